@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+ArrayLike = Tensor | np.ndarray | Sequence[Any]
 Subsystems = int | Iterable[int]
 
 
@@ -14,7 +17,7 @@ def tolerance(x: Tensor) -> float:
     return math.sqrt(torch.finfo(x.dtype).eps)
 
 
-def floating(x: object, name: str) -> Tensor:
+def floating(x: ArrayLike, name: str) -> Tensor:
     """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32."""
     tensor = torch.as_tensor(x)
     if not (tensor.is_floating_point() or tensor.is_complex()):
@@ -30,7 +33,7 @@ def floating(x: object, name: str) -> Tensor:
             f"Argument `{name}` must be finite, but {bad} of its {tensor.numel()} entries are not. "
             "Drop or replace them first."
         )
-    return tensor
+    return tensor.resolve_conj()
 
 
 def axes(x: Tensor, name: str, shape: str, minimum: int) -> None:
@@ -73,7 +76,7 @@ def unit(value: Tensor, name: str, what: str, remedy: str, tol: float) -> None:
         raise ValueError(f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}. {remedy}")
 
 
-def probabilities(p: object, name: str, shape: str = "(*batch, n)") -> Tensor:
+def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)") -> Tensor:
     """`p` as real, non-negative numbers whose sum over the last axis is 1."""
     q = floating(p, name)
     axes(q, name, shape, 1)
@@ -107,7 +110,7 @@ def hermitian(x: Tensor, name: str) -> Tensor:
     return (x + x.mH) / 2
 
 
-def orthonormal(basis: object, name: str, d: int | None = None) -> Tensor:
+def orthonormal(basis: ArrayLike, name: str, d: int | None = None) -> Tensor:
     """`basis` as a d×d matrix with orthonormal columns."""
     b = floating(basis, name)
     if b.ndim != 2 or b.shape[0] != b.shape[1] or (d is not None and b.shape[0] != d):

@@ -5,9 +5,11 @@ never pass through eigenvectors: a spectral function of a matrix is differentiat
 (Daleckii and Krein 1965; Bhatia, Matrix Analysis, V.3.3), which stay finite where eigenvalues coincide.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -34,11 +36,6 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in the dtype both promote to (a real and a complex factor may meet)."""
     dtype = torch.promote_types(a.dtype, b.dtype)
     return a.to(dtype) @ b.to(dtype)
-
-
-def smaller_gram(a: Tensor) -> Tensor:
-    """A A† or A†A, whichever is smaller: both have the same non-zero eigenvalues."""
-    return a @ a.mH if a.shape[-2] < a.shape[-1] else a.mH @ a
 
 
 def noise(n: int, dtype: torch.dtype = torch.float64) -> float:
@@ -75,26 +72,24 @@ class _SpectralFunction(torch.autograd.Function):
     """f(H) = V f(w) V† on the kept eigenvalues, 0 on the others; once differentiable."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, h: Tensor, w: Tensor, v: Tensor, keep: Tensor, name: str) -> Tensor:
+    def forward(ctx: Any, h: Tensor, w: Tensor, v: Tensor, keep: Tensor, name: str) -> Tensor:
         w = torch.where(keep, w, torch.ones_like(w))
         f = torch.where(keep, w.sqrt() if name == "sqrt" else w.log(), torch.zeros_like(w))
         ctx.save_for_backward(w, v, keep, f)
-        ctx.name = name  # type: ignore[attr-defined]
+        ctx.name = name
         return (v * f.unsqueeze(-2)) @ v.mH
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        w, v, keep, f = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        w, v, keep, f = ctx.saved_tensors
         a, b = w.unsqueeze(-1), w.unsqueeze(-2)
-        if ctx.name == "sqrt":  # type: ignore[attr-defined]
+        if ctx.name == "sqrt":
             inside = 1 / (a.sqrt() + b.sqrt())
         else:
-            # (ln a − ln b)/(a − b) = 2 artanh(z)/(z (a + b)), z = (a − b)/(a + b): no cancellation at a = b
-            z = (a - b) / (a + b)
-            small = z.abs() < 1e-4
-            ratio = torch.atanh(torch.where(small, torch.full_like(z, 0.5), z)) / torch.where(small, 0.5, z)
-            inside = 2 * torch.where(small, 1 + z.square() / 3, ratio) / (a + b)
+            least = torch.minimum(a, b)
+            u = (a - b).abs() / least  # (ln a − ln b)/(a − b) = ln(1 + u)/(u · least): nothing cancels
+            inside = torch.where(u == 0, 1.0, u.log1p() / torch.where(u == 0, 1.0, u)) / least
         # Between the support and the kernel f goes from f(a) to 0; inside the kernel it is taken as constant.
         across = f.unsqueeze(-1) / a + f.unsqueeze(-2) / b  # one of the two terms is 0
         ka, kb = keep.unsqueeze(-1), keep.unsqueeze(-2)

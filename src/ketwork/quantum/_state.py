@@ -81,7 +81,11 @@ class BaseState(ABC):
         """The states at an index of the batch."""
         if not self.batch_shape:
             raise IndexError("The state has no batch axis to index.")
-        return self._with(self._tensor[index])  # type: ignore[index]
+        chosen = index if isinstance(index, tuple) else (index,)
+        if not any(i is Ellipsis for i in chosen):
+            chosen = (*chosen, Ellipsis)
+        whole = (slice(None),) * (self._tensor.ndim - len(self.batch_shape))
+        return self._with(self._tensor[(*chosen, *whole)])
 
     def _summary(self, rank: str = "") -> str:
         batch = f"batch={tuple(self.batch_shape)}, " if self.batch_shape else ""

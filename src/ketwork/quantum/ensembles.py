@@ -6,35 +6,34 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ketwork.quantum import _checks as check
+from ketwork.quantum._checks import ArrayLike
 from ketwork.quantum.measures import entropy
 from ketwork.quantum.states import Density, Ket, State, stack
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Ensemble:
     """K labelled states with probabilities: state ρₖ is sent with probability pₖ.
 
     `states` is a batched `Ket` or `Density` whose last batch axis is the label, or a sequence of K states of
     equal d (kept as kets if all are kets). `probabilities` is (K,) or (*batch, K), real, with sum 1.
 
-    >>> import torch
-    >>> trits = Ensemble(torch.ones(3) / 3, Ket.basis(torch.arange(3), 3))
+    >>> trits = Ensemble([0.5, 0.25, 0.25], [Ket.basis(i, 3) for i in range(3)])
     >>> len(trits), trits.holevo()
-    (3, tensor(1.5850))
+    (3, tensor(1.5000))
     """
 
     probabilities: Tensor
     states: State
 
-    def __post_init__(self) -> None:
-        given = self.states
-        states: State = stack(given) if isinstance(given, Sequence) else given
+    def __init__(self, probabilities: ArrayLike, states: State | Sequence[State]) -> None:
+        states = stack(states) if isinstance(states, Sequence) else states
         if not states.batch_shape:
             raise ValueError(
                 "Argument `states` must have a label axis, (*batch, K), but has no batch axis. "
                 "Use a list of states."
             )
-        p = check.probabilities(self.probabilities, "probabilities", "(*batch, K)")
+        p = check.probabilities(probabilities, "probabilities", "(*batch, K)")
         check.same_size(p.shape[-1], states.batch_shape[-1], "probabilities", "states")
         object.__setattr__(self, "probabilities", p.expand(states.batch_shape))
         object.__setattr__(self, "states", states)

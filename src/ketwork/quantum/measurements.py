@@ -20,7 +20,7 @@ class Measurement:
     """A measurement with m outcomes (a POVM): effects Eₖ = Mₖ†Mₖ ≥ 0 with Σ Eₖ = 1.
 
     `operators` (m, r, d) holds the Mₖ with orthogonal rows, so that many labels and a wide d stay in memory.
-    What they leave over of the identity, if anything, is shared out equally: Eₖ = Mₖ†Mₖ + (1 − Σⱼ Mⱼ†Mⱼ)/m.
+    With `shares_rest` the projector P = 1 − Σ Mⱼ†Mⱼ is shared out equally: Eₖ = Mₖ†Mₖ + P/m.
     Made by `projective`, `from_effects`, `pretty_good` and `helstrom`, which see to all that.
 
     >>> z = Measurement.projective(torch.eye(2))
@@ -29,6 +29,7 @@ class Measurement:
     """
 
     operators: Tensor
+    shares_rest: bool = False
 
     @classmethod
     def projective(cls, basis: Tensor, groups: Sequence[Sequence[int]] | None = None) -> "Measurement":
@@ -93,7 +94,7 @@ class Measurement:
             m = inverse_sqrt(c @ c.mH, noise(c.shape[0])) @ c
         else:
             m = c @ inverse_sqrt(c.mH @ c, noise(c.shape[1]))
-        return cls(_orthogonal_rows(m.reshape(a.shape)).to(states.dtype))
+        return cls(_orthogonal_rows(m.reshape(a.shape)).to(states.dtype), _leaves_rest(m))
 
     @classmethod
     @torch.no_grad()
@@ -112,9 +113,9 @@ class Measurement:
         w, v = torch.linalg.eigh(p * x - (1 - p) * y)
         rows = v.mH if q is None else product(q, v).mH
         level = len(w) * EPS
-        sides = pad_sequence([rows[w > level], rows[w < -level]], batch_first=True)
+        sides = pad_sequence([rows[w > level], rows[w < -level]], batch_first=True)  # (2, r, d), r ≥ 0
         dtype = torch.promote_types(a.dtype, b.dtype)
-        return cls(sides.to(dtype) if sides.shape[1] else rows.new_zeros(2, 1, rho.d).to(dtype))
+        return cls(sides.to(dtype), _leaves_rest(sides))
 
     @property
     def d(self) -> int:
@@ -133,6 +134,8 @@ class Measurement:
     def effects(self) -> Tensor:
         """Returns the effects, dense (m, d, d)."""
         e = self.operators.mH @ self.operators
+        if not self.shares_rest:
+            return e
         return e + (torch.eye(self.d, dtype=e.dtype, device=e.device) - e.sum(0)) / len(self)
 
     def probabilities(self, state: State) -> Tensor:
@@ -146,7 +149,10 @@ class Measurement:
         else:
             weights = (product(rows, state.data) * rows.conj()).sum(-1).real.clamp(min=0)
         p = weights.unflatten(-1, self.operators.shape[:2]).sum(-1)
-        return p + (1 - p.sum(-1, keepdim=True)).clamp(min=0) / len(self)
+        if not self.shares_rest:
+            return p
+        rest = 1 - p.sum(-1, keepdim=True)
+        return p + torch.where(rest > self.d * torch.finfo(p.dtype).eps, rest, 0.0) / len(self)
 
     def measure(self, state: State, *, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
         """Returns an outcome (*batch,), drawn by Born's rule, and the state after it (see `collapse`)."""
@@ -163,7 +169,9 @@ class Measurement:
         if bool(((index < 0) | (index >= len(self))).any()):
             raise ValueError(f"Argument `outcome` must lie in 0 … {len(self) - 1}, but is {outcome}.")
         p = self.probabilities(state).detach().gather(-1, index.unsqueeze(-1))
-        if bool((p <= torch.finfo(p.dtype).eps).any()):
+        eps = torch.finfo(p.dtype).eps
+        rounding = eps if isinstance(state, Density) and not state.factored else self.d * eps**2
+        if bool((p <= rounding).any()):
             raise ValueError(
                 "Argument `outcome` must have positive probability, but has probability 0. Use `.measure()`."
             )
@@ -193,16 +201,23 @@ class Measurement:
     def _root(self, kets: Tensor, index: Tensor) -> Tensor:
         """√Eₖ on kets (*batch, n, d), one outcome for each batch entry.
 
-        Mₖ has orthogonal rows of lengths s, so √(Mₖ†Mₖ) = Mₖ†(1/s)Mₖ; the share of what is left over acts on
-        the kernel of all Mₖ, where its root is √(1/m).
+        Mₖ has orthogonal rows of lengths s, so √(Mₖ†Mₖ) = Mₖ†(1/s)Mₖ; a shared rest acts on the kernel of
+        all Mₖ, where its root is P/√m.
         """
         m = self.operators[index]  # (*batch, r, d)
         s = torch.linalg.vector_norm(m, dim=-1)
         scale = torch.where(s > 0, 1 / torch.where(s > 0, s, torch.ones_like(s)), 0.0).unsqueeze(-2)
         image = product(product(kets, m.mT) * scale, m.conj())
+        if not self.shares_rest:
+            return image
         rows = self.operators.flatten(0, 1)
-        left_over = kets - product(product(kets, rows.mT), rows.conj())
-        return image + left_over / len(self) ** 0.5
+        rest = kets - product(product(kets, rows.mT), rows.conj())
+        return image + rest / len(self) ** 0.5
+
+
+def _leaves_rest(m: Tensor) -> bool:
+    """Whether isometric pieces leave a part of the space over: the trace of that part is an integer."""
+    return m.shape[-1] - float(abs2(m).sum()) > 0.5
 
 
 def _orthogonal_rows(m: Tensor) -> Tensor:

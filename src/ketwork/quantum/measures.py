@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from ketwork.quantum import _checks as check
-from ketwork.quantum._checks import Subsystems
+from ketwork.quantum._checks import ArrayLike, Subsystems
 from ketwork.quantum._spectra import real_dtype, shannon, wide
 from ketwork.quantum._subsystems import partial_transpose, rest
 from ketwork.quantum.states import Ket, State
 
 
-def shannon_entropy(p: Tensor, base: float = 2) -> Tensor:
+def shannon_entropy(p: ArrayLike, base: float = 2) -> Tensor:
     """Returns H(p) = −Σ p log p (*batch,) of probabilities p (*batch, n), in bits.
 
-    >>> shannon_entropy(torch.tensor([0.5, 0.25, 0.25]))
+    >>> shannon_entropy([0.5, 0.25, 0.25])
     tensor(1.5000)
     """
     q = check.probabilities(p, "p")
@@ -65,7 +65,7 @@ def mutual_information(state: State, a: Subsystems, b: Subsystems | None = None,
 
     `a` and `b` are numbers n (the first n subsystems) or collections; B is all that is not in A where None.
 
-    >>> mutual_information(Ket.normalized(torch.tensor([1.0, 0, 0, 1.0]), dims=(2, 2)), [0])
+    >>> mutual_information(Ket.normalized([1.0, 0, 0, 1.0], dims=(2, 2)), [0])
     tensor(2.)
     """
     count = len(state.dims)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ketwork.quantum import _checks as check
-from ketwork.quantum._checks import Subsystems
-from ketwork.quantum._spectra import abs2, product, real_dtype, shannon, smaller_gram, wide
+from ketwork.quantum._checks import ArrayLike, Subsystems
+from ketwork.quantum._spectra import abs2, product, real_dtype, shannon, wide
 from ketwork.quantum._state import BaseState, kron, stack_tensors
 from ketwork.quantum._subsystems import partial_trace, split
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Ket(BaseState):
     """A pure state |ψ⟩ = Σᵢ cᵢ|i⟩: amplitudes c (*batch, d) with Σ|cᵢ|² = 1.
 
@@ -23,38 +23,38 @@ class Ket(BaseState):
     Real or complex, float32 or float64; float16 and bfloat16 amplitudes are promoted to float32, integers are
     refused. The norm must be 1 within √eps of the dtype; `Ket.normalized` takes any non-zero vector.
 
-    >>> plus = Ket.normalized(torch.tensor([1.0, 1.0]))
+    >>> plus = Ket.normalized([1.0, 1.0])
     >>> plus.probabilities()
     tensor([0.5000, 0.5000])
     """
 
     amplitudes: Tensor
-    dims: tuple[int, ...] = None  # type: ignore[assignment]  # filled in from d
+    dims: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        c = check.floating(self.amplitudes, "amplitudes")
+    def __init__(self, amplitudes: ArrayLike, dims: Sequence[int] | None = None) -> None:
+        c = check.floating(amplitudes, "amplitudes")
         check.axes(c, "amplitudes", "(*batch, d)", 1)
         norm = torch.linalg.vector_norm(c.detach(), dim=-1)
         check.unit(norm, "amplitudes", "norm", "Use `Ket.normalized(...)`.", check.tolerance(c))
         object.__setattr__(self, "amplitudes", c)
-        object.__setattr__(self, "dims", check.dims_of(self.dims, c.shape[-1]))
+        object.__setattr__(self, "dims", check.dims_of(dims, c.shape[-1]))
 
     @classmethod
-    def normalized(cls, x: Tensor, dims: Sequence[int] | None = None) -> Self:
+    def normalized(cls, x: ArrayLike, dims: Sequence[int] | None = None) -> Self:
         """Returns the ket x/‖x‖ of any non-zero vectors x (*batch, d); safe from under- and overflow.
 
         Raises ValueError where a vector is zero: it has no direction, so leave it out first.
         """
-        x = check.floating(x, "x")
-        check.axes(x, "x", "(*batch, d)", 1)
-        scale = x.detach().abs().amax(-1, keepdim=True)  # constant: x/‖x‖ does not depend on it
+        c = check.floating(x, "x")
+        check.axes(c, "x", "(*batch, d)", 1)
+        scale = c.detach().abs().amax(-1, keepdim=True)  # constant: x/‖x‖ does not depend on it
         if bool((scale == 0).any()):
             raise ValueError(
                 "Argument `x` must have no zero vector, "
                 f"but {int((scale == 0).sum())} of its {scale.numel()} vectors are zero. Leave them out."
             )
-        x = x / scale
-        return cls(x / torch.linalg.vector_norm(x, dim=-1, keepdim=True), dims)  # type: ignore[arg-type]
+        c = c / scale
+        return cls(c / torch.linalg.vector_norm(c, dim=-1, keepdim=True), dims)
 
     @classmethod
     def basis(
@@ -71,7 +71,7 @@ class Ket(BaseState):
         if bool(((index < 0) | (index >= d)).any()):
             raise ValueError(f"Argument `i` must lie in 0 … {d - 1}, but is {i}.")
         hot = torch.nn.functional.one_hot(index.long(), d)
-        return cls(hot.to(dtype or torch.get_default_dtype()), dims)  # type: ignore[arg-type]
+        return cls(hot.to(dtype or torch.get_default_dtype()), dims)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -119,7 +119,7 @@ class Ket(BaseState):
         `keep` is a number n (the first n subsystems) or a collection of indices. The factor has as many rows
         as the rest has dimensions, so nothing d×d is formed.
 
-        >>> bell = Ket.normalized(torch.tensor([1.0, 0, 0, 1.0]), dims=(2, 2))
+        >>> bell = Ket.normalized([1.0, 0, 0, 1.0], dims=(2, 2))
         >>> bell.reduced(1).matrix()
         tensor([[0.5000, 0.0000],
                 [0.0000, 0.5000]])
@@ -134,7 +134,7 @@ class Ket(BaseState):
         `cut` is a number n (the first n subsystems against the rest) or a collection. The Schmidt vectors are
         the eigenstates of the two sides: `ket.reduced(cut).eigenstates(k)`.
 
-        >>> Ket.normalized(torch.tensor([1.0, 0, 0, 1.0]), dims=(2, 2)).schmidt(1)
+        >>> Ket.normalized([1.0, 0, 0, 1.0], dims=(2, 2)).schmidt(1)
         tensor([0.7071, 0.7071])
         """
         kept = check.subsystems(cut, len(self.dims), "cut", proper=True)
@@ -188,7 +188,7 @@ class Density(BaseState):
 
     @classmethod
     def from_kets(
-        cls, kets: Ket | Tensor, weights: Tensor | None = None, dims: Sequence[int] | None = None
+        cls, kets: Ket | ArrayLike, weights: ArrayLike | None = None, dims: Sequence[int] | None = None
     ) -> "Density":
         """Returns the mixture Σₖ wₖ|ψₖ⟩⟨ψₖ| of kets (*batch, N, d) with weights (*batch, N), else 1/N."""
         kets = kets if isinstance(kets, Ket) else Ket(kets)
@@ -208,52 +208,58 @@ class Density(BaseState):
         return _from_factor(rows, kets.dims if dims is None else check.dims_of(dims, kets.d))
 
     @classmethod
-    def from_factor(cls, a: Tensor, dims: Sequence[int] | None = None, normalize: bool = False) -> "Density":
+    def from_factor(
+        cls, a: ArrayLike, dims: Sequence[int] | None = None, normalize: bool = False
+    ) -> "Density":
         """Returns ρ = A†A of A (*batch, r, d) with ‖A‖_F = 1, or any non-zero A with `normalize=True`.
 
         With `normalize=True` and real data X (N, d) this is XᵀX/Tr XᵀX: rows weigh by their squared norms.
         """
-        a = check.floating(a, "a")
-        check.axes(a, "a", "(*batch, r, d)", 2)
-        norm = torch.linalg.matrix_norm(a, keepdim=True)
+        rows = check.floating(a, "a")
+        check.axes(rows, "a", "(*batch, r, d)", 2)
+        norm = torch.linalg.matrix_norm(rows, keepdim=True)
         if normalize:
             if bool((norm.detach() == 0).any()):
                 raise ValueError("Argument `a` must not be zero, but is. Leave out states without data.")
-            a = a / norm
+            rows = rows / norm
         else:
             check.unit(
-                norm.square(), "a", "trace A†A", "Use `from_factor(a, normalize=True)`.", check.tolerance(a)
+                norm.square(),
+                "a",
+                "trace A†A",
+                "Use `from_factor(a, normalize=True)`.",
+                check.tolerance(rows),
             )
-        return _from_factor(a, check.dims_of(dims, a.shape[-1]))
+        return _from_factor(rows, check.dims_of(dims, rows.shape[-1]))
 
     @classmethod
     def from_matrix(
-        cls, m: Tensor, dims: Sequence[int] | None = None, normalize: bool = False, positive: bool = False
+        cls, m: ArrayLike, dims: Sequence[int] | None = None, normalize: bool = False, positive: bool = False
     ) -> "Density":
         """Returns the state of a matrix (*batch, d, d): square, Hermitian, trace 1, no negative eigenvalue.
 
         `normalize=True` divides by the trace first. `positive=True` vouches for the eigenvalues, as with any
         M = XᵀX, and saves their O(d³) check. All checks allow √eps of the dtype.
         """
-        m = check.hermitian(check.floating(m, "m"), "m")
-        trace = torch.diagonal(m, dim1=-2, dim2=-1).real.sum(-1)
-        tol = check.tolerance(m)
+        rho = check.hermitian(check.floating(m, "m"), "m")
+        trace = _trace(rho).real
+        tol = check.tolerance(rho)
         if normalize:
             if bool((trace.detach() <= 0).any()):
                 raise ValueError(
                     f"Argument `m` must have positive trace, but has trace {trace.min().item():.6g}."
                 )
-            m = m / trace[..., None, None]
+            rho = rho / trace[..., None, None]
         else:
             check.unit(trace, "m", "trace", "Use `from_matrix(m, normalize=True)`.", tol)
         if not positive:
-            least = torch.linalg.eigvalsh(wide(m.detach()))[..., 0]
+            least = torch.linalg.eigvalsh(wide(rho.detach()))[..., 0]
             if bool((least < -tol).any()):
                 raise ValueError(
                     f"Argument `m` must have no negative eigenvalue, but has {least.min().item():.3g}. "
                     "Use a factor: `from_factor(x, normalize=True)` is positive by construction."
                 )
-        return cls(m, False, check.dims_of(dims, m.shape[-1]))
+        return cls(rho, False, check.dims_of(dims, rho.shape[-1]))
 
     @classmethod
     def maximally_mixed(
@@ -300,7 +306,7 @@ class Density(BaseState):
 
     def purity(self) -> Tensor:
         """Returns Tr ρ² (*batch,), from 1/d to 1, without a decomposition."""
-        return abs2(smaller_gram(wide(self.data))).sum((-2, -1)).to(real_dtype(self.data))
+        return abs2(self._small()).sum((-2, -1)).to(real_dtype(self.data))
 
     def effective_rank(self) -> Tensor:
         """Returns exp S(ρ), S in nats (*batch,): 1 for a pure state, d for the maximally mixed one.
@@ -411,10 +417,14 @@ class Density(BaseState):
     def _with(self, tensor: Tensor) -> Self:
         return type(self)(tensor, self.factored, self.dims)
 
+    def _small(self) -> Tensor:
+        """A A† or ρ, in double precision: either has the non-zero eigenvalues of ρ."""
+        data = wide(self.data)
+        return data @ data.mH if self.factored else data
+
     def _eigenvalues(self) -> Tensor:
         """The min(r, d) eigenvalues that may differ from 0, descending, in double precision."""
-        data = wide(self.data)
-        values: Tensor = torch.linalg.eigvalsh(data @ data.mH if self.factored else data)
+        values: Tensor = torch.linalg.eigvalsh(self._small())
         return values.flip(-1).clamp(min=0)
 
 
