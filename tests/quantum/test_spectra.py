@@ -67,8 +67,10 @@ def test_nuclear_norm_of_a_rank_one_matrix_moves_along_its_polar_factor() -> Non
     torch.testing.assert_close(x.grad, torch.outer(u[0], u[1]))
 
 
-def test_draws_skip_what_cannot_happen() -> None:
+def test_draws_skip_what_cannot_happen(monkeypatch: pytest.MonkeyPatch) -> None:
     p = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]) / 2
     outcomes = draw(p, 10_000, torch.Generator().manual_seed(3))
     assert set(outcomes.tolist()) == {1, 3}
     assert draw(torch.ones(3, 1), None, None).tolist() == [0, 0, 0]
+    monkeypatch.setattr(torch, "rand", lambda size, **_: torch.zeros(size, dtype=torch.float64))
+    assert draw(p, None, None).item() == 1
