@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketwork.quantum import random_unitary
+from ketwork.quantum import Density, random_density, random_unitary, root_fidelity
 from ketwork.quantum._born import draw
+from ketwork.quantum._pairs import joint_frame
 from ketwork.quantum._spectra import EPS, inverse_sqrt, nuclear_norm, psd_log, psd_sqrt, shannon
 
 SPECTRA = {
@@ -74,3 +75,21 @@ def test_draws_skip_what_cannot_happen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw(torch.ones(3, 1), None, None).tolist() == [0, 0, 0]
     monkeypatch.setattr(torch, "rand", lambda size, **_: torch.zeros(size, dtype=torch.float64))
     assert draw(p, None, None).item() == 1
+
+
+def test_factors_meet_in_their_joint_span() -> None:
+    g = torch.Generator().manual_seed(4)
+    rho, sigma = random_density(50, 2, generator=g), random_density(50, 3, generator=g)
+    x, y, q = joint_frame(rho, sigma)
+    assert q is not None
+    assert (x.shape, y.shape, q.shape) == ((5, 5), (5, 5), (50, 5))
+    torch.testing.assert_close(q @ x @ q.mH, rho.matrix())
+    torch.testing.assert_close(q @ y @ q.mH, sigma.matrix())
+
+
+def test_roots_of_rounded_entries_are_left_out() -> None:
+    """Dense float32 states of rank 16 in d = 128: eigenvalues of rounding noise have roots that add up."""
+    g = torch.Generator().manual_seed(5)
+    rho, sigma = (random_density(128, 16, dtype=torch.float32, generator=g) for _ in range(2))
+    dense = [Density.from_matrix(s.matrix()) for s in (rho, sigma)]
+    assert root_fidelity(*dense).item() == pytest.approx(root_fidelity(rho, sigma).item(), abs=3e-7)
