@@ -161,6 +161,8 @@ def capture(
         for path, module in model.named_modules():
             name = tidy(path)
             chosen = name in selection.chosen
+            if "_orig_mod" in module._modules:
+                continue  # the wrapper of a compiled part, which passes on what the module inside put out
             if isinstance(module, torch.jit.ScriptModule):
                 if chosen:
                     live.skipped[name] = "TorchScript refuses hooks"

@@ -20,8 +20,9 @@ _BLOCKS = 4
 
 @dataclass
 class Moment:
-    """Σ w, Σ w ψ and Σ w |ψ⟩⟨ψ| over n kets of d features.
+    """Σ w, Σ √w ψ and Σ w |ψ⟩⟨ψ| over n kets of d features.
 
+    With w = ‖a‖² these are Σ ‖a‖², Σ a and Σ a a†, so that centring gives the covariance of the activations.
     The last is held as `rows` (√w ⟨ψ| each, n × d, a list of batches) or as `upper`: the d × d matrix in
     float64 of which only the upper block triangle is filled.
     """
@@ -38,11 +39,10 @@ class Moment:
         """The moment of a batch of kets (n, d) with weights (n,), 1 each by default. Cost O(n d²)."""
         n, d = kets.shape
         if weights is None:
-            total, first, scaled = float(n), kets.sum(dim=0, dtype=_wide(kets)), kets
+            total, scaled = float(n), kets
         else:
-            total = float(weights.sum(dtype=torch.float64))
-            first = (kets * weights[:, None]).sum(dim=0, dtype=_wide(kets))
-            scaled = kets * weights.sqrt()[:, None]
+            total, scaled = float(weights.sum(dtype=torch.float64)), kets * weights.sqrt()[:, None]
+        first = scaled.sum(dim=0, dtype=_wide(kets))
         rows = scaled.conj() if scaled.is_complex() else scaled
         moment = cls(d, n, total, first, [rows], None)
         if n > _ROWS_OF_A_BATCH * d:

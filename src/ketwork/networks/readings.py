@@ -37,7 +37,7 @@ class Estimate:
 
 
 def density(stats: LayerStatistics, center: bool = False) -> Density | None:
-    """The layer's state ρ = Σ w|ψ⟩⟨ψ| / Σ w; with `center`, the covariance of its kets over its trace.
+    """The layer's state ρ = Σ w|ψ⟩⟨ψ| / Σ w; with `center`, the covariance of the vectors √w ψ over its trace.
 
     float64 (complex128), factored while fewer than d/2 kets have been seen. None where there is no state:
     every activation is a zero vector, or centring leaves nothing since all kets are equal.
@@ -46,16 +46,16 @@ def density(stats: LayerStatistics, center: bool = False) -> Density | None:
     if moment.weight == 0:
         return None
     factor = moment.factor()
-    mean = moment.first / moment.weight
+    mean = moment.first / moment.n
     if factor is not None:
         if center:
-            weights = factor.abs().square().sum(dim=1, keepdim=True).sqrt()
-            factor = factor - weights * mean.conj()
+            factor = factor - mean.conj()
         length = torch.linalg.matrix_norm(factor)
         return Density.from_factor(factor / length) if length**2 > _NOTHING * moment.weight else None
-    matrix = moment.matrix() / moment.weight
+    matrix = moment.matrix()
     if center:
-        matrix = matrix - torch.outer(mean, mean.conj())
+        matrix = matrix - moment.n * torch.outer(mean, mean.conj())
+    matrix = matrix / moment.weight
     trace = matrix.diagonal().real.sum()
     return Density(matrix / trace, False, (moment.d,)) if trace > _NOTHING else None
 
@@ -123,14 +123,15 @@ class _Sample:
         reservoir, moment = stats.reservoir, stats.moment
         valid = reservoir.valid()
         weights = (reservoir.norms.double().square() if normalize == "ensemble" else valid.double()) * valid
-        kets, total = reservoir.kets, moment.weight
+        kets = reservoir.kets
+        total = moment.weight if normalize == "ensemble" else float(moment.n)
         if center:
-            mean = moment.first / moment.weight
-            kets = torch.where(valid[..., None], kets - mean.to(kets), torch.zeros_like(kets))
-            lengths = torch.linalg.vector_norm(kets, dim=-1).double()
-            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None].to(kets.real.dtype)
-            weights = weights * lengths**2
-            total = total * (1 - float(mean.abs().square().sum()))
+            mean = moment.first / moment.n
+            kets = kets * weights.sqrt()[..., None].to(kets.real.dtype) - mean.to(kets)
+            lengths = torch.linalg.vector_norm(kets, dim=-1)
+            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
+            weights = torch.where(valid, lengths.double().square(), 0.0)
+            total = total - moment.n * float(mean.abs().square().sum())
         return cls(kets, weights, valid, reservoir.counts, total, stats.samples)
 
     def weights_on(self, states: Tensor) -> Tensor:
@@ -167,23 +168,25 @@ class _Sample:
             return math.nan
         shown = self.valid.sum(dim=1).double()
         counts = self.counts.double()
-        overlaps = (self.kets @ self.kets.mH).abs().square().double()
-        pairs = self.weights[:, :, None] * self.weights[:, None, :]
-        own = _whole(pairs * overlaps, shown, counts)
-        trace = _whole(pairs, shown, counts)
+        scaled = self.kets * self.weights.sqrt()[..., None].to(self.kets.real.dtype)
+        wide = scaled.shape[1] < scaled.shape[2]
+        gram = scaled @ scaled.mH if wide else scaled.mH @ scaled  # either has the same ‖·‖²
+        same = self.weights.square().sum(dim=1)
+        own = _whole(same, gram.abs().double().square().sum(dim=(1, 2)), shown, counts)
+        trace = _whole(same, self.weights.sum(dim=1).square(), shown, counts)
         left = self.total**2 - self.samples * float(trace.mean())
         if left <= 0:
             return math.nan
         return (self.total**2 * purity - self.samples * float(own.mean())) / left
 
 
-def _whole(pairs: Tensor, shown: Tensor, counts: Tensor) -> Tensor:
-    """Σ over all pairs of a sample's positions of a quantity known on pairs of the shown ones, (R,)."""
-    same = pairs.diagonal(dim1=1, dim2=2).sum(dim=1)
-    other = pairs.sum(dim=(1, 2)) - same
-    return counts * same / shown.clamp(min=1) + counts * (counts - 1) * other / (shown * (shown - 1)).clamp(
-        min=1
-    )
+def _whole(same: Tensor, pairs: Tensor, shown: Tensor, counts: Tensor) -> Tensor:
+    """Σ over all pairs of a sample's positions of a quantity whose sums over the shown ones are known, (R,).
+
+    `same` is the part of `pairs` where both positions are the same one.
+    """
+    other = counts * (counts - 1) * (pairs - same) / (shown * (shown - 1)).clamp(min=1)
+    return counts * same / shown.clamp(min=1) + other
 
 
 def _ket_coherence(stats: LayerStatistics) -> Estimate:

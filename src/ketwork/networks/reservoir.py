@@ -22,7 +22,7 @@ POSITIONS = 64
 """Most positions of a sample that enter its Gram matrix, where it has more positions and more features."""
 
 _BYTES = 2 << 20
-_MOST_KETS = 16
+_MOST_KETS = 128
 
 
 @dataclass
@@ -145,7 +145,7 @@ def _grams(values: Tensor, valid: Tensor, generator: torch.Generator) -> tuple[T
         chosen, valid = _draw(valid, POSITIONS, generator)
         values = values.gather(1, chosen[..., None].expand(n, POSITIONS, d))
     real = torch.where(valid[..., None], values, torch.zeros_like(values))
-    flat, _ = unit(real.reshape(n, -1))
+    flat, _ = unit(real.flatten(1))
     state = flat.reshape(real.shape)
     grams = state.mH @ state if d < state.shape[1] else state @ state.mH
     return grams, valid.sum(dim=1).clamp(max=d)

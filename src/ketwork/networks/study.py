@@ -67,7 +67,8 @@ def study(
         batch_size: for data that is not batched yet.
         normalize: `"state"`, every ket has weight 1, or `"ensemble"`, weight ‖a‖², which makes ρ the
             normalised second moment of the raw activations.
-        center: subtract the mean ket: ρ is then the covariance of the kets over its trace.
+        center: subtract the mean: ρ is then the covariance of the kets (with "ensemble", of the activations)
+            over its trace.
         calls: `"separate"` gives each call of a module in one forward pass its own row, `"pooled"` one row.
         feature_axis: the axis of features where the choice by module type is wrong: an axis, a mapping
             from layer names to axes, or a callable (name, module, output) -> axis.
@@ -123,7 +124,8 @@ def study(
             data, batch_size=batch_size, samples=samples, mask=mask, dtype=_dtype(network), device=target
         )
         try:
-            network.to(target)
+            if device is not None:
+                network.to(target)
             for batch in source:
                 run.begin(batch)
                 live.forward(lambda net, batch=batch: batch.run(net, forward), batch.size)  # type: ignore[misc]
@@ -137,7 +139,8 @@ def study(
             if run.batches == 0:
                 raise
         finally:
-            network.to(home)
+            if device is not None:
+                network.to(home)
     gathered = _record(run, live, settings, error, interrupted, center) if run.batches else None
     if interrupted:
         raise StudyInterrupted(gathered)
