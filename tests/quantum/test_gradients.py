@@ -203,3 +203,13 @@ def test_float32_gradients_keep_their_dtype() -> None:
     assert x.grad.dtype == torch.float32
     tangent = x.grad - (x.grad * x.detach()).sum() * x.detach()  # the second one normalises
     torch.testing.assert_close(tangent.double(), y.grad, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_trace_distance_does_not_push_where_states_agree(dtype: torch.dtype) -> None:
+    """ρ = (P₀ + P₁)/2 and σ = (P₀ + P₂)/2: the derivative is the sign of ρ − σ, 0 on the shared P₀."""
+    u = random_unitary(D, dtype=dtype, generator=seeded(10)) / 2**0.5
+    a = u[[0, 1]].clone().requires_grad_()
+    trace_distance(Density.from_factor(a), Density.from_factor(u[[0, 2]])).backward()
+    assert a.grad is not None
+    torch.testing.assert_close(a.grad, torch.stack([0 * u[0], u[1]]))
