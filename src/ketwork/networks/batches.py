@@ -58,7 +58,8 @@ def batches(
         samples: stop after so many.
         mask: where positions exist: the key of a mapping (None: `attention_mask` where there is one), an
             array (all samples, positions), or a callable batch -> (samples, positions).
-        dtype: what floating NumPy arrays become (they are float64 by habit, networks are not).
+        dtype: what floating NumPy arrays become (they are float64 by habit, networks are not); complex ones
+            too, if it is complex.
         device: where tensors go.
 
     Raises:
@@ -123,7 +124,13 @@ def _slice(data: Any, start: int, stop: int) -> Any:
 def _as_tensors(content: Any, dtype: torch.dtype | None) -> Any:
     if isinstance(content, np.ndarray):
         tensor = torch.from_numpy(np.ascontiguousarray(content))
-        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        if dtype is None:
+            return tensor
+        return (
+            tensor.to(dtype)
+            if tensor.is_floating_point() or (tensor.is_complex() and dtype.is_complex)
+            else tensor
+        )
     if isinstance(content, Mapping):
         return {key: _as_tensors(value, dtype) for key, value in content.items()}
     if isinstance(content, (tuple, list)) and not hasattr(content, "_fields"):

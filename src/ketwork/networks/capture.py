@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.layout import FeatureAxis, Grid, Layouts, axis_by_type, sequence_first_paths
+from ketwork.networks.layout import FeatureAxis, Grid, Layouts, decides, sequence_first_paths
 from ketwork.networks.select import Layers, Selection, select, tidy
 from ketwork.networks.trees import find_activation
 
@@ -49,7 +49,8 @@ class Capture:
     """The live capture that `capture` yields; run the network with `forward`.
 
     `aliases` maps each module whose output was the very tensor of another row to that row; `skipped` maps
-    modules that gave no row to the reason.
+    modules that gave no row to the reason. `refused` holds the calls whose output could not be read as one of
+    samples in some batch; what earlier batches seemed to say of them is to be thrown away.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class Capture:
     pool_calls: bool = False
     aliases: dict[Key, Key] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    refused: set[Key] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
     _calls: Counter[str] = field(default_factory=Counter)
     _tensors: list[tuple[weakref.ref[Tensor], int, Key]] = field(default_factory=list)
@@ -73,30 +75,36 @@ class Capture:
         with torch.inference_mode(False), torch.no_grad(), _eager(self.model):
             output = call(self.model)
         for path, activations in self._waiting.items():
-            self.receive(_pooled(path, activations))
+            if (path, POOLED) not in self.refused:
+                self.receive(_pooled(path, activations))
         self._waiting.clear()
         self._tensors.clear()
         return output
 
-    def _hook(self, path: str, module: nn.Module, output: Any, chosen: bool) -> None:
+    def _hook(self, path: str, module: nn.Module, inputs: Any, output: Any, chosen: bool) -> None:
         leaf = find_activation(output)
         if isinstance(leaf, str):
             if chosen:
                 self._skip(path, leaf)
             return
-        self.layouts.observe(module, leaf.tensor)
+        given = [x for x in inputs if isinstance(x, Tensor) and not x.is_nested]
+        self.layouts.observe(path, module, leaf.tensor, given)
         if not chosen:
             return
         key = (path, POOLED if self.pool_calls else self._calls[path])
         self._calls[path] += 1
         self.ran.add(path)
-        version = 0 if leaf.tensor.is_inference() else leaf.tensor._version
+        if key in self.refused:
+            return
+        # Inference tensors do not count their versions: each is taken for new, since it may have been changed.
+        version = -len(self._tensors) - 1 if leaf.tensor.is_inference() else leaf.tensor._version
         for known, its_version, row in self._tensors:
             if known() is leaf.tensor and its_version == version:
                 self.aliases.setdefault(key, row)
                 return
-        grid = self.layouts.grid(path, module, leaf.tensor)
+        grid = self.layouts.grid(path, module, leaf.tensor, given, batch_first=leaf.present is not None)
         if isinstance(grid, str):
+            self.refused.add(key)
             self._skip(path, grid)
             return
         self._tensors.append((weakref.ref(leaf.tensor), version, key))
@@ -167,9 +175,9 @@ def capture(
                 if chosen:
                     live.skipped[name] = "TorchScript refuses hooks"
                 continue
-            if not (chosen or _decides_layout(module)):
+            if not (chosen or decides(module)):
                 continue
-            handle = module.register_forward_hook(_bound(live, name, chosen))
+            handle = module.register_forward_hook(_bound(live, name, chosen), with_kwargs=True)
             stack.callback(handle.remove)
         model.eval()
         yield live
@@ -202,9 +210,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _bound(live: Capture, path: str, chosen: bool) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        live._hook(path, module, output, chosen)
+def _bound(live: Capture, path: str, chosen: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
+    def hook(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
+        live._hook(path, module, (*inputs, *named.values()), output, chosen)
 
     return hook
 
@@ -213,10 +221,6 @@ def _eager(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """Compiled parts run past the hooks, so they run eagerly here: the same network, not compiled."""
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
-
-
-def _decides_layout(module: nn.Module) -> bool:
-    return axis_by_type(module, torch.empty(1, 1)) is not None
 
 
 def _activation(key: Key, kind: str, grid: Grid, leaf: str, present: Tensor | None) -> Activation:

@@ -4,10 +4,16 @@ By module type where the type decides (channels of a convolution, the last axis 
 else (an activation function, a block, a custom module) takes over the layout of the latest decided layer of
 this forward pass whose output had the same shape, or the same number of axes and of features; failing that
 the last axis holds the features. The axis taken is in the record, and `feature_axis=` overrides it.
+
+The samples are on the first axis; on the second where the network has modules that run on (positions,
+samples, features) and the sizes say so, or, where both sizes are equal, where the tensor comes straight from
+such a module. A longer first axis is read as (samples × windows) only if the module was given such a tensor:
+what a module makes from nothing but a length (position embeddings, say) is no activation of a sample.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -33,8 +39,6 @@ _CHANNELS_FIRST: tuple[tuple[type, int | None], ...] = (
 _FEATURES_LAST = (
     nn.Linear,
     nn.Bilinear,
-    nn.LayerNorm,
-    nn.RMSNorm,
     nn.Embedding,
     nn.EmbeddingBag,
     nn.RNNBase,
@@ -43,6 +47,8 @@ _FEATURES_LAST = (
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
 )
+# Over one axis, which subclasses for images move to the front again: the sizes tell.
+_LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 # By name, so that transformers need not be installed: its Conv1D is a linear layer with the features last.
 _FEATURES_LAST_NAMES = ("Conv1D",)
 
@@ -68,17 +74,21 @@ class Layouts:
     sequence_first: frozenset[str]
     samples: int = 0
     _decided: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
+    _transposed: list[weakref.ref[Tensor]] = field(default_factory=list)
 
     def begin(self, samples: int) -> None:
         """Forgets the last forward pass."""
         self.samples = samples
         self._decided.clear()
+        self._transposed.clear()
 
-    def observe(self, module: nn.Module, output: Tensor) -> None:
-        """Notes the layout of an output whose module's type decides it."""
+    def observe(self, path: str, module: nn.Module, output: Tensor, inputs: list[Tensor]) -> None:
+        """Notes what the module's type and inputs tell of its output's layout."""
         axis = axis_by_type(module, output)
         if axis is not None:
             self._decided.append((tuple(output.shape), axis))
+        if path in self.sequence_first or any(self._is_transposed(given) for given in inputs):
+            self._transposed.append(weakref.ref(output))
 
     def axis(self, path: str, module: nn.Module, output: Tensor) -> int:
         """The feature axis of an output, counted from the front."""
@@ -93,8 +103,13 @@ class Layouts:
             )
         return axis % output.ndim
 
-    def grid(self, path: str, module: nn.Module, output: Tensor) -> Grid | str:
-        """The output as samples × positions × features, or a sentence that says why it has no such form."""
+    def grid(
+        self, path: str, module: nn.Module, output: Tensor, inputs: list[Tensor], batch_first: bool = False
+    ) -> Grid | str:
+        """The output as samples × positions × features, or a sentence that says why it has no such form.
+
+        `inputs` are the tensors that the module was given; `batch_first` says that the samples lead for sure.
+        """
         if output.ndim == 0:
             return "its output is a single number"
         axis = self.axis(path, module, output)
@@ -102,21 +117,22 @@ class Layouts:
         if values.ndim == 1:
             values = values[None]  # an unbatched sample
         batch = self.samples
-        if path in self.sequence_first and values.ndim >= 3 and values.shape[1] == batch:
+        second = not batch_first and self.sequence_first and values.ndim >= 3 and values.shape[1] == batch
+        if second and (values.shape[0] != batch or self._is_transposed(output)):
             values = values.movedim(1, 0)
-        d = values.shape[-1]
         lead = values.shape[0]
-        if lead == batch:
-            positions = values.ndim > 2
-        elif self.sequence_first and values.ndim >= 3 and values.shape[1] == batch:
-            values, positions = values.movedim(1, 0), True
-        elif lead % batch == 0 and lead > 0 and not isinstance(module, nn.Embedding):
+        positions = values.ndim > 2
+        if lead != batch:
+            windows = any(given.ndim > 1 and len(given) == lead for given in inputs)
+            if lead == 1 or not windows:
+                return f"its output {tuple(output.shape)} is shared by all {batch} samples of the batch"
+            if lead % batch:
+                return f"its output {tuple(output.shape)} does not have the batch's {batch} samples on its first axis"
             positions = True  # (samples × windows, …): the windows of a sample follow each other
-        elif lead == 1 or isinstance(module, nn.Embedding):
-            return f"its output {tuple(output.shape)} is shared by all {batch} samples of the batch"
-        else:
-            return f"its output {tuple(output.shape)} does not have the batch's {batch} samples on its first axis"
-        return Grid(values.reshape(batch, -1, d), axis, positions)
+        return Grid(values.reshape(batch, -1, values.shape[-1]), axis, positions)
+
+    def _is_transposed(self, tensor: Tensor) -> bool:
+        return any(known() is tensor for known in self._transposed)
 
     def _given(self, path: str, module: nn.Module, output: Tensor) -> int | None:
         chosen = self.feature_axis
@@ -144,9 +160,18 @@ def axis_by_type(module: nn.Module, output: Tensor) -> int | None:
             if positions is None:
                 return min(1, output.ndim - 1)
             return max(output.ndim - 1 - positions, 0)
+    if isinstance(module, _LAYER_NORMS):
+        shape = tuple(module.normalized_shape)
+        return output.ndim - 1 if len(shape) == 1 and output.shape[-1:] == shape else None
     if isinstance(module, _FEATURES_LAST) or type(module).__name__ in _FEATURES_LAST_NAMES:
         return output.ndim - 1
     return None
+
+
+def decides(module: nn.Module) -> bool:
+    """Whether a module's type, with the sizes of its output, can decide a layout."""
+    kinds = (*(kind for kind, _ in _CHANNELS_FIRST), *_FEATURES_LAST, *_LAYER_NORMS)
+    return isinstance(module, kinds) or type(module).__name__ in _FEATURES_LAST_NAMES
 
 
 def sequence_first_paths(model: nn.Module, tidy: Callable[[str], str]) -> frozenset[str]:
@@ -162,11 +187,6 @@ def sequence_first_paths(model: nn.Module, tidy: Callable[[str], str]) -> frozen
         if any(path == top or path.startswith(f"{top}.") or top == "" for top in found)
     )
     return frozenset(tidy(path) for path in inside)
-
-
-def fits(mask: Tensor, grid: Grid) -> bool:
-    """Whether a (samples, positions) mask describes the positions of this activation."""
-    return grid.positions and tuple(mask.shape) == tuple(grid.values.shape[:2])
 
 
 def as_mask(mask: Tensor, samples: int) -> Tensor:

@@ -73,8 +73,9 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
         model: any module; it is not changed.
         layers: None for the layers a reader would draw: the repeated blocks' outputs, and of what is in
             them everything that changes the representation: weighted layers, activations and pooling,
-            with small units made of these (an attention's projections, say) counted as one; not dropout,
-            identity, reshapes, nor normalisations, which rescale what the layer before them computed.
+            in networks of repeated blocks with small units made of these (an attention's projections, say)
+            counted as one; not dropout, identity, reshapes, nor normalisations, which rescale what the layer
+            before them computed.
             `"all"` for every module, `"blocks"` for the repeated blocks alone, or selectors: a dotted name,
             a glob (`"encoder.*.linear"`), a compiled pattern (searched for in the name), a module, a module
             type, a callable `(name, module) -> bool`, or a list of these.
@@ -136,7 +137,7 @@ def _left_out(
     for parent in _ancestors(path):
         if isinstance(modules[parent], _WHOLE):
             return f"a part of {parent} ({type(modules[parent]).__name__})"
-        if _is_unit(parent, modules, blocks):
+        if blocks and _is_unit(parent, modules, blocks):
             return f"inside {parent}, which counts as one layer"
     kind = type(module).__name__
     if isinstance(module, nn.modules.dropout._DropoutNd):

@@ -103,7 +103,7 @@ def study(
         raise ValueError(f"Argument `samples` must be at least 1, but is {samples}. Leave it out for all.")
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    run = _Pass(normalize, draw, skip_bad)
+    run = _Pass(normalize, draw, skip_bad, mask is not None)
     home = _device(network)
     target = torch.device(device) if device is not None else home
     error: Exception | None = None
@@ -161,6 +161,7 @@ class _Pass:
     normalize: str
     generator: torch.Generator
     skip_bad: bool
+    must_mask: bool
     samples: int = 0
     batches: int = 0
     rows: dict[Key, _Row] = field(default_factory=dict)
@@ -168,6 +169,7 @@ class _Pass:
     _batch: Batch | None = None
     _keys: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     _pending: dict[Key, tuple[Activation, LayerStatistics]] = field(default_factory=dict)
+    _masked: bool = False
 
     def begin(self, batch: Batch) -> None:
         """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
@@ -200,8 +202,14 @@ class _Pass:
         self._pending[activation.key] = (_without_values(activation), statistics)
 
     def commit(self) -> None:
-        """Adds the batch's statistics to every row."""
+        """Adds the batch's statistics to every row.
+
+        Raises:
+            ValueError: a mask was given, but fits no layer that has positions.
+        """
         assert self._batch is not None
+        if self.must_mask and not self._masked and self.notes:
+            raise ValueError(f"Argument `mask` must fit the positions of a layer. {' '.join(self.notes)}")
         for key, (activation, statistics) in self._pending.items():
             if key not in self.rows:
                 empty = Moment.empty(statistics.d, statistics.moment.first)
@@ -222,6 +230,7 @@ class _Pass:
         if mask is None or not activation.positions:
             return None
         if mask.shape == activation.values.shape[:2]:
+            self._masked = True
             return mask
         self.notes[
             f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
@@ -250,6 +259,8 @@ def _record(
     named = _names(live, run.rows)
     layers = []
     for key, row in run.rows.items():
+        if key in live.refused:
+            continue
         (name, call), aliases = named[key]
         rho = readings.density(row.statistics, center)
         layers.append(
