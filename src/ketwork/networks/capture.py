@@ -62,6 +62,7 @@ class Capture:
     skipped: dict[str, str] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
+    _running: bool = False
     _calls: Counter[str] = field(default_factory=Counter)
     _tensors: list[tuple[weakref.ref[Tensor], int, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
@@ -72,8 +73,12 @@ class Capture:
         self._calls.clear()
         self._tensors.clear()
         self._waiting.clear()
-        with torch.inference_mode(False), torch.no_grad(), _eager(self.model):
-            output = call(self.model)
+        self._running = True
+        try:
+            with torch.inference_mode(False), torch.no_grad(), _eager(self.model):
+                output = call(self.model)
+        finally:
+            self._running = False
         for path, activations in self._waiting.items():
             if (path, POOLED) not in self.refused:
                 self.receive(_pooled(path, activations))
@@ -82,6 +87,8 @@ class Capture:
         return output
 
     def _hook(self, path: str, module: nn.Module, inputs: Any, output: Any, chosen: bool) -> None:
+        if not self._running:
+            return  # someone else's forward pass: another capture holds the same module
         leaf = find_activation(output)
         if isinstance(leaf, str):
             if chosen:
