@@ -98,9 +98,9 @@ def read_out(statistics: LabelledStatistics, classes: int) -> dict[str, Readout]
     found = {}
     for kind, fit, strengths in (("linear", _linear, RIDGES), ("pretty good", _pretty_good, MIXINGS)):
         trial = fit(fewer)
-        best = max(strengths, key=lambda s, trial=trial: _quality(trial(s)(z), codes))  # type: ignore[misc]
+        best = max(strengths, key=lambda s, trial=trial: macro_auc(trial(s)(z), codes).value)  # type: ignore[misc]
         solved = fit(moments)(best)
-        found[kind] = Readout(kind, best, lambda kets, solved=solved: solved(space(kets)))
+        found[kind] = Readout(kind, best, lambda kets, solved=solved: solved(space(kets)))  # type: ignore[misc]
     return found
 
 
