@@ -174,12 +174,26 @@ class Study:
                 f"Fewer than {_FEW} kets per dimension in {_listed(few)}: entropy and effective rank are limited by "
                 "the data there. Give more samples."
             )
+        found += self._label_warnings()
         dropped = {layer.name: layer.statistics.dropped for layer in self.layers if layer.statistics.dropped}
         if dropped:
             found.append(
                 "Samples left out for NaN or infinite values: "
                 + ", ".join(f"{count} at {name}" for name, count in dropped.items())
                 + "."
+            )
+        return found
+
+    def _label_warnings(self) -> list[str]:
+        known = {layer.name: layer.knowledge for layer in self.layers if layer.knowledge is not None}
+        found = list(dict.fromkeys(warning for each in known.values() for warning in each.warnings))
+        cut = [name for name, each in known.items() if each.discarded > 0]
+        if cut:
+            most = max(each.discarded for each in known.values())
+            found.append(
+                f"Labels and features are too many for a state of each label at {_listed(cut)}: up to {most:.0%} of "
+                "the weight is kept for all labels in common. Holevo's bits are a lower bound there, and the pretty "
+                "good measurement takes the common part for each label's own."
             )
         return found
 

@@ -113,6 +113,7 @@ def study(
     run = _Pass(normalize, draw, skip_bad, mask is not None, Labels(labels))
     home = _device(network)
     target = torch.device(device) if device is not None else home
+    key = labels if isinstance(labels, str) else None
     error: Exception | None = None
     interrupted = False
     settings = {
@@ -135,7 +136,7 @@ def study(
                 network.to(target)
             for batch in source:
                 run.begin(batch)
-                live.forward(lambda net, batch=batch: batch.run(net, forward), batch.size)  # type: ignore[misc]
+                live.forward(lambda net, batch=batch: batch.run(net, forward, key), batch.size)  # type: ignore[misc]
                 run.commit()
                 if progress is not None:
                     progress(run.samples)
@@ -223,6 +224,11 @@ class _Pass:
             labelled = LabelledStatistics.of(
                 activation.values, present, self._targets, self._keys, self.samples, per_position
             )
+            if labelled is None:
+                self.notes[
+                    f"The labels have {self._targets.shape[1]} positions, layer {activation.key[0]} has "
+                    f"{activation.values.shape[1]}: it is not asked about them."
+                ] = None
         self._pending[activation.key] = _Row(_without_values(activation), statistics, labelled)
 
     def commit(self) -> None:
@@ -243,7 +249,9 @@ class _Pass:
                 continue
             row = self.rows[key]
             row.statistics += new.statistics
-            if row.labelled is not None and new.labelled is not None:
+            if row.labelled is None or new.labelled is None:
+                row.labelled = None  # the parts are the same samples at every layer, or there are none
+            else:
                 row.labelled += new.labelled
         self._pending.clear()
         self.samples += self._batch.size
@@ -302,14 +310,17 @@ def _record(
                 run.normalize,
                 center,
                 readings.estimates(row.statistics, rho, run.normalize, center),
-                None if row.labelled is None else knowledge(row.labelled, tuple(run.labels.names)),
+                knowledge(row.labelled, tuple(run.labels.names))
+                if row.labelled and run.labels.task
+                else None,
             )
         )
     shown = {layer.name for layer in layers} | {alias for layer in layers for alias in layer.aliases}
     skipped = {path: reason for path, reason in live.skipped.items() if path not in shown}
     why = error if error is not None else ("interrupted" if interrupted else None)
     settings["task"] = run.labels.task
-    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, tuple(run.notes))
+    notes = (*run.notes, *run.labels.notes)
+    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes)
 
 
 def _names(live: Capture, rows: dict[Key, _Row]) -> dict[Key, tuple[Key, tuple[str, ...]]]:
