@@ -139,7 +139,7 @@ def knowledge(statistics: LabelledStatistics, names: tuple[Any, ...]) -> Knowled
     confusions = {}
     for kind, readout in readouts.items() if len(held) else ():
         scores = readout.scores(held.kets)
-        for name, measure in _MEASURES.items():
+        for name, measure in score.MEASURES.items():
             found[f"{SHORT[kind]}_{name}"] = measure(scores, held.targets, held.samples)
         confusions[kind] = score.confusion(scores, held.targets)
     return Knowledge(names, statistics, found, confusions, _strengths(readouts), moments.discarded)
@@ -147,12 +147,6 @@ def knowledge(statistics: LabelledStatistics, names: tuple[Any, ...]) -> Knowled
 
 SHORT = {LINEAR: "linear", PRETTY_GOOD: "pgm"}
 """The readouts as the columns name them."""
-
-_MEASURES = {
-    "accuracy": score.accuracy,
-    "balanced": score.balanced_accuracy,
-    "auc": score.macro_auc,
-}
 
 
 def _strengths(readouts: dict[str, Readout]) -> dict[str, float]:

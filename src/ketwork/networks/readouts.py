@@ -19,7 +19,6 @@ the rest, hold fewer than two labels) and between equals, the first of the stren
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,46 +40,54 @@ MIXINGS = (0.1, 0.3, 1e-2, 0.6, 1e-3)
 LINEAR = "linear"
 PRETTY_GOOD = "pretty good"
 KINDS = (LINEAR, PRETTY_GOOD)
+_STRENGTHS = {LINEAR: RIDGES, PRETTY_GOOD: MIXINGS}
+
+
+def read_out(
+    statistics: LabelledStatistics,
+    fitting: Sums,
+    kinds: tuple[str, ...] = KINDS,
+    strength: float | None = None,
+) -> dict[str, Readout]:
+    """The readouts of a layer, solved from `fitting`, the sums that `statistics.fitting()` gave.
+
+    `strength` is λ or the mixing weight; None chooses it by the checks.
+
+    Cost: O(d² q) to find q ≤ 512 dimensions where d is larger; O(q³); O(q R) a check sample and strength, with R
+    the rows of all class factors, or K q.
+    """
+    basis = _leading(fitting.moments) if fitting.moments.d > MOST_DIMENSIONS else None
+    solved = Fit.of(fitting, basis)
+    if strength is not None:
+        return {kind: Readout(kind, strength, solved) for kind in kinds}
+    checks, rest = statistics.checks, statistics.sums
+    there = rest.moments.present.sum() if fitting.cross is None else rest.moments.counts.sum()
+    if len(checks) == 0 or int(there) < 2:
+        return {kind: Readout(kind, _STRENGTHS[kind][0], solved) for kind in kinds}
+    trial = Fit.of(rest, basis)
+    points = trial.points(checks.kets)
+    found = {}
+    for kind in kinds:
+        worth = {s: _worth(trial.scores(kind, s, points), checks) for s in _STRENGTHS[kind]}
+        found[kind] = Readout(kind, max(worth, key=worth.__getitem__), solved)
+    return found
 
 
 @dataclass(frozen=True)
 class Readout:
-    """A solved readout: `scores(kets)` gives (n, K), the largest at the label read; `strength` was chosen.
-
-    The scores of the pretty good measurement are outcome probabilities; those of the linear one estimate the
-    labels' indicators, with sum 1, and need not lie in 0 … 1 (of numbers they are the numbers).
-    """
+    """A solved readout; `strength` was chosen or given."""
 
     kind: str
     strength: float
-    scores: Callable[[Tensor], Tensor]
+    fit: Fit
 
+    def scores(self, kets: Tensor) -> Tensor:
+        """Scores of the labels for real unit kets (n, d), (n, K), the largest at the label read.
 
-def read_out(
-    statistics: LabelledStatistics, fitting: Sums, kinds: tuple[str, ...] = KINDS
-) -> dict[str, Readout]:
-    """The readouts of a layer, solved from `fitting`, the sums that `statistics.fitting()` gave.
-
-    Cost: O(d² q) to find q ≤ 512 dimensions where d is larger, O(q³), and O(n R q) with R rows of all class
-    factors, or K q² / q, and n check samples.
-    """
-    basis = _leading(fitting.moments) if fitting.moments.d > MOST_DIMENSIONS else None
-    solved = Fit.of(fitting, basis)
-    checks, rest = statistics.checks, statistics.sums
-    enough = (
-        int(rest.moments.present.sum()) > 1 if fitting.cross is None else float(rest.moments.counts.sum()) > 1
-    )
-    trial = Fit.of(rest, basis) if enough and len(checks) else None
-    points = trial.points(checks.kets) if trial is not None else None
-    found = {}
-    for kind in kinds:
-        strengths = RIDGES if kind == LINEAR else MIXINGS
-        best = strengths[0]
-        if trial is not None and points is not None:
-            worth = [_worth(trial.scores(kind, s, points), checks) for s in strengths]
-            best = strengths[max(range(len(worth)), key=worth.__getitem__)]
-        found[kind] = Readout(kind, best, _reader(solved, kind, best))
-    return found
+        Those of the pretty good measurement are outcome probabilities; those of the linear one estimate the
+        labels' indicators, with sum 1, and need not lie in 0 … 1 (of numbers they are the numbers).
+        """
+        return self.fit.scores(self.kind, self.strength, self.fit.points(kets))
 
 
 @dataclass(frozen=True)
@@ -146,10 +153,6 @@ class Fit:
 
 
 _TINY = 1e-300
-
-
-def _reader(fit: Fit, kind: str, strength: float) -> Callable[[Tensor], Tensor]:
-    return lambda kets: fit.scores(kind, strength, fit.points(kets))
 
 
 def _worth(scores: Tensor, checks: Rows) -> float:

@@ -65,6 +65,10 @@ def macro_auc(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> E
     return _estimate(areas.mean(), shares, samples)
 
 
+MEASURES = {"accuracy": accuracy, "balanced": balanced_accuracy, "auc": macro_auc}
+"""Of labels that are classes, by the name in a study's columns."""
+
+
 def r_squared(predicted: Tensor, targets: Tensor, samples: Tensor | None = None) -> Estimate:
     """1 − Σ(y − ŷ)²/Σ(y − ȳ)² over all targets; standard error by the delta method."""
     if len(targets) < 2:
