@@ -18,6 +18,7 @@ from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.labels import Labels
 from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.moments import Moment
+from ketwork.networks.names import row_names
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import Layers
 from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics, NonFiniteActivationError
@@ -291,7 +292,7 @@ def _record(
     interrupted: bool,
     center: bool,
 ) -> Study:
-    named = _names(live, run.rows)
+    named = row_names(live, run.rows)
     layers = []
     for key, row in run.rows.items():
         if key in live.refused:
@@ -321,25 +322,6 @@ def _record(
     settings["task"] = run.labels.task
     notes = (*run.notes, *run.labels.notes)
     return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes)
-
-
-def _names(live: Capture, rows: dict[Key, _Row]) -> dict[Key, tuple[Key, tuple[str, ...]]]:
-    """What each row is called, and by which other names it can be found.
-
-    Of the modules that returned one tensor (a block and the norm at its end) the row takes the name of the
-    block, else of the outermost one around the module that computed it; the whole network comes last.
-    """
-    same: dict[Key, list[Key]] = {key: [key] for key in rows}
-    for alias, row in live.aliases.items():
-        if row in same and alias not in rows:
-            same[row].append(alias)
-    named = {}
-    for row, keys in same.items():
-        around = [key for key in keys if row[0] == key[0] or row[0].startswith(f"{key[0]}.")]
-        blocks = [key for key in around if key[0] in live.selection.blocks]
-        chosen = min(blocks or around, key=lambda key: len(key[0]))
-        named[row] = (chosen, tuple(dict.fromkeys(key[0] for key in keys if key != chosen)))
-    return named
 
 
 def _without_values(activation: Activation) -> Activation:
