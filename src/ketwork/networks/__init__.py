@@ -4,8 +4,8 @@ from ketwork.networks.capture import POOLED, Activation, capture
 from ketwork.networks.compare import compare
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.encode import decode, encode
-from ketwork.networks.pairs import PairMoments
 from ketwork.networks.knowledge import Knowledge
+from ketwork.networks.pairs import PairMoments
 from ketwork.networks.probe import Probe, ProbeRegressor, probe
 from ketwork.networks.readings import Estimate
 from ketwork.networks.record import Layer, Study
