@@ -5,6 +5,7 @@
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 """
 
+from ketwork._version import __version__ as __version__
 from ketwork.networks import (
     Comparison,
     Estimate,
@@ -20,8 +21,7 @@ from ketwork.networks import (
 )
 from ketwork.quantum import *  # noqa: F403  the quantum room's public names are ketwork's
 from ketwork.quantum import __all__ as _quantum
-
-__version__ = "0.1.0"
+from ketwork.report import plot_comparison, plot_spectrum, plot_study
 
 __all__ = [
     *_quantum,
@@ -35,5 +35,8 @@ __all__ = [
     "compare",
     "decode",
     "encode",
+    "plot_comparison",
+    "plot_spectrum",
+    "plot_study",
     "study",
 ]

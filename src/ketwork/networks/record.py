@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import Tensor
 
-from ketwork.networks import readings, storage
+from ketwork.networks import pages, readings, storage
 from ketwork.networks.knowledge import Knowledge, quantities
 from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
 from ketwork.networks.readings import Estimate, pack, unpack
 from ketwork.networks.statistics import LayerStatistics
 from ketwork.quantum import Density
+
+if TYPE_CHECKING:
+    from ketwork.networks.comparison import Comparison
 
 SCHEMA = 1
 """The version of the file format; files of a newer one are refused."""
@@ -224,6 +228,22 @@ class Study:
             columns=["layer", "call", "quantity", "value", "stderr", "unit", "N", "d"],
         )
 
+    def report(self, path: str | Path, comparison: Comparison | None = None) -> Path:
+        """Writes the study as one HTML file that needs no network, and returns its path.
+
+        It answers at a glance where dimensions collapse, what each layer knows of the labels, what could be
+        cut, which neurons are dead; every layer's spectrum, confusion of labels and leading eigenstates are
+        one click away. With a `comparison` of the model with itself it also says which neighbours are alike.
+
+        Cost: one decomposition a layer, O(min(d, N)² d), and a few seconds for the page.
+
+        Raises:
+            ImportError: the extra `report` is missing.
+            OSError: the file cannot be written.
+            ValueError: `comparison` is of two models.
+        """
+        return pages.write(self, path, comparison=comparison)
+
     def save(self, path: str | Path) -> None:
         """Writes the study, states included, to one safetensors file; replaces the file in one step."""
         tensors = {
@@ -291,7 +311,18 @@ class Study:
         return len(self.layers)
 
     def __repr__(self) -> str:
-        shown = pd.DataFrame(
+        notes = "".join(f"\n! {warning}" for warning in self.warnings)
+        return f"{self._head()}\n{self._brief().to_string(index=False)}{notes}"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>! {html.escape(warning)}</p>" for warning in self.warnings)
+        return f"<p>{html.escape(self._head())}</p>{self._brief().to_html(index=False, border=0)}{notes}"
+
+    def _head(self) -> str:
+        return f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
+
+    def _brief(self) -> pd.DataFrame:
+        return pd.DataFrame(
             {
                 "layer": [layer.name for layer in self.layers],
                 "call": [layer.call for layer in self.layers],
@@ -304,9 +335,6 @@ class Study:
                 "dead": [f"{layer.estimates['dead'].value:.3f}" for layer in self.layers],
             }
         )
-        head = f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
-        notes = "".join(f"\n! {warning}" for warning in self.warnings)
-        return f"{head}\n{shown.to_string(index=False)}{notes}"
 
     def _row(self, layer: Layer) -> dict[str, Any]:
         row: dict[str, Any] = {
