@@ -1,7 +1,7 @@
 """ketwork (ket + network): neural networks and quantum mechanics, linked by exact mathematics.
 
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
-`compare` says how alike every pair of layers is, within a model or between two.
+`compare` says how alike every pair of layers is, within a model or between two; `probe` reads labels from arrays.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 """
 
@@ -10,6 +10,8 @@ from ketwork.networks import (
     Comparison,
     Estimate,
     Layer,
+    Probe,
+    ProbeRegressor,
     SelectorError,
     Study,
     StudyInterrupted,
@@ -17,6 +19,7 @@ from ketwork.networks import (
     compare,
     decode,
     encode,
+    probe,
     study,
 )
 from ketwork.quantum import *  # noqa: F403  the quantum room's public names are ketwork's
@@ -28,6 +31,8 @@ __all__ = [
     "Comparison",
     "Estimate",
     "Layer",
+    "Probe",
+    "ProbeRegressor",
     "SelectorError",
     "Study",
     "StudyInterrupted",
@@ -35,6 +40,7 @@ __all__ = [
     "compare",
     "decode",
     "encode",
+    "probe",
     "plot_comparison",
     "plot_spectrum",
     "plot_study",

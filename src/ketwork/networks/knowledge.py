@@ -41,8 +41,8 @@ class Knowledge:
     @property
     def labels(self) -> tuple[Any, ...]:
         """The labels that the fitting part holds, in the order of `names`."""
-        present = self.statistics.fitting().moments.present.tolist()
-        return tuple(name for name, there in zip(self.names, present, strict=False) if there)
+        present = self.statistics.fitting(len(self.names)).moments.present.tolist()
+        return tuple(name for code, name in enumerate(self.names) if present[code])
 
     def state(self, label: Any) -> Density:
         """The state of a label: ρ = (1/n) Σ |ψ⟩⟨ψ| over the fitting part's pooled kets that have it.
@@ -119,7 +119,7 @@ class Knowledge:
 
 def knowledge(statistics: LabelledStatistics, names: tuple[Any, ...]) -> Knowledge:
     """Solves and scores the readouts of one layer. Cost O(d³) and a few products of size rows × q × samples."""
-    fitting, held = statistics.fitting(), statistics.held
+    fitting, held = statistics.fitting(len(names)), statistics.held
     moments = fitting.moments
     values = fitting.cross is not None
     found = {q.name: Estimate(math.nan) for q in (VALUE_QUANTITIES if values else CLASS_QUANTITIES)}

@@ -148,15 +148,15 @@ class LabelledStatistics:
         # Samples evicted from the held-out part have small keys: they never become checks.
         kept = ~out & (rows.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE))
         self.checks, fit = _smallest(rows[kept], 1 - rows.keys[kept], CHECK_MOST)
-        parts = [part for part in (back, fit, rows[~out & ~kept]) if len(part)]
-        if parts:
-            gone = Rows.joined(parts)
-            self.sums = self.sums + Sums.of(gone, len(self.sums.moments.counts))
+        classes = (
+            1 + int(rows.codes.max()) if len(rows) else 0
+        )  # of the kept rows too: scores have a column for each
+        self.sums = self.sums + Sums.of(Rows.joined([back, fit, rows[~out & ~kept]]), classes)
 
-    def fitting(self) -> Sums:
-        """The sums over the whole fitting part."""
+    def fitting(self, classes: int = 0) -> Sums:
+        """The sums over the whole fitting part, for so many classes at least."""
         self.settle()
-        return self.sums + Sums.of(self.checks, len(self.sums.moments.counts))
+        return self.sums + Sums.of(self.checks, classes)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a file."""

@@ -57,8 +57,7 @@ def probe(
     parsed.check_length(len(x), limited=False)
     if targets is None or parsed.task == "positions":
         raise ValueError("Argument `labels` must hold one class a row, or numbers.")
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    keys = torch.rand(len(x), generator=generator, dtype=torch.float64)
+    keys = _keys(len(x), generator if generator is not None else _seeded(0))
     if parsed.task == "values":
         if kind != LINEAR:
             raise ValueError(f"Argument `kind` must be {LINEAR!r} where labels are numbers, but is {kind!r}.")
@@ -210,6 +209,15 @@ class ProbeRegressor(RegressorMixin, _Readable):
         )
         self._flat = y.ndim == 1
         return self._fitted(x, y.reshape(len(x), -1).astype(np.float64), LINEAR, keys)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    """A generator far from those of small seeds, with which users draw data: a split must not follow the data."""
+    return torch.Generator().manual_seed(0x6B6574776F726B + seed)
+
+
+def _keys(n: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=generator, dtype=torch.float64)
 
 
 def _kets(x: np.ndarray) -> Tensor:
