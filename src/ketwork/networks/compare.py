@@ -265,10 +265,8 @@ class _Side:
         """The layers by the keys of their rows."""
         names = row_names(self.live, [key for key in self.kinds if key not in self.left_out])
         found: dict[Hashable, ComparedLayer] = {}
-        for key, ((name, call), aliases) in names.items():
-            label = name if call <= 0 else f"{name}#{call}"
-            d = self.widths[key]
-            found[self.name, key] = ComparedLayer(label, self.kinds[key], d, d, aliases)
+        for key, (place, aliases) in names.items():
+            found[self.name, key] = ComparedLayer.at(place, aliases, self.kinds[key], self.widths[key])
         return found
 
     def skipped(self) -> dict[str, str]:

@@ -60,6 +60,12 @@ class ComparedLayer:
     held: int
     aliases: tuple[str, ...] = ()
 
+    @classmethod
+    def at(cls, place: tuple[str, int], aliases: tuple[str, ...], kind: str, d: int) -> ComparedLayer:
+        """The layer of that name and call; later calls of a module are told apart by their number."""
+        name, call = place
+        return cls(name if call <= 0 else f"{name}#{call}", kind, d, d, aliases)
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:

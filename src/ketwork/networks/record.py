@@ -8,26 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from ketwork.networks import pages, readings, storage
+from ketwork.networks.comparison import Comparison
 from ketwork.networks.knowledge import Knowledge, quantities
 from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
 from ketwork.networks.readings import Estimate, pack, unpack
 from ketwork.networks.statistics import LayerStatistics
 from ketwork.quantum import Density
 
-if TYPE_CHECKING:
-    from ketwork.networks.comparison import Comparison
-
 SCHEMA = 1
 """The version of the file format; files of a newer one are refused."""
 
 _FEW = 10
 _KNOWN = "knowledge."
+_COMPARED = "comparison."
 _EXACT = ("dead", "zero", "holevo", "holevo_null")
 _NONE = Estimate(math.nan)
 
@@ -114,8 +113,9 @@ class Layer:
             name: header[name] for name in ("name", "call", "kind", "leaf", "axis", "normalize", "center")
         }
         statistics = LayerStatistics.from_header(header["statistics"], tensors)
-        own = {name.removeprefix(_KNOWN): t for name, t in tensors.items() if name.startswith(_KNOWN)}
-        known = Knowledge.from_header(header["knowledge"], own) if header["knowledge"] else None
+        known = None
+        if header["knowledge"]:
+            known = Knowledge.from_header(header["knowledge"], storage.under(_KNOWN, tensors))
         return cls(
             **plain,
             aliases=tuple(header["aliases"]),
@@ -155,6 +155,7 @@ class Study:
     complete: bool = True
     error: Exception | str | None = None
     notes: tuple[str, ...] = field(default=())
+    comparison: Comparison | None = None
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -228,6 +229,19 @@ class Study:
             columns=["layer", "call", "quantity", "value", "stderr", "unit", "N", "d"],
         )
 
+    def compare(self) -> Comparison:
+        """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
+
+        Raises:
+            ValueError: the study did not keep what it takes.
+        """
+        if self.comparison is None:
+            raise ValueError(
+                "This study did not keep its layers' rows. Run it with `compare=True` on at least 4 samples, "
+                "or use `ketwork.compare(model, None, data)`."
+            )
+        return self.comparison
+
     def report(self, path: str | Path, comparison: Comparison | None = None) -> Path:
         """Writes the study as one HTML file that needs no network, and returns its path.
 
@@ -242,7 +256,7 @@ class Study:
             OSError: the file cannot be written.
             ValueError: `comparison` is of two models.
         """
-        return pages.write(self, path, comparison=comparison)
+        return pages.write(self, path, comparison=comparison or self.comparison)
 
     def save(self, path: str | Path) -> None:
         """Writes the study, states included, to one safetensors file; replaces the file in one step."""
@@ -260,7 +274,11 @@ class Study:
             "complete": self.complete,
             "error": told,
             "notes": list(self.notes),
+            "comparison": None,
         }
+        if self.comparison is not None:
+            header["comparison"] = self.comparison.header()
+            tensors |= {f"{_COMPARED}{name}": t for name, t in self.comparison.tensors().items()}
         storage.write(Path(path), "study", SCHEMA, tensors, header)
 
     @classmethod
@@ -274,9 +292,7 @@ class Study:
         try:
             layers = []
             for i, row in enumerate(header["layers"]):
-                start = f"{i}."
-                own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-                layers.append(Layer.from_header(row, own))
+                layers.append(Layer.from_header(row, storage.under(f"{i}.", tensors)))
             return cls(
                 tuple(layers),
                 dict(header["skipped"]),
@@ -285,6 +301,9 @@ class Study:
                 header["complete"],
                 header["error"],
                 tuple(header["notes"]),
+                Comparison.from_parts(storage.under(_COMPARED, tensors), header["comparison"])
+                if header["comparison"]
+                else None,
             )
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(

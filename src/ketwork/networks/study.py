@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,15 @@ from torch import nn
 from ketwork.networks import readings
 from ketwork.networks.batches import Batch, Forward, Mask, batches
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
+from ketwork.networks.compare import FEWEST, sample_rows
+from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.knowledge import knowledge
 from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.labels import Labels
 from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.moments import Moment
 from ketwork.networks.names import row_names
+from ketwork.networks.pairs import PairMoments
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import Layers
 from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics, NonFiniteActivationError
@@ -49,6 +52,7 @@ def study(
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
     skip_bad: bool = False,
+    compare: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Study:
     """Every layer's state over the data, in one forward pass of a trained network.
@@ -83,6 +87,7 @@ def study(
         device: where to run; None leaves the network where it is. It goes back there afterwards.
         generator: draws the samples kept for standard errors; None is a fixed seed.
         skip_bad: leave out, and count, samples with NaN or infinite activations instead of stopping.
+        compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
         progress: called with the number of samples done, after every batch.
 
     Returns:
@@ -111,7 +116,8 @@ def study(
         raise ValueError(f"Argument `samples` must be at least 1, but is {samples}. Leave it out for all.")
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    run = _Pass(normalize, draw, skip_bad, mask is not None, Labels(labels))
+    pairs = PairMoments() if compare else None
+    run = _Pass(normalize, draw, skip_bad, mask is not None, Labels(labels), pairs)
     home = _device(network)
     target = torch.device(device) if device is not None else home
     key = labels if isinstance(labels, str) else None
@@ -174,6 +180,7 @@ class _Pass:
     skip_bad: bool
     must_mask: bool
     labels: Labels
+    pairs: PairMoments | None
     samples: int = 0
     batches: int = 0
     rows: dict[Key, _Row] = field(default_factory=dict)
@@ -182,6 +189,7 @@ class _Pass:
     _keys: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     _targets: torch.Tensor | None = None
     _pending: dict[Key, _Row] = field(default_factory=dict)
+    _pooled: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     _masked: bool = False
     _seed: int = field(init=False)
 
@@ -194,6 +202,7 @@ class _Pass:
         self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
         self._targets = self.labels.of(batch.content, batch.labels, self.samples, batch.size)
         self._pending.clear()
+        self._pooled.clear()
 
     def receive(self, activation: Activation) -> None:
         """Reduces one activation, inside the hook."""
@@ -231,6 +240,8 @@ class _Pass:
                     f"{activation.values.shape[1]}: it is not asked about them."
                 ] = None
         self._pending[activation.key] = _Row(_without_values(activation), statistics, labelled)
+        if self.pairs is not None:
+            self._pooled[activation.key] = sample_rows(activation.values, present, normalize="ensemble")
 
     def commit(self) -> None:
         """Adds the batch's statistics to every row.
@@ -255,6 +266,11 @@ class _Pass:
             else:
                 row.labelled += new.labelled
         self._pending.clear()
+        if self.pairs is not None and self._pooled:
+            good = torch.stack([rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]).all(
+                dim=0
+            )
+            self.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
         self.samples += self._batch.size
         self.batches += 1
 
@@ -320,8 +336,15 @@ def _record(
     skipped = {path: reason for path, reason in live.skipped.items() if path not in shown}
     why = error if error is not None else ("interrupted" if interrupted else None)
     settings["task"] = run.labels.task
+    comparison = None
+    if run.pairs is not None and run.pairs.n >= FEWEST:
+        compared: dict[Hashable, ComparedLayer] = {
+            key: ComparedLayer.at(*named[key], row.first.kind, row.statistics.d)
+            for key, row in run.rows.items()
+        }
+        comparison = Comparison.of(run.pairs, compared, settings | {"other": settings["model"]}, skipped)
     notes = (*run.notes, *run.labels.notes)
-    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes)
+    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes, comparison)
 
 
 def _without_values(activation: Activation) -> Activation:
