@@ -91,6 +91,12 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     return _write(_target(path), comparison, _comparison_page(comparison))
 
 
+def ready() -> None:
+    """Raises ImportError where the extra `report` is missing, before any work is done for a page."""
+    _charts()
+    _vl_convert()
+
+
 @dataclass(frozen=True)
 class _Page:
     """What a template is filled with, and the data for the page's script."""
@@ -325,12 +331,16 @@ def _resource(name: str) -> str:
 @cache
 def _library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, from the package that bundles them."""
+    bundle: str = _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
+
+
+def _vl_convert() -> Any:
     try:
         import vl_convert
     except ImportError as error:
         raise ImportError(_MISSING) from error
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script")
+    return vl_convert
 
 
 def _charts() -> Any:
