@@ -11,7 +11,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from ketwork.networks.overlaps import Axes, Overlaps
+from ketwork.networks.overlaps import Axes, Overlaps, each
 
 MEASURES: dict[str, tuple[str, ...]] = {
     "cka": ("cka", "cka_biased"),
@@ -58,7 +58,8 @@ def _by_axes(found: Overlaps, matrices: dict[str, Tensor], wanted: Collection[st
         for name in numbers.keys() & matrices.keys():
             matrices[name][i, j] = numbers[name]
 
-    for i, x in enumerate(axes):
+    def compare(i: int) -> None:
+        x = axes[i]
         if not found.constant[i]:
             same = _explained(1.0, x.rank, found.n)
             enter(i, i, {"bures": 1.0} | _both_ways(same, same))
@@ -75,6 +76,8 @@ def _by_axes(found: Overlaps, matrices: dict[str, Tensor], wanted: Collection[st
             back = _explained(_fit(parts.sum(dim=0), y) / weights[i], y.rank, found.n)
             enter(i, j, numbers | _both_ways(forth, back))
             enter(j, i, numbers | _both_ways(back, forth))
+
+    each(compare, len(axes))
     return squares
 
 

@@ -8,13 +8,17 @@ axes first, on whichever side is smaller: XᵀX (dₓ × dₓ) or XXᵀ (N × N)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ketwork.networks.pairs import CrossMoments, PairMoments
+
+Result = TypeVar("Result")
 
 _SINGLE = torch.finfo(torch.float32).eps
 _DOUBLE = torch.finfo(torch.float64).eps
@@ -104,16 +108,12 @@ class _OfRows(Overlaps):
         return total
 
     def axes(self) -> list[Axes]:
-        found, factors = [], []
-        for i in range(len(self._rows)):
-            axes, factor = self._axes(i)
-            found.append(axes)
-            factors.append(factor)
-            self._rows[i] = self._rows[i][:0]
+        found, factors = zip(*each(self._axes, len(self._rows)), strict=True)
         widths = [factor.shape[1] for factor in factors]
         self._starts = [sum(widths[:i]) for i in range(len(widths) + 1)]
         self._factors = torch.cat(factors, dim=1)  # (n, Σ min(n, d))
-        return found
+        self._rows.clear()
+        return list(found)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
         partners, starts = self.partners(i), self._starts
@@ -174,19 +174,21 @@ class _OfMoments(Overlaps):
         return total
 
     def axes(self) -> list[Axes]:
-        found, self._vectors = [], []
-        for i, mean in enumerate(self._means):
-            values, vectors = _eigen(self._centred(i, i))
-            # The products ran in float32, which hides axes lighter than its rounding.
-            rank = int((values > values[0] * _SINGLE * len(values) ** 0.5).sum())
-            whole = vectors.mT @ (self._cross.origin[i] + mean)
-            found.append(Axes(values, min(rank, self.n - 1), whole, 0.0))
-            self._vectors.append(vectors)
-        return found
+        found, vectors = zip(*each(self._axes, len(self._means)), strict=True)
+        self._vectors = vectors
+        return list(found)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
         for j in self.partners(i):
             yield j, self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
+
+    def _axes(self, i: int) -> tuple[Axes, Tensor]:
+        """A layer's axes, and the eigenvectors that they are."""
+        values, vectors = _eigen(self._centred(i, i))
+        # The products ran in float32, which hides axes lighter than its rounding.
+        rank = int((values > values[0] * _SINGLE * len(values) ** 0.5).sum())
+        mean = vectors.mT @ (self._cross.origin[i] + self._means[i])
+        return Axes(values, min(rank, self.n - 1), mean, 0.0), vectors
 
     def _centred(self, i: int, j: int) -> Tensor:
         return self._cross.raw(i, j) - self.n * torch.outer(self._means[i], self._means[j])
@@ -203,6 +205,20 @@ class _OfMoments(Overlaps):
             + 4 * mu @ cross.raw(i, j) @ nu
             - 3 * self.n * offsets[i] * offsets[j]
         )
+
+
+def each(work: Callable[[int], Result], count: int) -> list[Result]:
+    """`work` of 0 … count − 1, on as many threads as torch uses, each with one thread of its own.
+
+    Eigenvalue problems of a few hundred dimensions gain little from two threads, and lose where cores are busy.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, range(count)))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _constant(weights: Tensor, means: list[Tensor], n: int) -> list[bool]:
