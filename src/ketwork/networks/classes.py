@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,7 +43,8 @@ class ClassMoments:
         """The moments of kets (n, d) of the classes `codes` (n,). Cost O(n d) at first, O(n d²) beyond."""
         counts = torch.bincount(codes, minlength=classes).double()
         sums = kets.new_zeros(len(counts), kets.shape[1], dtype=torch.float64)
-        sums.index_add_(0, codes, kets.double())
+        for part in range(0, len(kets), _CHUNK):
+            sums.index_add_(0, codes[part : part + _CHUNK], kets[part : part + _CHUNK].double())
         return cls(counts, sums, kets, codes, None, torch.zeros_like(counts), None)._bounded()
 
     @property
@@ -89,7 +91,7 @@ class ClassMoments:
         return replace(
             self,
             sums=self.sums @ basis,
-            rows=self.rows.to(basis) @ basis,
+            rows=self.rows @ basis.to(self.rows),
             dense=None if self.dense is None else basis.T @ self.dense @ basis,
             total=None if self.total is None else basis.T @ self.total @ basis,
         )
@@ -103,10 +105,10 @@ class ClassMoments:
         else:
             c = mean.new_zeros(self.d, self.d)
             for rows, owners in self._chunks():
-                scaled = rows.double() * weights[owners, None].sqrt()
+                scaled = rows * weights[owners, None].sqrt().to(rows)
                 c += scaled.T @ scaled
         if self.total is not None:
-            c = c + float(weights @ self.lost) * self.rest()
+            c = c + float(weights @ self.lost) * self.rest
         return mean, c - torch.outer(mean, mean)
 
     def read(self, vectors: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ class ClassMoments:
             for rows, owners in self._chunks():
                 found.index_add_(1, owners, (vectors @ rows.to(vectors).T).square())
         if self.total is not None:
-            found += ((vectors @ self.rest()) * vectors).sum(dim=1, keepdim=True) * self.lost
+            found += ((vectors @ self.rest) * vectors).sum(dim=1, keepdim=True) * self.lost
         return found / self.counts.clamp(min=1)
 
     def own(self, code: int) -> tuple[Tensor | None, Tensor | None]:
@@ -128,10 +130,11 @@ class ClassMoments:
             return None, self.dense[code]
         return self.rows[self.owners == code].double(), None
 
+    @cached_property
     def rest(self) -> Tensor:
         """What all classes lost together, (d, d), as a state: of trace 1 (0 where nothing is lost)."""
         assert self.total is not None
-        left = self.total - self.rows.double().T @ self.rows.double()
+        left = self.total - _gram(self.rows)
         return left / self.lost.sum() if self.discarded > 0 else torch.zeros_like(left)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -183,28 +186,21 @@ class ClassMoments:
         sizes = torch.bincount(self.owners, minlength=len(self.counts))
         if int(sizes.max()) <= 2 * rank:
             return self
-        order = self.owners.argsort(stable=True)
-        pieces = list(self.rows[order].split(sizes.tolist()))
-        lost = self.lost.clone()
+        stay = sizes[self.owners] <= 2 * rank
+        rows, owners, lost = [self.rows[stay]], [self.owners[stay]], self.lost.clone()
         for code in (sizes > 2 * rank).nonzero()[:, 0].tolist():
-            piece = pieces[code].double()
-            pieces[code] = _leading(piece, rank).to(self.rows)
-            lost[code] += piece.square().sum() - pieces[code].double().square().sum()
-        owners = torch.arange(len(sizes), device=self.owners.device)
-        return replace(
-            self,
-            rows=torch.cat(pieces),
-            owners=owners.repeat_interleave(sizes.new_tensor([len(p) for p in pieces])),
-            lost=lost.clamp(min=0),
-        )
+            whole = self.rows[self.owners == code].double()
+            rows.append(_leading(whole, rank).to(self.rows))
+            owners.append(self.owners.new_full((rank,), code))
+            lost[code] += whole.square().sum() - rows[-1].double().square().sum()
+        return replace(self, rows=torch.cat(rows), owners=torch.cat(owners), lost=lost.clamp(min=0))
 
     def _matrices(self) -> Tensor:
         if self.dense is not None:
             return self.dense
         found = self.sums.new_zeros(len(self.counts), self.d, self.d)
         for code in self.owners.unique().tolist():
-            for rows in self.rows[self.owners == code].split(_CHUNK):
-                found[code] += rows.T @ rows
+            found[code] = _gram(self.rows[self.owners == code])
         return found
 
     def _factors(self) -> ClassMoments:
@@ -224,14 +220,19 @@ class ClassMoments:
             return self.total
         if self.dense is not None:
             return self.dense.sum(dim=0)
-        found = self.sums.new_zeros(self.d, self.d)
-        for rows in self.rows.split(_CHUNK):
-            found += rows.T @ rows
-        return found
+        return _gram(self.rows)
 
 
 _FIELDS = ("counts", "sums", "rows", "owners", "dense", "lost", "total")
-_CHUNK = 4096  # rows multiplied at once, in their own precision
+_CHUNK = 1024  # rows multiplied at once, in their own precision
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Σ row rowᵀ in float64, from products in the rows' own precision."""
+    found = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    for chunk in rows.split(_CHUNK):
+        found += chunk.T @ chunk
+    return found
 
 
 def _leading(rows: Tensor, rank: int) -> Tensor:

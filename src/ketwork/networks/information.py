@@ -31,7 +31,8 @@ def bits(moments: ClassMoments, is_complex: bool) -> float:
 
     Where factors were truncated, the largest entropies that fit what was kept and lost are taken, so that it
     is a lower bound: S(ρₖ) ≤ −Σ λ log λ − δₖ log δₖ + δₖ S(rest of class k), with λ what class k keeps of its
-    weight and δₖ what it lost; by concavity Σ pₖ δₖ S(rest of class k) ≤ δ S(all rests together).
+    weight and δₖ what it lost. The last term is at most log of how many directions class k lost; and by
+    concavity Σ pₖ δₖ S(rest of class k) ≤ δ S(all rests together).
 
     Cost: O(min(n, d)² d) for the mean state and each class.
     """
@@ -41,7 +42,7 @@ def bits(moments: ClassMoments, is_complex: bool) -> float:
     if moments.total is None:
         inside = sum(weights[code] * float(state(moments, code, is_complex).entropy()) for code in codes)
         return max(float(_average(moments, is_complex).entropy()) - inside, 0.0)
-    inside = 0.0
+    inside = rests = 0.0
     for code in codes:
         factor, _ = moments.own(code)
         assert factor is not None
@@ -49,8 +50,10 @@ def bits(moments: ClassMoments, is_complex: bool) -> float:
         lost = moments.lost[code : code + 1]
         shares = torch.cat([kept, lost]) / (kept.sum() + lost)
         inside -= weights[code] * float(torch.special.xlogy(shares, shares).sum()) / math.log(2)
+        directions = min(int(moments.counts[code]) - len(factor), moments.d)
+        rests += weights[code] * float(shares[-1]) * math.log2(max(directions, 1))
     if moments.discarded > 0:
-        inside += moments.discarded * float(_dense(moments.rest(), is_complex).entropy())
+        inside += min(rests, moments.discarded * float(_dense(moments.rest, is_complex).entropy()))
     return max(float(_dense(moments.total, is_complex).entropy()) - inside, 0.0)
 
 
