@@ -24,7 +24,7 @@ from ketwork._version import __version__
 from ketwork.networks import Comparison, Study, StudyInterrupted
 from ketwork.networks import compare as compare_networks
 from ketwork.networks import study as study_network
-from ketwork.report import as_json, comparison_as_json, render, write_comparison, write_study
+from ketwork.report import as_json, comparison_as_json, render, write_comparison
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 
 DEMO_MODEL = "ketwork.demo.digits:model"
@@ -71,7 +71,7 @@ def ketwork(
 
 - `ketwork study`
 
-- `ketwork study --report study.html --compare`
+- `ketwork study --report study.html`
 
 - `ketwork study nets:build@weights.safetensors --data digits.npz --save study.safetensors`
 
@@ -112,11 +112,12 @@ def study(
     save: options.Save = None,
     report: options.Report = None,
     compare: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--compare", help="With --report: compare the layers too, in a second pass over the data."
+            help="Compare the layers with each other, in the same pass. Default: where there is a --report.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -130,14 +131,9 @@ def study(
             raise UsageError(
                 f"{given} needs {missing} beside it. Give both, or neither for the demonstration."
             )
-        if compare and report is None:
-            raise UsageError(
-                "--compare needs --report beside it. `ketwork compare` compares without a study."
-            )
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
         options.check_targets(save, report)
-        comparison = None
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
             loaded = load_model(model or DEMO_MODEL, device)
             source = load_data(
@@ -165,24 +161,13 @@ def study(
                         calls=calls.value,
                         generator=torch.Generator().manual_seed(seed),
                         skip_bad=skip_bad,
+                        compare=report is not None if compare is None else compare,
                         progress=progress,
                     )
             except StudyInterrupted as interrupt:
                 if interrupt.study is None:
                     raise
                 found = interrupt.study
-            if compare and found.complete:
-                with progress_bar(found.samples) as progress:
-                    comparison = compare_networks(
-                        loaded.model,
-                        None,
-                        source.batches,
-                        layers=chosen,
-                        samples=samples,
-                        batch_size=batch_size,
-                        calls=calls.value,
-                        progress=progress,
-                    )
         found = replace(
             found,
             settings=found.settings
@@ -194,7 +179,7 @@ def study(
             if save is not None:
                 found.save(save)
             if report is not None:
-                write_study(found, report, comparison)
+                found.report(report)
         finally:
             _show(found, as_json_)
         _end(found, save, report)
@@ -323,12 +308,6 @@ def write_report(
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="The page. Default: beside FILE, as .html."),
     ] = None,
-    comparison: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="A saved comparison of the same model's layers, shown in a study's page."
-        ),
-    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Write a saved study or comparison as one HTML page that needs no network."""
@@ -337,11 +316,7 @@ def write_report(
         options.check_targets(None, target, "--output")
         found = _load(path, Study, Comparison)
         if isinstance(found, Study):
-            beside = None if comparison is None else _load(comparison, Comparison)
-            assert beside is None or isinstance(beside, Comparison)
-            write_study(found, target, beside)
-        elif comparison is not None:
-            raise UsageError(f"--comparison goes with a study, but {str(path)!r} is a comparison itself.")
+            found.report(target)
         else:
             write_comparison(found, target)
         _tell_files(None, target)

@@ -1,9 +1,10 @@
+import importlib
 import json
 
 import pytest
 
 from ketwork.demo import digits
-from ketwork.networks import Comparison, compare
+from ketwork.networks import Comparison, Study, compare
 
 NETS = "ketwork_cli_nets"
 SMALL = (f"{NETS}:small", "--data", f"{NETS}:batches")
@@ -22,15 +23,15 @@ def test_a_study_writes_its_page_and_the_saved_study_the_same_one(here, run):
     assert f"ketwork study {' '.join(SMALL)} --save s.safetensors --report first.html" in page
 
 
-def test_the_comparison_comes_into_the_page_on_request(here, run):
-    done = run("study", *SMALL, "--report", "with.html", "--compare")
-    assert done.exit_code == 0
+def test_the_comparison_comes_into_the_page_unless_refused(here, run):
+    assert run("study", *SMALL, "--report", "with.html").exit_code == 0
     assert "repeats" in (here / "with.html").read_text()
-    assert run("study", *SMALL, "--save", "s.safetensors", "--report", "without.html").exit_code == 0
+    assert run("study", *SMALL, "--report", "without.html", "--no-compare").exit_code == 0
     assert "Not measured here" in (here / "without.html").read_text()
-    assert run("compare", SMALL[0], *SMALL[1:], "--save", "c.safetensors").exit_code == 0
-    assert run("report", "s.safetensors", "--comparison", "c.safetensors", "-o", "o.html").exit_code == 0
-    assert "repeats" in (here / "o.html").read_text()
+    assert run("study", *SMALL, "--save", "s.safetensors", "--compare").exit_code == 0
+    nets = importlib.import_module(NETS)
+    expected = compare(nets.small(), None, nets.batches())
+    assert Study.load("s.safetensors").compare().cka.equals(expected.cka)
 
 
 def test_compare_gives_the_numbers_of_kw_compare(here, run):
@@ -67,7 +68,6 @@ def test_two_models_are_compared_side_by_side(here, run):
             "--report must name a file in a folder that can be written",
         ),
         (("study", *SMALL, "--report", "."), "--report must name a file"),
-        (("study", *SMALL, "--compare"), "--compare needs --report beside it"),
         (("compare", f"{NETS}:small"), "`ketwork compare` needs --data"),
         (("report", "none.safetensors"), "there is no file 'none.safetensors'"),
         (("report", "ketwork_cli_nets.py"), "is not a whole safetensors file"),
@@ -81,16 +81,8 @@ def test_what_cannot_be_written_or_read_is_said_before_any_work(here, run, argum
 
 
 def test_a_partial_study_still_writes_its_page(here, run):
-    done = run("study", f"{NETS}:small", "--data", f"{NETS}:breaks", "--report", "x.html", "--compare")
+    done = run("study", f"{NETS}:small", "--data", f"{NETS}:breaks", "--report", "x.html")
     assert done.exit_code == 1
     assert "disk gone" in done.stderr
     page = (here / "x.html").read_text()
     assert "<b>Incomplete.</b>" in page
-    assert "Not measured here" in page
-
-
-def test_a_comparison_takes_no_comparison(here, run):
-    assert run("compare", SMALL[0], *SMALL[1:], "--save", "c.safetensors").exit_code == 0
-    done = run("report", "c.safetensors", "--comparison", "c.safetensors")
-    assert done.exit_code == 2
-    assert "--comparison goes with a study" in done.stderr

@@ -20,6 +20,8 @@ _AXIS = 44  # the room of every vertical axis, so that pictures below each other
 
 Spec = dict[str, Any]
 
+_STEPPED = alt.AutoSizeParams(type="fit-x", contains="padding")
+
 
 def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
     """The pictures of a study's page; those of quantities that no layer has are left out."""
@@ -58,6 +60,11 @@ def layer_charts() -> dict[str, Spec]:
     return {name: _spec(chart) for name, chart in charts.items()}
 
 
+def matrix_side(rows: int, columns: int) -> int:
+    """The height of a comparison's picture, in pixels."""
+    return min(440, max(160, 28 * max(rows, columns)))
+
+
 def matrix_chart(rows: int, columns: int) -> Spec:
     """The picture of a comparison's matrix, of the page's data set `cells`."""
     base = alt.Chart(alt.NamedData("cells"))
@@ -74,8 +81,7 @@ def matrix_chart(rows: int, columns: int) -> Spec:
         ),
         tooltip=[alt.Tooltip(name, title=title) for name, title in _MATRIX_TIP.items()],
     )
-    side = min(420, max(140, 24 * max(rows, columns)))
-    return _spec(chart.properties(width="container", height=side))
+    return _spec(chart.properties(width="container", height=matrix_side(rows, columns)))
 
 
 _MATRIX_TIP = {"layer:N": "row", "other:N": "column", "text:N": "value"}
@@ -218,11 +224,11 @@ def _neurons() -> alt.TopLevelMixin:
 def _dead() -> alt.TopLevelMixin:
     base = alt.Chart(alt.NamedData("layers")).transform_filter("datum.dead_shown")
     y = alt.Y("label:N", sort=alt.EncodingSortField("dead", order="descending"), title=None)
-    y = y.axis(labelLimit=130, ticks=False, domain=False)
+    y = y.axis(labelLimit=130, labelPadding=6, ticks=False, domain=False)
     x = alt.X("dead:Q", title="dead neurons", axis=alt.Axis(format="~%", tickCount=4))
     tip = [alt.Tooltip("label:N", title="layer"), alt.Tooltip("dead_text:N", title="dead")]
     bars = base.mark_bar(color=_FIRST, height=10, cursor="pointer").encode(x=x, y=y, tooltip=tip)
-    return bars.properties(width="container", height=alt.Step(22))
+    return bars.properties(width="container", height=alt.Step(22), autosize=_STEPPED)
 
 
 def _spectrum() -> alt.TopLevelMixin:
@@ -259,7 +265,7 @@ def _confusion() -> alt.TopLevelMixin:
     )
     text = base.transform_filter("datum.count > 0 && datum.small").mark_text(color=_INK, fontSize=11)
     return alt.layer(cells, text.encode(**place, text="count:Q")).properties(
-        width="container", height=alt.Step(24)
+        width="container", height=alt.Step(24), autosize=_STEPPED
     )
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,25 +21,13 @@ from ketwork._version import __version__
 from ketwork.networks import Comparison, Study
 from ketwork.networks.pages import writes
 from ketwork.report import findings
-from ketwork.report.tables import best_matches, layer_table
+from ketwork.report.tables import MEASURES, best_matches, layer_table
 from ketwork.report.views import View, views
 
 _MATRIX_CELLS = 120_000
+_MATRIX_NAMES = 110  # pixels beside the matrix
 _MOST_DEAD = 12
 _DIGITS = 6
-
-_MEASURES = {
-    "cka": "debiased CKA",
-    "cka_biased": "biased CKA",
-    "bures": "Bures similarity",
-    "bures_null": "Bures null",
-    "r2": "R²",
-    "r2_reverse": "R² reversed",
-    "r2_fit": "R² of the fit",
-    "r2_fit_reverse": "R² of the fit, reversed",
-    "cka_distance": "CKA angle",
-    "bures_distance": "Bures angle",
-}
 
 _OWN_DEFINITIONS = {
     "rank_kept": "the smallest k for which the k largest eigenvalues of ρ sum to 0.99: "
@@ -61,7 +50,7 @@ _TITLES = {
     "linear_auc": "linear readout, AUC",
     "linear_r2": "linear readout, R²",
     "n_per_d": "kets per dimension",
-    **_MEASURES,
+    **MEASURES,
 }
 
 
@@ -154,7 +143,10 @@ def _comparison_page(comparison: Comparison) -> _Page:
         **_matrix_content(comparison, data),
     }
     settings = comparison.settings
-    title = str(settings["model"]) if comparison.itself else f"{settings['model']} and {settings['other']}"
+    source = settings.get("source", {})
+    names = [source.get(side, {}).get("spec") or settings[side] for side in ("model", "other")]
+    content["names"] = names
+    title = names[0] if comparison.itself else " and ".join(names)
     return _Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
 
 
@@ -163,7 +155,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     content: dict[str, Any] = {
         "redundant": findings.redundant(comparison),
         "alike": findings.ALIKE,
-        "names_of_measures": _MEASURES,
+        "names_of_measures": MEASURES,
         "matrices": [],
         "omitted": False,
     }
@@ -172,7 +164,9 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     cells = len(comparison.rows) * len(comparison.columns)
     room = max(1, _MATRIX_CELLS // cells)
     shown = list(comparison.matrices)[:room]
-    data["charts"]["matrix"] = _charts().matrix_chart(len(comparison.rows), len(comparison.columns))
+    sides = len(comparison.rows), len(comparison.columns)
+    data["charts"]["matrix"] = _charts().matrix_chart(*sides)
+    content["matrix_width"] = _charts().matrix_side(*sides) + _MATRIX_NAMES
     data["matrices"] = {
         "rows": _distinct([layer.name for layer in comparison.rows]),
         "columns": _distinct([layer.name for layer in comparison.columns]),
@@ -252,6 +246,7 @@ def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     text = environment.get_template(page.template).render(
         **page.content,
         title=page.title,
@@ -276,6 +271,16 @@ def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
 
 def _titled(name: str) -> str:
     return _TITLES.get(name, name.replace("_", " "))
+
+
+def _breakable(words: object) -> Markup:
+    """Words that may be broken after the marks that stand in paths and names.
+
+    >>> _breakable("a.b:<c>")
+    Markup('a.<wbr>b:<wbr>&lt;c&gt;')
+    """
+    parts = re.split(r"(?<=[.:/@_])(?=\w)|(?<=:)(?=<)", str(words))
+    return Markup("<wbr>").join(parts)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -43,16 +43,30 @@ class Table:
     opens: bool = False
 
 
+MEASURES = {
+    "cka": "debiased CKA",
+    "cka_biased": "biased CKA",
+    "bures": "Bures",
+    "bures_null": "Bures null",
+    "r2": "R²",
+    "r2_reverse": "R² reversed",
+    "r2_fit": "R² of fit",
+    "r2_fit_reverse": "R² of fit, reversed",
+    "cka_distance": "CKA angle",
+    "bures_distance": "Bures angle",
+}
+"""What the measures of a comparison are called."""
+
 _ESTIMATES = (
     Column("entropy", "entropy", "bits"),
     Column("effective_rank", "eff. rank", "2^S"),
     Column("coherence", "coherence", "bits"),
     Column("rank_kept", "99 % rank", "of d"),
-    Column("dead", "dead", "neurons"),
+    Column("dead", "dead", "% of neurons"),
     Column("holevo", "Holevo", "bits"),
     Column("holevo_null", "null", "bits"),
-    Column("pgm_balanced", "pretty good", "balanced acc."),
-    Column("linear_balanced", "linear", "balanced acc."),
+    Column("pgm_balanced", "pretty good", "% balanced"),
+    Column("linear_balanced", "linear", "% balanced"),
     Column("linear_r2", "linear", "R²"),
     Column("participation_ratio", "part. ratio", "1/Tr ρ²"),
     Column("top_weight", "top weight"),
@@ -90,7 +104,7 @@ def best_matches(comparison: Comparison) -> Table:
         Column("layer", "layer", words=True),
         Column("match", "best match", words=True),
         Column("mutual", "mutual", words=True),
-        *(Column(measure, measure) for measure in comparison.matrices),
+        *(Column(measure, MEASURES[measure]) for measure in comparison.matrices),
     )
     found = []
     for name, match, mutual in zip(best["layer"], best["match"], best["mutual"], strict=True):
@@ -120,9 +134,7 @@ def _column(found: Sequence[Estimate], share: bool) -> list[Cell]:
     cells = []
     for estimate, text in zip(found, shown, strict=True):
         value, _, error = text.strip().partition(" ± ")
-        unit = " %" if share and value != "–" and not error else ""
-        spelled = error.strip() + (" %" if share and error else "")
-        cells.append(Cell(value + unit, _sortable(estimate.value), spelled))
+        cells.append(Cell(value, _sortable(estimate.value), error.strip()))
     return cells
 
 

@@ -5,7 +5,11 @@ const make = (tag, text = "", className = "") => Object.assign(document.createEl
 
 const theme = at("theme");
 const system = matchMedia("(prefers-color-scheme: dark)");
-const dress = (dark) => theme.setAttribute("aria-pressed", String(dark));
+let redress = () => {}; // for what is painted in fixed colours
+function dress(dark) {
+  theme.setAttribute("aria-pressed", String(dark));
+  redress();
+}
 dress(system.matches);
 system.addEventListener("change", () => document.documentElement.dataset.theme || dress(system.matches));
 theme.addEventListener("click", () => {
@@ -21,6 +25,15 @@ async function draw(node, spec, datasets, chosen = {}) {
   view.addEventListener("click", (_, item) => item?.datum?.id !== undefined && show(item.datum.id));
 }
 
+// A canvas knows no CSS variables: their present colours take their place.
+function solid(spec) {
+  const style = getComputedStyle(document.body.appendChild(make("span")));
+  const colour = (name) => ((document.body.lastChild.style.color = name), style.color);
+  const text = JSON.stringify(spec).replace(/var\(--\w+\)/g, colour);
+  document.body.lastChild.remove();
+  return JSON.parse(text);
+}
+
 const layers = page.layers ?? [];
 const curve = (layer) => page.details[layer.id].ranks.map((rank, i) => ({
   id: layer.id, label: layer.label, place: layer.place, rank,
@@ -34,12 +47,13 @@ function drawMatrix(measure) {
   const cells = values[measure].flatMap((line, i) => line.map((value, j) => ({
     layer: rows[i], other: columns[j], value, text: value === null ? "–" : value.toFixed(3),
   })));
-  for (const button of document.querySelectorAll(".pick")) button.setAttribute("aria-pressed", String(button.dataset.measure === measure));
-  return draw(at("matrix"), page.charts.matrix, { cells }, { renderer: "canvas" });
+  at("measured").setAttribute("popovertarget", `def-${measure}`);
+  return draw(at("matrix"), solid(page.charts.matrix), { cells }, { renderer: "canvas" });
 }
 if (page.matrices) {
-  for (const button of document.querySelectorAll(".pick")) button.addEventListener("click", () => drawMatrix(button.dataset.measure));
-  drawn.push(drawMatrix(Object.keys(page.matrices.values)[0]));
+  at("measure").addEventListener("change", () => drawMatrix(at("measure").value));
+  redress = () => drawMatrix(at("measure").value);
+  drawn.push(redress());
 }
 
 const body = document.querySelector("#table tbody");
@@ -69,7 +83,7 @@ for (const row of body?.rows ?? []) row.dataset.words = [...row.querySelectorAll
 const dialog = at("layer");
 if (dialog) {
   document.addEventListener("click", ({ target }) => {
-    const named = target.closest(".layer") ?? target.closest("#table tbody tr[data-layer]");
+    const named = target.closest("button.layer") ?? target.closest("#table tbody tr[data-layer]");
     if (named) show(Number(named.dataset.layer));
     if (target === dialog) dialog.close();
   });
