@@ -150,7 +150,7 @@ def test_bad_input() -> None:
 
 
 def test_few_rows_are_read_at_the_default_strength() -> None:
-    x, y = made(3, k=2)
+    x, _ = made(3, k=2)
     labels = ["a", "b", "a"]
     found = kw.Probe().fit(x, labels)
     assert found.strength_ == RIDGES[0]

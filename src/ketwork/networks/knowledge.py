@@ -39,10 +39,14 @@ class Knowledge:
         return self.statistics.held.samples.unique()
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """How many pooled kets of each label the fitting part holds, in the order of `names`."""
+        return tuple(int(count) for count in self.statistics.counts(len(self.names)))
+
+    @property
     def labels(self) -> tuple[Any, ...]:
         """The labels that the fitting part holds, in the order of `names`."""
-        present = self.statistics.fitting(len(self.names)).moments.present.tolist()
-        return tuple(name for code, name in enumerate(self.names) if present[code])
+        return tuple(name for name, count in zip(self.names, self.counts, strict=False) if count)
 
     def state(self, label: Any) -> Density:
         """The state of a label: ρ = (1/n) Σ |ψ⟩⟨ψ| over the fitting part's pooled kets that have it.
@@ -50,24 +54,19 @@ class Knowledge:
         Where there are many labels of many features, of the part that the label keeps as its own; see
         `discarded`.
         """
-        moments = self.statistics.fitting().moments
-        if label not in self.labels:
-            raise KeyError(
-                f"No label {label!r} in the fitting part; it has {', '.join(map(str, self.labels))}."
-            )
-        return information.state(moments, self.names.index(label), self.statistics.complex)
+        return self._states([label])[0]
 
     def ensemble(self) -> Ensemble:
         """The states of `labels` with their frequencies in the fitting part."""
-        counts = self.statistics.fitting().moments.counts
-        return Ensemble(counts[counts > 0] / counts.sum(), [self.state(label) for label in self.labels])
+        counts = torch.tensor([count for count in self.counts if count], dtype=torch.float64)
+        return Ensemble(counts / counts.sum(), self._states(list(self.labels)))
 
     def helstrom(self, a: Any, b: Any) -> float:
         """The best success of one measurement of one copy at telling labels a and b, equally likely: ½(1 + D).
 
         D is the trace distance of the two labels' states (Helstrom 1969). Cost O(d³) at most.
         """
-        first, second = self.state(a), self.state(b)
+        first, second = self._states([a, b])
         best = Measurement.helstrom(first, second, 0.5)
         return float(best.success(Ensemble([0.5, 0.5], [first, second])))
 
@@ -88,6 +87,14 @@ class Knowledge:
         if unseen:
             found.append(f"Labels without a held-out sample, which no score counts: {_listed(unseen)}.")
         return found
+
+    def _states(self, labels: list[Any]) -> list[Density]:
+        for label in labels:
+            if label not in self.labels:
+                known = ", ".join(map(str, self.labels))
+                raise KeyError(f"No label {label!r} in the fitting part; it has {known}.")
+        moments, is_complex = self.statistics.fitting().moments, self.statistics.complex
+        return [information.state(moments, self.names.index(label), is_complex) for label in labels]
 
     def header(self) -> dict[str, Any]:
         """All but the tensors, for a file."""

@@ -158,6 +158,14 @@ class LabelledStatistics:
         self.settle()
         return self.sums + Sums.of(self.checks, classes)
 
+    def counts(self, classes: int) -> Tensor:
+        """The kets of each class in the fitting part, for so many classes at least."""
+        self.settle()
+        known = self.sums.moments.counts.long()
+        counts = torch.bincount(self.checks.codes, minlength=max(classes, len(known)))
+        counts[: len(known)] += known
+        return counts
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a file."""
         self.settle()
