@@ -123,6 +123,18 @@ def test_rows_outlive_in_place_operations() -> None:
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["pooled", "positions", "flattened"])
+@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_rows_have_memory_of_their_own(kind: str, positions: int, masked: bool) -> None:
+    values = torch.randn(4, positions, 5)
+    present = torch.ones(4, positions, dtype=torch.bool) if masked else None
+    rows = sample_rows(values, present, kind=kind, normalize="ensemble")
+    before = rows.clone()
+    values.zero_()
+    torch.testing.assert_close(rows, before, rtol=0, atol=0)
+
+
 def test_batches_of_any_size_give_the_same(chain: nn.Module) -> None:
     data = torch.randn(45, 6, generator=torch.Generator().manual_seed(0))
     whole = kw.compare(chain, None, data, batch_size=45)
