@@ -14,13 +14,14 @@ import altair as alt
 from ketwork.report.views import KEPT, View
 
 _FIRST, _SECOND, _QUIET, _INK, _LINE = (f"var(--{c})" for c in ("first", "second", "quiet", "ink", "line"))
+MOST_DEAD = 12
+"""How many layers the picture of dead neurons shows."""
+
 _NAMED_LAYERS = 32  # more layers than this are numbered along the axis
 _HEIGHT = 180
 _AXIS = 44  # the room of every vertical axis, so that pictures below each other line up
 
 Spec = dict[str, Any]
-
-_STEPPED = alt.AutoSizeParams(type="fit-x", contains="padding")
 
 
 def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
@@ -49,8 +50,8 @@ def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
         charts["readout"] = _along_depth(series, "balanced accuracy", dense, percent=True, level=chance)
     if has("linear_r2"):
         charts["readout"] = _along_depth({"linear_r2": "linear readout"}, "R² on held-out samples", dense)
-    if any(row["dead"].value > 0 for row in rows):
-        charts["dead"] = _dead()
+    if dead := sum(row["dead"].value > 0 for row in rows):
+        charts["dead"] = _dead(min(dead, MOST_DEAD))
     return {name: _spec(chart) for name, chart in charts.items()}
 
 
@@ -205,9 +206,11 @@ def _neurons() -> alt.TopLevelMixin:
         alt.Tooltip("entropy_text:N", title="entropy"),
     ]
     points = base.mark_point(filled=True, opacity=1, size=50, cursor="pointer", color=_FIRST)
-    named = base.transform_joinaggregate(far="max(entropy)").transform_filter("datum.named")
-    left = named.transform_filter("datum.entropy <= 0.7 * datum.far").mark_text(align="left", dx=8, dy=-7)
-    right = named.transform_filter("datum.entropy > 0.7 * datum.far").mark_text(align="right", dx=-8, dy=-7)
+    # Both text layers have every point, since a layer without any would have no extent.
+    far = base.transform_joinaggregate(far="max(entropy)")
+    left = far.transform_calculate(name="datum.named && datum.entropy <= 0.7 * datum.far ? datum.label : ''")
+    right = far.transform_calculate(name="datum.named && datum.entropy > 0.7 * datum.far ? datum.label : ''")
+    texts = left.mark_text(align="left", dx=8, dy=-7), right.mark_text(align="right", dx=-8, dy=-7)
     place = {"x": x, "y": y}
     return alt.layer(
         spread.mark_rule(color=_FIRST).encode(
@@ -217,18 +220,18 @@ def _neurons() -> alt.TopLevelMixin:
             x=x, y=alt.Y("coherence_low:Q", title=upwards), y2="coherence_high:Q"
         ),
         points.encode(**place, tooltip=tip),
-        *(texts.encode(**place, text="label:N", color=alt.value(_INK)) for texts in (left, right)),
+        *(text.encode(**place, text="name:N", color=alt.value(_INK)) for text in texts),
     ).properties(width="container", height=_HEIGHT + 10)
 
 
-def _dead() -> alt.TopLevelMixin:
+def _dead(count: int) -> alt.TopLevelMixin:
     base = alt.Chart(alt.NamedData("layers")).transform_filter("datum.dead_shown")
     y = alt.Y("label:N", sort=alt.EncodingSortField("dead", order="descending"), title=None)
     y = y.axis(labelLimit=130, labelPadding=6, ticks=False, domain=False)
     x = alt.X("dead:Q", title="dead neurons", axis=alt.Axis(format="~%", tickCount=4))
     tip = [alt.Tooltip("label:N", title="layer"), alt.Tooltip("dead_text:N", title="dead")]
     bars = base.mark_bar(color=_FIRST, height=10, cursor="pointer").encode(x=x, y=y, tooltip=tip)
-    return bars.properties(width="container", height=alt.Step(22), autosize=_STEPPED)
+    return bars.properties(width="container", height=22 * count + 4)
 
 
 def _spectrum() -> alt.TopLevelMixin:
@@ -264,9 +267,7 @@ def _confusion() -> alt.TopLevelMixin:
         tooltip=tip,
     )
     text = base.transform_filter("datum.count > 0 && datum.small").mark_text(color=_INK, fontSize=11)
-    return alt.layer(cells, text.encode(**place, text="count:Q")).properties(
-        width="container", height=alt.Step(24), autosize=_STEPPED
-    )
+    return alt.layer(cells, text.encode(**place, text="count:Q")).properties(width="container")
 
 
 def _ball() -> alt.TopLevelMixin:

@@ -26,7 +26,6 @@ from ketwork.report.views import View, views
 
 _MATRIX_CELLS = 120_000
 _MATRIX_NAMES = 110  # pixels beside the matrix
-_MOST_DEAD = 12
 _DIGITS = 6
 
 _OWN_DEFINITIONS = {
@@ -119,7 +118,7 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         "labels": labels,
         "aligned": aligned,
         "dead": dead,
-        "most_dead": _MOST_DEAD,
+        "most_dead": charts.MOST_DEAD,
         "charts": drawn,
         "comparison": comparison,
         "table": layer_table(rows),
@@ -178,7 +177,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
 def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
     """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
     found: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
-    found |= {"named": row in (*aligned[:3], *aligned[-1:]), "dead_shown": row in dead[:_MOST_DEAD]}
+    found |= {"named": row in (*aligned[:3], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
     for name in [q.name for q in study.quantities] + list(_OWN_DEFINITIONS):
         estimate = row[name]
         if math.isfinite(estimate.value):

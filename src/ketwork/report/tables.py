@@ -49,9 +49,9 @@ MEASURES = {
     "bures": "Bures",
     "bures_null": "Bures null",
     "r2": "R²",
-    "r2_reverse": "R² reversed",
-    "r2_fit": "R² of fit",
-    "r2_fit_reverse": "R² of fit, reversed",
+    "r2_reverse": "R² rev.",
+    "r2_fit": "fit R²",
+    "r2_fit_reverse": "fit R² rev.",
     "cka_distance": "CKA angle",
     "bures_distance": "Bures angle",
 }

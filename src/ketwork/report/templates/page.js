@@ -82,9 +82,13 @@ for (const row of body?.rows ?? []) row.dataset.words = [...row.querySelectorAll
 
 const dialog = at("layer");
 if (dialog) {
-  document.addEventListener("click", ({ target }) => {
-    const named = target.closest("button.layer") ?? target.closest("#table tbody tr[data-layer]");
-    if (named) show(Number(named.dataset.layer));
+  document.addEventListener("click", (event) => {
+    const { target } = event;
+    const named = target.closest("[data-layer]");
+    if (named) {
+      event.preventDefault();
+      show(Number(named.dataset.layer));
+    }
     if (target === dialog) dialog.close();
   });
   at("close").addEventListener("click", () => dialog.close());
@@ -141,7 +145,7 @@ function showConfusion(confusion) {
       label: confusion.labels[i], read: confusion.labels[j], count, small,
       share: count / Math.max(1, line.reduce((a, b) => a + b, 0)),
     })));
-    draw(at("confusion"), page.layerCharts.confusion, { confusion: cells });
+    draw(at("confusion"), { ...page.layerCharts.confusion, height: 24 * confusion.labels.length }, { confusion: cells });
   };
   at("readouts").replaceChildren(...kinds.map((kind) => {
     const button = Object.assign(make("button", kind === "linear" ? "linear readout" : `${kind} measurement`, "pick"), { type: "button" });

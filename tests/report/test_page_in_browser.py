@@ -1,0 +1,301 @@
+"""The page as a reader meets it: read, sorted, filtered, clicked, by mouse and by keyboard, light and dark."""
+
+import itertools
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ketwork.demo import digits
+from ketwork.networks import compare, study
+from ketwork.report import write_comparison
+
+
+@pytest.fixture(scope="module")
+def record():
+    return study(digits.model(), digits.held_out(), compare=True)
+
+
+@pytest.fixture(scope="module")
+def path(record, tmp_path_factory):
+    return record.report(tmp_path_factory.mktemp("page") / "study.html")
+
+
+def column(page, title):
+    """The cells below a header, as they are read, and the header."""
+    heads = page.locator("#table thead th")
+    titles = [re.sub(r"\W+$", "", text.split("\n")[0].replace("?", "")) for text in heads.all_inner_texts()]
+    place = titles.index(title)
+    cells = page.locator(f"#table tbody tr:visible > :nth-child({place + 1})").all_inner_texts()
+    return cells, heads.nth(place)
+
+
+def number(cell):
+    return float(cell.split("±")[0].replace(",", ""))
+
+
+def test_the_table_holds_the_record(record, path, open_page):
+    page = open_page(path)
+    table = record.table()
+    assert column(page, "layer")[0] == table["layer"].tolist()
+    for title, name, scale in (
+        ("entropy", "entropy", 1),
+        ("eff. rank", "effective_rank", 1),
+        ("coherence", "coherence", 1),
+        ("dead", "dead", 100),
+        ("Holevo", "holevo", 1),
+        ("linear", "linear_balanced", 100),
+        ("kets", "kets", 1),
+    ):
+        cells, _ = column(page, title)
+        for cell, value in zip(cells, table[name], strict=True):
+            places = len(cell.split("±")[0].strip().partition(".")[2])
+            assert number(cell) == pytest.approx(scale * value, abs=0.51 * 10**-places)
+    ranks = [number(cell) for cell in column(page, "99 % rank")[0]]
+    for layer, rank in zip(record, ranks, strict=True):
+        kept = layer.density.spectrum().cumsum(0)
+        assert kept[int(rank) - 1] >= 0.99 > (kept[int(rank) - 2] if rank > 1 else 0)
+
+
+def test_sorting_by_mouse_and_by_keyboard(record, path, open_page):
+    page = open_page(path)
+    _, head = column(page, "eff. rank")
+    head.locator(".sort").click()
+    values = [number(cell) for cell in column(page, "eff. rank")[0]]
+    assert values == sorted(values, reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+    assert page.locator("#table th[aria-sort=descending], #table th[aria-sort=ascending]").count() == 1
+    page.keyboard.press("Enter")  # the button that was clicked has the focus
+    values = [number(cell) for cell in column(page, "eff. rank")[0]]
+    assert values == sorted(values)
+    assert head.get_attribute("aria-sort") == "ascending"
+    column(page, "entangl")[1].locator(".sort").click()
+    cells, _ = column(page, "entangl")
+    assert cells[-3:] == ["–"] * 3  # what has no value stays below, whichever way
+    column(page, "entangl")[1].locator(".sort").click()
+    assert column(page, "entangl")[0][-3:] == ["–"] * 3
+    column(page, "layer")[1].locator(".sort").click()
+    assert column(page, "layer")[0] == sorted(layer.name for layer in record)
+
+
+def test_filtering(path, open_page):
+    page = open_page(path)
+    page.get_by_label("Filter").fill("RELU")
+    assert column(page, "layer")[0] == ["relu1", "relu2", "relu3"]
+    assert page.locator("#count").inner_text() == "3 of 8"
+    page.get_by_label("Filter").fill("linear")
+    assert column(page, "layer")[0] == ["hidden", "readout"]
+    page.get_by_label("Filter").fill("nothing like it")
+    assert column(page, "layer")[0] == []
+    page.get_by_label("Filter").fill("")
+    assert page.locator("#count").inner_text() == "8 of 8"
+
+
+def test_a_layer_opens_with_its_numbers_and_pictures(record, path, open_page):
+    page = open_page(path)
+    page.locator("#table").get_by_role("button", name="relu3", exact=True).click()
+    dialog = page.get_by_role("dialog", name="relu3")
+    assert dialog.is_visible()
+    layer = record["relu3"]
+    shown = dict(text.split("\n")[:2] for text in dialog.locator("#numbers summary").all_inner_texts())
+    assert number(shown["entropy"]) == pytest.approx(layer.entropy.value, abs=6e-4)
+    assert number(shown["norm"]) == pytest.approx(layer.norm.value, abs=layer.norm.stderr)
+    assert shown["dead"] == f"{100 * layer.dead.value:.1f} %"
+    entropy = dialog.locator("#numbers details").first
+    entropy.locator("summary").click()
+    assert record.definitions["entropy"] in entropy.inner_text()
+    dialog.locator("#spectrum svg").wait_for()
+    # The confusion matrix: every count of the record is written in its cell.
+    counts = layer.knowledge.confusion["linear"]
+    dialog.locator("#confusion svg text", has_text=str(int(counts.max()))).first.wait_for()
+    written = dialog.locator("#confusion .role-mark.mark-text text").all_text_contents()
+    assert sorted(map(int, written)) == sorted(int(count) for count in counts.flatten() if count > 0)
+    dialog.get_by_role("button", name="pretty good measurement").click()
+    counts = layer.knowledge.confusion["pretty good"]
+    page.wait_for_function(
+        "n => document.querySelectorAll('#confusion .role-mark.mark-text text').length === n",
+        arg=int((counts > 0).sum()),
+    )
+    # The Bloch picture says how much of the state it shows.
+    weight = float(layer.density.spectrum()[:2].sum())
+    assert f"holds {weight:.1%} of the layer's weight" in dialog.locator("#ball-told").inner_text()
+    dialog.get_by_role("button", name="Next layer").click()
+    assert page.get_by_role("dialog", name="readout").is_visible()
+    assert dialog.count() == 0
+    assert page.get_by_role("button", name="Next layer").is_disabled()
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").is_hidden()
+
+
+def test_with_the_keyboard_alone(path, open_page):
+    page = open_page(path)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "theme"
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('#table tbody .layer')"):
+            break
+    opener = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    assert page.get_by_role("dialog", name=opener).is_visible()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#layer-place").inner_text() == "2 of 8"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.textContent") == opener  # the focus is back where it was
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+def test_every_term_has_its_definition_one_click_away(record, path, open_page):
+    page = open_page(path)
+    page.locator(".answer").get_by_role("button", name="effective rank").click()
+    shown = page.locator("#def-effective_rank")
+    assert shown.is_visible()
+    assert record.definitions["effective_rank"] in shown.inner_text()
+    page.keyboard.press("Escape")
+    assert shown.is_hidden()
+    targets = page.locator("[popovertarget]").evaluate_all(
+        "all => all.map(b => b.getAttribute('popovertarget'))"
+    )
+    assert all(page.locator(f"[id='{target}']").count() == 1 for target in targets)
+
+
+def test_the_answers_are_those_of_the_record(record, path, open_page):
+    page = open_page(path)
+    said = page.locator(".answers").inner_text()
+    most = max(record, key=lambda layer: layer.effective_rank.value)
+    assert f"{most.name} carries the most: effective rank {most.effective_rank.value:.3f}" in said
+    falls = {
+        after.name: after.effective_rank.value / before.effective_rank.value
+        for before, after in itertools.pairwise(record.layers)
+    }
+    assert f"The sharpest collapse is at {min(falls, key=falls.get)}: from" in said
+    best = max(record, key=lambda layer: layer.linear_balanced.value)
+    assert f"at {best.name}: {100 * best.linear_balanced.value:.1f} ± " in said
+    dead = max(record, key=lambda layer: layer.dead.value)
+    assert f"most at {dead.name}: {round(dead.dead.value * dead.d)} of {dead.d}" in said
+    cka = record.compare().cka
+    names = list(cka.index)
+    near = {after: cka.loc[before, after] for before, after in itertools.pairwise(names)}
+    closest = max(near, key=near.get)
+    assert f"{closest} repeats {names[names.index(closest) - 1]} most closely" in said
+    assert f"debiased CKA {near[closest]:.3f}" in said
+    coherent = min(record, key=lambda c: c.coherence.value / (c.coherence.value + c.entropy.value))
+    assert f"{coherent.name} most: coherence {coherent.coherence.value:.3f}" in said
+
+
+def test_hovering_and_clicking_a_point(record, path, open_page):
+    page = open_page(path)
+    chart = page.locator("[data-chart=dimensions]")
+    chart.scroll_into_view_if_needed()
+    point = chart.locator(".mark-symbol.role-mark path").first
+    point.hover()
+    tip = page.locator("#vg-tooltip-element")
+    tip.wait_for(state="visible")
+    assert "conv1" in tip.inner_text()
+    assert f"{record['conv1'].effective_rank.value:.3f} ± " in tip.inner_text()
+    point.click()
+    assert page.get_by_role("dialog", name="conv1").is_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_screens_of_two_widths_light_and_dark(path, open_page, width, scheme, tmp_path):
+    page = open_page(path, width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    paper = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = "rgb(20, 23, 26)"
+    assert (page.evaluate(paper) == dark) is (scheme == "dark")
+    page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
+    toggle = page.locator("#theme")
+    assert toggle.get_attribute("aria-pressed") == str(scheme == "dark").lower()
+    toggle.click()
+    assert (page.evaluate(paper) == dark) is (scheme == "light")
+    assert toggle.get_attribute("aria-pressed") == str(scheme == "light").lower()
+    page.locator("#table").get_by_role("button", name="conv1").click()
+    page.locator("#ball svg").wait_for()
+    assert page.evaluate("document.querySelector('dialog').scrollWidth") <= width
+    page.screenshot(path=tmp_path / f"{width}-{scheme}-layer.png")
+    assert (tmp_path / f"{width}-{scheme}.png").stat().st_size > 30_000
+
+
+def test_the_measures_of_a_comparison(tmp_path, open_page):
+    other = digits.architecture().eval()
+    found = compare(digits.model(), other, digits.held_out())
+    page = open_page(write_comparison(found, tmp_path / "c.html"))
+    same = {name: found.cka.loc[name, name] for name in found.cka.index}
+    least = min(same, key=same.get)
+    assert f"{least} differs most: debiased CKA {same[least]:.3f}" in page.locator(".answers").inner_text()
+    page.get_by_label("Measure").select_option("bures")
+    page.get_by_role("button", name="what is this?").click()
+    assert found.definitions["bures"] in page.locator("#def-bures").inner_text()
+    cells, _ = column(page, "debiased CKA")
+    assert [float(cell) for cell in cells] == pytest.approx(found.best_match()["cka"].tolist(), abs=6e-4)
+
+
+EVIL = "</script><script>window.bad = 1</script><img src=x onerror='window.bad = 1'>&amp;\"'{{ 7 * 7 }}"
+
+
+def test_names_are_names_and_never_code(tmp_path, open_page):
+    torch.manual_seed(0)
+    inner = study(
+        nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(60, 4), layers=["0", "1"], compare=True
+    )
+    named = replace(
+        inner,
+        layers=tuple(replace(layer, name=EVIL + layer.name, kind=EVIL) for layer in inner.layers),
+        skipped={EVIL: EVIL},
+        notes=(EVIL,),
+        settings=inner.settings | {"model": EVIL, "command": EVIL, "source": {"data": {"spec": EVIL}}},
+    )
+    compared = replace(
+        inner.compare(), rows=tuple(replace(layer, name=EVIL) for layer in inner.compare().rows)
+    )
+    page = open_page(named.report(tmp_path / "evil.html", compared))
+    assert page.locator("h1").inner_text() == EVIL
+    page.locator("#table .layer").first.click()
+    assert page.locator("#layer-name").inner_text() == EVIL + "0"
+    page.keyboard.press("Escape")
+    page.locator("[data-chart=dimensions] .mark-symbol.role-mark path").first.hover()
+    page.locator("#vg-tooltip-element").wait_for(state="visible")
+    assert page.evaluate("window.bad") is None
+    assert page.locator("img").count() == 0
+    assert page.locator("footer code").inner_text() == EVIL
+
+
+def test_the_table_is_there_without_scripts(record, path, open_page):
+    page = open_page(path, java_script_enabled=False)
+    assert column(page, "layer")[0] == [layer.name for layer in record]
+    assert "carries the most" in page.locator(".answers").inner_text()
+
+
+def test_numbers_that_do_not_exist(tmp_path, open_page):
+    class Dies(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.live, self.dead, self.one = nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1)
+
+        def forward(self, x):
+            return self.one(self.dead(-self.live(x).abs() - 1))
+
+    torch.manual_seed(0)
+    record = study(Dies(), torch.randn(40, 4), layers=["live", "dead", "one"])
+    assert math.isnan(record["dead"].entropy.value)
+    page = open_page(record.report(tmp_path / "dead.html"))
+    cells, _ = column(page, "entropy")
+    assert cells[1] == "–"
+    page.locator("#table .layer").nth(1).click()
+    assert page.locator("#layer-spectrum").is_hidden()
+    assert page.locator("#layer-ball").is_hidden()
+    assert page.locator("#layer-confusion").is_hidden()
+    page.keyboard.press("Escape")
+    assert "the most: effective rank" in page.locator(".answers").inner_text()
+    assert "6 of 6" in page.locator(".answers").inner_text()
+    data = page.locator("#data").text_content()
+    assert "NaN" not in data
+    assert json.loads(data)["details"][1]["ranks"] == []
