@@ -1,0 +1,64 @@
+"""Stochastic reconfiguration: the step of imaginary time, seen through the network's own geometry.
+
+With centred log-derivatives O (n, P) and centred local energies ε (n), rows weighed by √(1/n) or √|ψ|², the step d solves
+(S + λ) d = F, with S = Re O†O and F = Re O†ε (both complex for holomorphic parameters); θ ← θ − η d.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Solver = Literal["auto", "parameters", "samples"]
+
+
+def centred(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """√w (rows − ⟨rows⟩): rows (n, …) less their mean, weighed so that plain products are averages."""
+    if weights is None:
+        return (rows - rows.mean(0)) * (1 / len(rows)) ** 0.5
+    column = (weights / weights.sum()).to(rows.real.dtype).reshape(-1, *[1] * (rows.dim() - 1))
+    return (rows - (column * rows).sum(0)) * column.sqrt()
+
+
+def stacked(o: Tensor, energies: Tensor, holomorphic: bool) -> tuple[Tensor, Tensor]:
+    """O and ε made real where the parameters are: real and imaginary rows one below the other."""
+    if holomorphic:
+        return o, energies.to(o.dtype)
+    if o.is_complex():
+        return torch.cat([o.real, o.imag]), torch.cat([energies.real, energies.imag]).to(o.real.dtype)
+    return o, energies.real.to(o.dtype)
+
+
+def natural_step(
+    o: Tensor,
+    energies: Tensor,
+    *,
+    shift: float,
+    solver: Solver = "auto",
+    previous: Tensor | None = None,
+    momentum: float = 0.0,
+) -> Tensor:
+    """The step d (P,) from O (n, P) and ε (n).
+
+    In parameter space (P × P, Sorella 1998) or sample space, d = O†(OO† + λ)⁻¹ε (n × n, "minSR", Chen & Heyl 2024, DOI
+    10.1038/s41567-024-02566-1): the same vector, whichever is smaller. SPRING (Goldshlager et al. 2024, arXiv
+    2401.10190) adds `momentum` times the previous step and corrects it: d = μd₋ + O†(OO† + λ)⁻¹(ε − μ O d₋). λ is `shift` times
+    the mean diagonal of S, so that it has no unit. Solved by Cholesky in double precision; O(n P min(n, P)).
+    """
+    carried = None if previous is None or not momentum else momentum * previous
+    if carried is not None:
+        energies = energies - o @ carried
+    n, count = o.shape
+    scale = float(torch.linalg.vector_norm(o)) ** 2 / count
+    in_samples = solver == "samples" or (solver == "auto" and n < count)
+    gram = o @ o.mH if in_samples else o.mH @ o
+    double = torch.complex128 if o.is_complex() else torch.float64
+    gram = gram.to(double)
+    gram.diagonal().add_(shift * scale + torch.finfo(o.dtype).eps * scale * max(gram.shape))
+    right = energies if in_samples else o.mH @ energies
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if int(failed):
+        return torch.full((count,), torch.nan, dtype=o.dtype)
+    solved = torch.cholesky_solve(right.to(double)[:, None], factor)[:, 0].to(o.dtype)
+    step = o.mH @ solved if in_samples else solved
+    return step if carried is None else step + carried
