@@ -1,0 +1,132 @@
+"""Checks of arguments. Each error names the argument, what it must be, what it was, and the remedy."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayLike = Tensor | np.ndarray | Sequence[Any]
+Subsystems = int | Iterable[int]
+
+
+def tolerance(x: Tensor) -> float:
+    """How far a norm, a trace or a Hermitian pair may be off: √eps of the dtype (1.5e−8, 3.5e−4)."""
+    return math.sqrt(torch.finfo(x.dtype).eps)
+
+
+def floating(x: ArrayLike, name: str) -> Tensor:
+    """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32."""
+    tensor = torch.as_tensor(x)
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        raise TypeError(
+            f"Argument `{name}` must have a floating-point or complex dtype, but has {tensor.dtype}. "
+            "Use `.double()`."
+        )
+    if torch.finfo(tensor.dtype).bits < 32:
+        tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
+    bad = tensor.numel() - int(torch.isfinite(tensor.detach()).sum())
+    if bad:
+        raise ValueError(
+            f"Argument `{name}` must be finite, but {bad} of its {tensor.numel()} entries are not. "
+            "Drop or replace them first."
+        )
+    return tensor.resolve_conj()
+
+
+def axes(x: Tensor, name: str, shape: str, minimum: int) -> None:
+    """`x` has at least `minimum` axes and its last one is not empty."""
+    if x.ndim < minimum or x.shape[-1] == 0:
+        raise ValueError(f"Argument `{name}` must have shape {shape} with d ≥ 1, but has {tuple(x.shape)}.")
+
+
+def dims_of(dims: Sequence[int] | None, d: int) -> tuple[int, ...]:
+    """The dimensions of the subsystems, whose product is d; a single system where none are given."""
+    if dims is None:
+        return (d,)
+    sizes = tuple(int(n) for n in dims)
+    if not sizes or min(sizes) < 1 or math.prod(sizes) != d:
+        raise ValueError(f"Argument `dims` must be positive with product {d}, but is {sizes}.")
+    return sizes
+
+
+def subsystems(which: Subsystems, count: int, name: str, proper: bool = False) -> tuple[int, ...]:
+    """Sorted subsystem indices: the first `which` ones for an int, else the given collection."""
+    given = tuple(range(which)) if isinstance(which, int) else tuple(int(i) for i in which)
+    chosen = tuple(sorted(i + count if i < 0 else i for i in given))
+    inside = all(0 <= i < count for i in chosen) and len(set(chosen)) == len(chosen)
+    negative_count = isinstance(which, int) and which < 1
+    if not inside or not chosen or negative_count or (proper and len(chosen) == count):
+        some = "some but not all" if proper else "one or more"
+        raise ValueError(
+            f"Argument `{name}` must choose {some} of the {count} subsystems (a number n means the first n), "
+            f"but is {which!r}. Give the state its `dims=` if it should have more subsystems."
+        )
+    return chosen
+
+
+def unit(value: Tensor, name: str, what: str, remedy: str, tol: float) -> None:
+    """Every entry of `value` (norms, traces, sums) is 1 within `tol`."""
+    value = value.detach()
+    off = (value - 1).abs()
+    if bool((off > tol).any()):
+        worst = value.flatten()[off.argmax()].item()
+        raise ValueError(f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}. {remedy}")
+
+
+def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)") -> Tensor:
+    """`p` as real, non-negative numbers whose sum over the last axis is 1."""
+    q = floating(p, name)
+    axes(q, name, shape, 1)
+    if q.is_complex() or bool((q.detach() < 0).any()):
+        raise ValueError(
+            f"Argument `{name}` must be real and non-negative, but is not. Use a square or softmax."
+        )
+    unit(q.sum(-1), name, "sum", "Divide it by its sum.", tolerance(q))
+    return q
+
+
+def log_base(base: float) -> float:
+    """ln(base), for a base above 1."""
+    if not base > 1:
+        raise ValueError(f"Argument `base` must be above 1, but is {base}. Use 2 for bits, math.e for nats.")
+    return math.log(base)
+
+
+def hermitian(x: Tensor, name: str) -> Tensor:
+    """The Hermitian part of a square `x` that is Hermitian up to rounding."""
+    axes(x, name, "(*batch, d, d)", 2)
+    if x.shape[-1] != x.shape[-2]:
+        raise ValueError(f"Argument `{name}` must be square, but has shape {tuple(x.shape)}.")
+    y = x.detach()
+    off = (y - y.mH).abs()
+    if bool((off > tolerance(y) * y.abs().amax((-2, -1), keepdim=True)).any()):
+        raise ValueError(
+            f"Argument `{name}` must be Hermitian, but differs from its adjoint by {off.max().item():.2g}. "
+            f"Use `({name} + {name}.mH) / 2`."
+        )
+    return (x + x.mH) / 2
+
+
+def orthonormal(basis: ArrayLike, name: str, d: int | None = None) -> Tensor:
+    """`basis` as a d×d matrix with orthonormal columns."""
+    b = floating(basis, name)
+    if b.ndim != 2 or b.shape[0] != b.shape[1] or (d is not None and b.shape[0] != d):
+        size = "d" if d is None else d
+        raise ValueError(f"Argument `{name}` must have shape ({size}, {size}), but has {tuple(b.shape)}.")
+    c = b.detach()
+    off = (c.mH @ c - torch.eye(b.shape[0], dtype=b.dtype, device=b.device)).abs().max().item()
+    if off > tolerance(b):
+        raise ValueError(
+            f"Argument `{name}` must have orthonormal columns, but they are off by {off:.2g}. "
+            "Use `torch.linalg.qr(basis).Q`."
+        )
+    return b
+
+
+def same_size(a: int, b: int, name_a: str, name_b: str) -> None:
+    """Two states live in spaces of equal dimension."""
+    if a != b:
+        raise ValueError(f"Arguments `{name_a}` and `{name_b}` must have equal d, but have {a} and {b}.")

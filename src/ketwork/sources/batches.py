@@ -1,0 +1,90 @@
+"""What a data source gives: batches that can be gone through again, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ketwork.sources.errors import SourceError
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Batches, to be iterated any number of times.
+
+    A batch is a tensor, a pair `(x, labels)`, or a mapping with `input_ids`, `attention_mask` and, where
+    there are labels, `labels`. `samples` and `labelled` are None where a factory does not tell.
+    """
+
+    batches: Iterable[Any]
+    samples: int | None
+    labelled: bool | None
+    label_names: tuple[str, ...] | None
+    description: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+@dataclass(frozen=True)
+class ArrayBatches:
+    """Batches of an array, and of the labels beside it: tensors, or pairs of tensors.
+
+    Floating values take `dtype` (complex ones its complex partner), integers become int64. Each batch is a
+    copy, so that an array on disk is read one batch at a time and a network may write into its input.
+    """
+
+    features: np.ndarray  # (N, *shape)
+    labels: np.ndarray | None  # (N, *)
+    batch_size: int
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return -(-len(self.features) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.features), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            x = to_tensor(self.features[rows], self.dtype)
+            yield x if self.labels is None else (x, to_tensor(self.labels[rows], torch.float32))
+
+
+def to_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """A copy as a tensor: floats and booleans in `dtype`, complex in its partner, integers in int64."""
+    if values.dtype.kind in "iu":
+        return torch.from_numpy(values.astype(np.int64))
+    if values.dtype.kind == "b":
+        return torch.from_numpy(values.copy()).to(dtype)
+    native = values.astype(values.dtype.newbyteorder("="))
+    return torch.from_numpy(native).to(dtype.to_complex() if native.dtype.kind == "c" else dtype)
+
+
+def check_features(values: np.ndarray, name: str, argument: str) -> np.ndarray:
+    """`values` where they are an N × … array of numbers with something in it; else `SourceError`."""
+    if values.dtype.kind not in "biufc":
+        raise SourceError(
+            f"Argument `{argument}` must name numbers, but {name} is of dtype {values.dtype}. "
+            "Encode them as numbers, or give texts in a table with `text`."
+        )
+    if values.ndim < 2:
+        raise SourceError(
+            f"Argument `{argument}` must name an array with samples along its first axis and features along "
+            f"others, but {name} has shape {values.shape}."
+        )
+    if values.size == 0:
+        raise SourceError(
+            f"Argument `{argument}` must hold at least one sample, but {name} has shape {values.shape}."
+        )
+    return values
+
+
+def check_positive(argument: str, value: int | None) -> None:
+    """Raises `SourceError` unless `value` is None or at least 1."""
+    if value is not None and value < 1:
+        raise SourceError(f"Argument `{argument}` must be at least 1, but was {value}.")

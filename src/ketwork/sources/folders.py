@@ -1,0 +1,106 @@
+"""Hugging Face model folders, read offline (extra `hf`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from torch import nn
+
+from ketwork.sources.errors import SourceError, listed
+
+_UNLIMITED = 10**9  # transformers says 10³⁰ where a tokenizer does not know its model's longest input
+
+
+class Folder(NamedTuple):
+    """The network of a folder, its tokenizer where it has one, and remarks on what was loaded."""
+
+    model: nn.Module
+    tokenizer: Any | None
+    notes: tuple[str, ...]
+
+
+def load_folder(path: Path) -> Folder:
+    """The network and tokenizer of a folder that `save_pretrained` wrote; no network access, no remote code.
+
+    Tensors that the folder lacks (a pooler, often) are initialised at random by transformers and named in
+    `notes`; a folder that lacks more than half of them is refused as one of another architecture.
+    """
+    if not (path / "config.json").is_file():
+        raise SourceError(
+            f"Argument `model` must be a Hugging Face model folder, but {path} has no config.json. "
+            "Give the folder that `save_pretrained` wrote, or `package.module:factory`."
+        )
+    try:
+        import transformers
+    except ImportError as error:
+        raise SourceError(
+            "Argument `model` is a Hugging Face folder, which needs the transformers package, but it is not "
+            "installed. Run `pip install 'ketwork[hf]'`."
+        ) from error
+    with _quiet(transformers.utils.logging):
+        model, info = _network(transformers, path)
+        tokenizer = _tokenizer(transformers, path, model)
+    missing = sorted(info["missing_keys"])
+    total = len(model.state_dict())
+    if 2 * len(missing) > total:
+        raise SourceError(
+            f"Argument `model` must be a folder whose weights fit its config.json, but {path} lacks "
+            f"{len(missing)} of "
+            f"the {total} tensors of a {type(model).__name__}: its weights are of another architecture "
+            f"(missing: {listed(missing, 4)})."
+        )
+    notes = (f"Not in {path.name}, so initialised at random: {listed(missing, 4)}.",) if missing else ()
+    return Folder(model, tokenizer, notes)
+
+
+def _network(transformers: Any, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    try:
+        model, info = transformers.AutoModel.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, SafetensorError):
+            first = f"its weights are truncated or not safetensors: {first}"
+        elif isinstance(error, RuntimeError):
+            first = f"its weights are of another architecture than its config.json says: {first}"
+        raise SourceError(
+            f"Argument `model` must be a Hugging Face model folder that loads, but {path} does not: {first}"
+        ) from error
+    return model, info
+
+
+def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError, TypeError):
+        return None  # pictures and sound: reading a text column then says that there is no tokenizer
+    # Of a folder without a vocabulary, transformers makes one of special tokens alone: all words unknown.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        return None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padded positions are masked, so any token will do
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if tokenizer.model_max_length > _UNLIMITED and longest:
+        tokenizer.model_max_length = longest
+    return tokenizer
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """No bars and load reports from transformers: what matters of them is in the result."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,137 @@
+"""A folder of images, one subfolder a class (extra `data`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ketwork.sources.batches import LoadedData
+from ketwork.sources.errors import SourceError, listed
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I"}
+_SIXTEEN_BIT = {"I;16", "I;16B", "I"}
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Batches of image files: (batch, channels, height, width) in [0, 1], and class numbers (batch,)."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]
+    grey: bool
+    size: tuple[int, int]  # height, width
+    batch_size: int
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return -(-len(self.paths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.paths), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            images = np.stack([_pixels(path, self.grey, self.size) for path in self.paths[rows]])
+            yield torch.from_numpy(images).to(self.dtype), torch.tensor(self.labels[rows])
+
+
+def load_images(
+    folder: Path,
+    *,
+    image_size: int | tuple[int, int] | None,
+    batch_size: int,
+    samples: int | None,
+    dtype: torch.dtype,
+) -> LoadedData:
+    """Batches of the images in the subfolders of `folder`, each subfolder a class named by it.
+
+    Greyscale where every image is, otherwise RGB; values in [0, 1]. Images must agree in size unless
+    `image_size` (height and width, or both at once) says to which to resize them. `samples` takes that
+    many, evenly spaced over the files in sorted order, so that each class keeps its share.
+    """
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files = [
+        (path, number)
+        for number, entry in enumerate(classes)
+        for path in sorted(entry.rglob("*"))
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    if not files:
+        raise SourceError(
+            f"Argument `data` must be a folder with one subfolder of images a class, but {folder} has "
+            f"{len(classes)} subfolders and no image in them ({listed(sorted(_SUFFIXES), 12)})."
+        )
+    if samples is not None and samples < len(files):
+        files = [files[i * len(files) // samples] for i in range(samples)]
+    paths, labels = [path for path, _ in files], [number for _, number in files]
+    modes, sizes = _headers(paths)
+    if image_size is None:
+        if len(sizes) > 1:
+            shown = listed((f"{height}x{width}" for height, width in sorted(sizes)), 4)
+            raise SourceError(
+                f"Argument `image_size` must be given where images differ in size, but those in {folder} "
+                f"are {shown} "
+                "(height x width)."
+            )
+        size = next(iter(sizes))
+    else:
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(size) < 1:
+            raise SourceError(f"Argument `image_size` must be at least 1 by 1, but was {image_size}.")
+    grey = modes <= _GREY_MODES
+    description = {"kind": "images", "size": list(size), "channels": 1 if grey else 3}
+    names = tuple(entry.name for entry in classes)
+    return LoadedData(
+        ImageBatches(paths, labels, grey, size, batch_size, dtype), len(paths), True, names, description
+    )
+
+
+def _headers(paths: Sequence[Path]) -> tuple[set[str], set[tuple[int, int]]]:
+    """The modes and sizes that occur; files are opened but not decoded."""
+    modes, sizes = set(), set()
+    pillow = _pillow()
+    for path in paths:
+        try:
+            with pillow.open(path) as image:
+                modes.add(image.mode)
+                sizes.add((image.height, image.width))
+        except OSError as error:
+            raise SourceError(
+                f"Argument `data` must hold readable images, but {path} is not one. Mend or remove it."
+            ) from error
+    return modes, sizes
+
+
+def _pixels(path: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
+    """(channels, height, width), float32 in [0, 1]."""
+    pillow = _pillow()
+    with pillow.open(path) as image:
+        if image.mode in _SIXTEEN_BIT:  # Pillow's own conversion to 8 bits clips at 255
+            deep = pillow.fromarray(np.asarray(image, dtype=np.float32) / 65535)
+            plain, scale = (
+                deep if grey else deep.point(lambda value: value * 255).convert("L").convert("RGB"),
+                255.0,
+            )
+            scale = 1.0 if grey else 255.0
+        else:
+            plain, scale = image.convert("L" if grey else "RGB"), 255.0
+        if (plain.height, plain.width) != size:
+            plain = plain.resize((size[1], size[0]), pillow.Resampling.BILINEAR)
+        values = np.asarray(plain, dtype=np.float32) / np.float32(scale)
+    return values[None] if grey else np.moveaxis(values, -1, 0)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise SourceError(
+            "Argument `data` is a folder of images, which needs the Pillow package, but it is not installed. "
+            "Run `pip install 'ketwork[data]'`."
+        ) from error
+    return Image

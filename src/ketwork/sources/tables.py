@@ -1,0 +1,327 @@
+"""Tables (`.csv`, `.jsonl`, `.parquet`): a column of texts or columns of numbers, and one of labels."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ketwork.sources.arrays import from_arrays
+from ketwork.sources.batches import LoadedData, check_features
+from ketwork.sources.errors import SourceError, listed, nearest
+from ketwork.sources.labels import encode_labels
+from ketwork.sources.texts import TextBatches
+
+_MISSING = ["", "NA", "N/A", "<NA>", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None"]
+_LABELS = ("label", "labels")
+_UNNAMED = "Unnamed: "  # pandas' name for a column without one: mostly a saved index
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file's name says that it is a table that `load_table` reads.
+
+    >>> is_table(Path("messages.csv.gz")), is_table(Path("messages.txt"))
+    (True, False)
+    """
+    return _format(path) in ("csv", "jsonl", "parquet")
+
+
+def load_table(
+    path: Path,
+    *,
+    text: str | None,
+    inputs: str | Sequence[str] | None,
+    label: str | None,
+    tokenizer: Any | None,
+    batch_size: int,
+    samples: int | None,
+    dtype: torch.dtype,
+    skip_bad: bool,
+) -> LoadedData:
+    """Batches of a table's first `samples` rows.
+
+    With `text`, or with a tokenizer and neither `text` nor `inputs` (then the column "text"): mappings of
+    tokens. Otherwise arrays of the columns that `inputs` names (names or globs; by default all columns of
+    numbers but the label and unnamed ones), as floats; a column of lists of equal length counts as many.
+    `label` is by default the column "label" or "labels", where there is one.
+    """
+    names = _column_names(path)
+    if label is not None:
+        _check_column(names, label, "label", path)
+    else:
+        label = next((name for name in _LABELS if name in names), None)
+    wanted = [inputs] if isinstance(inputs, str) else inputs
+    if text is None and not wanted and tokenizer is not None:
+        text = "text"
+    if text is not None and wanted:
+        raise SourceError("Arguments `text` and `input` must not both be given. Leave out one of them.")
+    if text is not None:
+        _check_column(names, text, "text", path)
+        if tokenizer is None:
+            raise SourceError(
+                "Argument `text` must go with a model that has a tokenizer, but this one has none. Give a "
+                "Hugging Face "
+                "folder with its tokenizer, or tokenise in a `package.module:factory` that returns batches."
+            )
+        table = _read(path, _unique([text, label]), samples, text)
+        return _texts(table, text, label, tokenizer, batch_size, skip_bad, path)
+    if wanted:
+        columns = _matching(names, wanted, path)
+        table = _read(path, _unique([*columns, label]), samples, None)
+    else:
+        table = _read(path, names, samples, None)
+        columns = _numeric(table, label, path)
+    features = _numbers(table, columns, skip_bad, path)
+    loaded = from_arrays(
+        features,
+        None if label is None else table[label].to_numpy(),
+        batch_size=batch_size,
+        dtype=dtype,
+        name=path.name,
+        label_name=label or "labels",
+    )
+    loaded.description.update(kind="table", input=columns, label=label)
+    return loaded
+
+
+def _texts(
+    table: pd.DataFrame,
+    text: str,
+    label: str | None,
+    tokenizer: Any,
+    batch_size: int,
+    skip_bad: bool,
+    path: Path,
+) -> LoadedData:
+    missing = table[text].isna()
+    notes: tuple[str, ...] = ()
+    if missing.any():
+        first = int(missing.to_numpy().argmax())
+        rows = f"{int(missing.sum())} of {len(table)} rows of {path.name} (first: row {first})"
+        if not skip_bad:
+            raise SourceError(
+                f"Argument `text` must name a column without gaps, but {text!r} is empty in {rows}. "
+                "Fill them, or leave them out with `skip_bad`."
+            )
+        notes = (f"Left out, as column {text!r} is empty: {rows}.",)
+        table = table[~missing]
+    other = next((value for value in table[text] if not isinstance(value, str)), None)
+    if other is not None:
+        raise SourceError(
+            f"Argument `text` must name a column of strings, but {text!r} holds {other!r}. Name it with "
+            "`input` if "
+            "it holds numbers."
+        )
+    if not len(table):
+        raise SourceError(
+            f"Argument `data` must hold at least one sample, but {path} has no text in column {text!r}."
+        )
+    labels, label_names = None, None
+    if label is not None:
+        labels, label_names = encode_labels(table[label].to_numpy(), label, len(table))
+    batches = TextBatches(table[text].tolist(), labels, tokenizer, batch_size)
+    description = {"kind": "table", "text": text, "label": label}
+    return LoadedData(batches, len(table), labels is not None, label_names, description, notes)
+
+
+def _numbers(table: pd.DataFrame, columns: Sequence[str], skip_bad: bool, path: Path) -> np.ndarray:
+    parts = []
+    for name in columns:
+        column = table[name]
+        if not pd.api.types.is_numeric_dtype(column):
+            values = _stacked(column, name, path)
+        else:
+            values = column.to_numpy(dtype=np.float64, na_value=np.nan)[:, None]
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+        if len(bad) and not skip_bad:
+            raise SourceError(
+                f"Argument `input` must name columns of finite numbers, but {name!r} of {path.name} is "
+                "missing or not "
+                f"finite in {len(bad)} of {len(table)} rows (first: row {bad[0]}). Fill them, name other "
+                "columns "
+                "with `input`, or drop these samples with `skip_bad`."
+            )
+        parts.append(values)
+    return (
+        parts[0]
+        if len(parts) == 1
+        else np.concatenate([check_features(p, path.name, "input") for p in parts], 1)
+    )
+
+
+def _stacked(column: pd.Series, name: str, path: Path) -> np.ndarray:
+    """A column of lists of numbers as one array."""
+    values = column.tolist()
+    if not all(isinstance(value, list | tuple | np.ndarray) for value in values):
+        row, value = next(
+            (i, v) for i, v in enumerate(values) if not isinstance(v, list | tuple | np.ndarray)
+        )
+        if isinstance(value, str):
+            row, value = next((i, v) for i, v in enumerate(values) if not _is_number(v))
+        raise SourceError(
+            f"Argument `input` must name columns of numbers, but {name!r} of {path.name} holds {value!r} in "
+            f"row {row}. "
+            "Name a column of texts with `text`."
+        )
+    try:
+        return np.array([np.asarray(value, dtype=np.float64) for value in values])
+    except (ValueError, TypeError) as error:
+        raise SourceError(
+            "Argument `input` must name a column of lists of numbers, all of one length, but the lists of "
+            f"{name!r} in "
+            f"{path.name} are not."
+        ) from error
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _numeric(table: pd.DataFrame, label: str | None, path: Path) -> list[str]:
+    columns = [
+        name
+        for name in table.columns
+        if name != label and not str(name).startswith(_UNNAMED) and pd.api.types.is_numeric_dtype(table[name])
+    ]
+    if not columns:
+        raise SourceError(
+            "Argument `data` must have columns of numbers, or `text` or `input` must name the columns to "
+            "read, but "
+            f"{path.name} has only: {listed(map(str, table.columns))}."
+        )
+    return columns
+
+
+def _matching(names: Sequence[str], wanted: Iterable[str], path: Path) -> list[str]:
+    columns: list[str] = []
+    for pattern in wanted:
+        found = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            _check_column(names, pattern, "input", path)
+        columns += found
+    return _unique(columns)
+
+
+def _check_column(names: Sequence[str], name: str, argument: str, path: Path) -> None:
+    if name not in names:
+        raise SourceError(
+            f"Argument `{argument}` must name a column of {path.name}, but there is no {name!r}. "
+            f"Nearest first: {listed(nearest(name, names)) or 'it has none'}."
+        )
+
+
+def _unique(names: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def _format(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1].lstrip(".") if suffixes else ""
+
+
+def _column_names(path: Path) -> list[str]:
+    if _format(path) == "parquet":
+        return list(_parquet(path).schema_arrow.names)
+    return [str(name) for name in _parsed(path, 1).columns]
+
+
+def _read(path: Path, columns: list[str], samples: int | None, text: str | None) -> pd.DataFrame:
+    """The named columns of the first `samples` rows; at least one row."""
+    if _format(path) == "parquet":
+        table = _read_parquet(path, columns, samples)
+    else:
+        table = _parsed(path, samples, columns, text)
+    if not len(table):
+        raise SourceError(f"Argument `data` must hold at least one sample, but {path} has no rows.")
+    return table
+
+
+def _parsed(
+    path: Path, rows: int | None, columns: list[str] | None = None, text: str | None = None
+) -> pd.DataFrame:
+    try:
+        table = _read_lines(path, rows) if _format(path) == "jsonl" else _read_csv(path, rows, columns, text)
+    except pd.errors.EmptyDataError as error:
+        raise SourceError(f"Argument `data` must hold at least one sample, but {path} is empty.") from error
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:  # ParserError, UnicodeDecodeError: ValueErrors
+        raise SourceError(
+            f"Argument `data` must name a whole table in UTF-8, but {path} is not: {str(error).strip()}"
+        ) from error
+    return table if columns is None else table.reindex(columns=columns)
+
+
+def _read_csv(path: Path, rows: int | None, columns: list[str] | None, text: str | None) -> pd.DataFrame:
+    # A text that reads "None" or "NA" is a text; in a column of numbers it is a gap.
+    gaps = {name: [""] if name == text else _MISSING for name in columns or []}
+    kinds = None if text is None else {text: "str"}
+    # Every column is parsed: told to use some, pandas would drop the cells of rows that are too long unseen.
+    table = pd.read_csv(path, nrows=rows, dtype=kinds, keep_default_na=False, na_values=gaps)
+    if not isinstance(
+        table.index, pd.RangeIndex
+    ):  # pandas takes the surplus for an index, and shifts the rest
+        raise ValueError("rows have more cells than the header")
+    return table
+
+
+def _read_lines(path: Path, rows: int | None) -> pd.DataFrame:
+    records: list[dict[str, Any]] = []
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            if rows is not None and len(records) >= rows:
+                break
+            if line.strip():
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError(f"line {number + 1} is no object with names")
+                records.append(record)
+    return pd.DataFrame(records)
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise SourceError(
+            "Argument `data` is a .parquet file, which needs the pyarrow package, but it is not installed. "
+            "Run `pip install 'ketwork[data]'`."
+        ) from error
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(
+            f"Argument `data` must name a whole parquet file, but {path} ({path.stat().st_size:,} bytes) is "
+            "truncated "
+            "or not one."
+        ) from error
+
+
+def _read_parquet(path: Path, columns: list[str], samples: int | None) -> pd.DataFrame:
+    parts, rows = [], 0
+    with _parquet(path) as file:
+        for batch in file.iter_batches(batch_size=min(samples or 65536, 65536), columns=columns):
+            parts.append(batch.to_pandas())
+            rows += len(parts[-1])
+            if samples is not None and rows >= samples:
+                break
+    return pd.concat(parts, ignore_index=True)[:samples] if parts else pd.DataFrame(columns=columns)
