@@ -15,7 +15,9 @@ ENERGIES = [
 ]
 
 
-@pytest.mark.parametrize(("operator", "energy", "within"), ENERGIES, ids=["ising14", "heisenberg4x4", "j1j2-4x4"])
+@pytest.mark.parametrize(
+    ("operator", "energy", "within"), ENERGIES, ids=["ising14", "heisenberg4x4", "j1j2-4x4"]
+)
 def test_published_energies(operator, energy, within) -> None:
     assert exact.ground_energy(operator) == pytest.approx(energy, abs=within)
 
@@ -67,7 +69,9 @@ def test_evolution_against_the_dense_exponential(imaginary) -> None:
     expected = scipy.linalg.expm((-0.7 if imaginary else -0.7j) * matrix) @ start.numpy()
     if imaginary:
         expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(exact.evolve(operator, start, 0.7, imaginary=imaginary).numpy(), expected, atol=1e-10)
+    np.testing.assert_allclose(
+        exact.evolve(operator, start, 0.7, imaginary=imaginary).numpy(), expected, atol=1e-10
+    )
 
 
 def test_bad_input() -> None:

@@ -15,7 +15,9 @@ KNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("lattice", "sites", "near", "next_near", "moves", "group"), KNOWN, ids=lambda v: str(v)[:12])
+@pytest.mark.parametrize(
+    ("lattice", "sites", "near", "next_near", "moves", "group"), KNOWN, ids=lambda v: str(v)[:12]
+)
 def test_coordination_numbers_and_symmetry_groups(lattice, sites, near, next_near, moves, group) -> None:
     assert lattice.sites == sites
     for shell, degree in ((1, near), (2, next_near)):
@@ -24,7 +26,9 @@ def test_coordination_numbers_and_symmetry_groups(lattice, sites, near, next_nea
     assert len(lattice.symmetries()) == group
 
 
-@pytest.mark.parametrize("lattice", [k[0] for k in KNOWN] + [waves.square(3, 5, periodic=False)], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "lattice", [k[0] for k in KNOWN] + [waves.square(3, 5, periodic=False)], ids=lambda v: v.name
+)
 def test_symmetries_are_a_group_and_keep_bonds(lattice) -> None:
     group = lattice.symmetries()
     members = {tuple(g) for g in group.tolist()}

@@ -17,7 +17,7 @@ PAULI = {
 
 
 def on_sites(levels: int, sites: int, where, matrix) -> np.ndarray:
-    """A matrix on some sites of a product space, by moving axes: independent of the package's own indexing."""
+    """A matrix on some sites of a product space, by moving axes: not by the package's own indexing."""
     rest = [s for s in range(sites) if s not in where]
     full = np.kron(matrix, np.eye(levels ** len(rest))).reshape((levels,) * (2 * sites))
     order = np.argsort([*where, *rest])
@@ -127,8 +127,8 @@ def test_hermiticity_is_told() -> None:
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
-        ({"Q0": 1.0}, "must read like"),
-        ({"X7": 1.0}, "sites 0 … 2, but has 'X7'"),
+        ({"Q0": 1.0}, "reads like"),
+        ({"X7": 1.0}, "sites 0 … 2, but one has 'X7'"),
         ({"X0 Z0": 1.0}, "must name each site once"),
     ],
 )

@@ -62,14 +62,16 @@ def test_odd_sites_cannot_have_zero_magnetisation() -> None:
         waves.spins(5, magnetisation=0)
 
 
-@pytest.mark.parametrize("make", [lambda: waves.qubits(3, ones=4), lambda: waves.bosons(2, most=2, particles=5)])
+@pytest.mark.parametrize(
+    "make", [lambda: waves.qubits(3, ones=4), lambda: waves.bosons(2, most=2, particles=5)]
+)
 def test_an_unreachable_sum_is_refused(make) -> None:
     with pytest.raises(ValueError, match="there is no such configuration"):
         make()
 
 
 def test_too_many_states_for_a_full_sum_names_the_limit_and_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"at most 4194304 configurations, .* waves.Metropolis\(\)"):
+    with pytest.raises(ValueError, match=r"at most 4194304 configurations, .*waves.Metropolis\(\)"):
         waves.spins(40).states()
 
 

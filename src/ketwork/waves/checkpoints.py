@@ -18,7 +18,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The parameters, the chains, the optimiser's state, the random generator and the history after `step` steps."""
+    """Parameters, chains, the optimiser's state, the random generator and the history after `step` steps."""
 
     step: int
     vector: Tensor

@@ -14,11 +14,12 @@ MANY_CHAINS = 32
 class Estimate:
     """mean ± error of a local quantity.
 
-    `variance` is ⟨|E − ⟨E⟩|²⟩, zero at an eigenstate. `tau` is Σ_k ρ(k), the autocorrelation time in kept samples, 0 for
-    independent ones: error² = variance·(1 + 2 tau)/n (Sokal 1997). `rhat` compares the variance between and within
-    (half) chains, 1 when they agree (Gelman et al., Bayesian Data Analysis, 11.4); NaN below two samples a chain.
-    `vscore` is N·variance/(E − E∞)² (Wu et al. 2024, DOI 10.1126/science.adg9774); NaN where no E∞ is given. A full sum has
-    error 0, tau 0, rhat 1. NetKet's `Stats` has the same mean, error, variance, tau and R̂.
+    `variance` is ⟨|E − ⟨E⟩|²⟩, zero at an eigenstate. `tau` is Σ_k ρ(k), the autocorrelation time in kept
+    samples, 0 for independent ones: error² = variance·(1 + 2 tau)/n (Sokal 1997). `rhat` compares the
+    variance between and within (half) chains, 1 when they agree (Gelman et al., Bayesian Data Analysis,
+    11.4); NaN below two samples a chain. `vscore` is N·variance/(E − E∞)² (Wu et al. 2024, DOI
+    10.1126/science.adg9774); NaN where no E∞ is given. A full sum has error 0, tau 0, rhat 1. NetKet's
+    `Stats` has the same mean, error, variance, tau and R̂.
     """
 
     mean: float
@@ -31,7 +32,11 @@ class Estimate:
 
     def __str__(self) -> str:
         digits = max(0, 1 - math.floor(math.log10(self.error))) if 0 < self.error < math.inf else 6
-        value = f"{self.mean:.{digits}f} ± {self.error:.{digits}f}" if self.error else f"{self.mean:.8f} (exact sum)"
+        value = (
+            f"{self.mean:.{digits}f} ± {self.error:.{digits}f}"
+            if self.error
+            else f"{self.mean:.8f} (exact sum)"
+        )
         score = "" if math.isnan(self.vscore) else f", V-score={self.vscore:.1e}"
         return f"{value} [σ²={self.variance:.2g}, τ={self.tau:.1f}, R̂={self.rhat:.3f}{score}]"
 
@@ -48,7 +53,6 @@ def estimate(
         mean = (values * weights).sum()
         variance = float(((values - mean).abs().square() * weights).sum())
         return _made(mean, 0.0, variance, 0.0, 1.0, sites, infinite)
-    chains, length = values.shape
     mean = values.mean()
     variance = float((values - mean).abs().square().mean())
     tau = _autocorrelation(values - mean, variance)
@@ -57,7 +61,7 @@ def estimate(
 
 
 def split_rhat(values: Tensor) -> float:
-    """R̂ of real values (chains, length): √(((n−1)/n·W + B/n)/W), of half chains from eight samples a chain on."""
+    """R̂ = √(((n−1)/n·W + B/n)/W) of real values (chains, length), of half chains from length 8 on."""
     chains, length = values.shape
     if length >= 8:
         half = length // 2

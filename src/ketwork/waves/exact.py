@@ -1,4 +1,4 @@
-"""The exact side: Lanczos, full spectra, exact evolution, and closed forms, to hold variational results against."""
+"""The exact side, to hold variational results against: Lanczos, spectra, evolution, closed forms."""
 
 import math
 
@@ -30,7 +30,7 @@ def lowest(operator: Operator, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
     if matrix.shape[0] < max(64, 2 * count + 2):
         values, vectors = np.linalg.eigh(matrix.toarray())
         return values[:count], vectors[:, :count]
-    # A fixed, generic start makes the result repeatable; a symmetric one could miss the ground state's sector.
+    # A fixed, generic start makes the result repeatable; a symmetric one could miss a sector.
     start = np.random.default_rng(0).normal(size=matrix.shape[0])
     values, vectors = scipy.sparse.linalg.eigsh(matrix, k=count, which="SA", v0=start)
     order = values.argsort()
@@ -49,7 +49,8 @@ def spectrum(operator: Operator) -> np.ndarray:
     _check_hermitian(operator)
     if operator.space.size > DENSE:
         raise ValueError(
-            f"A full spectrum needs at most {DENSE} states, but this space has {operator.space.size}. Use `lowest`."
+            f"A full spectrum needs at most {DENSE} states, but this space has "
+            f"{operator.space.size}. Use `lowest`."
         )
     return np.linalg.eigvalsh(operator.to_sparse().toarray())
 
@@ -59,7 +60,9 @@ def evolve(operator: Operator, amplitudes: Tensor, time: float, *, imaginary: bo
     _check_hermitian(operator)
     factor = -time if imaginary else -1j * time
     matrix = operator.to_sparse()
-    shift = matrix.diagonal().mean()  # a shift of the energy is a phase or a norm, and keeps the numbers small
+    shift = (
+        matrix.diagonal().mean()
+    )  # a shift of the energy is a phase or a norm, and keeps the numbers small
     matrix = matrix - shift * scipy.sparse.identity(matrix.shape[0])
     moved = scipy.sparse.linalg.expm_multiply(factor * matrix, amplitudes.numpy(), traceA=0.0)
     if imaginary:
@@ -68,7 +71,7 @@ def evolve(operator: Operator, amplitudes: Tensor, time: float, *, imaginary: bo
 
 
 def ising_chain_energy(length: int, field: float = 1.0, coupling: float = 1.0) -> float:
-    """The ground energy of the periodic transverse-field Ising chain of even length, h and J ≥ 0: free fermions.
+    """The ground energy of the periodic transverse-field Ising chain of even length: free fermions.
 
     E₀ = −Σ_k √(J² + h² − 2Jh cos k) over the antiperiodic momenta k = (2m+1)π/L (Pfeuty 1970, DOI
     10.1016/0003-4916(70)90270-8). At h = J it is −2/sin(π/2L) · J.

@@ -1,4 +1,4 @@
-"""Variational Monte Carlo: trains a wave until it is the ground state of an operator, or says why it stopped."""
+"""Variational Monte Carlo: trains a wave towards the ground state of an operator, or says why it stopped."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ SMALL = 4096
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a run: the energy before its update, the share of accepted proposals, the seconds it took."""
+    """One step of a run: the energy before its update, the share of proposals accepted, seconds."""
 
     index: int
     energy: Estimate
@@ -47,7 +47,7 @@ class Run:
 
 
 class Stopped(RuntimeError):
-    """A run that could not be trusted any more: `reason` by its name (see `Guard`), `history` what was gathered.
+    """A run that could not be trusted any more: why (`reason`, see `Guard`), and its `history` so far.
 
     The wave keeps the parameters it had before the update that failed.
     """
@@ -73,15 +73,17 @@ def ground_state(
     resume: str | Path | None = None,
     callback: Callable[[Step], None] | None = None,
 ) -> Run:
-    """The run that trained `wave` towards the ground state of `operator`; `run.energy` is the energy it reached.
+    """The run that trained `wave` towards the ground state of `operator`; `run.energy` is what it reached.
 
     Each step draws `samples` configurations from |ψ|² (None: the full sum), takes their local energies and
-    log-derivatives, and lets the optimiser (stochastic reconfiguration by default) update the parameters. The energy
-    at the end is measured on `final`·`samples` fresh configurations with the parameters held. The sampler is chosen by
-    the wave: direct where the network can draw, else Metropolis with the rule that keeps to the space.
+    log-derivatives, and lets the optimiser (stochastic reconfiguration by default) update the parameters.
+    The energy at the end is measured on `final`·`samples` fresh configurations with the parameters held. The
+    sampler is chosen by the wave: direct where the network can draw, else Metropolis with the rule that
+    keeps to the space.
 
-    With `checkpoint`, the run is saved every `every` steps and at the end; `resume` goes on from such a file, to the same
-    numbers as a run that was never interrupted. Raises `Stopped` with a named reason when the run cannot be trusted.
+    With `checkpoint`, the run is saved every `every` steps and at the end; `resume` goes on from such a
+    file, to the same numbers as a run that was never interrupted. Raises `Stopped` with a named reason when
+    the run cannot be trusted.
 
     >>> from ketwork.waves import RBM, Wave, chain, ising
     >>> H = ising(chain(6), field=1.0)
@@ -93,7 +95,9 @@ def ground_state(
     if not operator.is_hermitian():
         raise ValueError("Argument `operator` must be Hermitian, but is not: its energies would be complex.")
     if samples is not None and samples < 1:
-        raise ValueError(f"Argument `samples` must be at least 1, or None for the full sum, but is {samples}.")
+        raise ValueError(
+            f"Argument `samples` must be at least 1, or None for the full sum, but is {samples}."
+        )
     if steps < 1:
         raise ValueError(f"Argument `steps` must be at least 1, but is {steps}.")
     sampler = FullSum() if samples is None else sampler or default_sampler(wave)

@@ -3,14 +3,12 @@
 Pauli convention throughout: Heisenberg here is Σ σ·σ, four times Σ S·S.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from ketwork.waves.lattices import Lattice
 from ketwork.waves.local import LocalSum
 from ketwork.waves.pauli import PauliSum
-from ketwork.waves.spaces import Space, bosons, spin_one, spins
+from ketwork.waves.spaces import bosons, spin_one, spins
 
 
 def ising(lattice: Lattice, field: float, coupling: float = 1.0) -> PauliSum:
@@ -83,8 +81,6 @@ def spin_one_heisenberg(lattice: Lattice, coupling: float = 1.0, magnetisation: 
     flip = (np.kron(raising, raising.T) + np.kron(raising.T, raising)) / 2
     bond = coupling * (flip + np.kron(z, z))
     return LocalSum(spin_one(lattice.sites, magnetisation), [(pair, bond) for pair in lattice.bonds()])
-
-
 
 
 def _signed(operator: PauliSum, lattice: Lattice, sign_rule: bool | None) -> PauliSum:

@@ -1,4 +1,4 @@
-"""Lattices: sites in space, the bonds between them by distance, and the symmetries that map them on themselves."""
+"""Lattices: sites in space, the bonds between them by distance, and the symmetries of the whole."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     import networkx
@@ -17,10 +18,10 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Sites at `positions` (sites, 2), repeated along `period` (k, 2), the vectors of the periodic directions.
+    """Sites at `positions` (sites, 2), repeated along the vectors `period` (k, 2) of the periodic directions.
 
-    `cell` are the translations (n, 2) that made the sites from one unit cell. Make one with `chain`, `square`,
-    `triangular`, `honeycomb`, `kagome`, or `graph` (any networkx graph: bonds only, no positions).
+    `cell` are the translations (n, 2) that made the sites from one unit cell. Make one with `chain`,
+    `square`, `triangular`, `honeycomb`, `kagome`, or `graph` (any networkx graph: bonds only, no positions).
 
     >>> square(4).bonds()[:3]
     [(0, 1), (0, 3), (0, 4)]
@@ -63,7 +64,7 @@ class Lattice:
         return [(int(i), int(j)) for i, j in np.argwhere(np.triu(close, 1))]
 
     def sublattice(self) -> frozenset[int] | None:
-        """The sites of one colour when bonds join two colours only (colour of site 0 excluded); None if they do not."""
+        """The sites not of site 0's colour, where bonds join two colours; None where there are odd loops."""
         near: list[list[int]] = [[] for _ in range(self.sites)]
         for i, j in self.bonds():
             near[i].append(j)
@@ -94,8 +95,8 @@ class Lattice:
         """The group of translations, rotations and reflections of the lattice: permutations (group, sites).
 
         Found by trying multiples of 30° and 45°, with and without reflection, about a site, midpoints of
-        neighbours and the lattice's centre, and closing the set under composition. Identity first. A graph, which
-        has no positions, has the identity alone.
+        neighbours and the lattice's centre, and closing the set under composition. Identity first. A graph,
+        which has no positions, has the identity alone.
         """
         identity = tuple(range(self.sites))
         if self.edges is not None:
@@ -113,7 +114,9 @@ class Lattice:
         middles = [(self.positions[i] + self.positions[j]) / 2 for i, j in self.bonds() if i < 3]
         about = [here, *middles, self.positions.mean(0)]
         maps = []
-        for centre, degrees, mirror in product(about, sorted({*range(0, 360, 30), *range(0, 360, 45)}), (1, -1)):
+        for centre, degrees, mirror in product(
+            about, sorted({*range(0, 360, 30), *range(0, 360, 45)}), (1, -1)
+        ):
             turn = math.radians(degrees)
             matrix = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
             moved = (self.positions - centre) * (1, mirror) @ matrix.T + centre
@@ -148,20 +151,20 @@ def square(width: int, height: int | None = None, periodic: bool = True) -> Latt
 
 def triangular(width: int, height: int | None = None, periodic: bool = True) -> Lattice:
     """A triangular lattice: six neighbours a site."""
-    vectors = [[1, 0], [0.5, math.sqrt(3) / 2]]
+    vectors = [(1.0, 0.0), (0.5, math.sqrt(3) / 2)]
     return _bravais("triangular", (width, height or width), (periodic,) * 2, vectors, [[0, 0]])
 
 
 def honeycomb(width: int, height: int | None = None, periodic: bool = True) -> Lattice:
     """A honeycomb lattice: two sites a cell, three neighbours a site."""
-    vectors = [[math.sqrt(3), 0], [math.sqrt(3) / 2, 1.5]]
+    vectors = [(math.sqrt(3), 0.0), (math.sqrt(3) / 2, 1.5)]
     return _bravais("honeycomb", (width, height or width), (periodic,) * 2, vectors, [[0, 0], [0, 1]])
 
 
 def kagome(width: int, height: int | None = None, periodic: bool = True) -> Lattice:
     """A kagome lattice: three sites a cell, four neighbours a site."""
-    vectors = [[2, 0], [1, math.sqrt(3)]]
-    basis = [[0, 0], [1, 0], [0.5, math.sqrt(3) / 2]]
+    vectors = [(2.0, 0.0), (1.0, math.sqrt(3))]
+    basis = [(0.0, 0.0), (1.0, 0.0), (0.5, math.sqrt(3) / 2)]
     return _bravais("kagome", (width, height or width), (periodic,) * 2, vectors, basis)
 
 
@@ -177,8 +180,8 @@ def _bravais(
     name: str,
     extent: tuple[int, int],
     periodic: tuple[bool, bool],
-    vectors: Sequence[Sequence[float]],
-    basis: Sequence[Sequence[float]],
+    vectors: ArrayLike,
+    basis: ArrayLike,
 ) -> Lattice:
     """Unit cells at n₁v₁ + n₂v₂, the cell's sites running fastest."""
     if min(extent) < 1:
@@ -186,7 +189,9 @@ def _bravais(
     v = np.array(vectors, dtype=float)
     cells = np.array([n1 * v[0] + n2 * v[1] for n1 in range(extent[0]) for n2 in range(extent[1])])
     positions = (cells[:, None] + np.array(basis, dtype=float)[None]).reshape(-1, 2)
-    period = np.array([n * w for n, w, wraps in zip(extent, v, periodic, strict=True) if wraps]).reshape(-1, 2)
+    period = np.array([n * w for n, w, wraps in zip(extent, v, periodic, strict=True) if wraps]).reshape(
+        -1, 2
+    )
     return Lattice(name, positions, period, cells)
 
 

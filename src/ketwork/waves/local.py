@@ -1,7 +1,8 @@
 """Sums of local matrices: any number of levels a site, any sites a term.
 
-Every local matrix is a sum of shifts: M = Σ_s D_s X^s, where X^s moves the levels of the term's sites by s (modulo
-d) and D_s is diagonal, a table over those sites' levels. Terms that shift alike share a connected configuration.
+Every local matrix is a sum of shifts: M = Σ_s D_s X^s, where X^s moves the levels of the term's sites by s
+(modulo d) and D_s is diagonal, a table over those sites' levels. Terms that shift alike share a connected
+configuration.
 """
 
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ class _Shift:
 
 
 class LocalSum(Operator):
-    """H = Σ M_t on sites, from pairs (sites, matrix); the matrix is d^k × d^k in the order of the sites given.
+    """H = Σ M_t, from pairs (sites, matrix); a matrix is d^k × d^k, in the order of the sites given.
 
     >>> from ketwork.waves.spaces import spin_one
     >>> H = LocalSum(spin_one(2), [((0,), np.diag([1.0, 0.0, -1.0]))])
@@ -46,7 +47,9 @@ class LocalSum(Operator):
             if len(set(sites)) != len(sites) or not all(0 <= site < space.sites for site in sites):
                 raise ValueError(f"A term must name distinct sites 0 … {space.sites - 1}, but names {sites}.")
             if matrix.shape != (side, side):
-                raise ValueError(f"A term on {len(sites)} sites must be {side} × {side}, but is {matrix.shape}.")
+                raise ValueError(
+                    f"A term on {len(sites)} sites must be {side} × {side}, but is {matrix.shape}."
+                )
             sites, matrix = _sorted(sites, matrix, space.levels)
             merged[sites] = merged[sites] + matrix if sites in merged else matrix
         self.terms: tuple[Term, ...] = tuple(merged.items())
@@ -147,7 +150,15 @@ def _matrices(operator: PauliSum) -> list[Term]:
         sites = tuple(int(s) for s in np.flatnonzero(flip | sign)) or (0,)
         matrix = np.array([[coefficient]])
         for site in sites:
-            factor = 1j * x @ z if flip[site] and sign[site] else x if flip[site] else z if sign[site] else np.eye(2)
+            factor = (
+                1j * x @ z
+                if flip[site] and sign[site]
+                else x
+                if flip[site]
+                else z
+                if sign[site]
+                else np.eye(2)
+            )
             matrix = np.kron(matrix, factor)
         terms.append((sites, matrix))
     return terms

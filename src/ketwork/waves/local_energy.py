@@ -16,15 +16,15 @@ def local_energies(operator: Operator, wave: Wave, x: Tensor) -> Tensor:
     """
     check_same_space(operator, wave)
     x = x.to(wave.dtype)
-    tables = wave.module.tables() if isinstance(operator, PauliSum) and hasattr(wave.module, "tables") else None
-    if tables is not None:
+    tables = wave.tables()
+    if tables is not None and isinstance(operator, PauliSum):
         return _double(tables.local_energies(x, operator.patterns, operator.elements(x)))
-    rows = max(1, wave.chunk // max(1, operator.width))
-    return torch.cat([_by_connection(operator, wave, part) for part in x.split(rows * 8)])
+    rows = max(1, 8 * wave.chunk // max(1, operator.width))
+    return torch.cat([_by_connection(operator, wave, part) for part in x.split(rows)])
 
 
 def full_local_energies(operator: Operator, wave: Wave) -> tuple[Tensor, Tensor]:
-    """E on every state, (H ψ)/ψ by the sparse matrix, and |ψ|² normalised: (size,) each. Where ψ = 0, E is 0."""
+    """E on every state, (H ψ)/ψ by the sparse matrix, and |ψ|² normalised (size,); E is 0 where ψ is."""
     check_same_space(operator, wave)
     psi = wave.amplitudes()
     image = torch.from_numpy(operator.matrix @ psi.numpy())
@@ -51,8 +51,8 @@ def check_same_space(operator: Operator, wave: Wave) -> None:
     """Refuses an operator and a wave on different spaces."""
     if operator.space != wave.space:
         raise ValueError(
-            f"An operator and a wave must be on the same space, but the operator is on {operator.space} and the "
-            f"wave on {wave.space}. Make the wave with `Wave(module, operator.space)`."
+            f"An operator and a wave must be on the same space, but the operator is on {operator.space} and "
+            f"the wave on {wave.space}. Make the wave with `Wave(module, operator.space)`."
         )
 
 

@@ -1,7 +1,8 @@
 """Operators on a space, by what variational Monte Carlo asks of them: the row of a configuration.
 
-`connected(x)` gives every x' with a non-zero ⟨x|H|x'⟩ and that element, for a whole batch at once, padded to one
-width. Two representations, one file each: sums of Pauli strings (`pauli.py`) and local matrices (`local.py`).
+`connected(x)` gives every x' with a non-zero ⟨x|H|x'⟩ and that element, for a whole batch at once, padded to
+one width. Two representations, one file each: sums of Pauli strings (`pauli.py`) and local matrices
+(`local.py`).
 """
 
 from abc import ABC, abstractmethod
@@ -84,8 +85,7 @@ class Operator(ABC):
             reached, element = self.connected(x)
             row, place = torch.nonzero(element, as_tuple=True)
             inside = reached[row, place]
-            present = space.contains(inside) if space.conserved else torch.ones(len(row), dtype=torch.bool)
-            if not present.all():
+            if space.conserved and not space.contains(inside).all():
                 raise ValueError(
                     "This operator leads out of its space: it does not conserve the fixed sums of the space. "
                     "Put it on a space without them."
@@ -93,9 +93,8 @@ class Operator(ABC):
             rows.append(row + start)
             columns.append(space.index(inside))
             elements.append(element[row, place])
-        data = torch.cat(elements).numpy()
-        place = (torch.cat(rows).numpy(), torch.cat(columns).numpy())
-        return scipy.sparse.csr_matrix((data, place), shape=(len(states),) * 2)
+        places = (torch.cat(rows).numpy(), torch.cat(columns).numpy())
+        return scipy.sparse.csr_matrix((torch.cat(elements).numpy(), places), shape=(len(states),) * 2)
 
     @property
     @abstractmethod

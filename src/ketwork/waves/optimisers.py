@@ -1,4 +1,4 @@
-"""Optimisers: what to add to the parameters, from log-derivatives and local energies. State goes in and comes out."""
+"""Optimisers: what to add to the parameters, from log-derivatives and local energies; state in, state out."""
 
 import math
 from abc import ABC, abstractmethod
@@ -40,14 +40,16 @@ class Optimiser(ABC):
 class SR(Optimiser):
     """Stochastic reconfiguration (`natural_step`): a step of imaginary time `rate`/scale.
 
-    Dividing by the operator's scale makes one rate serve energies in any unit. No step turns the state by more than
-    `angle` radians (Fubini–Study, η√(d†Sd)): where the energy's spread is large the step is shortened, which is what
-    keeps bad samples from throwing the parameters away. `shift` is relative to the mean diagonal of S; `momentum` is
+    Dividing by the operator's scale makes one rate serve energies in any unit. No step turns the state by
+    more than `angle` radians (Fubini–Study, η√(d†Sd)): where the energy's spread is large the step is
+    shortened, which is what keeps bad samples from throwing the parameters away. `shift` is relative to the
+    mean diagonal of S; it falls from its first value to its second, geometrically, over the first half of
+    the run, since S says little of a network that has only just left its random start. `momentum` is
     SPRING's.
     """
 
-    rate: float = 0.3
-    shift: float = 1e-3
+    rate: float = 0.5
+    shift: tuple[float, float] = (1e-1, 1e-3)
     momentum: float = 0.0
     angle: float = 0.2
     schedule: Schedule = annealed
@@ -57,10 +59,11 @@ class SR(Optimiser):
         self, o: Tensor, energies: Tensor, state: State, *, scale: float, progress: float
     ) -> tuple[Tensor, State]:
         """−η d, with d kept for the momentum."""
+        first, last = self.shift
         step = natural_step(
             o,
             energies,
-            shift=self.shift,
+            shift=first * (last / first) ** min(1.0, 2 * progress),
             solver=self.solver,
             previous=state.get("previous"),
             momentum=self.momentum,
@@ -72,7 +75,7 @@ class SR(Optimiser):
 
 @dataclass(frozen=True)
 class Adam(Optimiser):
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980) on the energy's gradient 2 Re O†ε; moves parameters by about `rate`."""
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980) on the gradient 2 Re O†ε; moves parameters by about `rate`."""
 
     rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)

@@ -1,7 +1,7 @@
 """Sums of Pauli strings on two-level spaces.
 
-Each string is a product X^f Z^z with a phase: f says which sites it flips, z which signs it reads. Strings that flip the
-same sites share one connected configuration, so an Ising chain reaches N of them and not 2N.
+Each string is a product X^f Z^z with a phase: f says which sites it flips, z which signs it reads. Strings
+that flip the same sites share one connected configuration, so an Ising chain reaches N of them and not 2N.
 """
 
 import re
@@ -19,7 +19,7 @@ _FACTOR = re.compile(r"([XYZ])(\d+)")
 
 
 class PauliSum(Operator):
-    """H = Σ_t c_t P_t, from texts such as `"X0 Y3"` (sites by number; `""` is the identity) and coefficients.
+    """H = Σ_t c_t P_t, from texts such as `"X0 Y3"` (`""` is the identity) and coefficients.
 
     Pauli convention: σ and not S = σ/2. A spin's value +1, a qubit's 0, is the +1 eigenstate of Z.
 
@@ -38,7 +38,7 @@ class PauliSum(Operator):
                 factor = _FACTOR.fullmatch(word)
                 if factor is None or int(factor[2]) >= space.sites:
                     raise ValueError(
-                        f"A Pauli string must read like 'X0 Z3' with sites 0 … {space.sites - 1}, but has '{word}'."
+                        f"A Pauli string reads like 'X0 Z3', sites 0 … {space.sites - 1}, but one has '{word}'."
                     )
                 site = int(factor[2])
                 if flip[row, site] or sign[row, site]:
@@ -48,7 +48,9 @@ class PauliSum(Operator):
         self._set(space, flip, sign, np.array([c for _, c in pairs], dtype=complex).reshape(-1))
 
     @classmethod
-    def from_masks(cls, space: Space, flip: np.ndarray, sign: np.ndarray, coefficients: np.ndarray) -> "PauliSum":
+    def from_masks(
+        cls, space: Space, flip: np.ndarray, sign: np.ndarray, coefficients: np.ndarray
+    ) -> "PauliSum":
         """The same from masks (terms, sites): X where only `flip`, Z where only `sign`, Y where both."""
         made = cls.__new__(cls)
         made._set(space, flip, sign, np.asarray(coefficients, dtype=complex))
@@ -67,14 +69,14 @@ class PauliSum(Operator):
 
     @cached_property
     def patterns(self) -> Tensor:
-        """The distinct sets of flipped sites (width, sites), bool; the diagonal, none flipped, where it has one."""
+        """The distinct sets of flipped sites (width, sites), bool; none flipped is the diagonal."""
         return torch.from_numpy(np.unique(self.flip, axis=0).reshape(-1, self.space.sites))
 
     @cached_property
     def _tables(self) -> tuple[Tensor, Tensor]:
         """Signs to read (sites, terms) and coefficients by pattern (terms, width)."""
         patterns, which = np.unique(self.flip, axis=0, return_inverse=True)
-        phase = (-1j) ** (self.flip & self.sign).sum(1)  # ⟨x|P|x'⟩ = (−i)^#Y (−1)^{z·x}, read off the row x
+        phase = (-1j) ** (self.flip & self.sign).sum(1)  # ⟨x|P|x'⟩ = (−i)^#Y (−1)^{z·x}
         table = np.zeros((len(self.flip), len(patterns)), dtype=complex)
         table[np.arange(len(self.flip)), which.reshape(-1)] = phase * self.coefficients
         return torch.from_numpy(self.sign.T.astype(float)), torch.from_numpy(real_if_close(table))
@@ -87,7 +89,7 @@ class PauliSum(Operator):
         return (1 - 2 * parity).to(table.dtype) @ table
 
     def connected(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Every flip of x that a string makes, and its element; elements of opposite strings may cancel to 0."""
+        """Every flip of x that a string makes, and its element; elements of strings may cancel to 0."""
         space = self.space
         level = space.level(x)[:, None] ^ self.patterns.long()[None]
         return space.value(level, x.dtype), self.elements(x)

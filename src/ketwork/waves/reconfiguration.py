@@ -1,7 +1,8 @@
 """Stochastic reconfiguration: the step of imaginary time, seen through the network's own geometry.
 
-With centred log-derivatives O (n, P) and centred local energies ε (n), rows weighed by √(1/n) or √|ψ|², the step d solves
-(S + λ) d = F, with S = Re O†O and F = Re O†ε (both complex for holomorphic parameters); θ ← θ − η d.
+With centred log-derivatives O (n, P) and centred local energies ε (n), rows weighed by √(1/n) or √|ψ|², the
+step d solves (S + λ) d = F, with S = Re O†O and F = Re O†ε (both complex for holomorphic parameters); θ ← θ
+− η d.
 """
 
 from typing import Literal
@@ -40,10 +41,11 @@ def natural_step(
 ) -> Tensor:
     """The step d (P,) from O (n, P) and ε (n).
 
-    In parameter space (P × P, Sorella 1998) or sample space, d = O†(OO† + λ)⁻¹ε (n × n, "minSR", Chen & Heyl 2024, DOI
-    10.1038/s41567-024-02566-1): the same vector, whichever is smaller. SPRING (Goldshlager et al. 2024, arXiv
-    2401.10190) adds `momentum` times the previous step and corrects it: d = μd₋ + O†(OO† + λ)⁻¹(ε − μ O d₋). λ is `shift` times
-    the mean diagonal of S, so that it has no unit. Solved by Cholesky in double precision; O(n P min(n, P)).
+    In parameter space (P × P, Sorella 1998) or sample space, d = O†(OO† + λ)⁻¹ε (n × n, "minSR", Chen & Heyl
+    2024, DOI 10.1038/s41567-024-02566-1): the same vector, whichever is smaller. SPRING (Goldshlager et al.
+    2024, arXiv 2401.10190) adds `momentum` times the previous step and corrects it: d = μd₋ + O†(OO† +
+    λ)⁻¹(ε − μ O d₋). λ is `shift` times the mean diagonal of S, so that it has no unit. Solved by Cholesky
+    in double precision; O(n P min(n, P)).
     """
     carried = None if previous is None or not momentum else momentum * previous
     if carried is not None:

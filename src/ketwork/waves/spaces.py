@@ -23,7 +23,8 @@ class Space:
     """The basis of a many-body space: `sites` sites of `levels` levels, some sums of levels held fixed.
 
     The value of level l is `first + slope·l`. Each entry of `conserved` is a group of sites and the sum that
-    their levels keep; groups do not overlap. Make one with `spins`, `qubits`, `spin_one`, `bosons`, `electrons`.
+    their levels keep; groups do not overlap. Make one with `spins`, `qubits`, `spin_one`, `bosons`,
+    `electrons`.
 
     >>> space = spins(4, magnetisation=0)
     >>> space.size, space.shape
@@ -148,7 +149,7 @@ class Space:
 
 
 def spins(sites: int, magnetisation: int | None = None) -> Space:
-    """Spin ½ on every site, values +1 and −1; with `magnetisation`, only configurations of that sum of values."""
+    """Spin ½ on every site, values +1 and −1; with `magnetisation`, only configurations of that sum."""
     if magnetisation is None:
         return Space(sites, 2, 1.0, -2.0)
     if (sites - magnetisation) % 2:

@@ -7,18 +7,20 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from ketwork.waves.models.network import Network
+from ketwork.waves.models.tables import Tables
 from ketwork.waves.spaces import Space
 
 
 class Wave:
     """Ψ = Σᵢ cᵢ|i⟩ with log cᵢ = module(i), not normalised.
 
-    `module` is any `nn.Module` from configurations (batch, sites) to log-amplitudes (batch,), real or complex; a real
-    one gives positive amplitudes. It is trained in place. ketwork's own networks are built here for the space, their
-    parameters drawn from `generator` (seed 0 by default). `chunk` bounds how many configurations are evaluated at once.
+    `module` is any `nn.Module` from configurations (batch, sites) to log-amplitudes (batch,), real or
+    complex; a real one gives positive amplitudes. It is trained in place. ketwork's own networks are built
+    here for the space, their parameters drawn from `generator` (seed 0 by default). `chunk` bounds how many
+    configurations are evaluated at once.
 
-    The module is tried on a few configurations first: its output must have one finite entry for each, not all the
-    same, and the same again when asked again.
+    The module is tried on a few configurations first: its output must have one finite entry for each, not
+    all the same, and the same again when asked again.
 
     >>> from ketwork.waves import RBM, spins
     >>> wave = Wave(RBM(alpha=1), spins(4))
@@ -47,7 +49,8 @@ class Wave:
         """log ψ of configurations (batch, sites), in chunks and without gradients: (batch,)."""
         with torch.no_grad():
             x = x.to(self.dtype)
-            return torch.cat([self.module(part) for part in x.split(self.chunk)]) if len(x) else self.module(x)
+            parts = [self.module(part) for part in x.split(self.chunk)]
+            return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def amplitudes(self) -> Tensor:
         """The normalised amplitudes on `space.states()` (size,), in double precision; small spaces only."""
@@ -58,9 +61,13 @@ class Wave:
 
     @property
     def count(self) -> int:
-        """The number of numbers that an update has: a complex parameter counts once if holomorphic, else twice."""
+        """The length of an update: a complex parameter counts once if the wave is holomorphic, else twice."""
         double = [1 if self.holomorphic or not p.is_complex() else 2 for p in self._parameters()]
         return sum(p.numel() * times for p, times in zip(self._parameters(), double, strict=True))
+
+    def tables(self) -> Tables | None:
+        """What compiled flips read, at the present parameters, where the network has them."""
+        return self.module.tables() if isinstance(self.module, Network) else None
 
     def vector(self) -> Tensor:
         """All trained parameters in one row (count,); complex ones as pairs of reals unless holomorphic."""
@@ -127,8 +134,8 @@ class Wave:
             out = self.log_amplitude(x)
         except RuntimeError as error:
             raise ValueError(
-                f"Argument `module` must take configurations (batch, {self.space.sites}) of {self.dtype}, but "
-                f"raised: {error}"
+                f"Argument `module` must take configurations (batch, {self.space.sites}) of {self.dtype}, "
+                f"but raised: {error}"
             ) from error
         if not isinstance(out, Tensor) or out.shape != (len(x),):
             shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -151,5 +158,3 @@ class Wave:
                 "Its gradient is then zero or symmetric; start its parameters at random."
             )
         return out
-
-

@@ -1,20 +1,20 @@
-"""Compiled loops over flips of a restricted Boltzmann machine: no Python, and no transcendental, runs per flip.
+"""Compiled loops over flips of a restricted Boltzmann machine: no Python and no transcendental per flip.
 
-Flipping spin i moves every hidden angle, θ_h → θ_h − 2 s_i W_hi. With T = tanh 2W and n = cosh θ', m = sinh θ' in units of
-cosh θ · Π cosh 2W, a flip is the hyperbolic rotation (n, m) → (n − s T m, m − s T n), starting from (1, tanh θ). So the
-ratio of amplitudes is Π_h n_h times the visible factors exp(−2 a_i s_i) Π_h cosh 2W_hi, for any number of flipped
-sites, and the new tanh θ is m/n. Tables are made once a step; see `RBM.tables`.
+Flipping spin i moves every hidden angle, θ_h → θ_h − 2 s_i W_hi. With T = tanh 2W and n = cosh θ', m = sinh
+θ' in units of cosh θ · Π cosh 2W, a flip is the hyperbolic rotation (n, m) → (n − s T m, m − s T n),
+starting from (1, tanh θ). So the ratio of amplitudes is Π_h n_h times the visible factors exp(−2 a_i s_i)
+Π_h cosh 2W_hi, for any number of flipped sites, and the new tanh θ is m/n. Tables are made once a step; see
+`RBM.tables`.
 """
 
 import numpy as np
 from numba import njit
 
-# Products may be reordered and contracted, which lets them run in vector registers; NaN and Inf stay meaningful.
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-_COMPILE = {"cache": True, "nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+# Products may be reordered and contracted, to run in vector registers; NaN and Inf keep their meaning.
+_compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
 
 
-@njit(**_COMPILE)
+@_compiled
 def _uniform(state: np.uint64) -> tuple[float, np.uint64]:
     """A number in [0, 1) and the next state, by xorshift64* (Vigna 2016, arXiv 1402.6246)."""
     state ^= state >> np.uint64(12)
@@ -23,7 +23,7 @@ def _uniform(state: np.uint64) -> tuple[float, np.uint64]:
     return (state * np.uint64(2685821657736338717) >> np.uint64(11)) * (1.0 / 9007199254740992.0), state
 
 
-@njit(**_COMPILE)
+@_compiled
 def _single(spin: float, table: np.ndarray, tanh: np.ndarray) -> complex:
     """Π_h n_h for one flip."""
     product = table[0] * 0 + 1
@@ -32,7 +32,7 @@ def _single(spin: float, table: np.ndarray, tanh: np.ndarray) -> complex:
     return product
 
 
-@njit(**_COMPILE)
+@_compiled
 def _double(first: float, second: float, one: np.ndarray, two: np.ndarray, tanh: np.ndarray) -> complex:
     """Π_h n_h for two flips: n = 1 + s s' T T' − (s T + s' T') tanh θ."""
     product = one[0] * 0 + 1
@@ -42,8 +42,10 @@ def _double(first: float, second: float, one: np.ndarray, two: np.ndarray, tanh:
     return product
 
 
-@njit(**_COMPILE)
-def _several(spins: np.ndarray, sites: np.ndarray, count: int, table: np.ndarray, tanh: np.ndarray) -> complex:
+@_compiled
+def _several(
+    spins: np.ndarray, sites: np.ndarray, count: int, table: np.ndarray, tanh: np.ndarray
+) -> complex:
     """Π_h n_h for any number of flips."""
     product = table[0, 0] * 0 + 1
     for h in range(len(tanh)):
@@ -55,7 +57,7 @@ def _several(spins: np.ndarray, sites: np.ndarray, count: int, table: np.ndarray
     return product
 
 
-@njit(**_COMPILE)
+@_compiled
 def local_energies(
     spins: np.ndarray,
     tanh: np.ndarray,
@@ -67,8 +69,9 @@ def local_energies(
 ) -> np.ndarray:
     """Σ_g ⟨x|H|x flipped on pattern g⟩ ψ(x flipped)/ψ(x) for each x: (batch,).
 
-    Shapes: spins (batch, sites) ±1; tanh θ (batch, hidden); table = tanh 2W (sites, hidden); visible (sites, 2), the
-    visible factor of flipping +1 and −1; patterns (width, longest) sites, `counts` of them used; elements (batch, width).
+    Shapes: spins (batch, sites) ±1; tanh θ (batch, hidden); table = tanh 2W (sites, hidden); visible (sites,
+    2), the visible factor of flipping +1 and −1; patterns (width, longest) sites, `counts` of them used;
+    elements (batch, width).
     """
     totals = elements[:, 0] * visible[0, 0] * 0  # of the type that elements and ratios have together
     for b in range(len(spins)):
@@ -97,7 +100,7 @@ def local_energies(
     return totals
 
 
-@njit(**_COMPILE)
+@_compiled
 def sweep(
     start: np.ndarray,
     weights: np.ndarray,
@@ -113,9 +116,9 @@ def sweep(
 ) -> tuple[np.ndarray, int]:
     """Metropolis chains of |ψ|^power: kept configurations (chains, length, sites) and accepted proposals.
 
-    A proposal flips the one or two sites of a row of `moves`, drawn uniformly; two sites only where they differ.
-    Between kept configurations lie `proposals` of them; `skip` configurations are dropped first. tanh θ is computed
-    anew after each, so that its rounding does not build up. Weights are (sites, hidden).
+    A proposal flips the one or two sites of a row of `moves`, drawn uniformly; two sites only where they
+    differ. Between kept configurations lie `proposals` of them; `skip` configurations are dropped first.
+    tanh θ is computed anew after each, so that its rounding does not build up. Weights are (sites, hidden).
     """
     chains, sites = start.shape
     kept = np.empty((chains, length, sites), dtype=start.dtype)

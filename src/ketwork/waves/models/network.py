@@ -3,14 +3,17 @@
 import torch
 from torch import Tensor, nn
 
+from ketwork.waves.models.tables import Tables
 from ketwork.waves.spaces import Space
 
 
 class Network(nn.Module):
     """A module whose parameters are made by `build(space, generator)`, which `Wave` calls.
 
-    `inputs(x)` maps the space's values linearly onto [−1, 1]: a spin stays ±1, a qubit's 0 becomes +1.
-    `complex` says whether the log-amplitudes are complex, `holomorphic` whether they are so in complex parameters.
+    `features(x)` is what the layers see: ±1 for two levels (a spin as it is, a qubit's 0 as +1), and one-hot
+    levels, site by site, for more, since a line through three values would tie the weight of the middle one.
+    `complex` says whether the log-amplitudes are complex, `holomorphic` whether they are so in complex
+    parameters.
     """
 
     complex = False
@@ -28,10 +31,21 @@ class Network(nn.Module):
         """Makes the parameters: what a network implements."""
         raise NotImplementedError
 
-    def inputs(self, x: Tensor) -> Tensor:
-        """Values on [−1, 1], level 0 at +1."""
-        half = self.space.slope * (self.space.levels - 1) / 2
-        return (self.space.first + half - x) / half
+    def tables(self) -> Tables | None:
+        """What compiled flips read, at the present parameters; None for a network that has no such form."""
+        return None
+
+    @property
+    def units(self) -> int:
+        """The number of features a site."""
+        return 1 if self.space.levels == 2 else self.space.levels
+
+    def features(self, x: Tensor) -> Tensor:
+        """The features of configurations (batch, sites): (batch, sites·units)."""
+        if self.space.levels == 2:
+            return (2 * self.space.first + self.space.slope - 2 * x) / self.space.slope
+        levels = torch.arange(self.space.levels, device=x.device)
+        return (self.space.level(x)[..., None] == levels).to(x.dtype).flatten(-2)
 
 
 def normal(*shape: int, std: float, generator: torch.Generator, dtype: torch.dtype) -> nn.Parameter:

@@ -1,4 +1,4 @@
-"""Metropolis chains of |ψ|²: compiled for restricted Boltzmann machines, batched over chains for any other module."""
+"""Metropolis chains of |ψ|²: compiled for restricted Boltzmann machines, batched over chains for the rest."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ from ketwork.waves.wave import Wave
 class Metropolis(Sampler):
     """Metropolis–Hastings with a symmetric rule, `default_rule(space)` unless given.
 
-    `sweep` proposals lie between kept configurations (as many as there are sites by default). A chain starts at a random
-    configuration and drops `warmup` of these; a later draw goes on from the last configuration and drops `skip`.
-    `chains` is 16 where flips run compiled (`RBM.tables`), and otherwise a quarter of the samples, since a module
-    evaluates many chains in the time of one.
+    `sweep` proposals lie between kept configurations (as many as there are sites by default). A chain starts
+    at a random configuration and drops `warmup` of these; a later draw goes on from the last configuration
+    and drops `skip`. `chains` is 16 where flips run compiled (`RBM.tables`), and otherwise a quarter of the
+    samples, since a module evaluates many chains in the time of one.
     """
 
     rule: Rule | None = None
@@ -49,7 +49,7 @@ class Metropolis(Sampler):
         return self.rule or default_rule(wave.space)
 
     def _chains(self, wave: Wave, samples: int) -> int:
-        compiled = self._rule(wave).flips(wave.space) is not None and hasattr(wave.module, "tables")
+        compiled = self._rule(wave).flips(wave.space) is not None and wave.tables() is not None
         return min(samples, self.chains or (16 if compiled else max(16, samples // 4)))
 
     def _run(
@@ -58,7 +58,7 @@ class Metropolis(Sampler):
         proposals = self.sweep or wave.space.sites
         rule = self._rule(wave)
         moves = rule.flips(wave.space)
-        tables = wave.module.tables() if moves is not None and hasattr(wave.module, "tables") else None
+        tables = wave.tables()
         if tables is None or moves is None:
             return batched_chains(wave, rule, state, proposals, skip, length, generator)
         seed = int(torch.randint(2**62, (), generator=generator))

@@ -25,12 +25,12 @@ class Rule(ABC):
         moved = self.propose(space, x, generator=generator)
         if moved.shape != x.shape or not space.contains(moved).all():
             raise ValueError(
-                f"{type(self).__name__} would leave the space: it proposes configurations that do not belong to it. "
+                f"{type(self).__name__} would leave the space: it proposes configurations outside it. "
                 "Where sums are conserved (fixed magnetisation or particle number), use `waves.Exchange()`."
             )
 
     def flips(self, space: Space) -> np.ndarray | None:
-        """The moves as rows of one site, or of two sites that must differ, where the rule is no more than that."""
+        """The moves as rows of one site, or of two that must differ, where the rule is no more than that."""
         return None
 
 
@@ -52,16 +52,19 @@ class Flip(Rule):
 
 @dataclass(frozen=True)
 class Exchange(Rule):
-    """Moves one level from one site to another: spins exchange, a particle hops. Conserves every sum of levels.
+    """Moves one level from one site to another: spins exchange, particles hop. Sums of levels are conserved.
 
-    Pairs are drawn uniformly from `pairs`, by default all pairs within a conserved group (all pairs where there
-    is none); a lattice's `bonds()` make it local. A move that would take a level below 0 or above d−1 stays put.
+    Pairs are drawn uniformly from `pairs`, by default all pairs within a conserved group (all pairs where
+    there is none); a lattice's `bonds()` make it local. A move that would take a level below 0 or above d−1
+    stays put.
     """
 
     pairs: tuple[tuple[int, int], ...] | None = None
 
     def __init__(self, pairs: Iterable[tuple[int, int]] | None = None) -> None:
-        object.__setattr__(self, "pairs", None if pairs is None else tuple((int(i), int(j)) for i, j in pairs))
+        object.__setattr__(
+            self, "pairs", None if pairs is None else tuple((int(i), int(j)) for i, j in pairs)
+        )
 
     def propose(self, space: Space, x: Tensor, *, generator: torch.Generator) -> Tensor:
         """One level moved in each chain."""

@@ -29,7 +29,7 @@ class Samples:
 
 
 class Sampler(ABC):
-    """Draws configurations of a wave. The state between draws is a tensor of configurations, so it can be saved."""
+    """Draws configurations of a wave. Its state between draws is a tensor, so that it can be saved."""
 
     @abstractmethod
     def check(self, wave: Wave) -> None:
@@ -50,7 +50,9 @@ class Sampler(ABC):
         if samples < 1:
             raise ValueError(f"Argument `samples` must be at least 1, but is {samples}.")
         self.check(wave)
-        return self.draw(wave, samples, self.start(wave, samples, generator=generator), generator=generator)[0]
+        return self.draw(wave, samples, self.start(wave, samples, generator=generator), generator=generator)[
+            0
+        ]
 
 
 class FullSum(Sampler):
@@ -68,7 +70,9 @@ class FullSum(Sampler):
         self, wave: Wave, samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
         """All states with their |ψ|²; `samples` does not matter."""
-        return Samples(wave.space.states(wave.dtype)[None], 1.0, wave.amplitudes().abs().square()[None]), state
+        return Samples(
+            wave.space.states(wave.dtype)[None], 1.0, wave.amplitudes().abs().square()[None]
+        ), state
 
 
 class Direct(Sampler):
@@ -93,5 +97,3 @@ class Direct(Sampler):
         with torch.no_grad():
             drawn = wave.module.draw(samples, generator=generator)  # type: ignore[operator]
         return Samples(drawn.to(wave.dtype)[:, None]), state
-
-

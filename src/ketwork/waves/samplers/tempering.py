@@ -1,4 +1,4 @@
-"""Parallel tempering: chains of |ψ|^(2β) for several β that exchange configurations, against trapped chains."""
+"""Parallel tempering: chains of |ψ|^(2β) at several β exchange configurations, so that none stays trapped."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,9 @@ from ketwork.waves.wave import Wave
 class Tempering(Sampler):
     """Replicas at β = 1, …, 1/`replicas` for each of `chains` chains; neighbours swap after each sweep.
 
-    A swap of the configurations at β and β' is accepted with probability min(1, (|ψ'|²/|ψ|²)^(β−β')), which keeps
-    the product of the |ψ|^(2β) (Swendsen & Wang 1986, DOI 10.1103/PhysRevLett.57.2607). Only β = 1 is kept.
+    A swap of the configurations at β and β' is accepted with probability min(1, (|ψ'|²/|ψ|²)^(β−β')), which
+    keeps the product of the |ψ|^(2β) (Swendsen & Wang 1986, DOI 10.1103/PhysRevLett.57.2607). Only β = 1 is
+    kept.
     """
 
     rule: Rule | None = None
