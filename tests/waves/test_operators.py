@@ -128,7 +128,7 @@ def test_hermiticity_is_told() -> None:
     ("terms", "message"),
     [
         ({"Q0": 1.0}, "reads like"),
-        ({"X7": 1.0}, "sites 0 … 2, but one has 'X7'"),
+        ({"X7": 1.0}, "sites 0 … 2, but has 'X7'"),
         ({"X0 Z0": 1.0}, "must name each site once"),
     ],
 )

@@ -21,8 +21,13 @@ from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, sp
 from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
 from ketwork.waves.local import LocalSum
 from ketwork.waves.local_energy import local_energies
+from ketwork.waves.models.autoregressive import Autoregressive, CausalTransformer, MaskedDense
+from ketwork.waves.models.dense import FeedForward
+from ketwork.waves.models.jastrow import Jastrow
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.rbm import RBM
+from ketwork.waves.models.symmetric import SymmetricRBM, Symmetrised
+from ketwork.waves.models.vision import VisionTransformer
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimisers import SR, Adam, Optimiser, annealed, constant
 from ketwork.waves.pauli import PauliSum
@@ -37,14 +42,19 @@ __all__ = [
     "RBM",
     "SR",
     "Adam",
+    "Autoregressive",
+    "CausalTransformer",
     "Direct",
     "Estimate",
     "Exchange",
+    "FeedForward",
     "Flip",
     "FullSum",
     "Guard",
+    "Jastrow",
     "Lattice",
     "LocalSum",
+    "MaskedDense",
     "Metropolis",
     "Network",
     "Operator",
@@ -57,7 +67,10 @@ __all__ = [
     "Space",
     "Step",
     "Stopped",
+    "SymmetricRBM",
+    "Symmetrised",
     "Tempering",
+    "VisionTransformer",
     "Wave",
     "annealed",
     "bose_hubbard",

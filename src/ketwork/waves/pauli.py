@@ -38,7 +38,7 @@ class PauliSum(Operator):
                 factor = _FACTOR.fullmatch(word)
                 if factor is None or int(factor[2]) >= space.sites:
                     raise ValueError(
-                        f"A Pauli string reads like 'X0 Z3', sites 0 … {space.sites - 1}, but one has '{word}'."
+                        f"A Pauli string reads like 'X0 Z3', sites 0 … {space.sites - 1}, but has '{word}'."
                     )
                 site = int(factor[2])
                 if flip[row, site] or sign[row, site]:
