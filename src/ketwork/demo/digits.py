@@ -31,9 +31,9 @@ def architecture() -> nn.Sequential:
             relu2=nn.ReLU(),
             pool=nn.MaxPool2d(2),  # (N, 32, 4, 4)
             flatten=nn.Flatten(),  # (N, 512)
-            hidden=nn.Linear(512, 64),
+            hidden=nn.Linear(512, 48),
             relu3=nn.ReLU(),
-            readout=nn.Linear(64, 10),
+            readout=nn.Linear(48, 10),
         )
     )
 

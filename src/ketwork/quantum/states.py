@@ -217,11 +217,12 @@ class Density(BaseState):
         """
         rows = check.floating(a, "a")
         check.axes(rows, "a", "(*batch, r, d)", 2)
-        norm = torch.linalg.matrix_norm(rows, keepdim=True)
+        # Rows first, then their norms in double precision: a float32 sum over a large A is off by 1e−4.
+        norm = torch.linalg.vector_norm(wide(torch.linalg.vector_norm(rows, dim=-1)), dim=-1)
         if normalize:
             if bool((norm.detach() == 0).any()):
                 raise ValueError("Argument `a` must not be zero, but is. Leave out states without data.")
-            rows = rows / norm
+            rows = rows / norm[..., None, None].to(real_dtype(rows))
         else:
             check.unit(
                 norm.square(),
@@ -450,7 +451,10 @@ def stack(states: Sequence[State]) -> State:
 
 def _from_factor(a: Tensor, dims: tuple[int, ...]) -> Density:
     r, d = a.shape[-2:]
-    return Density(a, True, dims) if r < d else Density(a.mH @ a, False, dims)
+    if r < d:
+        return Density(a, True, dims)
+    double = wide(a)
+    return Density((double.mH @ double).to(a.dtype), False, dims)
 
 
 def _trace(m: Tensor) -> Tensor:

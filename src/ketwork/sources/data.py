@@ -87,7 +87,8 @@ def load_data(
             "`package.module:factory`, but was "
             f"{spec!r}{'' if path.exists() else ', and there is no such file'}."
         )
-    loaded.description.update(spec=spec, samples=loaded.samples, label_names=loaded.label_names)
+    names = None if loaded.label_names is None else list(loaded.label_names)
+    loaded.description.update(spec=spec, samples=loaded.samples, label_names=names)
     return loaded
 
 

@@ -1,0 +1,5 @@
+"""`python -m ketwork`: the command."""
+
+from ketwork.cli import main
+
+main()

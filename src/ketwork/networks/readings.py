@@ -1,0 +1,245 @@
+"""From a layer's statistics to its numbers, each with a standard error.
+
+Standard errors are those of the sampling of data: the influence function of each number (its first-order
+change when one more ket enters the mean) is evaluated on the reservoir's kets and summed over each sample,
+since positions of one sample are not independent; the variance of these sums over samples gives the error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.quantities import QUANTITIES
+from ketwork.networks.statistics import LayerStatistics
+from ketwork.quantum import Density, shannon_entropy
+
+_NOTHING = 1e-12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error (NaN where it has none)."""
+
+    value: float
+    stderr: float = math.nan
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "–"
+        if math.isnan(self.stderr):
+            return f"{self.value:.4g}"
+        places = 2 if self.stderr == 0 else max(0, 1 - math.floor(math.log10(self.stderr)))
+        return f"{self.value:.{min(places, 6)}f} ± {self.stderr:.{min(places, 6)}f}"
+
+
+def density(stats: LayerStatistics, center: bool = False) -> Density | None:
+    """The layer's state ρ = Σ w|ψ⟩⟨ψ| / Σ w; with `center`, the covariance of the vectors √w ψ over its trace.
+
+    float64 (complex128), factored while fewer than d/2 kets have been seen. None where there is no state:
+    every activation is a zero vector, or centring leaves nothing since all kets are equal.
+    """
+    moment = stats.moment
+    if moment.weight == 0:
+        return None
+    factor = moment.factor()
+    mean = moment.first / moment.n
+    if factor is not None:
+        if center:
+            factor = factor - mean.conj()
+        length = torch.linalg.matrix_norm(factor)
+        return Density.from_factor(factor / length) if length**2 > _NOTHING * moment.weight else None
+    matrix = moment.matrix()
+    if center:
+        matrix = matrix - moment.n * torch.outer(mean, mean.conj())
+    matrix = matrix / moment.weight
+    trace = matrix.diagonal().real.sum()
+    return Density(matrix / trace, False, (moment.d,)) if trace > _NOTHING else None
+
+
+def estimates(
+    stats: LayerStatistics, rho: Density | None, normalize: str, center: bool
+) -> dict[str, Estimate]:
+    """Every quantity of `quantities.QUANTITIES` for one layer whose state is `rho`. Cost O(d³) at most."""
+    rest = {
+        "dead": Estimate(float((stats.moment.diagonal() == 0).double().mean())),
+        "zero": Estimate(stats.zeros / max(stats.zeros + stats.kets, 1)),
+        "norm": _norm(stats),
+        **_entanglement(stats),
+    }
+    if rho is None:
+        return {q.name: rest.get(q.name, Estimate(math.nan)) for q in QUANTITIES}
+    rank = min(rho.data.shape[-2:])
+    values, states = rho.eigenstates(rank)
+    values = values.clamp(min=0)
+    sample = _Sample.of(stats, normalize, center)
+    logs = torch.where(values > 0, values, 1.0).log2()
+    weights = sample.weights_on(states.amplitudes)  # (R, P, k)
+    populations = rho.probabilities()
+    log_populations = torch.where(populations > 0, populations, 1.0).log2()
+
+    entropy = float(shannon_entropy(values / values.sum()))
+    surprisal = -(weights @ logs)
+    entropy_error = sample.stderr(surprisal, entropy)
+    classical = float(shannon_entropy(populations / populations.sum()))
+    in_basis = sample.kets.abs().square().double()
+    coherence = -(in_basis @ log_populations) - surprisal
+    purity = float((values**2).sum())
+    purity_error = 2 * sample.stderr(weights @ values, purity)
+    unbiased = sample.unbiased_purity(purity)
+    ratio = min(max(1 / unbiased, 1.0), float(stats.d)) if unbiased > 0 else float(stats.d)
+    found = {
+        "entropy": Estimate(entropy, entropy_error),
+        "effective_rank": Estimate(2**entropy, 2**entropy * math.log(2) * entropy_error),
+        "participation_ratio": Estimate(math.nan if math.isnan(unbiased) else ratio, ratio**2 * purity_error),
+        "coherence": Estimate(classical - entropy, sample.stderr(coherence, classical - entropy)),
+        "ket_coherence": _ket_coherence(stats),
+        "top_weight": Estimate(float(values[0]), sample.stderr(weights[..., 0], float(values[0]))),
+        **rest,
+    }
+    return {q.name: found[q.name] for q in QUANTITIES}
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The reservoir's kets as the state sees them: unit kets (R, P, d) with weights, centred if asked.
+
+    `counts` (R,) are the positions of each sample of which `valid` (R, P) marks the kept ones; `total` is
+    the weight of all kets of the pass over `samples` samples.
+    """
+
+    kets: Tensor
+    weights: Tensor
+    valid: Tensor
+    counts: Tensor
+    total: float
+    samples: int
+
+    @classmethod
+    def of(cls, stats: LayerStatistics, normalize: str, center: bool) -> _Sample:
+        reservoir, moment = stats.reservoir, stats.moment
+        valid = reservoir.valid()
+        weights = (reservoir.norms.double().square() if normalize == "ensemble" else valid.double()) * valid
+        kets = reservoir.kets
+        total = moment.weight if normalize == "ensemble" else float(moment.n)
+        if center:
+            mean = moment.first / moment.n
+            kets = kets * weights.sqrt()[..., None].to(kets.real.dtype) - mean.to(kets)
+            lengths = torch.linalg.vector_norm(kets, dim=-1)
+            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
+            weights = torch.where(valid, lengths.double().square(), 0.0)
+            total = total - moment.n * float(mean.abs().square().sum())
+        return cls(kets, weights, valid, reservoir.counts, total, stats.samples)
+
+    def weights_on(self, states: Tensor) -> Tensor:
+        """|⟨v|ψ⟩|² of each kept ket on each of the states (k, d), (R, P, k)."""
+        return (self.kets @ states.to(self.kets).mH).abs().square().double()
+
+    def stderr(self, values: Tensor, mean: float) -> float:
+        """Standard error of the weighted mean over all kets of a quantity known on the kept ones, (R, P)."""
+        if self.samples < 2:
+            return math.nan
+        shown = self.valid.sum(dim=1).clamp(min=1).double()
+        influence = torch.where(self.valid, self.weights * (values - mean), 0.0)
+        each = influence.sum(dim=1) / shown
+        spread = torch.where(self.valid, influence - each[:, None], 0.0).square().sum(dim=1)
+        spread = spread / (shown - 1).clamp(min=1)
+        counts = self.counts.double()
+        # A sum over all positions, estimated from the shown ones, varies by this much from the choice alone.
+        chance = counts**2 * (1 - shown / counts.clamp(min=1)).clamp(min=0) * spread / shown
+        variance = float(((counts * each).square() - chance).mean())
+        if bool((counts > shown).any()):
+            alone = float((counts * influence.square().sum(dim=1) / shown).mean())
+            variance = max(variance, alone)  # never below that of independent positions
+        variance *= self.samples**2 / (self.samples - 1)
+        return math.sqrt(max(variance, 0.0)) / self.total
+
+    def unbiased_purity(self, purity: float) -> float:
+        """Tr ρ² from pairs of different samples only (of different kets where each sample has one).
+
+        (‖M‖² − Σᵢ‖Aᵢ‖²) / (W² − ΣWᵢ²), where Aᵢ is the sum of wᵗ|ψᵗ⟩⟨ψᵗ| over sample i and Wᵢ its trace;
+        for N unit kets (N Tr ρ̂² − 1)/(N − 1). The own terms are exact where the reservoir holds all
+        samples with all their kets, or one ket a sample of weight 1; else estimated without bias.
+        """
+        if self.samples < 2:
+            return math.nan
+        shown = self.valid.sum(dim=1).double()
+        counts = self.counts.double()
+        scaled = self.kets * self.weights.sqrt()[..., None].to(self.kets.real.dtype)
+        wide = scaled.shape[1] < scaled.shape[2]
+        gram = scaled @ scaled.mH if wide else scaled.mH @ scaled  # either has the same ‖·‖²
+        same = self.weights.square().sum(dim=1)
+        own = _whole(same, gram.abs().double().square().sum(dim=(1, 2)), shown, counts)
+        trace = _whole(same, self.weights.sum(dim=1).square(), shown, counts)
+        left = self.total**2 - self.samples * float(trace.mean())
+        if left <= 0:
+            return math.nan
+        return (self.total**2 * purity - self.samples * float(own.mean())) / left
+
+
+def _whole(same: Tensor, pairs: Tensor, shown: Tensor, counts: Tensor) -> Tensor:
+    """Σ over all pairs of a sample's positions of a quantity whose sums over the shown ones are known, (R,).
+
+    `same` is the part of `pairs` where both positions are the same one.
+    """
+    other = counts * (counts - 1) * (pairs - same) / (shown * (shown - 1)).clamp(min=1)
+    return counts * same / shown.clamp(min=1) + other
+
+
+def _ket_coherence(stats: LayerStatistics) -> Estimate:
+    """Mean over kets, from the reservoir alone."""
+    p = stats.reservoir.kets.abs().square().double()
+    return _reservoir_mean(stats, -torch.special.xlogy(p, p).sum(dim=-1) / math.log(2))
+
+
+def _norm(stats: LayerStatistics) -> Estimate:
+    if stats.kets == 0:
+        return Estimate(math.nan)
+    mean = stats.norms / stats.kets
+    sample = _Sample.of(stats, "state", False)
+    return Estimate(mean, sample.stderr(stats.reservoir.norms.double(), mean))
+
+
+def _reservoir_mean(stats: LayerStatistics, values: Tensor) -> Estimate:
+    sample = _Sample.of(stats, "state", False)
+    shown = sample.valid.sum(dim=1).clamp(min=1).double()
+    counts = sample.counts.double()
+    each = torch.where(sample.valid, values, 0.0).sum(dim=1) / shown
+    mean = float((counts * each).sum() / counts.sum())
+    # Only the kept samples were seen: their own spread is the error.
+    r = len(counts)
+    if r < 2:
+        return Estimate(mean)
+    spread = float((counts * (each - mean)).square().sum()) * r / (r - 1)
+    return Estimate(mean, math.sqrt(spread) / float(counts.sum()))
+
+
+def _entanglement(stats: LayerStatistics) -> dict[str, Estimate]:
+    grams, sides = stats.reservoir.grams, stats.reservoir.sides
+    if grams is None or sides is None:
+        return {"entanglement": Estimate(math.nan), "rank_collapse": Estimate(math.nan)}
+    some = sides > 0
+    weights = torch.linalg.eigvalsh(_wide(grams[some])).clamp(min=0)
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    entropies = -torch.special.xlogy(weights, weights).sum(dim=-1) / math.log(2)
+    side = sides[some].double()
+    several = side > 1
+    return {
+        "entanglement": _mean(entropies),
+        "rank_collapse": _mean(1 - entropies[several] / side[several].log2()),
+    }
+
+
+def _mean(values: Tensor) -> Estimate:
+    n = len(values)
+    if n == 0:
+        return Estimate(math.nan)
+    error = float(values.std()) / math.sqrt(n) if n > 1 else math.nan
+    return Estimate(float(values.mean()), error)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)

@@ -1,0 +1,296 @@
+"""What a study found: a row a layer and call, as a table, as long data, and as states to go on working with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from ketwork.networks import readings, storage
+from ketwork.networks.quantities import DEFINITIONS, QUANTITIES
+from ketwork.networks.readings import Estimate
+from ketwork.networks.statistics import LayerStatistics
+from ketwork.quantum import Density
+
+SCHEMA = 1
+"""The version of the file format; files of a newer one are refused."""
+
+_FEW = 10
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of a study: a layer at one of its calls.
+
+    `aliases` names the other modules that returned this very tensor; `leaf` is where in the module's output
+    it stood, `axis` the axis its features were on. `estimates` maps each quantity to value and standard error.
+    """
+
+    name: str
+    call: int
+    kind: str
+    aliases: tuple[str, ...]
+    leaf: str
+    axis: int
+    statistics: LayerStatistics
+    normalize: str
+    center: bool
+    estimates: dict[str, Estimate]
+
+    @property
+    def d(self) -> int:
+        """The number of features."""
+        return self.statistics.d
+
+    @property
+    def N(self) -> int:
+        """The number of samples."""
+        return self.statistics.samples
+
+    @property
+    def kets(self) -> int:
+        """The number of kets: positions of samples."""
+        return self.statistics.kets
+
+    @cached_property
+    def density(self) -> Density:
+        """The layer's state ρ, in float64, with eigenstates, measures and measurements of its own.
+
+        Raises:
+            ValueError: the layer has no state, since each activation was a zero vector (or all equal, centred).
+        """
+        rho = readings.density(self.statistics, self.center)
+        if rho is None:
+            raise ValueError(
+                f"Layer {self.name!r} has no state: its activations are all zero, or all equal and centred."
+            )
+        return rho
+
+    def header(self) -> dict[str, Any]:
+        """All of the row but its tensors, for a file."""
+        return {
+            "name": self.name,
+            "call": self.call,
+            "kind": self.kind,
+            "aliases": list(self.aliases),
+            "leaf": self.leaf,
+            "axis": self.axis,
+            "normalize": self.normalize,
+            "center": self.center,
+            "statistics": self.statistics.header(),
+            "estimates": {
+                name: [None if math.isnan(x) else x for x in (estimate.value, estimate.stderr)]
+                for name, estimate in self.estimates.items()
+            },
+        }
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Layer:
+        """The row that `header` and its statistics' tensors described."""
+        estimates = {
+            name: Estimate(*(math.nan if x is None else float(x) for x in pair))
+            for name, pair in header["estimates"].items()
+        }
+        plain = {
+            name: header[name] for name in ("name", "call", "kind", "leaf", "axis", "normalize", "center")
+        }
+        statistics = LayerStatistics.from_header(header["statistics"], tensors)
+        return cls(**plain, aliases=tuple(header["aliases"]), statistics=statistics, estimates=estimates)
+
+    def __getattr__(self, name: str) -> Estimate:
+        estimates: dict[str, Estimate] = self.__dict__.get("estimates", {})
+        if name in estimates:
+            return estimates[name]
+        raise AttributeError(f"Layer has no {name!r}; its quantities are {', '.join(estimates)}.")
+
+    def __repr__(self) -> str:
+        call = f", call {self.call}" if self.call else ""
+        return (
+            f"Layer({self.name!r}{call}, {self.kind}, d={self.d}, N={self.N}: "
+            f"S = {self.estimates['entropy']} bits, effective rank {self.estimates['effective_rank']})"
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """The record of one pass: its layers in order of execution, its settings, and what was left out.
+
+    `complete` is False where the pass ended early; `error` then says why (a text in a loaded study).
+    `study["layer"]` gives a `Layer`, `study["layer", 2]` its third call; `print(study)` the table.
+    """
+
+    layers: tuple[Layer, ...]
+    skipped: dict[str, str]
+    settings: dict[str, Any]
+    samples: int
+    complete: bool = True
+    error: Exception | str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """What each column means, with its unit."""
+        return DEFINITIONS
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the numbers should know."""
+        found = list(self.notes)
+        if not self.complete:
+            found.append(f"The pass ended early, after {self.samples} samples: {self.error}")
+        few = [layer.name for layer in self.layers if layer.kets < _FEW * layer.d]
+        if few:
+            found.append(
+                f"Fewer than {_FEW} kets per dimension in {_listed(few)}: entropy and effective rank are limited by "
+                "the data there. Give more samples."
+            )
+        dropped = {layer.name: layer.statistics.dropped for layer in self.layers if layer.statistics.dropped}
+        if dropped:
+            found.append(
+                "Samples left out for NaN or infinite values: "
+                + ", ".join(f"{count} at {name}" for name, count in dropped.items())
+                + "."
+            )
+        return found
+
+    def table(self) -> pd.DataFrame:
+        """One row a layer and call, in order of execution; `definitions` says what the columns mean."""
+        columns = ["layer", "call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
+        for quantity in QUANTITIES:
+            columns += [quantity.name, f"{quantity.name}_se"]
+        return pd.DataFrame([self._row(layer) for layer in self.layers], columns=columns).drop(
+            columns=["dead_se", "zero_se"]
+        )
+
+    def long(self) -> pd.DataFrame:
+        """One row a layer, call and quantity: value, standard error, unit, N and d."""
+        return pd.DataFrame(
+            [
+                {
+                    "layer": layer.name,
+                    "call": layer.call,
+                    "quantity": quantity.name,
+                    "value": layer.estimates[quantity.name].value,
+                    "stderr": layer.estimates[quantity.name].stderr,
+                    "unit": quantity.unit,
+                    "N": layer.N,
+                    "d": layer.d,
+                }
+                for layer in self.layers
+                for quantity in QUANTITIES
+            ],
+            columns=["layer", "call", "quantity", "value", "stderr", "unit", "N", "d"],
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the study, states included, to one safetensors file; replaces the file in one step."""
+        tensors = {
+            f"{i}.{name}": tensor
+            for i, layer in enumerate(self.layers)
+            for name, tensor in layer.statistics.tensors().items()
+        }
+        told = self.error if self.error is None or isinstance(self.error, str) else _told(self.error)
+        header = {
+            "layers": [layer.header() for layer in self.layers],
+            "skipped": self.skipped,
+            "settings": self.settings,
+            "samples": self.samples,
+            "complete": self.complete,
+            "error": told,
+            "notes": list(self.notes),
+        }
+        storage.write(Path(path), "study", SCHEMA, tensors, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Reads a study that `save` wrote.
+
+        Raises:
+            ValueError: not a study, truncated, or written by a newer ketwork.
+        """
+        tensors, header = storage.read(Path(path), "study", SCHEMA)
+        try:
+            layers = []
+            for i, row in enumerate(header["layers"]):
+                start = f"{i}."
+                own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+                layers.append(Layer.from_header(row, own))
+            return cls(
+                tuple(layers),
+                dict(header["skipped"]),
+                dict(header["settings"]),
+                header["samples"],
+                header["complete"],
+                header["error"],
+                tuple(header["notes"]),
+            )
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"Argument `path` must be a saved study, but {str(path)!r} lacks a part of one ({_told(error)}). "
+                "Save the study again."
+            ) from error
+
+    def __getitem__(self, key: str | tuple[str, int]) -> Layer:
+        name, call = (key, None) if isinstance(key, str) else key
+        found = [layer for layer in self.layers if name == layer.name and call in (None, layer.call)]
+        found = found or [
+            layer for layer in self.layers if name in layer.aliases and call in (None, layer.call)
+        ]
+        if not found:
+            raise KeyError(
+                f"No layer {key!r} in this study; it has {_listed([layer.name for layer in self.layers])}."
+            )
+        return found[0]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __repr__(self) -> str:
+        shown = pd.DataFrame(
+            {
+                "layer": [layer.name for layer in self.layers],
+                "call": [layer.call for layer in self.layers],
+                "d": [layer.d for layer in self.layers],
+                "kets": [layer.kets for layer in self.layers],
+                "entropy": [str(layer.estimates["entropy"]) for layer in self.layers],
+                "effective rank": [str(layer.estimates["effective_rank"]) for layer in self.layers],
+                "coherence": [str(layer.estimates["coherence"]) for layer in self.layers],
+                "top weight": [str(layer.estimates["top_weight"]) for layer in self.layers],
+                "dead": [f"{layer.estimates['dead'].value:.3f}" for layer in self.layers],
+            }
+        )
+        head = f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
+        notes = "".join(f"\n! {warning}" for warning in self.warnings)
+        return f"{head}\n{shown.to_string(index=False)}{notes}"
+
+    def _row(self, layer: Layer) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "layer": layer.name,
+            "call": layer.call,
+            "kind": layer.kind,
+            "d": layer.d,
+            "N": layer.N,
+            "kets": layer.kets,
+            "n_per_d": layer.kets / layer.d,
+            "dropped": layer.statistics.dropped,
+        }
+        for name, estimate in layer.estimates.items():
+            row |= {name: estimate.value, f"{name}_se": estimate.stderr}
+        return row
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

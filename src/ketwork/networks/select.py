@@ -1,0 +1,234 @@
+"""Which modules of a network are its layers: names, selectors, and the default a reader would draw."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+ROOT = "(model)"
+"""The name of the whole network's own output."""
+
+Selector = str | re.Pattern[str] | nn.Module | type | Callable[[str, nn.Module], bool]
+Layers = Selector | Iterable[Selector] | None
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_NO_OPS = (
+    nn.Identity,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ChannelShuffle,
+    nn.modules.dropout._DropoutNd,
+)
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+# Layers that count as one whatever they have for children: convolutions are often subclassed with a padding
+# module inside, and attention calls its projections' weights without calling the projections.
+_WHOLE = (
+    nn.Linear,
+    nn.Bilinear,
+    nn.modules.conv._ConvNd,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+    *_NORMS,
+    *_NO_OPS,
+)
+
+
+class SelectorError(LookupError):
+    """A selector that matches no module of the network."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen modules by dotted path, in the network's order, and why each other one was left out."""
+
+    chosen: dict[str, nn.Module]
+    skipped: dict[str, str]
+    blocks: frozenset[str]
+
+
+def select(model: nn.Module, layers: Layers = None) -> Selection:
+    """The modules of `model` that `layers` names.
+
+    Args:
+        model: any module; it is not changed.
+        layers: None for the layers a reader would draw: the repeated blocks' outputs, and of what is in
+            them everything that changes the representation: weighted layers, activations and pooling,
+            in networks of repeated blocks with small units made of these (an attention's projections, say)
+            counted as one; not dropout, identity, reshapes, nor normalisations, which rescale what the layer
+            before them computed.
+            `"all"` for every module, `"blocks"` for the repeated blocks alone, or selectors: a dotted name,
+            a glob (`"encoder.*.linear"`), a compiled pattern (searched for in the name), a module, a module
+            type, a callable `(name, module) -> bool`, or a list of these.
+
+    Raises:
+        SelectorError: a selector matches nothing; the nearest names are listed.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Dropout(), nn.Linear(3, 2))
+    >>> list(select(net).chosen)
+    ['(model)', '0', '1', '3']
+    >>> select(net).skipped
+    {'2': 'Dropout does nothing in evaluation'}
+    """
+    modules = {tidy(path): module for path, module in model.named_modules()}
+    blocks = frozenset(path for path in modules if _is_block(path, modules))
+    if layers is None:
+        return _default(modules, blocks)
+    if isinstance(layers, str) and layers == "all":
+        return Selection(modules, {}, blocks)
+    if isinstance(layers, str) and layers == "blocks":
+        if not blocks:
+            raise SelectorError(
+                "Argument `layers` is 'blocks', but this network has no repeated blocks. "
+                f"Leave it out for the default, or name layers, such as {_some(modules)}."
+            )
+        return Selection({path: modules[path] for path in modules if path in blocks}, {}, blocks)
+    chosen: set[str] = set()
+    for selector in _as_list(layers):
+        matched = [path for path, module in modules.items() if _matches(selector, path, module)]
+        if not matched:
+            raise SelectorError(_nothing_matches(selector, modules))
+        chosen.update(matched)
+    return Selection({path: module for path, module in modules.items() if path in chosen}, {}, blocks)
+
+
+def tidy(path: str) -> str:
+    """A module's path as users write it: without the wrappers of `torch.compile`; `(model)` for the root."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod") or ROOT
+
+
+def _default(modules: dict[str, nn.Module], blocks: frozenset[str]) -> Selection:
+    chosen, skipped = {}, {}
+    for path, module in modules.items():
+        reason = _left_out(path, module, modules, blocks)
+        if reason is None:
+            chosen[path] = module
+        else:
+            skipped[path] = reason
+    return Selection(chosen, skipped, blocks)
+
+
+def _left_out(
+    path: str, module: nn.Module, modules: dict[str, nn.Module], blocks: frozenset[str]
+) -> str | None:
+    """Why the default selection leaves this module out, or None if it is a layer."""
+    if path == ROOT:
+        return None
+    for parent in _ancestors(path):
+        if isinstance(modules[parent], _WHOLE):
+            return f"a part of {parent} ({type(modules[parent]).__name__})"
+        if blocks and _is_unit(parent, modules, blocks):
+            return f"inside {parent}, which counts as one layer"
+    kind = type(module).__name__
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return f"{kind} does nothing in evaluation"
+    if isinstance(module, _NO_OPS):
+        return f"{kind} only passes on or reshapes"
+    if isinstance(module, _NORMS):
+        return f"{kind} rescales the layer before it"
+    if path in blocks or _is_unit(path, modules, blocks) or isinstance(module, _WHOLE):
+        return None
+    if any(True for _ in module.children()):
+        return f"{kind} only holds the layers inside it"
+    return None
+
+
+def _is_block(path: str, modules: dict[str, nn.Module]) -> bool:
+    """A composite that stands in an indexed container, or beside another of its own class."""
+    module = modules[path]
+    if (
+        path == ROOT
+        or isinstance(module, (*_CONTAINERS, *_WHOLE))
+        or not any(True for _ in module.children())
+    ):
+        return False
+    parent = modules.get(_parent(path))
+    if isinstance(parent, _CONTAINERS):
+        return True
+    siblings = Counter(type(child) for child in parent.children()) if parent is not None else Counter()
+    return siblings[type(module)] > 1
+
+
+def _is_unit(path: str, modules: dict[str, nn.Module], blocks: frozenset[str]) -> bool:
+    """A composite of simple layers only, which a drawing would show as one box (an attention, a pooler)."""
+    module = modules[path]
+    if path == ROOT or path in blocks or isinstance(module, (*_CONTAINERS, *_WHOLE)):
+        return False
+    children = list(module.children())
+    simple = all(isinstance(child, _WHOLE) or not any(True for _ in child.children()) for child in children)
+    return bool(children) and simple and any(True for _ in module.parameters())
+
+
+def _matches(selector: Selector, path: str, module: nn.Module) -> bool:
+    if isinstance(selector, str):
+        return path == (selector or ROOT) or fnmatch.fnmatchcase(path, selector)
+    if isinstance(selector, re.Pattern):
+        return selector.search(path) is not None
+    if isinstance(selector, nn.Module):
+        return module is selector
+    if isinstance(selector, type):
+        return isinstance(module, selector)
+    if callable(selector):
+        return bool(selector(path, module))
+    raise TypeError(
+        "Argument `layers` must be a name, a glob, a compiled pattern, a module, a module type, a callable "
+        f"or a list of these, but holds a {type(selector).__name__}."
+    )
+
+
+def _nothing_matches(selector: Selector, modules: dict[str, nn.Module]) -> str:
+    shown = repr(selector.pattern) if isinstance(selector, re.Pattern) else repr(selector)
+    if isinstance(selector, nn.Module):
+        shown = f"a {type(selector).__name__} that is not a part of this network"
+    near: list[str] = []
+    if isinstance(selector, (str, re.Pattern)):
+        word = selector if isinstance(selector, str) else selector.pattern
+        near = difflib.get_close_matches(word, modules, n=5, cutoff=0.3)
+    hint = f"The nearest names are {', '.join(near)}." if near else f"Its modules are {_some(modules)}."
+    return f"Argument `layers` must name modules of the network, but {shown} matches none. {hint}"
+
+
+def _some(modules: dict[str, nn.Module], most: int = 8) -> str:
+    names = list(modules)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _as_list(layers: Layers) -> list[Selector]:
+    if isinstance(layers, (str, re.Pattern, nn.Module, type)) or not isinstance(layers, Iterable):
+        return [layers]  # type: ignore[list-item]
+    selectors = list(layers)
+    if not selectors:
+        raise SelectorError(
+            "Argument `layers` must name at least one layer, but is empty. Use None for the default."
+        )
+    return selectors
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0] or ROOT
+
+
+def _ancestors(path: str) -> Iterable[str]:
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path

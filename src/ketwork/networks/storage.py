@@ -1,0 +1,84 @@
+"""Records on disk: tensors as safetensors, everything else as JSON in the file's header; nothing that could run code.
+
+A file is written beside its target and renamed over it, so that no reader ever sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_KEY = "ketwork"
+
+
+def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Writes a record of that kind and schema version to `path`, in one step."""
+    text = json.dumps({"kind": kind, "schema": schema, **header}, allow_nan=False)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(
+            {name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata={_KEY: text}
+        )
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and header of a record that `write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, truncated, or of a newer schema.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Argument `path` must be a saved {kind}, but there is no file {str(path)!r}."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(path, kind, schema, file.metadata() or {})
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, header
+    except SafetensorError as error:
+        raise ValueError(
+            f"Argument `path` must be a saved {kind}, but {str(path)!r} is not a whole safetensors file ({error}). "
+            f"Save the {kind} again."
+        ) from error
+
+
+def _header(path: Path, kind: str, schema: int, metadata: dict[str, str]) -> dict[str, Any]:
+    something_else = (
+        f"Argument `path` must be a saved {kind}, but {str(path)!r} is a safetensors file of something else."
+    )
+    try:
+        header = json.loads(metadata.get(_KEY, "null"))
+    except json.JSONDecodeError as error:
+        raise ValueError(something_else) from error
+    if (
+        not isinstance(header, dict)
+        or header.get("kind") != kind
+        or not isinstance(header.get("schema"), int)
+    ):
+        raise ValueError(something_else)
+    if header["schema"] > schema:
+        raise ValueError(
+            f"Argument `path` must be a {kind} of schema {schema} or older, but {str(path)!r} has schema "
+            f"{header['schema']}: a newer ketwork wrote it. Upgrade ketwork to read it."
+        )
+    return header
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

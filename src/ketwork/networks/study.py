@@ -1,0 +1,324 @@
+"""`study`: one streaming pass over data that gives every layer's state, with error bars."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ketwork.networks import readings
+from ketwork.networks.batches import Batch, Forward, Mask, batches
+from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
+from ketwork.networks.layout import FeatureAxis
+from ketwork.networks.moments import Moment
+from ketwork.networks.record import Layer, Study
+from ketwork.networks.select import Layers
+from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics, NonFiniteActivationError
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a study; `study` holds what was gathered, or None if no batch was finished."""
+
+    def __init__(self, study: Study | None) -> None:
+        super().__init__("the study was interrupted")
+        self.study = study
+
+
+def study(
+    model: nn.Module,
+    data: Any,
+    *,
+    layers: Layers = None,
+    mask: Mask = None,
+    forward: Forward | None = None,
+    samples: int | None = None,
+    batch_size: int = 64,
+    normalize: str = "state",
+    center: bool = False,
+    calls: str = "separate",
+    feature_axis: FeatureAxis = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+    skip_bad: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Study:
+    """Every layer's state over the data, in one forward pass of a trained network.
+
+    Each activation is encoded as a ket (see `ketwork.encode`), one a sample and position; a layer's state
+    is ρ = (1/n) Σ |ψ⟩⟨ψ|. The table's columns are defined in `Study.definitions`. Standard errors are for
+    the sampling of the data, by influence functions summed over each sample, since positions of one sample
+    are not independent. The network runs in evaluation mode without gradients and is left as it was.
+
+    Args:
+        model: any `nn.Module`.
+        data: array, tensor, Dataset, DataLoader, or any iterable of batches; a batch is a tensor, a pair
+            (x, y) of which the network gets x, or a mapping that the network gets as keyword arguments,
+            without its `labels`.
+        layers: which modules; None for those a reader would draw, `"all"`, `"blocks"`, or selectors: names,
+            globs, compiled patterns, modules, types, callables, lists of these.
+        mask: which positions exist: (samples, positions) as an array, a key of the batches, or a callable
+            batch -> mask. None takes `attention_mask` where a batch has one.
+        forward: `forward(model, batch)` in place of the usual call.
+        samples: stop after so many.
+        batch_size: for data that is not batched yet.
+        normalize: `"state"`, every ket has weight 1, or `"ensemble"`, weight ‖a‖², which makes ρ the
+            normalised second moment of the raw activations.
+        center: subtract the mean: ρ is then the covariance of the kets (with "ensemble", of the activations)
+            over its trace.
+        calls: `"separate"` gives each call of a module in one forward pass its own row, `"pooled"` one row.
+        feature_axis: the axis of features where the choice by module type is wrong: an axis, a mapping
+            from layer names to axes, or a callable (name, module, output) -> axis.
+        device: where to run; None leaves the network where it is. It goes back there afterwards.
+        generator: draws the samples kept for standard errors; None is a fixed seed.
+        skip_bad: leave out, and count, samples with NaN or infinite activations instead of stopping.
+        progress: called with the number of samples done, after every batch.
+
+    Returns:
+        A `Study`. If a batch fails after others went through, the study of those, with `error` set.
+
+    Raises:
+        SelectorError: `layers` names nothing.
+        TypeError, ValueError: an argument is not what it must be, or the first batch already failed.
+        StudyInterrupted: on Ctrl-C, with what was gathered.
+
+    Cost: the forward passes, O(d²) a ket and layer, O(d³) a layer at the end. Memory: O(d²) a layer, whatever
+    the number of samples.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU())
+    >>> record = study(net, torch.randn(1000, 8))
+    >>> [layer.name for layer in record], record["1"].d, record["1"].N
+    (['0', '1'], 4, 1000)
+    """
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"Argument `normalize` must be one of {NORMALIZATIONS}, but is {normalize!r}.")
+    if batch_size < 1:
+        raise ValueError(f"Argument `batch_size` must be at least 1, but is {batch_size}.")
+    if samples is not None and samples < 1:
+        raise ValueError(f"Argument `samples` must be at least 1, but is {samples}. Leave it out for all.")
+    network = unwrapped(model)
+    draw = generator if generator is not None else torch.Generator().manual_seed(0)
+    run = _Pass(normalize, draw, skip_bad, mask is not None)
+    home = _device(network)
+    target = torch.device(device) if device is not None else home
+    error: Exception | None = None
+    interrupted = False
+    settings = {
+        "model": type(network).__name__,
+        "layers": "default" if layers is None else str(layers),
+        "normalize": normalize,
+        "center": center,
+        "calls": calls,
+        "batch_size": batch_size,
+        "samples": samples,
+        "skip_bad": skip_bad,
+        "torch": torch.__version__,
+    }
+    with capture(network, layers, receive=run.receive, calls=calls, feature_axis=feature_axis) as live:
+        source = batches(
+            data, batch_size=batch_size, samples=samples, mask=mask, dtype=_dtype(network), device=target
+        )
+        try:
+            if device is not None:
+                network.to(target)
+            for batch in source:
+                run.begin(batch)
+                live.forward(lambda net, batch=batch: batch.run(net, forward), batch.size)  # type: ignore[misc]
+                run.commit()
+                if progress is not None:
+                    progress(run.samples)
+        except KeyboardInterrupt:
+            interrupted = True
+        except Exception as failure:
+            error = failure
+            if run.batches == 0:
+                raise
+        finally:
+            if device is not None:
+                network.to(home)
+    gathered = _record(run, live, settings, error, interrupted, center) if run.batches else None
+    if interrupted:
+        raise StudyInterrupted(gathered)
+    assert gathered is not None
+    return gathered
+
+
+@dataclass
+class _Row:
+    first: Activation
+    statistics: LayerStatistics
+
+
+@dataclass
+class _Pass:
+    """The state of the one pass: a batch's statistics enter all rows together, once its forward pass is over."""
+
+    normalize: str
+    generator: torch.Generator
+    skip_bad: bool
+    must_mask: bool
+    samples: int = 0
+    batches: int = 0
+    rows: dict[Key, _Row] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+    _batch: Batch | None = None
+    _keys: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    _pending: dict[Key, tuple[Activation, LayerStatistics]] = field(default_factory=dict)
+    _masked: bool = False
+
+    def begin(self, batch: Batch) -> None:
+        """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
+        self._batch = batch
+        self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
+        self._pending.clear()
+
+    def receive(self, activation: Activation) -> None:
+        """Reduces one activation, inside the hook."""
+        row = self.rows.get(activation.key)
+        if row is not None and activation.values.shape[-1] != row.statistics.d:
+            raise ValueError(
+                f"Layer {activation.key[0]!r} had {row.statistics.d} features and now has "
+                f"{activation.values.shape[-1]}: axis {activation.axis} of its output does not hold its features. "
+                f"Say which does with `feature_axis={{{activation.key[0]!r}: ...}}`."
+            )
+        try:
+            statistics = LayerStatistics.of(
+                activation.values,
+                self._present(activation),
+                self._keys,
+                positions=activation.positions,
+                normalize=self.normalize,
+                generator=self.generator,
+                worst=row.statistics.reservoir.worst if row is not None else float("inf"),
+                drop_bad=self.skip_bad,
+            )
+        except NonFiniteActivationError as bad:
+            raise ValueError(self._told(activation.key[0], bad)) from bad
+        self._pending[activation.key] = (_without_values(activation), statistics)
+
+    def commit(self) -> None:
+        """Adds the batch's statistics to every row.
+
+        Raises:
+            ValueError: a mask was given, but fits no layer that has positions.
+        """
+        assert self._batch is not None
+        if self.must_mask and not self._masked and self.notes:
+            raise ValueError(f"Argument `mask` must fit the positions of a layer. {' '.join(self.notes)}")
+        for key, (activation, statistics) in self._pending.items():
+            if key not in self.rows:
+                empty = Moment.empty(statistics.d, statistics.moment.first)
+                empty += statistics.moment
+                statistics.moment = empty
+                self.rows[key] = _Row(activation, statistics)
+            else:
+                self.rows[key].statistics += statistics
+        self._pending.clear()
+        self.samples += self._batch.size
+        self.batches += 1
+
+    def _present(self, activation: Activation) -> torch.Tensor | None:
+        assert self._batch is not None
+        if activation.present is not None:
+            return activation.present
+        mask = self._batch.mask
+        if mask is None or not activation.positions:
+            return None
+        if mask.shape == activation.values.shape[:2]:
+            self._masked = True
+            return mask
+        self.notes[
+            f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
+            "all of its positions count."
+        ] = None
+        return None
+
+    def _told(self, layer: str, bad: NonFiniteActivationError) -> str:
+        shown = [self.samples + i for i in bad.samples[:5]]
+        more = f" and {len(bad.samples) - 5} more" if len(bad.samples) > 5 else ""
+        return (
+            f"Layer {layer!r} put out NaN or infinite values in batch {self.batches}, sample "
+            f"{', '.join(map(str, shown))}{more} (counted from 0). Mend the data or the network there, or leave "
+            "such samples out with `skip_bad=True` (--skip-bad)."
+        )
+
+
+def _record(
+    run: _Pass,
+    live: Capture,
+    settings: dict[str, Any],
+    error: Exception | None,
+    interrupted: bool,
+    center: bool,
+) -> Study:
+    named = _names(live, run.rows)
+    layers = []
+    for key, row in run.rows.items():
+        if key in live.refused:
+            continue
+        (name, call), aliases = named[key]
+        rho = readings.density(row.statistics, center)
+        layers.append(
+            Layer(
+                name,
+                call,
+                row.first.kind,
+                aliases,
+                row.first.leaf,
+                row.first.axis,
+                row.statistics,
+                run.normalize,
+                center,
+                readings.estimates(row.statistics, rho, run.normalize, center),
+            )
+        )
+    shown = {layer.name for layer in layers} | {alias for layer in layers for alias in layer.aliases}
+    skipped = {path: reason for path, reason in live.skipped.items() if path not in shown}
+    why = error if error is not None else ("interrupted" if interrupted else None)
+    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, tuple(run.notes))
+
+
+def _names(live: Capture, rows: dict[Key, _Row]) -> dict[Key, tuple[Key, tuple[str, ...]]]:
+    """What each row is called, and by which other names it can be found.
+
+    Of the modules that returned one tensor (a block and the norm at its end) the row takes the name of the
+    block, else of the outermost one around the module that computed it; the whole network comes last.
+    """
+    same: dict[Key, list[Key]] = {key: [key] for key in rows}
+    for alias, row in live.aliases.items():
+        if row in same and alias not in rows:
+            same[row].append(alias)
+    named = {}
+    for row, keys in same.items():
+        around = [key for key in keys if row[0] == key[0] or row[0].startswith(f"{key[0]}.")]
+        blocks = [key for key in around if key[0] in live.selection.blocks]
+        chosen = min(blocks or around, key=lambda key: len(key[0]))
+        named[row] = (chosen, tuple(dict.fromkeys(key[0] for key in keys if key != chosen)))
+    return named
+
+
+def _without_values(activation: Activation) -> Activation:
+    return Activation(
+        activation.key,
+        activation.kind,
+        activation.values.new_empty(0),
+        activation.positions,
+        None,
+        activation.leaf,
+        activation.axis,
+    )
+
+
+def _device(model: nn.Module) -> torch.device:
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return first.device if first is not None else torch.device("cpu")
+
+
+def _dtype(model: nn.Module) -> torch.dtype | None:
+    found = (p.dtype for p in model.parameters() if p.is_floating_point() or p.is_complex())
+    return next(found, torch.get_default_dtype())

@@ -1,0 +1,98 @@
+"""What a module returned: finding the activation in a tensor, tuple, dict or dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """The tensor that was taken from an output, where it stood, and which of its positions are real.
+
+    `path` is written as one would index the output: "" for the output itself, "[0]", ".last_hidden_state".
+    `present` (samples, positions) is given where the output itself says which positions exist (nested and
+    packed tensors); it is None otherwise.
+    """
+
+    tensor: Tensor
+    path: str
+    present: Tensor | None = None
+
+
+def find_activation(output: Any) -> Leaf | str:
+    """The first floating-point tensor of an output, or a sentence that says what was there instead.
+
+    Tuples, lists, mappings and dataclasses (a `transformers` ModelOutput is a mapping) are searched depth
+    first, in order: LSTM's (output, (h, c)) gives `[0]`, a ModelOutput its first field.
+    """
+    seen: list[str] = []
+    for path, value in _leaves(output):
+        if isinstance(value, PackedSequence):
+            padded, lengths = pad_packed_sequence(value, batch_first=True)
+            return Leaf(padded, path, _within(lengths, padded.shape[1]))
+        if isinstance(value, Tensor):
+            if value.is_floating_point() or value.is_complex():
+                return _dense(value, path)
+            seen.append(f"{value.dtype} tensor")
+        elif value is not None:
+            seen.append(type(value).__name__)
+    return f"its output holds no floating-point tensor (found: {', '.join(seen) or 'nothing'})"
+
+
+def map_tensors(tree: Any, function: Any) -> Any:
+    """The same tree with `function` applied to each tensor."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, PackedSequence):
+        return tree.to(function(tree.data[:0]).device)
+    if isinstance(tree, Mapping):
+        # A tokenizer's BatchEncoding is a mapping that cannot be rebuilt from pairs; a dict serves the call.
+        return {key: map_tensors(value, function) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_tensors(value, function) for value in tree))
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(map_tensors(value, function) for value in tree)
+    return tree
+
+
+def tensors(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a tree, depth first."""
+    for _, value in _leaves(tree):
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, PackedSequence):
+            yield pad_packed_sequence(value, batch_first=True)[0]
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, (Tensor, PackedSequence)) or tree is None:
+        yield path, tree
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if str(key).isidentifier() else f"{path}[{key!r}]")
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        for field in dataclasses.fields(tree):
+            yield from _leaves(getattr(tree, field.name), f"{path}.{field.name}")
+    elif isinstance(tree, Sequence) and not isinstance(tree, (str, bytes)):
+        for i, value in enumerate(tree):
+            yield from _leaves(value, f"{path}[{i}]")
+    else:
+        yield path, tree
+
+
+def _dense(tensor: Tensor, path: str) -> Leaf:
+    if not tensor.is_nested:
+        return Leaf(tensor, path)
+    lengths = torch.tensor([part.shape[0] for part in tensor.unbind()], device=tensor.device)
+    padded = torch.nested.to_padded_tensor(tensor, 0.0)
+    return Leaf(padded, path, _within(lengths, padded.shape[1]))
+
+
+def _within(lengths: Tensor, positions: int) -> Tensor:
+    return torch.arange(positions, device=lengths.device)[None, :] < lengths[:, None]

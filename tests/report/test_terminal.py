@@ -1,0 +1,185 @@
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from ketwork.demo import digits
+from ketwork.networks import study
+from ketwork.report import as_json, render
+from ketwork.report.terminal import plus_minus
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return study(digits.model(), digits.held_out())
+
+
+def drawn(record, width, **options):
+    stream = io.StringIO()
+    render(record, Console(file=stream, width=width, **options))
+    return stream.getvalue()
+
+
+def rows(text, record):
+    """The table's lines by layer."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if words and words[0] in {layer.name for layer in record} and len(words) > 3:
+            found[words[0]] = line
+    return found
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 200])
+def test_every_width_shows_whole_numbers(demo, width):
+    text = drawn(demo, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    table = demo.table().set_index("layer")
+    found = rows(text, demo)
+    assert list(found) == list(table.index)
+    for layer, line in found.items():
+        numbers = re.findall(r"(\d+\.\d+) ± *(\d+\.\d+)", line)
+        assert line.count("±") == len(numbers)
+        value, error = map(float, numbers[0])
+        assert value == pytest.approx(table.loc[layer, "entropy"], abs=6e-4)
+        assert error == pytest.approx(table.loc[layer, "entropy_se"], abs=1.01e-3)
+
+
+def test_what_80_columns_and_what_140_columns_hold(demo):
+    narrow, wide, widest = (drawn(demo, width).partition("540 samples")[0] for width in (80, 140, 250))
+    for header in ("d", "kets", "entropy", "eff. rank", "coherence", "top weight"):
+        assert header in narrow
+    assert "entangl." not in narrow
+    for header in ("of log₂ d", "part. ratio", "dead", "entangl."):
+        assert header in wide
+    for header in ("kind", "collapse", "norm", "of one ket"):
+        assert header in widest
+    assert "A wider terminal shows" in drawn(demo, 80)
+    assert "A wider terminal shows" not in drawn(demo, 250)
+
+
+def test_the_values_of_one_row(demo):
+    line = rows(drawn(demo, 250), demo)["relu3"]
+    row = demo.table().set_index("layer").loc["relu3"]
+    assert line.split()[1:4] == ["ReLU", "48", "540"]
+    for name in (
+        "entropy",
+        "effective_rank",
+        "participation_ratio",
+        "coherence",
+        "ket_coherence",
+        "top_weight",
+    ):
+        assert f"{row[name]:.3f} ± " in line
+    assert f"{row['dead']:.1%}" in line
+    assert line.count("–") == 2  # no positions: neither entanglement nor rank collapse
+
+
+def test_the_footer_says_what_the_numbers_are(demo):
+    text = " ".join(drawn(demo, 80).split())
+    assert (
+        "540 samples, up to 34,560 kets a layer; every ket has weight 1 (normalize=state), not centred."
+        in text
+    )
+    assert "Left out: flatten (Flatten only passes on or reshapes)" in text
+    assert " ".join(demo.definitions["coherence"].split()) in text
+
+
+def test_few_kets_a_dimension_are_marked():
+    torch.manual_seed(0)
+    record = study(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 16)), torch.randn(40, 4), layers=["0", "1"])
+    text = drawn(record, 100)
+    found = rows(text, record)
+    assert "40!" not in found["0"]
+    assert "40!" in found["1"]
+    assert "! Fewer than 10 kets per dimension in 1:" in text
+
+
+def test_calls_zeros_and_drops_are_shown_where_there_are_any():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = nn.ReLU()
+
+        def forward(self, x):
+            return self.step(self.step(x) - 1)
+
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
+    x[5] = torch.nan
+    record = study(Twice(), x, layers="step", skip_bad=True)
+    text = drawn(record, 250)
+    lines = [line for line in text.splitlines() if line.startswith("step")]
+    assert [line.split()[1] for line in lines] == ["0", "1"]
+    table = record.table()
+    for line, zero in zip(lines, table["zero"], strict=True):
+        assert f"{zero:.1%}" in line
+    assert "dropped" in text
+    assert "Samples left out for NaN or infinite values: 1 at step" in text
+    pooled = study(Twice(), x, layers="step", skip_bad=True, calls="pooled")
+    assert re.search(r"^step +all ", drawn(pooled, 140), re.MULTILINE)
+
+
+def test_layers_without_a_state_and_studies_without_layers():
+    record = study(nn.ReLU(), -torch.ones(30, 4))
+    assert "–" in drawn(record, 80)
+    empty = replace(record, layers=())
+    assert "No layer was reached" in drawn(empty, 80)
+
+
+def test_long_names_are_folded_at_their_dots():
+    net = nn.Sequential()
+    inner = net
+    for _ in range(8):
+        inner.add_module("container", nn.Sequential())
+        inner = inner.container
+    inner.add_module("linear", nn.Linear(3, 2))
+    name = ".".join(["container"] * 8 + ["linear"])
+    record = study(net, torch.randn(50, 3), layers=name)
+    text = drawn(record, 60)
+    assert max(map(len, text.splitlines())) <= 60
+    first = "".join(line.split()[0] for line in text.splitlines() if line.startswith(("container", "linear")))
+    assert first == name
+
+
+def test_markup_in_names_is_printed_as_it_is():
+    record = study(nn.Linear(3, 2), torch.randn(50, 3))
+    named = replace(record, layers=(replace(record.layers[0], name="[red]x"),), notes=("see [bold]",))
+    text = drawn(named, 120)
+    assert "[red]x" in text
+    assert "! see [bold]" in text
+
+
+def test_colour_only_where_the_console_has_it(demo):
+    assert "\x1b" not in drawn(demo, 80)
+    assert "\x1b[" in drawn(demo, 80, force_terminal=True, color_system="truecolor")
+
+
+def test_plus_minus_covers_the_error():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=50) * 10.0 ** rng.integers(-3, 4, size=50)
+    errors = np.abs(values) * 10.0 ** rng.uniform(-4, -0.5, size=50)
+    for value, error in zip(values, errors, strict=True):
+        (cell,) = plus_minus([value], [error])
+        shown_value, shown_error = map(float, cell.split(" ± "))
+        assert abs(shown_value - value) <= 0.51 * max(error, 1e-3)
+        assert shown_error >= 0.74 * error
+        assert shown_error <= max(1.5 * error, 1e-3)
+
+
+def test_plus_minus_of_what_has_no_error():
+    assert plus_minus([float("nan"), 2.0], [float("nan"), 0.5]) == ["–", "2.0 ± 0.5"]
+    assert plus_minus([1.0], [0.0]) == ["1.000 ± 0.000"]
+    assert plus_minus([123456.7, 5.0], [2000.0, 900.0]) == ["123457 ± 2000", "5 ±  900"]
+
+
+def test_json_has_none_for_what_does_not_exist(demo):
+    told = as_json(demo)
+    by_layer = {row["layer"]: row for row in told["table"]}
+    assert by_layer["hidden"]["entanglement"] is None
+    assert by_layer["conv1"]["entanglement"] == demo["conv1"].entanglement.value
