@@ -14,6 +14,8 @@ if find_spec("numba") is None:
     raise ImportError("ketwork.waves needs numba. Install it with `pip install 'ketwork[waves]'`.")
 
 from ketwork.waves import exact
+from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
+from ketwork.waves.dynamics import evolve
 from ketwork.waves.estimates import Estimate, estimate
 from ketwork.waves.ground_state import Run, Step, Stopped, ground_state
 from ketwork.waves.guards import Guard
@@ -28,6 +30,17 @@ from ketwork.waves.models.network import Network
 from ketwork.waves.models.rbm import RBM
 from ketwork.waves.models.symmetric import SymmetricRBM, Symmetrised
 from ketwork.waves.models.vision import VisionTransformer
+from ketwork.waves.molecules import Molecule, molecule
+from ketwork.waves.observables import (
+    Measured,
+    correlations,
+    expect,
+    fidelity,
+    magnetisations,
+    momenta,
+    renyi2,
+    structure_factor,
+)
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimisers import SR, Adam, Optimiser, annealed, constant
 from ketwork.waves.pauli import PauliSum
@@ -55,7 +68,9 @@ __all__ = [
     "Lattice",
     "LocalSum",
     "MaskedDense",
+    "Measured",
     "Metropolis",
+    "Molecule",
     "Network",
     "Operator",
     "Optimiser",
@@ -77,9 +92,16 @@ __all__ = [
     "bosons",
     "chain",
     "constant",
+    "correlations",
     "electrons",
     "estimate",
+    "evolve",
     "exact",
+    "expect",
+    "fidelity",
+    "from_openfermion",
+    "from_qiskit",
+    "from_qutip",
     "graph",
     "ground_state",
     "heisenberg",
@@ -88,11 +110,16 @@ __all__ = [
     "j1j2",
     "kagome",
     "local_energies",
+    "magnetisations",
+    "molecule",
+    "momenta",
     "qubits",
+    "renyi2",
     "spin_one",
     "spin_one_heisenberg",
     "spins",
     "square",
+    "structure_factor",
     "triangular",
     "xxz",
 ]

@@ -1,7 +1,7 @@
 """Checkpoints of a run (safetensors): everything that the next step depends on, and what it belongs to."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ class Checkpoint:
     chains: Tensor
     optimiser: State
     generator: Tensor
-    history: Tensor
+    history: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def save(path: str | Path, checkpoint: Checkpoint, wave: Wave, operator: Operator) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -81,9 +81,9 @@ def ground_state(
     sampler is chosen by the wave: direct where the network can draw, else Metropolis with the rule that
     keeps to the space.
 
-    With `checkpoint`, the run is saved every `every` steps and at the end; `resume` goes on from such a
-    file, to the same numbers as a run that was never interrupted. Raises `Stopped` with a named reason when
-    the run cannot be trusted.
+    With `checkpoint`, the run is saved every `every` steps, at the end and when it is stopped; `resume` goes
+    on from such a file, to the same numbers as a run that was never interrupted. Raises `Stopped` with a
+    named reason when the run cannot be trusted.
 
     >>> from ketwork.waves import RBM, Wave, chain, ising
     >>> H = ising(chain(6), field=1.0)
@@ -116,31 +116,39 @@ def ground_state(
         generator.set_state(saved.generator)
         chains, state, history = saved.chains, saved.optimiser, _steps(saved.history)
 
-    for index in range(len(history), steps):
-        began = time.perf_counter()
-        drawn, chains = sampler.draw(wave, count, chains, generator=generator)
-        energies, weights = energies_of(operator, wave, drawn)
-        energy = summary(operator, energies, weights, drawn.chains)
-        trouble = guard.of_energy(energy, drawn.acceptance)
-        if trouble is None:
-            o, epsilon = stacked(
-                centred(wave.jacobian(drawn.flat), weights), centred(energies, weights), wave.holomorphic
-            )
-            progress = index / max(1, steps - 1)
-            update, state = optimiser.update(o, epsilon, state, scale=operator.scale, progress=progress)
-            vector = wave.vector() + update
-            trouble = guard.of_parameters(vector)
-        if trouble is not None:
-            raise Stopped(trouble, tuple(history))
-        wave.set_vector(vector)
-        history.append(Step(index, energy, drawn.acceptance, time.perf_counter() - began))
-        if callback is not None:
-            callback(history[-1])
-        if checkpoint is not None and (len(history) % every == 0 or len(history) == steps):
-            point = checkpoints.Checkpoint(
-                len(history), wave.vector(), chains, state, generator.get_state(), _rows(history)
-            )
-            checkpoints.save(checkpoint, point, wave, operator)
+    last: checkpoints.Checkpoint | None = None
+
+    def keep() -> None:
+        if checkpoint is not None and last is not None:
+            checkpoints.save(checkpoint, replace(last, history=_rows(history[: last.step])), wave, operator)
+
+    try:
+        for index in range(len(history), steps):
+            began = time.perf_counter()
+            drawn, chains = sampler.draw(wave, count, chains, generator=generator)
+            energies, weights = energies_of(operator, wave, drawn)
+            energy = summary(operator, energies, weights, drawn.chains)
+            trouble = guard.of_energy(energy, drawn.acceptance)
+            if trouble is None:
+                o, epsilon = stacked(
+                    centred(wave.jacobian(drawn.flat), weights), centred(energies, weights), wave.holomorphic
+                )
+                progress = index / max(1, steps - 1)
+                update, state = optimiser.update(o, epsilon, state, scale=operator.scale, progress=progress)
+                vector = wave.vector() + update
+                trouble = guard.of_parameters(vector)
+            if trouble is not None:
+                raise Stopped(trouble, tuple(history))
+            wave.set_vector(vector)
+            history.append(Step(index, energy, drawn.acceptance, time.perf_counter() - began))
+            last = checkpoints.Checkpoint(len(history), vector, chains, state, generator.get_state())
+            if callback is not None:
+                callback(history[-1])
+            if len(history) % every == 0 or len(history) == steps:
+                keep()
+    except (KeyboardInterrupt, Stopped):
+        keep()
+        raise
 
     drawn, _ = sampler.draw(wave, count * (final if samples else 1), chains, generator=generator)
     energy = summary(operator, *energies_of(operator, wave, drawn), drawn.chains)

@@ -73,20 +73,22 @@ class PauliSum(Operator):
         return torch.from_numpy(np.unique(self.flip, axis=0).reshape(-1, self.space.sites))
 
     @cached_property
-    def _tables(self) -> tuple[Tensor, Tensor]:
-        """Signs to read (sites, terms) and coefficients by pattern (terms, width)."""
+    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Signs to read (sites, terms), coefficients by pattern (terms, width), what is rounding (width,)."""
         patterns, which = np.unique(self.flip, axis=0, return_inverse=True)
         phase = (-1j) ** (self.flip & self.sign).sum(1)  # ⟨x|P|x'⟩ = (−i)^#Y (−1)^{z·x}
         table = np.zeros((len(self.flip), len(patterns)), dtype=complex)
         table[np.arange(len(self.flip)), which.reshape(-1)] = phase * self.coefficients
-        return torch.from_numpy(self.sign.T.astype(float)), torch.from_numpy(real_if_close(table))
+        rounding = 1e-14 * np.abs(table).sum(0)
+        reads = torch.from_numpy(self.sign.T.astype(float))
+        return reads, torch.from_numpy(real_if_close(table)), torch.from_numpy(rounding)
 
     def elements(self, x: Tensor) -> Tensor:
-        """⟨x|H|x flipped on each of `patterns`⟩ (batch, width)."""
-        reads, table = self._tables
-        real = x.dtype
-        parity = self.space.level(x).to(real) @ reads.to(real) % 2
-        return (1 - 2 * parity).to(table.dtype) @ table
+        """⟨x|H|x flipped on each of `patterns`⟩ (batch, width), exactly 0 where strings cancel."""
+        reads, table, rounding = self._tables
+        parity = self.space.level(x).double() @ reads % 2
+        found = (1 - 2 * parity).to(table.dtype) @ table
+        return torch.where(found.abs() > rounding, found, 0.0)
 
     def connected(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Every flip of x that a string makes, and its element; elements of strings may cancel to 0."""

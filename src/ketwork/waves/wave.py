@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from ketwork.quantum import Ket
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.tables import Tables
-from ketwork.waves.spaces import Space
+from ketwork.waves.spaces import ENUMERABLE, Space
 
 
 class Wave:
@@ -58,6 +59,22 @@ class Wave:
         log = log.to(torch.complex128 if log.is_complex() else torch.float64)
         psi = torch.exp(log - log.real.max())
         return psi / psi.norm()
+
+    def ket(self) -> Ket:
+        """The state as a `Ket` on the full tensor product, a subsystem a site; zero outside conserved sums.
+
+        Its amplitudes are in the order of Kronecker products, site 0 slowest. For at most 2²² dimensions.
+        """
+        space = self.space
+        if space.levels**space.sites > ENUMERABLE:
+            raise ValueError(
+                f"A ket holds at most {ENUMERABLE} amplitudes, but this space needs {space.levels**space.sites}. "
+                "Sample instead: `waves.renyi2`, `waves.expect`, `waves.fidelity`."
+            )
+        psi = self.amplitudes()
+        full = torch.zeros(space.levels**space.sites, dtype=psi.dtype)
+        full[space.keys] = psi
+        return Ket.normalized(full, space.shape)
 
     @property
     def count(self) -> int:
