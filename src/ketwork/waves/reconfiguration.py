@@ -53,9 +53,8 @@ def natural_step(
     n, count = o.shape
     scale = float(torch.linalg.vector_norm(o)) ** 2 / count
     in_samples = solver == "samples" or (solver == "auto" and n < count)
-    gram = o @ o.mH if in_samples else o.mH @ o
     double = torch.complex128 if o.is_complex() else torch.float64
-    gram = gram.to(double)
+    gram = _gram(o if in_samples else o.mH).to(double)
     gram.diagonal().add_(shift * scale + torch.finfo(o.dtype).eps * scale * max(gram.shape))
     right = energies if in_samples else o.mH @ energies
     factor, failed = torch.linalg.cholesky_ex(gram)
@@ -64,3 +63,11 @@ def natural_step(
     solved = torch.cholesky_solve(right.to(double)[:, None], factor)[:, 0].to(o.dtype)
     step = o.mH @ solved if in_samples else solved
     return step if carried is None else step + carried
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """rows · rows†. NumPy sees that a real one is symmetric and computes half of it (BLAS `syrk`); PyTorch does not."""
+    if rows.is_complex() or rows.device.type != "cpu":
+        return rows @ rows.mH
+    array = rows.numpy()
+    return torch.from_numpy(array @ array.T)
