@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -179,38 +179,39 @@ def study(
         selectors = _selectors(layers)
         size = _image_size(image_size)
         _check_target(save)
-        loaded = load_model(model or DEMO_MODEL, device)
-        source = load_data(
-            data or DEMO_DATA,
-            text=text,
-            input=inputs,
-            label=label,
-            tokenizer=loaded.tokenizer,
-            batch_size=batch_size,
-            samples=samples,
-            image_size=size,
-            dtype=loaded.dtype,
-            skip_bad=skip_bad,
-        )
-        try:
-            with _progress(source.samples if source.samples is not None else samples) as progress:
-                found = study_network(
-                    loaded.model,
-                    source.batches,
-                    layers=selectors,
-                    samples=samples,
-                    batch_size=batch_size,
-                    normalize=normalize.value,
-                    center=center,
-                    calls=calls.value,
-                    generator=torch.Generator().manual_seed(seed),
-                    skip_bad=skip_bad,
-                    progress=progress,
-                )
-        except StudyInterrupted as interrupt:
-            if interrupt.study is None:
-                raise
-            found = interrupt.study
+        with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
+            loaded = load_model(model or DEMO_MODEL, device)
+            source = load_data(
+                data or DEMO_DATA,
+                text=text,
+                input=inputs,
+                label=label,
+                tokenizer=loaded.tokenizer,
+                batch_size=batch_size,
+                samples=samples,
+                image_size=size,
+                dtype=loaded.dtype,
+                skip_bad=skip_bad,
+            )
+            try:
+                with _progress(source.samples if source.samples is not None else samples) as progress:
+                    found = study_network(
+                        loaded.model,
+                        source.batches,
+                        layers=selectors,
+                        samples=samples,
+                        batch_size=batch_size,
+                        normalize=normalize.value,
+                        center=center,
+                        calls=calls.value,
+                        generator=torch.Generator().manual_seed(seed),
+                        skip_bad=skip_bad,
+                        progress=progress,
+                    )
+            except StudyInterrupted as interrupt:
+                if interrupt.study is None:
+                    raise
+                found = interrupt.study
         found = replace(
             found,
             settings=found.settings
@@ -316,8 +317,13 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
 def _said(error: BaseException) -> str:
     """The error in words, with its type where the words alone would not tell."""
     words = str(error)
-    plain = type(error).__module__.startswith("ketwork") or (type(error) is RuntimeError and error.__cause__)
-    return words if plain else f"{type(error).__name__}: {words}".removesuffix(": ")
+    return words if _raised_here(error) else f"{type(error).__name__}: {words}".removesuffix(": ")
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the library itself raised the error, so that its words are whole sentences."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("ketwork.")
 
 
 def _complain(message: str) -> None:

@@ -16,6 +16,17 @@ def small():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
 
+def double():
+    return small().double()
+
+class Chatty(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        print("being made")
+    def forward(self, x):
+        print("called")
+        return super().forward(x)
+
 class Repeats(nn.Module):
     def __init__(self):
         super().__init__()

@@ -290,14 +290,16 @@ def test_composition(kind: Kind, dtype: torch.dtype) -> None:
 
 def test_effects_on_every_kind(kind: Kind, dtype: torch.dtype) -> None:
     state, tol = kind.make(dtype, 10), tolerance(dtype)
-    labels = Ensemble(
-        torch.ones(3, dtype=dtype.to_real()) / 3, random_density(D, 2, (3,), dtype=dtype, generator=seeded(3))
-    )
+    p = torch.ones(3, dtype=dtype.to_real()) / 3
+    few, many = (
+        Ensemble(p, random_density(D, r, (3,), dtype=dtype, generator=seeded(3))) for r in (2, 5)
+    )  # 6 rows leave a kernel of the average state, 15 overlap
     for measurement in (
         Measurement.projective(
             random_unitary(D, dtype=dtype, generator=seeded(4)), [[0, 5, 7], [1], range(8, 12), [2, 3, 4, 6]]
         ),
-        Measurement.pretty_good(labels),
+        Measurement.pretty_good(few),
+        Measurement.pretty_good(many),
     ):
         effects = measurement.effects().to(torch.complex128).numpy()
         np.testing.assert_allclose(effects.sum(0), np.eye(D), atol=10 * tol)

@@ -82,6 +82,16 @@ def test_general_effects_follow_lueders() -> None:
     torch.testing.assert_close(after.amplitudes, wanted)  # type: ignore[union-attr]
 
 
+def test_effects_come_back() -> None:
+    g = seeded(7)
+    e = Measurement.pretty_good(
+        Ensemble(torch.ones(3, dtype=REAL) / 3, random_density(4, 3, (3,), generator=g))
+    )
+    effects = e.effects()
+    assert effects.imag.abs().max() > 0.01
+    torch.testing.assert_close(Measurement.from_effects(effects).effects(), effects)
+
+
 def test_averaging_over_outcomes_does_not_disturb_diagonals() -> None:
     rho = random_density(5, 5, generator=seeded(1))
     basis = random_unitary(5, generator=seeded(2))

@@ -93,3 +93,12 @@ def test_roots_of_rounded_entries_are_left_out() -> None:
     rho, sigma = (random_density(128, 16, (20,), dtype=torch.float32, generator=g) for _ in range(2))
     dense = [Density.from_matrix(s.matrix()) for s in (rho, sigma)]
     assert (root_fidelity(*dense) - root_fidelity(rho, sigma)).abs().max() < 3e-7
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_random_unitaries_are_haar(dtype: torch.dtype) -> None:
+    """E |Tr U|² = 1 and E Tr U = 0; an uncorrected QR has a diagonal of one sign and fails both."""
+    g = torch.Generator().manual_seed(6)
+    traces = torch.stack([torch.trace(random_unitary(3, dtype=dtype, generator=g)) for _ in range(2000)])
+    assert traces.mean().abs() < 4 / 2000**0.5
+    assert traces.abs().square().mean().item() == pytest.approx(1, abs=0.15)

@@ -288,6 +288,11 @@ def test_a_column_of_lists_is_an_array(kind):
     assert y.tolist() == [0, 1]
     ragged = pd.DataFrame({"x": [[1.0, 2.0], [3.0]]})
     refused("all of one length", written(ragged, kind), input="x")
+    digits = pd.DataFrame({"x": ["1", "2"], "y": [[0.5], [0.5]]})
+    refused("holds '1' in row 0", written(digits, kind), input="x")
+    nested = pd.DataFrame({"x": [[1.0, 2.0], [3.0, 4.0]], "y": [5, 6]})
+    (x,) = load_data(written(nested, kind), input=["x", "y"])
+    assert x.tolist() == [[1, 2, 5], [3, 4, 6]]
 
 
 def test_tables_that_cannot_be_used():
@@ -361,7 +366,9 @@ def test_sixteen_bit_images_keep_their_range(here):
     assert torch.allclose(x[0, 0], expected, atol=1e-6)
     picture(here / "p/a/2.png", np.zeros((2, 2, 3), np.uint8))
     ((x, _),) = load_data("p")
-    assert torch.allclose(x[0], expected.expand(3, 2, 2), atol=1 / 255)
+    assert torch.allclose(x[0], expected.expand(3, 2, 2), atol=1e-6)
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(here / "p/a/3.tiff")
+    refused("has floating ones", "p")
 
 
 def test_sizes_that_differ_must_be_asked_for(here):
@@ -374,6 +381,14 @@ def test_sizes_that_differ_must_be_asked_for(here):
     assert x.shape == (2, 1, 2, 3)
     refused("`image_size` must be at least 1 by 1", "p", image_size=(0, 3))
     refused("`label` applies to tables and arrays", "p", label="x")
+
+
+def test_an_image_that_ends_early_is_named_when_it_is_read(here):
+    picture(here / "p/a/1.png", np.random.default_rng(0).integers(0, 255, (50, 50, 3)).astype(np.uint8))
+    whole = (here / "p/a/1.png").read_bytes()
+    (here / "p/a/1.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceFailed, match=r"p/a/1\.png does not decode"):
+        list(load_data("p"))
 
 
 def test_a_limited_number_of_images_is_spread_over_the_classes(here):

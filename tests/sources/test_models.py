@@ -4,14 +4,18 @@ import sys
 
 import pytest
 import safetensors.torch
+import tokenizers
 import torch
+import transformers
 from torch import nn
 
-from ketwork.sources import SourceError, SourceFailed, load_model
+from ketwork.sources import SourceError, SourceFailed, load_data, load_model
 
 NETS = """
 from dataclasses import dataclass
+import tokenizers
 import torch
+import transformers
 from torch import nn
 
 def small():
@@ -102,6 +106,12 @@ def test_weights_fill_the_network(here, name, wrapped):
     x = torch.tensor([[1.0, 2.0, 3.0]])
     # four hidden values of 0.25 · 6 each, summed by ones, plus one
     assert torch.equal(model(x), torch.tensor([[7.0, 7.0]]))
+
+
+def test_tensors_that_the_network_has_no_place_for_are_refused(here):
+    safetensors.torch.save_file(_state(1.0) | {"3.weight": torch.zeros(1)}, "more.safetensors")
+    with pytest.raises(SourceError, match=r"\(1 unexpected: 3\.weight\)"):
+        load_model("ketwork_test_nets:small@more.safetensors")
 
 
 def test_tensors_shared_under_two_names_may_be_stored_once(here):
@@ -242,9 +252,41 @@ def test_hugging_face_folders_that_do_not_load(copied):
 
 @pytest.mark.slow
 def test_a_folder_without_a_vocabulary_has_no_tokenizer_rather_than_one_of_unknown_words(copied):
-    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+    for name in ("vocab.txt", "tokenizer.json"):
         (copied / name).unlink()
     assert load_model(str(copied)).tokenizer is None
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (copied / name).unlink()
+    assert load_model(str(copied)).tokenizer is None
+
+
+@pytest.mark.slow
+def test_a_decoder_without_a_padding_token_or_a_longest_input_gets_both(tmp_path):
+    words = tokenizers.models.WordLevel({"a": 0, "b": 1, "<e>": 2, "<u>": 3}, unk_token="<u>")
+    backend = tokenizers.Tokenizer(words)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<u>", eos_token="<e>")
+    config = transformers.GPT2Config(
+        vocab_size=4, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=2
+    )
+    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    assert load_model(str(tmp_path)).tokenizer is None
+    fast.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    data = load_data(_texts(tmp_path, ["a b", "b " * 20]), tokenizer=loaded.tokenizer)
+    (batch,) = data
+    assert batch["attention_mask"].sum(dim=1).tolist() == [2, 8]
+    assert loaded.model(**batch).last_hidden_state.shape == (2, 8, 8)
+    whole = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(whole[:100])
+    with pytest.raises(SourceError, match=r"but the tokenizer of .* does not: Expecting value"):
+        load_model(str(tmp_path))
+
+
+def _texts(folder, texts):
+    path = folder / "texts.csv"
+    path.write_text("\n".join(["text", *texts]))
+    return str(path)
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
-"""Networks as quantum systems: capture, encode and study any trained `torch.nn.Module`."""
+"""Networks as quantum systems: capture, encode, study and compare any trained `torch.nn.Module`."""
 
 from ketwork.networks.capture import POOLED, Activation, capture
+from ketwork.networks.compare import compare
+from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.encode import decode, encode
+from ketwork.networks.pairs import PairMoments
 from ketwork.networks.readings import Estimate
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import ROOT, SelectorError, select
@@ -11,12 +14,16 @@ __all__ = [
     "POOLED",
     "ROOT",
     "Activation",
+    "ComparedLayer",
+    "Comparison",
     "Estimate",
     "Layer",
+    "PairMoments",
     "SelectorError",
     "Study",
     "StudyInterrupted",
     "capture",
+    "compare",
     "decode",
     "encode",
     "select",

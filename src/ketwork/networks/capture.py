@@ -8,6 +8,7 @@ the network's training flags are what they were. Gradients are off inside; outpu
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from ketwork.networks.layout import FeatureAxis, Grid, Layouts, decides, sequence_first_paths
 from ketwork.networks.select import Layers, Selection, select, tidy
-from ketwork.networks.trees import find_activation
+from ketwork.networks.trees import Leaf, activations, told
 
 POOLED = -1
 """The call index of a row in which all calls of a module are pooled."""
@@ -62,8 +63,10 @@ class Capture:
     skipped: dict[str, str] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
+    _running: bool = False
     _calls: Counter[str] = field(default_factory=Counter)
-    _tensors: list[tuple[weakref.ref[Tensor], int, Key]] = field(default_factory=list)
+    _leaf: dict[Key, str] = field(default_factory=dict)
+    _tensors: list[tuple[weakref.ref[Tensor], float, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
 
     def forward(self, call: Callable[[nn.Module], Any], samples: int) -> Any:
@@ -72,23 +75,29 @@ class Capture:
         self._calls.clear()
         self._tensors.clear()
         self._waiting.clear()
-        with torch.inference_mode(False), torch.no_grad(), _eager(self.model):
-            output = call(self.model)
-        for path, activations in self._waiting.items():
+        self._running = True
+        try:
+            with torch.inference_mode(False), torch.no_grad(), _eager(self.model):
+                output = call(self.model)
+        finally:
+            self._running = False
+        for path, calls in self._waiting.items():
             if (path, POOLED) not in self.refused:
-                self.receive(_pooled(path, activations))
+                self.receive(_pooled(path, calls))
         self._waiting.clear()
         self._tensors.clear()
         return output
 
     def _hook(self, path: str, module: nn.Module, inputs: Any, output: Any, chosen: bool) -> None:
-        leaf = find_activation(output)
-        if isinstance(leaf, str):
+        if not self._running:
+            return  # someone else's forward pass: another capture holds the same module
+        leaves = list(activations(output))
+        if not leaves:
             if chosen:
-                self._skip(path, leaf)
+                self._skip(path, told(output))
             return
         given = [x for x in inputs if isinstance(x, Tensor) and not x.is_nested]
-        self.layouts.observe(path, module, leaf.tensor, given)
+        self.layouts.observe(path, module, leaves[0].tensor, given)
         if not chosen:
             return
         key = (path, POOLED if self.pool_calls else self._calls[path])
@@ -96,23 +105,37 @@ class Capture:
         self.ran.add(path)
         if key in self.refused:
             return
-        # Inference tensors do not count their versions: each is taken for new, since it may have been changed.
-        version = -len(self._tensors) - 1 if leaf.tensor.is_inference() else leaf.tensor._version
-        for known, its_version, row in self._tensors:
-            if known() is leaf.tensor and its_version == version:
+        reasons: list[str] = []
+        for leaf in leaves:
+            if self._leaf.get(key, leaf.path) != leaf.path:
+                continue  # another batch was read elsewhere in the output
+            row = self._known(leaf)
+            if row is not None:
                 self.aliases.setdefault(key, row)
                 return
-        grid = self.layouts.grid(path, module, leaf.tensor, given, batch_first=leaf.present is not None)
-        if isinstance(grid, str):
-            self.refused.add(key)
-            self._skip(path, grid)
-            return
-        self._tensors.append((weakref.ref(leaf.tensor), version, key))
+            grid = self.layouts.grid(path, module, leaf.tensor, given, batch_first=leaf.present is not None)
+            if isinstance(grid, Grid):
+                self._take(key, module, leaf, grid)
+                return
+            reasons.append(grid)
+        self.refused.add(key)
+        self._skip(path, reasons[0] if reasons else "its output changes its form from batch to batch")
+
+    def _known(self, leaf: Leaf) -> Key | None:
+        """The row that this very tensor already is, unless it was changed in place since."""
+        for known, version, row in self._tensors:
+            if known() is leaf.tensor and version == _version(leaf.tensor):
+                return row
+        return None
+
+    def _take(self, key: Key, module: nn.Module, leaf: Leaf, grid: Grid) -> None:
+        self._leaf[key] = leaf.path
+        self._tensors.append((weakref.ref(leaf.tensor), _version(leaf.tensor), key))
         activation = _activation(key, type(module).__name__, grid, leaf.path, leaf.present)
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
             values = activation.values.clone()
-            self._waiting.setdefault(path, []).append(
+            self._waiting.setdefault(key[0], []).append(
                 Activation(key, activation.kind, values, grid.positions, leaf.present, leaf.path, grid.axis)
             )
         else:
@@ -221,6 +244,11 @@ def _eager(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """Compiled parts run past the hooks, so they run eagerly here: the same network, not compiled."""
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+
+
+def _version(tensor: Tensor) -> float:
+    # Inference tensors do not count what changes them: NaN takes each for new.
+    return math.nan if tensor.is_inference() else tensor._version
 
 
 def _activation(key: Key, kind: str, grid: Grid, leaf: str, present: Tensor | None) -> Activation:

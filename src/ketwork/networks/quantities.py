@@ -51,6 +51,39 @@ QUANTITIES: tuple[Quantity, ...] = (
     ),
 )
 
+_READOUTS = {
+    "pgm": "pretty good measurement (centred kets with a reference amplitude, equal priors)",
+    "linear": "linear readout (ridge on unit kets with a constant, classes weighing the same)",
+}
+_SCORES = {
+    "accuracy": "share of held-out samples read rightly by the {}",
+    "balanced": "the same averaged over labels, by the {}",
+    "auc": "area under the ROC curve of the {}, each label against the rest, averaged over labels",
+}
+
+CLASS_QUANTITIES: tuple[Quantity, ...] = (
+    Quantity(
+        "holevo",
+        "bit",
+        "Holevo's χ = S(Σ pₖρₖ) − Σ pₖ S(ρₖ) of the labels' states: one measurement of one copy of a pooled ket "
+        "gives no more bits of the label (a network reads the whole vector, so its accuracy is not bounded by it)",
+    ),
+    Quantity("holevo_null", "bit", "what random labels of the same counts would give from as many samples"),
+    *(
+        Quantity(f"{short}_{name}", "", sentence.format(readout))
+        for short, readout in _READOUTS.items()
+        for name, sentence in _SCORES.items()
+    ),
+)
+"""With labels that are classes."""
+
+VALUE_QUANTITIES: tuple[Quantity, ...] = (
+    Quantity(
+        "linear_r2", "", "share of the numbers' variance on held-out samples that the linear readout explains"
+    ),
+)
+"""With labels that are numbers."""
+
 DEFINITIONS: dict[str, str] = {
     "layer": "the module's dotted path in the network",
     "call": "which call of the module in a forward pass, from 0; −1 where its calls are pooled",
@@ -60,5 +93,8 @@ DEFINITIONS: dict[str, str] = {
     "kets": "positions of samples that entered, zero vectors excluded",
     "n_per_d": "kets / d: below about 10, entropy and effective rank are visibly limited by the data",
     "dropped": "samples left out at this layer for NaN or infinite values",
-    **{q.name: f"{q.definition} [{q.unit}]" if q.unit else q.definition for q in QUANTITIES},
+    **{
+        q.name: f"{q.definition} [{q.unit}]" if q.unit else q.definition
+        for q in (*QUANTITIES, *CLASS_QUANTITIES, *VALUE_QUANTITIES)
+    },
 }

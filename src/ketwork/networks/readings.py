@@ -36,6 +36,21 @@ class Estimate:
         return f"{self.value:.{min(places, 6)}f} ± {self.stderr:.{min(places, 6)}f}"
 
 
+def pack(estimates: dict[str, Estimate]) -> dict[str, list[float | None]]:
+    """Estimates for a JSON file, NaN as null."""
+    return {
+        name: [None if math.isnan(x) else x for x in (estimate.value, estimate.stderr)]
+        for name, estimate in estimates.items()
+    }
+
+
+def unpack(packed: dict[str, list[float | None]]) -> dict[str, Estimate]:
+    """What `pack` packed."""
+    return {
+        name: Estimate(*(math.nan if x is None else float(x) for x in pair)) for name, pair in packed.items()
+    }
+
+
 def density(stats: LayerStatistics, center: bool = False) -> Density | None:
     """The layer's state ρ = Σ w|ψ⟩⟨ψ| / Σ w; with `center`, the covariance of the vectors √w ψ over its trace.
 

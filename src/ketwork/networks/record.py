@@ -13,8 +13,9 @@ import pandas as pd
 from torch import Tensor
 
 from ketwork.networks import readings, storage
-from ketwork.networks.quantities import DEFINITIONS, QUANTITIES
-from ketwork.networks.readings import Estimate
+from ketwork.networks.knowledge import Knowledge, quantities
+from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
+from ketwork.networks.readings import Estimate, pack, unpack
 from ketwork.networks.statistics import LayerStatistics
 from ketwork.quantum import Density
 
@@ -22,6 +23,9 @@ SCHEMA = 1
 """The version of the file format; files of a newer one are refused."""
 
 _FEW = 10
+_KNOWN = "knowledge."
+_EXACT = ("dead", "zero", "holevo", "holevo_null")
+_NONE = Estimate(math.nan)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Layer:
     normalize: str
     center: bool
     estimates: dict[str, Estimate]
+    knowledge: Knowledge | None = None
 
     @property
     def d(self) -> int:
@@ -57,6 +62,11 @@ class Layer:
     def kets(self) -> int:
         """The number of kets: positions of samples."""
         return self.statistics.kets
+
+    @property
+    def all_estimates(self) -> dict[str, Estimate]:
+        """The quantities of the layer and, with labels, of what it knows of them."""
+        return self.estimates | (self.knowledge.estimates if self.knowledge else {})
 
     @cached_property
     def density(self) -> Density:
@@ -84,30 +94,39 @@ class Layer:
             "normalize": self.normalize,
             "center": self.center,
             "statistics": self.statistics.header(),
-            "estimates": {
-                name: [None if math.isnan(x) else x for x in (estimate.value, estimate.stderr)]
-                for name, estimate in self.estimates.items()
-            },
+            "estimates": pack(self.estimates),
+            "knowledge": self.knowledge.header() if self.knowledge else None,
         }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The row's tensors, for a file."""
+        known = self.knowledge.tensors() if self.knowledge else {}
+        return self.statistics.tensors() | {f"{_KNOWN}{name}": tensor for name, tensor in known.items()}
 
     @classmethod
     def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Layer:
         """The row that `header` and its statistics' tensors described."""
-        estimates = {
-            name: Estimate(*(math.nan if x is None else float(x) for x in pair))
-            for name, pair in header["estimates"].items()
-        }
         plain = {
             name: header[name] for name in ("name", "call", "kind", "leaf", "axis", "normalize", "center")
         }
         statistics = LayerStatistics.from_header(header["statistics"], tensors)
-        return cls(**plain, aliases=tuple(header["aliases"]), statistics=statistics, estimates=estimates)
+        own = {name.removeprefix(_KNOWN): t for name, t in tensors.items() if name.startswith(_KNOWN)}
+        known = Knowledge.from_header(header["knowledge"], own) if header["knowledge"] else None
+        return cls(
+            **plain,
+            aliases=tuple(header["aliases"]),
+            statistics=statistics,
+            estimates=unpack(header["estimates"]),
+            knowledge=known,
+        )
 
     def __getattr__(self, name: str) -> Estimate:
-        estimates: dict[str, Estimate] = self.__dict__.get("estimates", {})
-        if name in estimates:
-            return estimates[name]
-        raise AttributeError(f"Layer has no {name!r}; its quantities are {', '.join(estimates)}.")
+        if "estimates" not in self.__dict__:  # while the object is being made or copied
+            raise AttributeError(name)
+        found = self.all_estimates
+        if name in found:
+            return found[name]
+        raise AttributeError(f"Layer has no {name!r}; its quantities are {', '.join(found)}.")
 
     def __repr__(self) -> str:
         call = f", call {self.call}" if self.call else ""
@@ -139,6 +158,11 @@ class Study:
         return DEFINITIONS
 
     @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """The quantities of this study: those of every layer and, with labels, what layers know of them."""
+        return (*QUANTITIES, *quantities(self.settings.get("task")))
+
+    @property
     def warnings(self) -> list[str]:
         """What a reader of the numbers should know."""
         found = list(self.notes)
@@ -162,11 +186,9 @@ class Study:
     def table(self) -> pd.DataFrame:
         """One row a layer and call, in order of execution; `definitions` says what the columns mean."""
         columns = ["layer", "call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
-        for quantity in QUANTITIES:
-            columns += [quantity.name, f"{quantity.name}_se"]
-        return pd.DataFrame([self._row(layer) for layer in self.layers], columns=columns).drop(
-            columns=["dead_se", "zero_se"]
-        )
+        for quantity in self.quantities:
+            columns += [quantity.name] if quantity.name in _EXACT else [quantity.name, f"{quantity.name}_se"]
+        return pd.DataFrame([self._row(layer) for layer in self.layers], columns=columns)
 
     def long(self) -> pd.DataFrame:
         """One row a layer, call and quantity: value, standard error, unit, N and d."""
@@ -176,14 +198,14 @@ class Study:
                     "layer": layer.name,
                     "call": layer.call,
                     "quantity": quantity.name,
-                    "value": layer.estimates[quantity.name].value,
-                    "stderr": layer.estimates[quantity.name].stderr,
+                    "value": layer.all_estimates.get(quantity.name, _NONE).value,
+                    "stderr": layer.all_estimates.get(quantity.name, _NONE).stderr,
                     "unit": quantity.unit,
                     "N": layer.N,
                     "d": layer.d,
                 }
                 for layer in self.layers
-                for quantity in QUANTITIES
+                for quantity in self.quantities
             ],
             columns=["layer", "call", "quantity", "value", "stderr", "unit", "N", "d"],
         )
@@ -193,7 +215,7 @@ class Study:
         tensors = {
             f"{i}.{name}": tensor
             for i, layer in enumerate(self.layers)
-            for name, tensor in layer.statistics.tensors().items()
+            for name, tensor in layer.tensors().items()
         }
         told = self.error if self.error is None or isinstance(self.error, str) else _told(self.error)
         header = {
@@ -283,7 +305,7 @@ class Study:
             "n_per_d": layer.kets / layer.d,
             "dropped": layer.statistics.dropped,
         }
-        for name, estimate in layer.estimates.items():
+        for name, estimate in layer.all_estimates.items():
             row |= {name: estimate.value, f"{name}_se": estimate.stderr}
         return row
 

@@ -11,11 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 _KEY = "ketwork"
+_COMPLEX = ":re,im"  # safetensors has no complex128: complex tensors get a last axis (real, imaginary)
 
 
 def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -24,9 +26,7 @@ def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(
-            {name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata={_KEY: text}
-        )
+        save_file(dict(_packed(*pair) for pair in tensors.items()), temporary, metadata={_KEY: text})
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
@@ -48,12 +48,25 @@ def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[st
         with safe_open(path, framework="pt") as file:
             header = _header(path, kind, schema, file.metadata() or {})
             names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, header
+            return dict(_unpacked(name, file.get_tensor(name)) for name in names), header
     except SafetensorError as error:
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {str(path)!r} is not a whole safetensors file ({error}). "
             f"Save the {kind} again."
         ) from error
+
+
+def _packed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    if tensor.is_complex():
+        name, tensor = f"{name}{_COMPLEX}", torch.view_as_real(tensor.resolve_conj())
+    return name, tensor.cpu().contiguous()
+
+
+def _unpacked(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    if name.endswith(_COMPLEX):
+        # A view would lie in the file's memory, which is aligned for numbers of 8 bytes, not of 16.
+        return name.removesuffix(_COMPLEX), torch.complex(*tensor.unbind(-1))
+    return name, tensor
 
 
 def _header(path: Path, kind: str, schema: int, metadata: dict[str, str]) -> dict[str, Any]:

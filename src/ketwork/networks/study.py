@@ -13,6 +13,9 @@ from torch import nn
 from ketwork.networks import readings
 from ketwork.networks.batches import Batch, Forward, Mask, batches
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
+from ketwork.networks.knowledge import knowledge
+from ketwork.networks.labelled import LabelledStatistics
+from ketwork.networks.labels import Labels
 from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.moments import Moment
 from ketwork.networks.record import Layer, Study
@@ -33,6 +36,7 @@ def study(
     data: Any,
     *,
     layers: Layers = None,
+    labels: Any = None,
     mask: Mask = None,
     forward: Forward | None = None,
     samples: int | None = None,
@@ -60,6 +64,9 @@ def study(
             without its `labels`.
         layers: which modules; None for those a reader would draw, `"all"`, `"blocks"`, or selectors: names,
             globs, compiled patterns, modules, types, callables, lists of these.
+        labels: what the layers are asked about: an array with one entry a sample, a key of the batches, None
+            for the labels that the batches hold, or False for none. Integers, strings and booleans are
+            classes (of samples, or of positions if there is one for each), floating numbers a regression.
         mask: which positions exist: (samples, positions) as an array, a key of the batches, or a callable
             batch -> mask. None takes `attention_mask` where a batch has one.
         forward: `forward(model, batch)` in place of the usual call.
@@ -103,7 +110,7 @@ def study(
         raise ValueError(f"Argument `samples` must be at least 1, but is {samples}. Leave it out for all.")
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    run = _Pass(normalize, draw, skip_bad, mask is not None)
+    run = _Pass(normalize, draw, skip_bad, mask is not None, Labels(labels))
     home = _device(network)
     target = torch.device(device) if device is not None else home
     error: Exception | None = None
@@ -132,6 +139,7 @@ def study(
                 run.commit()
                 if progress is not None:
                     progress(run.samples)
+            run.labels.check_length(run.samples, limited=samples is not None)
         except KeyboardInterrupt:
             interrupted = True
         except Exception as failure:
@@ -152,6 +160,7 @@ def study(
 class _Row:
     first: Activation
     statistics: LayerStatistics
+    labelled: LabelledStatistics | None
 
 
 @dataclass
@@ -162,19 +171,26 @@ class _Pass:
     generator: torch.Generator
     skip_bad: bool
     must_mask: bool
+    labels: Labels
     samples: int = 0
     batches: int = 0
     rows: dict[Key, _Row] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     _batch: Batch | None = None
     _keys: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    _pending: dict[Key, tuple[Activation, LayerStatistics]] = field(default_factory=dict)
+    _targets: torch.Tensor | None = None
+    _pending: dict[Key, _Row] = field(default_factory=dict)
     _masked: bool = False
+    _seed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._seed = int(torch.randint(2**62, (), generator=self.generator))
 
     def begin(self, batch: Batch) -> None:
         """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
         self._batch = batch
         self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
+        self._targets = self.labels.of(batch.content, batch.labels, self.samples, batch.size)
         self._pending.clear()
 
     def receive(self, activation: Activation) -> None:
@@ -186,20 +202,28 @@ class _Pass:
                 f"{activation.values.shape[-1]}: axis {activation.axis} of its output does not hold its features. "
                 f"Say which does with `feature_axis={{{activation.key[0]!r}: ...}}`."
             )
+        present = self._present(activation)
         try:
             statistics = LayerStatistics.of(
                 activation.values,
-                self._present(activation),
+                present,
                 self._keys,
                 positions=activation.positions,
                 normalize=self.normalize,
-                generator=self.generator,
+                # Every layer draws the same positions, so it does not matter which others are studied.
+                generator=torch.Generator().manual_seed(self._seed + self.batches),
                 worst=row.statistics.reservoir.worst if row is not None else float("inf"),
                 drop_bad=self.skip_bad,
             )
         except NonFiniteActivationError as bad:
             raise ValueError(self._told(activation.key[0], bad)) from bad
-        self._pending[activation.key] = (_without_values(activation), statistics)
+        labelled = None
+        if self._targets is not None:
+            per_position = self.labels.task == "positions"
+            labelled = LabelledStatistics.of(
+                activation.values, present, self._targets, self._keys, self.samples, per_position
+            )
+        self._pending[activation.key] = _Row(_without_values(activation), statistics, labelled)
 
     def commit(self) -> None:
         """Adds the batch's statistics to every row.
@@ -210,14 +234,17 @@ class _Pass:
         assert self._batch is not None
         if self.must_mask and not self._masked and self.notes:
             raise ValueError(f"Argument `mask` must fit the positions of a layer. {' '.join(self.notes)}")
-        for key, (activation, statistics) in self._pending.items():
+        for key, new in self._pending.items():
             if key not in self.rows:
-                empty = Moment.empty(statistics.d, statistics.moment.first)
-                empty += statistics.moment
-                statistics.moment = empty
-                self.rows[key] = _Row(activation, statistics)
-            else:
-                self.rows[key].statistics += statistics
+                empty = Moment.empty(new.statistics.d, new.statistics.moment.first)
+                empty += new.statistics.moment
+                new.statistics.moment = empty
+                self.rows[key] = new
+                continue
+            row = self.rows[key]
+            row.statistics += new.statistics
+            if row.labelled is not None and new.labelled is not None:
+                row.labelled += new.labelled
         self._pending.clear()
         self.samples += self._batch.size
         self.batches += 1
@@ -275,11 +302,13 @@ def _record(
                 run.normalize,
                 center,
                 readings.estimates(row.statistics, rho, run.normalize, center),
+                None if row.labelled is None else knowledge(row.labelled, tuple(run.labels.names)),
             )
         )
     shown = {layer.name for layer in layers} | {alias for layer in layers for alias in layer.aliases}
     skipped = {path: reason for path, reason in live.skipped.items() if path not in shown}
     why = error if error is not None else ("interrupted" if interrupted else None)
+    settings["task"] = run.labels.task
     return Study(tuple(layers), skipped, settings, run.samples, why is None, why, tuple(run.notes))
 
 

@@ -25,24 +25,28 @@ class Leaf:
     present: Tensor | None = None
 
 
-def find_activation(output: Any) -> Leaf | str:
-    """The first floating-point tensor of an output, or a sentence that says what was there instead.
+def activations(output: Any) -> Iterator[Leaf]:
+    """The floating-point tensors of an output, in order.
 
     Tuples, lists, mappings and dataclasses (a `transformers` ModelOutput is a mapping) are searched depth
-    first, in order: LSTM's (output, (h, c)) gives `[0]`, a ModelOutput its first field.
+    first: LSTM's (output, (h, c)) gives `[0]` first, a ModelOutput its first field.
     """
-    seen: list[str] = []
     for path, value in _leaves(output):
         if isinstance(value, PackedSequence):
             padded, lengths = pad_packed_sequence(value, batch_first=True)
-            return Leaf(padded, path, _within(lengths, padded.shape[1]))
-        if isinstance(value, Tensor):
-            if value.is_floating_point() or value.is_complex():
-                return _dense(value, path)
-            seen.append(f"{value.dtype} tensor")
-        elif value is not None:
-            seen.append(type(value).__name__)
-    return f"its output holds no floating-point tensor (found: {', '.join(seen) or 'nothing'})"
+            yield Leaf(padded, path, _within(lengths, padded.shape[1]))
+        elif isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+            yield _dense(value, path)
+
+
+def told(output: Any) -> str:
+    """A sentence that says what an output without activations holds instead."""
+    found = [
+        f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
+        for _, value in _leaves(output)
+        if value is not None
+    ]
+    return f"its output holds no floating-point tensor (found: {', '.join(found) or 'nothing'})"
 
 
 def map_tensors(tree: Any, function: Any) -> Any:

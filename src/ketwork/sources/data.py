@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,8 @@ def _from_factory(factory: Factory, batch_size: int, samples: int | None, dtype:
     if isinstance(made, Dataset) and not isinstance(made, IterableDataset):
         made = DataLoader(made, batch_size=batch_size)
     count: int | None = None
-    if isinstance(made, DataLoader) and not isinstance(made.dataset, IterableDataset):
-        count = len(made.dataset)  # type: ignore[arg-type]
+    if isinstance(made, DataLoader) and isinstance(made.dataset, Sized):
+        count = len(made.dataset)
     batches: Iterable[Any]
     if isinstance(made, Iterator):
         batches = _Repeated([made], function, name)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ketwork.sources.errors import SourceError, listed
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
 _UNLIMITED = 10**9  # transformers says 10³⁰ where a tokenizer does not know its model's longest input
 
 
@@ -63,7 +64,7 @@ def _network(transformers: Any, path: Path) -> tuple[nn.Module, dict[str, Any]]:
             path, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = _first_line(error)
         if isinstance(error, SafetensorError):
             first = f"its weights are truncated or not safetensors: {first}"
         elif isinstance(error, RuntimeError):
@@ -75,12 +76,18 @@ def _network(transformers: Any, path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
+    if not any(file for pattern in _TOKENIZER_FILES for file in path.glob(pattern)):
+        return None
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError, TypeError):
-        return None  # pictures and sound: reading a text column then says that there is no tokenizer
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        raise SourceError(
+            f"Argument `model` must be a Hugging Face model folder that loads, but the tokenizer of {path} "
+            "does not: "
+            f"{_first_line(error)} Mend its files, or remove them to study the network without texts."
+        ) from error
     # Of a folder without a vocabulary, transformers makes one of special tokens alone: all words unknown.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         return None
@@ -90,6 +97,11 @@ def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
     if tokenizer.model_max_length > _UNLIMITED and longest:
         tokenizer.model_max_length = longest
     return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    words = str(error).strip()
+    return words.splitlines()[0] if words else type(error).__name__
 
 
 @contextmanager

