@@ -169,6 +169,11 @@ class Wave:
                 "Argument `module` must give the same output when asked again, but does not. "
                 "Use `.eval()`, or take dropout out."
             )
+        if not torch.allclose(self.log_amplitude(x[:3]), out[:3], rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                "Argument `module` must judge each configuration by itself, but its output changes with the others "
+                "in the batch. Use `.eval()`, or take batch normalisation out."
+            )
         if self.space.size > 1 and bool((out == out[0]).all()) and len(torch.unique(x, dim=0)) > 1:
             raise ValueError(
                 "Argument `module` must tell configurations apart, but gives all the same amplitude. "
