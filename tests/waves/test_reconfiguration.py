@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ketwork import waves
+from ketwork.waves import reconfiguration
 from ketwork.waves.local_energy import full_local_energies
 from ketwork.waves.optimisers import SR, Adam
 from ketwork.waves.reconfiguration import centred, natural_step, stacked
@@ -99,3 +100,26 @@ def test_adam_is_torchs_adam() -> None:
         update, state = ours.update(o, energies, state, scale=1.0, progress=0.0)
         mine = mine + update
     torch.testing.assert_close(mine, parameter.detach())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: waves.RBM(std=0.2, dtype=torch.float64),
+        lambda: waves.RBM(std=0.2, dtype=torch.complex128),
+        lambda: waves.FeedForward((4,), phase=True, dtype=torch.float64),
+    ],
+)
+def test_condensed_rows_have_the_same_averages(make, monkeypatch) -> None:
+    operator = waves.ising(waves.chain(8), 0.9)
+    wave = waves.Wave(make(), operator.space)
+    energies, weights = full_local_energies(operator, wave)
+    x = operator.space.states(torch.float64)
+    whole = reconfiguration.rows(wave, x, energies, weights)
+    monkeypatch.setattr(reconfiguration, "HELD", 1000)  # many small parts
+    small = reconfiguration.rows(wave, x, energies, weights)
+    assert small[0].shape == (wave.count, wave.count)
+    torch.testing.assert_close(small[0].mH @ small[0], whole[0].mH @ whole[0])
+    torch.testing.assert_close(small[0].mH @ small[1], whole[0].mH @ whole[1])
+    steps = [natural_step(*r, shift=1e-3, previous=wave.vector(), momentum=0.5) for r in (whole, small)]
+    torch.testing.assert_close(steps[0], steps[1], rtol=1e-5, atol=1e-7)

@@ -14,7 +14,7 @@ from ketwork.waves.guards import Guard, Trouble
 from ketwork.waves.local_energy import check_same_space, full_local_energies, local_energies
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimisers import SR, Optimiser, State
-from ketwork.waves.reconfiguration import centred, stacked
+from ketwork.waves.reconfiguration import rows
 from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.sampler import Direct, FullSum, Sampler, Samples
 from ketwork.waves.wave import Wave
@@ -130,9 +130,7 @@ def ground_state(
             energy = summary(operator, energies, weights, drawn.chains)
             trouble = guard.of_energy(energy, drawn.acceptance)
             if trouble is None:
-                o, epsilon = stacked(
-                    centred(wave.jacobian(drawn.flat), weights), centred(energies, weights), wave.holomorphic
-                )
+                o, epsilon = rows(wave, drawn.flat, energies, weights)
                 progress = index / max(1, steps - 1)
                 update, state = optimiser.update(o, epsilon, state, scale=operator.scale, progress=progress)
                 vector = wave.vector() + update

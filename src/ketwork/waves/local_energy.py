@@ -18,7 +18,10 @@ def local_energies(operator: Operator, wave: Wave, x: Tensor) -> Tensor:
     x = x.to(wave.dtype)
     tables = wave.tables()
     if tables is not None and isinstance(operator, PauliSum):
-        return _double(tables.local_energies(x, operator.patterns, operator.elements(x)))
+        parts = (
+            tables.local_energies(p, operator.patterns, operator.elements(p)) for p in x.split(wave.chunk)
+        )
+        return _double(torch.cat(list(parts)))
     rows = max(1, 8 * wave.chunk // max(1, operator.width))
     return torch.cat([_by_connection(operator, wave, part) for part in x.split(rows)])
 

@@ -10,7 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ketwork.waves.wave import Wave
+
 Solver = Literal["auto", "parameters", "samples"]
+
+HELD = 2**26
+"""The most log-derivatives of a full sum that are held at once: 256 MB in single precision."""
 
 
 def centred(rows: Tensor, weights: Tensor | None) -> Tensor:
@@ -28,6 +33,37 @@ def stacked(o: Tensor, energies: Tensor, holomorphic: bool) -> tuple[Tensor, Ten
     if o.is_complex():
         return torch.cat([o.real, o.imag]), torch.cat([energies.real, energies.imag]).to(o.real.dtype)
     return o, energies.real.to(o.dtype)
+
+
+def rows(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """O and ε of configurations x (n, sites): what an optimiser's update starts from.
+
+    A full sum whose n × P log-derivatives would not fit is condensed to P rows, part by part, so that memory
+    is bounded.
+    """
+    if weights is not None and len(x) > wave.count and len(x) * wave.count > HELD:
+        return condensed(wave, x, energies, weights)
+    return stacked(centred(wave.jacobian(x), weights), centred(energies, weights), wave.holomorphic)
+
+
+def condensed(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """P rows with the same O†O and O†ε as the n rows of a full sum: √Λ V† and Λ^(−½) V† F, from S = V Λ V†."""
+    weights = weights / weights.sum()
+    energies = energies - (weights * energies).sum()
+    second = first = force = torch.zeros(())
+    for part in torch.arange(len(x)).split(max(1, HELD // (8 * wave.count))):
+        o = wave.jacobian(x[part])
+        weight = weights[part].to(o.real.dtype)
+        real, driven = stacked(o * weight.sqrt()[:, None], energies[part] * weight.sqrt(), wave.holomorphic)
+        second = second + _gram(real.mH).to(_wide(real))
+        force = force + (real.mH @ driven).to(_wide(real))
+        first = first + weight.to(o.dtype) @ o
+    mean, _ = stacked(first[None], energies[:1], wave.holomorphic)
+    values, vectors = torch.linalg.eigh(second - (mean.mH @ mean).to(_wide(mean)))
+    root = values.clamp(min=0).sqrt()
+    inverse = torch.where(values > 1e-14 * values[-1], 1 / root, 0.0)
+    turned = inverse * (vectors.mH @ force)
+    return (root[:, None] * vectors.mH).to(mean.dtype), turned.to(mean.dtype)
 
 
 def natural_step(
@@ -53,16 +89,19 @@ def natural_step(
     n, count = o.shape
     scale = float(torch.linalg.vector_norm(o)) ** 2 / count
     in_samples = solver == "samples" or (solver == "auto" and n < count)
-    double = torch.complex128 if o.is_complex() else torch.float64
-    gram = _gram(o if in_samples else o.mH).to(double)
+    gram = _gram(o if in_samples else o.mH).to(_wide(o))
     gram.diagonal().add_(shift * scale + torch.finfo(o.dtype).eps * scale * max(gram.shape))
     right = energies if in_samples else o.mH @ energies
     factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):
         return torch.full((count,), torch.nan, dtype=o.dtype)
-    solved = torch.cholesky_solve(right.to(double)[:, None], factor)[:, 0].to(o.dtype)
+    solved = torch.cholesky_solve(right.to(gram.dtype)[:, None], factor)[:, 0].to(o.dtype)
     step = o.mH @ solved if in_samples else solved
     return step if carried is None else step + carried
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    return torch.complex128 if values.is_complex() else torch.float64
 
 
 def _gram(rows: Tensor) -> Tensor:
