@@ -1,10 +1,13 @@
 """Every network: its Jacobian, its symmetry or normalisation, and that it learns."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from ketwork import waves
+from ketwork.waves.models.rbm import log_cosh, tanh
 
 CHAIN = waves.chain(6)
 F64, C128 = torch.float64, torch.complex128
@@ -205,3 +208,14 @@ def test_an_autoregressive_run_draws_directly() -> None:
 def test_bad_settings(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         waves.Wave(make(), waves.spins(6))
+
+
+def test_stable_hyperbolic_functions() -> None:
+    real = torch.tensor([-800.0, -3.0, -0.0, 0.3, 2.0, 900.0], dtype=F64)
+    x = torch.complex(real, torch.tensor([0.3, -2.0, 1.2, 40.0, -0.1, 3.0], dtype=F64))
+    inner = x[1:5]
+    torch.testing.assert_close(torch.exp(log_cosh(inner)), torch.cosh(inner))
+    torch.testing.assert_close(tanh(inner), torch.tanh(inner))
+    assert torch.isfinite(torch.view_as_real(log_cosh(x))).all()
+    torch.testing.assert_close(tanh(x)[[0, 5]], torch.tensor([-1, 1], dtype=C128))
+    torch.testing.assert_close(log_cosh(real)[[0, 5]], real[[0, 5]].abs() - math.log(2))

@@ -163,8 +163,8 @@ def default_sampler(wave: Wave) -> Sampler:
 
 def energies_of(operator: Operator, wave: Wave, drawn: Samples) -> tuple[Tensor, Tensor | None]:
     """Local energies (n,) of drawn configurations, and their weights where they are a full sum."""
-    if drawn.weights is not None:
-        return full_local_energies(operator, wave)
+    if drawn.amplitudes is not None:
+        return full_local_energies(operator, wave, drawn.amplitudes[0])
     return local_energies(operator, wave, drawn.flat), None
 
 

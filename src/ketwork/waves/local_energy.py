@@ -26,10 +26,15 @@ def local_energies(operator: Operator, wave: Wave, x: Tensor) -> Tensor:
     return torch.cat([_by_connection(operator, wave, part) for part in x.split(rows)])
 
 
-def full_local_energies(operator: Operator, wave: Wave) -> tuple[Tensor, Tensor]:
-    """E on every state, (H ψ)/ψ by the sparse matrix, and |ψ|² normalised (size,); E is 0 where ψ is."""
+def full_local_energies(
+    operator: Operator, wave: Wave, amplitudes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """E on every state, (H ψ)/ψ by the sparse matrix, and |ψ|² normalised (size,); E is 0 where ψ is.
+
+    `amplitudes` are the wave's own where they are at hand.
+    """
     check_same_space(operator, wave)
-    psi = wave.amplitudes()
+    psi = wave.amplitudes() if amplitudes is None else amplitudes
     image = torch.from_numpy(operator.matrix @ psi.numpy())
     return torch.where(psi == 0, 0.0, image / psi), psi.abs().square()
 

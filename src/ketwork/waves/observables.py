@@ -33,8 +33,8 @@ class Measured:
 
 def expect(operator: Operator, wave: Wave, samples: Samples) -> Estimate:
     """⟨ψ|O|ψ⟩ of any operator on the wave's space, from samples of the wave (or a `FullSum`'s)."""
-    if samples.weights is not None:
-        values, weights = full_local_energies(operator, wave)
+    if samples.amplitudes is not None:
+        values, weights = full_local_energies(operator, wave, samples.amplitudes[0])
         return estimate(values[None], weights[None])
     return estimate(local_energies(operator, wave, samples.flat).reshape(samples.chains, -1))
 
@@ -80,7 +80,7 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
     space the amplitude is 0. The error grows exponentially with the entropy. For a full sum, exact.
     """
     _check_region(region, wave)
-    if samples.weights is not None:
+    if samples.amplitudes is not None:
         purity = wave.ket().reduced(region).purity()
         return Measured(-torch.log2(purity), torch.zeros(()))
     half = samples.chains // 2
@@ -111,8 +111,8 @@ def fidelity(first: Wave, second: Wave, samples: Samples, other: Samples) -> Mea
     """
     if first.space != second.space:
         raise ValueError(f"The waves must be on the same space, but are on {first.space} and {second.space}.")
-    if samples.weights is not None and other.weights is not None:
-        overlap = (first.amplitudes().conj() * second.amplitudes()).sum()
+    if samples.amplitudes is not None and other.amplitudes is not None:
+        overlap = (samples.amplitudes.conj() * other.amplitudes).sum()
         return Measured(overlap.abs().square(), torch.zeros(()))
     at, there = samples.configurations, other.configurations
     one, two = _log(second, at) - _log(first, at), _log(first, there) - _log(second, there)

@@ -87,9 +87,9 @@ def natural_step(
     if carried is not None:
         energies = energies - o @ carried
     n, count = o.shape
-    scale = float(torch.linalg.vector_norm(o)) ** 2 / count
     in_samples = solver == "samples" or (solver == "auto" and n < count)
     gram = _gram(o if in_samples else o.mH).to(_wide(o))
+    scale = float(gram.diagonal().real.sum()) / count
     gram.diagonal().add_(shift * scale + torch.finfo(o.dtype).eps * scale * max(gram.shape))
     right = energies if in_samples else o.mH @ energies
     factor, failed = torch.linalg.cholesky_ex(gram)

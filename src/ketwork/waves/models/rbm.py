@@ -53,8 +53,8 @@ class RBM(Network):
         """∂ log ψ/∂(a, b, W) of each configuration: (batch, parameters)."""
         _, b, w = self.expanded()
         s = self.features(x).to(w.dtype)
-        tanh = torch.tanh(s @ w.T + b)
-        return torch.cat([s, tanh, (tanh[:, :, None] * s[:, None]).flatten(1)], 1)
+        t = tanh(s @ w.T + b)
+        return torch.cat([s, t, (t[:, :, None] * s[:, None]).flatten(1)], 1)
 
     def tables(self) -> Tables | None:
         """What the compiled loops read, at the present parameters; None beyond two levels a site."""
@@ -65,14 +65,35 @@ class RBM(Network):
             double = 2 * w.T
             log = log_cosh(double).sum(1)  # (sites,)
             visible = torch.stack([log - 2 * a, log + 2 * a], 1).exp()
-            weights, bias, table = w.T.contiguous(), b.contiguous(), torch.tanh(double).contiguous()
+            weights, bias, table = w.T.contiguous(), b.contiguous(), tanh(double).contiguous()
             return Tables(weights.numpy(), bias.numpy(), table.numpy(), visible.numpy(), self.features)
 
 
 def log_cosh(x: Tensor) -> Tensor:
-    """log cosh x without overflow, for real and complex x (cosh is even, so Re x is taken positive)."""
-    if x.is_complex():
-        x = torch.where(x.real < 0, -x, x)
-        return x + torch.log1p(torch.exp(-2 * x)) - math.log(2)
-    size = x.abs()
-    return size + torch.nn.functional.softplus(-2 * size) - math.log(2)
+    """log cosh x without overflow, real or complex: x + log(1 + exp(−2x)) − log 2, for Re x taken positive.
+
+    Complex logarithms and tangents of PyTorch run one number at a time; their parts in real functions run in
+    vector registers, ten times as fast.
+    """
+    if not x.is_complex():
+        size = x.abs()
+        return size + torch.nn.functional.softplus(-2 * size) - math.log(2)
+    sign, u, v, square = _decayed(x)
+    modulus = x.real * sign + torch.log1p(2 * u + square) / 2 - math.log(2)
+    return torch.complex(modulus, x.imag * sign + torch.atan2(v, 1 + u))
+
+
+def tanh(x: Tensor) -> Tensor:
+    """tanh x, real or complex: (1 − exp(−2x))/(1 + exp(−2x)), for Re x taken positive."""
+    if not x.is_complex():
+        return torch.tanh(x)
+    sign, u, v, square = _decayed(x)
+    scale = sign / (1 + 2 * u + square)
+    return torch.complex((1 - square) * scale, -2 * v * scale)
+
+
+def _decayed(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sign that makes Re x positive; then u + iv = exp(−2x) and u² + v²."""
+    sign = torch.where(x.real < 0, -1.0, 1.0).to(x.real.dtype)
+    size, angle = torch.exp(-2 * x.real * sign), 2 * x.imag * sign
+    return sign, size * torch.cos(angle), -size * torch.sin(angle), size.square()

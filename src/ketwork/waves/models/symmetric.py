@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.waves.models.network import Network, normal
-from ketwork.waves.models.rbm import RBM
+from ketwork.waves.models.rbm import RBM, tanh
 from ketwork.waves.spaces import Space
 
 
@@ -52,10 +52,10 @@ class SymmetricRBM(RBM):
         """∂ log ψ/∂(a, b, w): those of the expanded machine, summed over what is tied."""
         _, b, w = self.expanded()
         s = self.features(x).to(w.dtype)
-        tanh = torch.tanh(s @ w.T + b).unflatten(1, (self.filters, -1))  # (batch, filters, group)
+        t = tanh(s @ w.T + b).unflatten(1, (self.filters, -1))  # (batch, filters, group)
         by_orbit = s.new_zeros(len(s), len(self.a)).index_add_(1, self.orbits, s)
         moved = s[:, self.permutations]  # (batch, group, sites)
-        return torch.cat([by_orbit, tanh.sum(2), (tanh @ moved).flatten(1)], 1)
+        return torch.cat([by_orbit, t.sum(2), (t @ moved).flatten(1)], 1)
 
 
 class Symmetrised(Network):

@@ -11,16 +11,21 @@ from ketwork.waves.wave import Wave
 
 @dataclass(frozen=True)
 class Samples:
-    """Configurations (chains, length, sites); weights (chains, length) only where they are not equal."""
+    """Configurations (chains, length, sites); a full sum also has their normalised amplitudes (1, size)."""
 
     configurations: Tensor
     acceptance: float = 1.0
-    weights: Tensor | None = None
+    amplitudes: Tensor | None = None
 
     @property
     def flat(self) -> Tensor:
         """The configurations in one batch (chains·length, sites)."""
         return self.configurations.flatten(0, 1)
+
+    @property
+    def weights(self) -> Tensor | None:
+        """|ψ|² of a full sum (1, size); None for samples, which weigh the same."""
+        return None if self.amplitudes is None else self.amplitudes.abs().square()
 
     @property
     def chains(self) -> int:
@@ -70,9 +75,7 @@ class FullSum(Sampler):
         self, wave: Wave, samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
         """All states with their |ψ|²; `samples` does not matter."""
-        return Samples(
-            wave.space.states(wave.dtype)[None], 1.0, wave.amplitudes().abs().square()[None]
-        ), state
+        return Samples(wave.space.states(wave.dtype)[None], 1.0, wave.amplitudes()[None]), state
 
 
 class Direct(Sampler):
