@@ -46,11 +46,13 @@ def main() -> None:
     parser.add_argument("--netket", help="the Python of an environment with NetKet")
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seeds", type=int, help="how many seeds, in place of each case's own number")
+    parser.add_argument("--steps", type=int, help="how many steps, for a quick look at times alone")
     given = parser.parse_args()
     print(f"| case | library | {' | '.join(head for _, head, _ in COLUMNS)} |")
     print(f"|---|---|{'---|' * len(COLUMNS)}")
     for case in given.cases:
         steps, seeds, both = CASES[case]
+        steps = given.steps or steps
         sides = {"ketwork": [sys.executable, str(HERE / "waves_ketwork.py")]}
         if given.netket and both:
             sides["NetKet"] = [given.netket, str(HERE / "waves_netket.py")]

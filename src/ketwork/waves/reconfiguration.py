@@ -21,9 +21,10 @@ HELD = 2**26
 def centred(rows: Tensor, weights: Tensor | None) -> Tensor:
     """√w (rows − ⟨rows⟩): rows (n, …) less their mean, weighed so that plain products are averages."""
     if weights is None:
-        return (rows - rows.mean(0)) * (1 / len(rows)) ** 0.5
-    column = (weights / weights.sum()).to(rows.real.dtype).reshape(-1, *[1] * (rows.dim() - 1))
-    return (rows - (column * rows).sum(0)) * column.sqrt()
+        return (rows - rows.mean(0)).mul_((1 / len(rows)) ** 0.5)
+    weights = (weights / weights.sum()).to(rows.real.dtype)
+    moved = rows - weights.to(rows.dtype) @ rows
+    return moved.mul_(weights.sqrt().reshape(-1, *[1] * (rows.dim() - 1)))
 
 
 def stacked(o: Tensor, energies: Tensor, holomorphic: bool) -> tuple[Tensor, Tensor]:

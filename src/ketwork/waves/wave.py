@@ -111,7 +111,8 @@ class Wave:
         own: Callable[[Tensor], Tensor] | None = getattr(self.module, "jacobian", None)
         if own is not None:
             with torch.no_grad():
-                return torch.cat([own(part) for part in x.split(self.chunk)])
+                parts = [own(part) for part in x.split(self.chunk)]
+                return torch.cat(parts) if len(parts) > 1 else parts[0]
         rows = max(1, min(len(x), self.chunk * 64 // max(1, self.count)))
         given = {name: p.detach() for name, p in self.module.named_parameters() if name in set(self.names)}
         split = {name: self._as_real(p) for name, p in given.items()}

@@ -54,7 +54,13 @@ class RBM(Network):
         _, b, w = self.expanded()
         s = self.features(x).to(w.dtype)
         t = tanh(s @ w.T + b)
-        return torch.cat([s, t, (t[:, :, None] * s[:, None]).flatten(1)], 1)
+        width = s.shape[1] + t.shape[1]
+        rows = s.new_empty(
+            len(s), width + t.shape[1] * s.shape[1]
+        )  # filled in place: full sums have many rows
+        rows[:, :width] = torch.cat([s, t], 1)
+        torch.mul(t[:, :, None], s[:, None], out=rows[:, width:].unflatten(1, (t.shape[1], -1)))
+        return rows
 
     def tables(self) -> Tables | None:
         """What the compiled loops read, at the present parameters; None beyond two levels a site."""
