@@ -78,6 +78,7 @@ def main() -> None:
         hilbert = nk.hilbert.Spin(0.5, 22, total_sz=0)
         operator = nk.operator.Heisenberg(hilbert, graph).to_jax_operator()
         exact, model = -39.1475226071, RBM(alpha=2, param_dtype=float)
+        rate = 0.01  # at 0.05 it diverges in most seeds, silently, and a state of NaN is quick to sample
     elif case in ("vision", "j1j2"):
         graph = nk.graph.Grid([4, 4], max_neighbor_order=2)
         hilbert = nk.hilbert.Spin(0.5, 16, total_sz=0)
