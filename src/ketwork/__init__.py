@@ -1,14 +1,17 @@
 """ketwork (ket + network): neural networks and quantum mechanics, linked by exact mathematics.
 
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
-`compare` says how alike every pair of layers is, within a model or between two.
+`compare` says how alike every pair of layers is, within a model or between two; `probe` reads labels from arrays.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 """
 
+from ketwork._version import __version__ as __version__
 from ketwork.networks import (
     Comparison,
     Estimate,
     Layer,
+    Probe,
+    ProbeRegressor,
     SelectorError,
     Study,
     StudyInterrupted,
@@ -16,18 +19,20 @@ from ketwork.networks import (
     compare,
     decode,
     encode,
+    probe,
     study,
 )
 from ketwork.quantum import *  # noqa: F403  the quantum room's public names are ketwork's
 from ketwork.quantum import __all__ as _quantum
-
-__version__ = "0.1.0"
+from ketwork.report import plot_comparison, plot_spectrum, plot_study
 
 __all__ = [
     *_quantum,
     "Comparison",
     "Estimate",
     "Layer",
+    "Probe",
+    "ProbeRegressor",
     "SelectorError",
     "Study",
     "StudyInterrupted",
@@ -35,5 +40,9 @@ __all__ = [
     "compare",
     "decode",
     "encode",
+    "probe",
+    "plot_comparison",
+    "plot_spectrum",
+    "plot_study",
     "study",
 ]

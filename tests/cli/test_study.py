@@ -54,6 +54,7 @@ def test_json_of_the_demonstration_is_the_table_of_kw_study(run):
     assert told["definitions"] == expected.definitions
     assert told["settings"] == expected.settings | {
         "seed": 0,
+        "command": "ketwork study --json",
         "source": {
             "model": {
                 "spec": "ketwork.demo.digits:model",
@@ -163,7 +164,10 @@ def test_a_saved_study_is_shown_again(here, run):
     assert again.exit_code == 0
     assert again.stdout == first.stdout
     told = json.loads(run("show", "s.safetensors", "--json").stdout)
-    assert told == json.loads(run("study", *SMALL, "--json").stdout)
+    anew = json.loads(run("study", *SMALL, "--json").stdout)
+    assert told["settings"].pop("command") == f"ketwork study {' '.join(SMALL)} --save s.safetensors"
+    assert anew["settings"].pop("command") == f"ketwork study {' '.join(SMALL)} --json"
+    assert told == anew
     assert_same_table(told["table"], Study.load("s.safetensors").table())
 
 

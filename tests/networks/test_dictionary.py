@@ -76,6 +76,16 @@ def test_huge_and_tiny_values_keep_their_direction(size: float) -> None:
     torch.testing.assert_close(kw.decode(ket, norm), a, rtol=max(1e-6, digits), atol=0)
 
 
+@pytest.mark.parametrize("size", [1e-310, 1e-250, 1e-160, 1e160, 1e300])
+def test_the_same_in_double_precision(size: float) -> None:
+    a = torch.tensor([[3.0, -4.0, 1e-3]], dtype=torch.float64) * size
+    ket, norm = kw.encode(a)
+    expected = torch.tensor([[3.0, -4.0, 1e-3]], dtype=torch.float64)
+    digits = max(1e-14, 5e-324 / size)
+    torch.testing.assert_close(ket.amplitudes, expected / expected.norm(), rtol=0, atol=digits)
+    assert norm.item() == pytest.approx(float(expected.norm()) * size, rel=digits)
+
+
 def test_rows_of_every_size_in_one_activation() -> None:
     sizes = torch.tensor([0.0, 1e-40, 1e-25, 1.0, 1e25, 1e38])
     ket, _ = kw.encode(sizes[:, None] * torch.tensor([[1.0, 0.0]]))

@@ -150,6 +150,24 @@ def test_recurrent_networks(kind: type[nn.RNNBase], batch_first: bool, positions
     _same(row, (out if batch_first else out.transpose(0, 1))[present])
 
 
+def test_as_many_positions_as_samples_and_both_orders_in_one_network() -> None:
+    class BackAndForth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(5, 6)
+            self.tags = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.tags(self.rnn(x.transpose(0, 1))[0].transpose(0, 1))
+
+    torch.manual_seed(0)
+    network, x = BackAndForth(), torch.randn(4, 4, 5)
+    present = torch.arange(4)[None] < torch.tensor([1, 4, 2, 1])[:, None]
+    record = study(network, x, mask=present)
+    _same(record["rnn"], network.rnn(x.transpose(0, 1))[0].transpose(0, 1)[present])
+    _same(record["tags"], network(x)[present])
+
+
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("samples", [5, 6])
 def test_packed_sequences_count_what_exists(batch_first: bool, samples: int) -> None:
@@ -170,6 +188,7 @@ def test_packed_sequences_count_what_exists(batch_first: bool, samples: int) -> 
     expected = torch.cat([reference(one[None, :n])[0][0] for one, n in zip(x, lengths, strict=True)])
     _same(record["rnn"], expected)
     _same(record["(model)"], expected)
+    assert record["rnn"].zero.value == 0  # what pads the sequences is not there, rather than zero
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -230,6 +249,22 @@ def test_a_decoder_of_twenty_calls() -> None:
         ("gru", POOLED, 30, 600), ("out", POOLED, 30, 600), ("(model)", POOLED, 30, 600),
     ]  # fmt: skip
     _same(pooled["out"], words.flatten(0, 1))
+
+
+def test_pooled_calls_outlive_what_overwrites_them() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(self.linear(x).relu_()).zero_()
+
+    torch.manual_seed(0)
+    network, x = InPlace(), torch.randn(20, 4)
+    first = network.linear(x)
+    expected = torch.cat([first, network.linear(first.relu())])
+    _same(study(network, x, calls="pooled")["linear"], expected)
 
 
 def test_a_shared_module_is_a_row_for_each_call() -> None:

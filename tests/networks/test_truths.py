@@ -97,6 +97,20 @@ def test_coherence_of_uniform_superpositions() -> None:
     assert row.ket_coherence.value == pytest.approx(4)
 
 
+def test_random_labels_show_no_more_than_the_null_of_holevo() -> None:  # 10
+    labels = torch.arange(1000) % 10
+    found, null, formula = [], [], []
+    for seed in range(10):
+        known = study(nn.Identity(), _gaussian(1000, 64, seed=seed), labels=labels)["(model)"].knowledge
+        assert known is not None
+        fitted = float(known.statistics.fitting().moments.counts.mean())  # kets of a label
+        found.append(known.estimates["holevo"].value)
+        null.append(known.estimates["holevo_null"].value)
+        formula.append(64 / (2 * fitted) * (1 - 1 / 10) / math.log(2))
+    assert sum(found) == pytest.approx(sum(null), rel=0.01)
+    assert sum(found) == pytest.approx(sum(formula), rel=0.03)  # the formula is the first order in d/n
+
+
 def _relu_layers(widths: list[int]) -> nn.Sequential:
     generator = torch.Generator().manual_seed(0)
     layers: list[nn.Module] = []

@@ -51,7 +51,8 @@ def test_every_width_shows_whole_numbers(demo, width):
         assert error == pytest.approx(table.loc[layer, "entropy_se"], abs=1.01e-3)
 
 
-def test_what_80_columns_and_what_140_columns_hold(demo):
+def test_what_80_columns_and_what_140_columns_hold():
+    demo = study(digits.model(), digits.held_out(), labels=False)
     narrow, wide, widest = (drawn(demo, width).partition("540 samples")[0] for width in (80, 140, 250))
     for header in ("d", "kets", "entropy", "eff. rank", "coherence", "top weight"):
         assert header in narrow
@@ -62,6 +63,16 @@ def test_what_80_columns_and_what_140_columns_hold(demo):
         assert header in widest
     assert "A wider terminal shows" in drawn(demo, 80)
     assert "A wider terminal shows" not in drawn(demo, 250)
+
+
+def test_what_layers_know_of_labels_is_shown_where_it_was_measured(demo):
+    for name, header in (("holevo", "Holevo"), ("linear_balanced", "linear"), ("pgm_balanced", "pgm")):
+        assert header in drawn(demo, 160).partition("540 samples")[0]
+        line = rows(drawn(demo, 300), demo)["readout"]
+        value = demo["readout"].all_estimates[name].value
+        assert any(abs(float(word) - value) < 0.006 for word in re.findall(r"\d\.\d+", line))
+    unlabelled = study(digits.model(), digits.held_out(), labels=False)
+    assert "Holevo" not in drawn(unlabelled, 300)
 
 
 def test_the_values_of_one_row(demo):

@@ -4,7 +4,9 @@ from ketwork.networks.capture import POOLED, Activation, capture
 from ketwork.networks.compare import compare
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.encode import decode, encode
+from ketwork.networks.knowledge import Knowledge
 from ketwork.networks.pairs import PairMoments
+from ketwork.networks.probe import Probe, ProbeRegressor, probe
 from ketwork.networks.readings import Estimate
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import ROOT, SelectorError, select
@@ -17,8 +19,11 @@ __all__ = [
     "ComparedLayer",
     "Comparison",
     "Estimate",
+    "Knowledge",
     "Layer",
     "PairMoments",
+    "Probe",
+    "ProbeRegressor",
     "SelectorError",
     "Study",
     "StudyInterrupted",
@@ -26,6 +31,7 @@ __all__ = [
     "compare",
     "decode",
     "encode",
+    "probe",
     "select",
     "study",
 ]

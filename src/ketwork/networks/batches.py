@@ -30,12 +30,16 @@ class Batch:
     mask: Tensor | None
     size: int
 
-    def run(self, model: nn.Module, forward: Forward | None) -> Any:
-        """Calls the network: `model(x)`, `model(**mapping)`, or `forward(model, batch)`."""
+    def run(self, model: nn.Module, forward: Forward | None, without: str | None = None) -> Any:
+        """Calls the network: `model(x)`, `model(**mapping)` less the labels, or `forward(model, batch)`.
+
+        `without` is the key of labels that go by another name.
+        """
         if forward is not None:
             return forward(model, self.content)
         if isinstance(self.content, Mapping):
-            return model(**{key: value for key, value in self.content.items() if key not in _LABEL_KEYS})
+            labels = (*_LABEL_KEYS, without)
+            return model(**{key: value for key, value in self.content.items() if key not in labels})
         return model(_inputs(self.content))
 
 
@@ -122,7 +126,7 @@ def _slice(data: Any, start: int, stop: int) -> Any:
 
 
 def _as_tensors(content: Any, dtype: torch.dtype | None) -> Any:
-    if isinstance(content, np.ndarray):
+    if isinstance(content, np.ndarray) and content.dtype.kind in "biufc":  # labels may be strings
         tensor = torch.from_numpy(np.ascontiguousarray(content))
         if dtype is None:
             return tensor

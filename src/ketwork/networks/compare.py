@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ketwork.networks.capture import Activation, Capture, Key, capture, unwrappe
 from ketwork.networks.comparison import SIDES, ComparedLayer, Comparison
 from ketwork.networks.encode import unit
 from ketwork.networks.layout import FeatureAxis
+from ketwork.networks.likeness import MEASURES
 from ketwork.networks.names import row_names
 from ketwork.networks.pairs import MEMORY, PairMoments
 from ketwork.networks.select import Layers, SelectorError
@@ -43,6 +44,7 @@ def compare(
     forward_b: Forward | None = None,
     samples: int | None = None,
     batch_size: int = 64,
+    measures: Collection[str] = tuple(MEASURES),
     positions: bool = False,
     flatten: bool = False,
     normalize: str = "ensemble",
@@ -81,6 +83,7 @@ def compare(
         mask: which positions exist, as in `study`.
         forward, forward_b: how to call each; without `forward_b`, `forward` goes for both.
         samples, batch_size, calls, feature_axis, progress: as in `study`.
+        measures: which of `"cka"`, `"bures"` and `"r2"` to compute; CKA alone is much the cheapest.
         positions: compare every position as a sample of its own, among the layers that have the same
             positions (the commonest number of them), instead of each sample's mean over positions. The
             positions of a sample are not independent, which the corrections for finite N do not know.
@@ -91,8 +94,8 @@ def compare(
             gives no null.
         memory: bytes for what the pass keeps. Rows are kept while they are the smaller side, else cross moments;
             where both are larger than this, layers are projected at random to fewer dimensions, and `errors`
-            of the result says by how much that may have changed each number: the change, pair by pair, from
-            a projection to half the width, which is one standard deviation of the noise plus the bias.
+            of the result says by how much that may have changed each number (one standard deviation and bias,
+            from the change that half the width makes).
         generator: seeds the projection; None is a fixed seed.
 
     Returns:
@@ -103,8 +106,9 @@ def compare(
         TypeError, ValueError: an argument is not what it must be, fewer than 4 samples, NaN or infinite values
             (layer, batch and sample are named), or `data_b` that disagrees on the samples.
 
-    Cost: the forward passes; then O(N dᵢ dⱼ) and an eigenvalue problem of min(d, N) for each pair. With
-    `positions=True` that first part exceeds the forward passes: choose layers.
+    Cost: the forward passes; then, for Bures and R², O(N dᵢ dⱼ) and an eigenvalue problem of min(d, N) for each
+    pair; for CKA alone O(N² d) a layer while rows are kept. With `positions=True` the products exceed the forward
+    passes: choose layers.
 
     >>> import torch
     >>> _ = torch.manual_seed(0)
@@ -115,7 +119,7 @@ def compare(
     >>> found.best_match()["match"].to_dict()
     {'0': '1', '1': '0', '2': '1'}
     """
-    _check(normalize, positions, flatten, batch_size, samples)
+    _check(measures, normalize, positions, flatten, batch_size, samples)
     unit_of_comparison = UNITS[1] if positions else UNITS[2] if flatten else UNITS[0]
     sides = [_Side(SIDES[0], unwrapped(model_a), layers, forward, unit_of_comparison, normalize)]
     if model_b is not None:
@@ -175,7 +179,7 @@ def compare(
         for side in sides
         for path, reason in side.skipped().items()
     }
-    found = Comparison.of(pairs, named, settings, skipped, center=center)
+    found = Comparison.of(pairs, named, settings, skipped, measures=measures, center=center)
     return replace(found, complete=error is None, error=error)
 
 
@@ -261,10 +265,8 @@ class _Side:
         """The layers by the keys of their rows."""
         names = row_names(self.live, [key for key in self.kinds if key not in self.left_out])
         found: dict[Hashable, ComparedLayer] = {}
-        for key, ((name, call), aliases) in names.items():
-            label = name if call <= 0 else f"{name}#{call}"
-            d = self.widths[key]
-            found[self.name, key] = ComparedLayer(label, self.kinds[key], d, d, aliases)
+        for key, (place, aliases) in names.items():
+            found[self.name, key] = ComparedLayer.at(place, aliases, self.kinds[key], self.widths[key])
         return found
 
     def skipped(self) -> dict[str, str]:
@@ -356,7 +358,16 @@ def _choose(sides: list[_Side]) -> None:
             )
 
 
-def _check(normalize: str, positions: bool, flatten: bool, batch_size: int, samples: int | None) -> None:
+def _check(
+    measures: Collection[str],
+    normalize: str,
+    positions: bool,
+    flatten: bool,
+    batch_size: int,
+    samples: int | None,
+) -> None:
+    if isinstance(measures, str) or not measures or not set(measures) <= MEASURES.keys():
+        raise ValueError(f"Argument `measures` must be some of {tuple(MEASURES)}, but is {measures!r}.")
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"Argument `normalize` must be one of {NORMALIZATIONS}, but is {normalize!r}.")
     if positions and flatten:

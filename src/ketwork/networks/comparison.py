@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ketwork.networks import storage
-from ketwork.networks.overlaps import MEASURES, measures, overlaps
+from ketwork.networks.likeness import MEASURES, likeness
+from ketwork.networks.overlaps import overlaps
 from ketwork.networks.pairs import PairMoments
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ DEFINITIONS: dict[str, str] = {
     "features centred unless center=False",
     "bures_null": "the root fidelity to expect of layers with the same spectra and nothing in common",
     "r2": "share of the column's layer that the best linear map (with intercept) of the row's layer explains, "
-    "adjusted for the fitted parameters (Ezekiel 1930): 0 on average for unrelated layers; NaN where N ≤ rank + 1",
+    "adjusted for the fitted parameters (Ezekiel 1930): 0 on average for unrelated layers; NaN where the fit leaves "
+    "less than a tenth of the samples over",
     "r2_reverse": "the same with the roles exchanged",
     "r2_fit": "the same share, not adjusted: 1 whenever the row's layer has N − 1 dimensions",
     "r2_fit_reverse": "the same with the roles exchanged",
@@ -45,6 +47,7 @@ DEFINITIONS: dict[str, str] = {
 }
 
 _FEW = 10
+_SHOWN = ("bures", "bures_null", "r2", "r2_reverse")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class ComparedLayer:
     held: int
     aliases: tuple[str, ...] = ()
 
+    @classmethod
+    def at(cls, place: tuple[str, int], aliases: tuple[str, ...], kind: str, d: int) -> ComparedLayer:
+        """The layer of that name and call; later calls of a module are told apart by their number."""
+        name, call = place
+        return cls(name if call <= 0 else f"{name}#{call}", kind, d, d, aliases)
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -65,7 +74,7 @@ class Comparison:
     `cka`, `bures`, `r2` … are frames, rows × columns; `definitions` says what each is. `n` counts what was
     compared: samples, or positions of samples with `positions=True`. `skipped` names modules left out, each
     with its reason. `complete` is False where the pass ended early; `error` then says why.
-    `matrices` has every measure as a float64 tensor, and `errors` by how much projecting wide layers may have
+    `matrices` has every measure as a float64 tensor, `errors` by how much projecting wide layers may have
     changed it (empty where nothing was projected).
     """
 
@@ -88,18 +97,20 @@ class Comparison:
         settings: dict[str, Any],
         skipped: dict[str, str],
         *,
+        measures: Collection[str] = tuple(MEASURES),
         center: bool = True,
     ) -> Comparison:
-        """The comparison that the streamed moments hold, which gives them up.
+        """The comparison that the streamed moments of `PairMoments` hold; `named` has the layer of each key.
 
-        Layers that missed a batch, or put out the same for every sample, go to `skipped`.
+        `measures` is which of `MEASURES` to compute, `center` for `bures` alone. Layers that missed
+        a batch, or put out the same for every sample, go to `skipped`.
         """
         found = overlaps(pairs)
-        matrices = measures(found, pairs.split, center)
+        matrices = likeness(found, measures, center=center)
         errors: dict[str, Tensor] = {}
         if pairs.half is not None:
-            halved = measures(overlaps(pairs.half), pairs.split, center)
-            errors = {name: (matrices[name] - halved[name]).abs() for name in MEASURES}
+            halved = likeness(overlaps(pairs.half), measures, center=center)
+            errors = {name: _uncertain(matrix, halved[name]) for name, matrix in matrices.items()}
         skipped = dict(skipped)
         kept: tuple[list[int], list[int]] = ([], [])
         sides: tuple[list[ComparedLayer], list[ComparedLayer]] = ([], [])
@@ -109,7 +120,7 @@ class Comparison:
             place = layer.name if pairs.split is None else f"{SIDES[side]}: {layer.name}"
             if key in pairs.incomplete:
                 skipped[place] = "it ran in some batches only"
-            elif found.axes[i].constant:
+            elif found.constant[i]:
                 skipped[place] = "it puts out the same for every sample"
             else:
                 kept[side].append(i - side * second)
@@ -162,6 +173,11 @@ class Comparison:
         return self.frame("r2_reverse")
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of the measures that were computed, distances included."""
+        return (*self.matrices, *(name for name, of in DISTANCES.items() if of in self.matrices))
+
+    @property
     def definitions(self) -> dict[str, str]:
         """What each measure means."""
         return DEFINITIONS
@@ -182,10 +198,11 @@ class Comparison:
         projected = list(dict.fromkeys(layer.name for layer in layers if layer.held < layer.d))
         if projected:
             widest = max(layer.held for layer in layers if layer.held < layer.d)
-            largest = float(self.errors["cka"].nan_to_num().abs().max())
+            first = next(iter(self.matrices))
+            largest = float(self.errors[first].nan_to_num().max())
             found.append(
                 f"Projected at random to {widest} dimensions to stay within memory: {_listed(projected)}. This may "
-                f"have changed cka by up to {largest:.2g}, see `errors` for each pair. More `memory=` makes it exact."
+                f"have changed {first} by up to {largest:.2g}, see `errors`. Give more `memory=` for exact numbers."
             )
         return found
 
@@ -204,7 +221,7 @@ class Comparison:
         layers were projected.
         """
         found = []
-        every = {name: self._matrix(name) for name in (*MEASURES, *DISTANCES)}
+        every = {name: self._matrix(name) for name in self.measures}
         every |= {f"{name}_error": matrix for name, matrix in self.errors.items()}
         for i, layer in enumerate(self.rows):
             for j, other in enumerate(self.columns):
@@ -221,11 +238,13 @@ class Comparison:
                 found.append(row | {name: float(matrix[i, j]) for name, matrix in every.items()})
         return pd.DataFrame(found, columns=["layer", "other", "d", "d_other", "N", "n_per_d", *every])
 
-    def best_match(self, measure: str = "cka") -> pd.DataFrame:
+    def best_match(self, measure: str | None = None) -> pd.DataFrame:
         """For each row's layer the column's layer that is most like it (never itself), and how much.
 
-        `mutual` says whether the match is the best in the other direction too. A distance is best small.
+        None takes the first of `measures`, which is `cka` where it was computed. `mutual` says whether the match is
+        the best in the other direction too. A distance is best small.
         """
+        measure = measure or self.measures[0]
         sign = -1.0 if measure in DISTANCES else 1.0
         values = sign * self._matrix(measure)
         values = torch.where(values.isnan(), -math.inf, values)
@@ -247,12 +266,13 @@ class Comparison:
             )
         return pd.DataFrame(found, columns=["layer", "match", measure, "mutual"]).set_index("layer")
 
-    def plot(self, ax: Axes | None = None, measure: str = "cka") -> Axes:
+    def plot(self, ax: Axes | None = None, measure: str | None = None) -> Axes:
         """A picture of one measure, rows from the top; returns the matplotlib axes it was drawn in.
 
         Raises:
             ImportError: matplotlib is missing.
         """
+        measure = measure or self.measures[0]
         matrix = self._matrix(measure)
         if ax is None:
             try:
@@ -307,6 +327,7 @@ class Comparison:
         return {
             "rows": [_plain(layer) for layer in self.rows],
             "columns": [_plain(layer) for layer in self.columns],
+            "measures": list(self.matrices),
             "n": self.n,
             "settings": self.settings,
             "skipped": self.skipped,
@@ -322,7 +343,7 @@ class Comparison:
         return cls(
             _layers(header["rows"]),
             _layers(header["columns"]),
-            {name: tensors[name] for name in MEASURES},
+            {name: tensors[name] for name in header["measures"]},
             header["n"],
             dict(header["settings"]),
             dict(header["skipped"]),
@@ -343,7 +364,7 @@ class Comparison:
             places = {layer.name: i for i, layer in enumerate(self.rows)}
             others = {layer.name: j for j, layer in enumerate(self.columns)}
             at = [(places[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
-            for name in ("bures", "bures_null", "r2", "r2_reverse"):
+            for name in [n for n in _SHOWN if n in self.matrices and n not in best]:
                 best[name] = [float(self.matrices[name][place]) for place in at]
             shown = best.drop(columns="mutual").to_string(
                 index=False, float_format="{:.3f}".format, na_rep="–"
@@ -351,19 +372,32 @@ class Comparison:
         else:
             shown = "no pair of layers has a value"
         notes = "".join(f"\n! {warning}" for warning in self.warnings)
-        return f"{head}\nEach layer's best match by debiased CKA:\n{shown}{notes}"
+        return f"{head}\nEach layer's best match by {self.measures[0]}:\n{shown}{notes}"
 
     @property
     def _unit(self) -> str:
         return "positions" if self.settings.get("unit") == "positions" else "samples"
 
     def _matrix(self, measure: str) -> Tensor:
+        if measure not in self.measures:
+            remedy = " Ask for it with `measures=` when comparing." if measure in DEFINITIONS else ""
+            raise ValueError(
+                f"Argument `measure` must be one of {', '.join(self.measures)}, but is {measure!r}.{remedy}"
+            )
         if measure in DISTANCES:
             return self.matrices[DISTANCES[measure]].clamp(-1, 1).arccos()
-        if measure not in self.matrices:
-            names = ", ".join((*MEASURES, *DISTANCES))
-            raise ValueError(f"Argument `measure` must be one of {names}, but is {measure!r}.")
         return self.matrices[measure]
+
+
+def _uncertain(values: Tensor, halved: Tensor) -> Tensor:
+    """How far a projection may have moved values, from those of a projection to half the width.
+
+    One pair's change may be small by luck, so the changes of all pairs are pooled, in units of 1 − v² as the
+    errors of correlations go; equal layers, which stay equal, have no error.
+    """
+    change, unit = (values - halved).abs(), (1 - values.square()).clamp(min=0)
+    pooled = torch.where(unit > 1e-6, (change / unit).square(), torch.nan).nanmean().sqrt().nan_to_num()
+    return torch.maximum(change, pooled * unit)
 
 
 def _plain(layer: ComparedLayer) -> dict[str, Any]:

@@ -2,30 +2,31 @@
 
 One ket a sample: positions are pooled by their mean (one ket a position where each position has a label).
 Each sample's random key sends it, once for all layers, to the fitting part or (a quarter, at most
-`HELD_MOST`) to the held-out part, which no fit sees. `checks` are samples of the fitting part kept as they
-are, on which regularisation is chosen: the fit for that leaves them out by subtraction.
+`HELD_MOST` kets) to the held-out part, which no fit sees. `checks` are kets of the fitting part kept as they
+are, on which regularisation is chosen: the sums do not hold them, so a fit to the sums has not seen them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ketwork.networks.classes import ClassMoments
 from ketwork.networks.encode import unit
-from ketwork.networks.moments import Moment
 
 HELD_SHARE = 0.25
 HELD_MOST = 1024
 CHECK_SHARE = 0.25
+"""Of the fitting part."""
 CHECK_MOST = 512
+_WAITING = 1024  # kets that wait until they are sorted into the parts together
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rows:
-    """Kets (n, d) with targets (n,) or (n, m), the samples' keys (n,) and indices in the data (n,)."""
+    """Real kets (n, d) with targets (n,) or (n, m), the samples' keys (n,) and indices in the data (n,)."""
 
     kets: Tensor
     targets: Tensor
@@ -35,36 +36,56 @@ class Rows:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, which: Tensor) -> Rows:
+    def __getitem__(self, which: Tensor | slice) -> Rows:
         return Rows(self.kets[which], self.targets[which], self.keys[which], self.samples[which])
 
-    def __add__(self, other: Rows) -> Rows:
-        return Rows(
-            torch.cat([self.kets, other.kets]),
-            torch.cat([self.targets, other.targets]),
-            torch.cat([self.keys, other.keys]),
-            torch.cat([self.samples, other.samples]),
-        )
+    @classmethod
+    def joined(cls, parts: list[Rows]) -> Rows:
+        """All rows of the parts, one after the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _ROWS))
 
-    def smallest(self, most: int, *, largest: bool = False) -> tuple[Rows, Rows]:
-        """The rows with the smallest (largest) keys, at most so many, and the rest; a sample is never split."""
-        if len(self) <= most:
-            return self, self[self.keys > 2]
-        keys = -self.keys if largest else self.keys
-        inside = keys < keys.sort().values[most]
-        return self[inside], self[~inside]
+    @property
+    def codes(self) -> Tensor:
+        """The class of each row, 0 for all where the targets are numbers."""
+        return self.targets if self.targets.ndim == 1 else torch.zeros_like(self.samples)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over kets: their moments by class and, for targets that are numbers, Σ y xᵀ (m, d) and Σ y (m,)."""
+
+    moments: ClassMoments
+    cross: Tensor | None = None
+    level: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, classes: int) -> Sums:
+        """The sums over these rows."""
+        moments = ClassMoments.of(rows.kets, rows.codes, classes)
+        if rows.targets.ndim == 1:
+            return cls(moments)
+        return cls(moments, rows.targets.T @ rows.kets.double(), rows.targets.sum(dim=0))
+
+    def __add__(self, other: Sums) -> Sums:
+        moments = self.moments + other.moments
+        if self.cross is None or other.cross is None or self.level is None or other.level is None:
+            return Sums(moments)
+        return Sums(moments, self.cross + other.cross, self.level + other.level)
 
 
 @dataclass
 class LabelledStatistics:
-    """Sums over the fitting part by class (one entry, 0, for regression), and the two kept sets."""
+    """The sums over the fitting part without `checks`, and the two kept sets; a monoid under `+=`.
 
-    classes: dict[int, Moment]
+    `waiting` holds batches that have not been sorted into these three yet; `settle` sorts them. `complex`
+    says that kets are complex, kept as their real and imaginary parts side by side.
+    """
+
     held: Rows
     checks: Rows
-    cross: Tensor | None = None  # regression: Σ y xᵀ (m, d)
-    sums: Tensor | None = None  # regression: Σ y, Σ y² (2, m)
-    complex: bool = field(default=False)
+    sums: Sums
+    complex: bool = False
+    waiting: list[Rows] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -79,100 +100,89 @@ class LabelledStatistics:
         """One batch: activations (N, T, d), existing positions, targets (N,), (N, T) or (N, m), keys (N,).
 
         `start` is the index of the batch's first sample in the data; `positions` says that each position has
-        a label. None where the layer does not have those positions.
+        a label. None where the layer does not have those positions. Samples whose code is −1, and zero or
+        non-finite kets, are left out.
         """
         n, t = values.shape[:2]
-        sample = torch.arange(start, start + n)
+        device = values.device
+        targets, keys = targets.to(device), keys.to(device)
+        samples = torch.arange(start, start + n, device=device)
         if positions:
             if targets.shape != (n, t):
                 return None
-            valid = targets >= 0 if present is None else (targets >= 0) & present.cpu()
-            rows, targets = values[valid.to(values.device)], targets[valid]
-            keys, sample = keys[:, None].expand(n, t)[valid], sample[:, None].expand(n, t)[valid]
+            valid = targets >= 0 if present is None else (targets >= 0) & present
+            rows, targets = values[valid], targets[valid]
+            keys, samples = keys[:, None].expand(n, t)[valid], samples[:, None].expand(n, t)[valid]
         else:
             rows = pooled(values, present)
         kets, norms = unit(rows)
-        usable = (norms > 0) & torch.isfinite(norms)
-        if not bool(usable.all()):
-            kets = kets[usable]
-            here = usable.cpu()
-            targets, keys, sample = targets[here], keys[here], sample[here]
-        is_complex = kets.is_complex()
-        if is_complex:
+        if kets.is_complex():
             kets = torch.cat([kets.real, kets.imag], dim=-1)
-        rows_ = Rows(kets, targets.to(kets.device), keys.to(kets.device), sample.to(kets.device))
-        held = rows_[rows_.keys < HELD_SHARE]
-        fit = rows_[rows_.keys >= HELD_SHARE]
-        checks = fit[fit.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE)]
-        found = cls({}, held, checks, complex=is_complex)
-        found._fit(fit)
-        return found
+        usable = (norms > 0) & torch.isfinite(norms)
+        if targets.ndim == 1:
+            usable &= targets >= 0
+        found = Rows(kets, targets, keys, samples)
+        return cls.from_rows(found if bool(usable.all()) else found[usable], rows.is_complex())
+
+    @classmethod
+    def from_rows(cls, rows: Rows, is_complex: bool = False) -> LabelledStatistics:
+        """The statistics of these rows."""
+        nothing = rows[:0]
+        return cls(nothing, nothing, Sums.of(nothing, 0), is_complex, [rows])
 
     def __iadd__(self, other: LabelledStatistics) -> LabelledStatistics:
-        self._add(other)
-        self.held, evicted = (self.held + other.held).smallest(HELD_MOST)
-        self.checks, _ = (self.checks + other.checks).smallest(CHECK_MOST, largest=True)
-        self._fit(evicted)
+        self.sums = self.sums + other.sums if len(other.sums.moments.counts) else self.sums
+        self.waiting += [rows for rows in (*other.waiting, other.held, other.checks) if len(rows)]
+        if sum(map(len, self.waiting)) > max(_WAITING, 2 * len(self.sums.moments.counts)):
+            self.settle()
         return self
 
-    @property
-    def counts(self) -> dict[int, int]:
-        """Samples of the fitting part by class."""
-        return {code: moment.n for code, moment in self.classes.items()}
-
-    def _fit(self, rows: Rows) -> None:
-        """Adds rows to the sums."""
-        if len(rows) == 0:
+    def settle(self) -> None:
+        """Sorts the waiting rows into the held-out part, the checks and the sums, which they then bound."""
+        if not self.waiting:
             return
-        if rows.targets.ndim == 2:
-            y = rows.targets.to(rows.kets.device)
-            one = LabelledStatistics({0: Moment.of(rows.kets)}, rows, rows)
-            one.cross, one.sums = y.T @ rows.kets.double(), torch.stack([y.sum(0), y.square().sum(0)])
-        else:
-            codes = rows.targets.unique().tolist()
-            one = LabelledStatistics({c: Moment.of(rows.kets[rows.targets == c]) for c in codes}, rows, rows)
-        self._add(one)
+        rows = Rows.joined([self.held, self.checks, *self.waiting])
+        self.waiting = []
+        out = rows.keys < HELD_SHARE
+        self.held, back = _smallest(rows[out], rows.keys[out], HELD_MOST)
+        # Samples evicted from the held-out part have small keys: they never become checks.
+        kept = ~out & (rows.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE))
+        self.checks, fit = _smallest(rows[kept], 1 - rows.keys[kept], CHECK_MOST)
+        classes = (
+            1 + int(rows.codes.max()) if len(rows) else 0
+        )  # of the kept rows too: scores have a column for each
+        self.sums = self.sums + Sums.of(Rows.joined([back, fit, rows[~out & ~kept]]), classes)
 
-    def _add(self, other: LabelledStatistics) -> None:
-        for code, moment in other.classes.items():
-            if code not in self.classes:
-                self.classes[code] = Moment.empty(moment.d, moment.first)
-            self.classes[code] += moment
-        if other.cross is not None and other.sums is not None:
-            self.cross = other.cross if self.cross is None else self.cross + other.cross
-            self.sums = other.sums if self.sums is None else self.sums + other.sums
+    def fitting(self, classes: int = 0) -> Sums:
+        """The sums over the whole fitting part, for so many classes at least."""
+        self.settle()
+        return self.sums + Sums.of(self.checks, classes)
 
-    def header(self) -> dict[str, Any]:
-        """The plain numbers of a file; `tensors` has the rest."""
-        return {
-            "d": next(iter(self.classes.values())).d if self.classes else 0,
-            "classes": {str(code): [moment.n, moment.weight] for code, moment in self.classes.items()},
-            "complex": self.complex,
-        }
+    def counts(self, classes: int) -> Tensor:
+        """The kets of each class in the fitting part, for so many classes at least."""
+        self.settle()
+        known = self.sums.moments.counts.long()
+        counts = torch.bincount(self.checks.codes, minlength=max(classes, len(known)))
+        counts[: len(known)] += known
+        return counts
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a file."""
-        found = {
-            f"class{code}.{name}": t
-            for code, moment in self.classes.items()
-            for name, t in moment.tensors().items()
-        }
+        self.settle()
+        found = {f"sums.{name}": tensor for name, tensor in self.sums.moments.tensors().items()}
         for part, rows in (("held", self.held), ("checks", self.checks)):
             found |= {f"{part}.{name}": getattr(rows, name) for name in _ROWS}
-        if self.cross is not None and self.sums is not None:
-            found |= {"cross": self.cross, "sums": self.sums}
+        if self.sums.cross is not None and self.sums.level is not None:
+            found |= {"cross": self.sums.cross, "level": self.sums.level}
         return found
 
     @classmethod
-    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelledStatistics:
-        """The statistics that `header` and `tensors` described."""
-        classes = {}
-        for code, (n, weight) in header["classes"].items():
-            start = f"class{code}."
-            own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-            classes[int(code)] = Moment.from_tensors(own, d=header["d"], n=n, weight=weight)
+    def from_tensors(cls, tensors: dict[str, Tensor], is_complex: bool) -> LabelledStatistics:
+        """The statistics that `tensors` described."""
+        moments = {name.removeprefix("sums."): t for name, t in tensors.items() if name.startswith("sums.")}
         held, checks = (Rows(*(tensors[f"{part}.{name}"] for name in _ROWS)) for part in ("held", "checks"))
-        return cls(classes, held, checks, tensors.get("cross"), tensors.get("sums"), header["complex"])
+        sums = Sums(ClassMoments.from_tensors(moments), tensors.get("cross"), tensors.get("level"))
+        return cls(held, checks, sums, is_complex)
 
 
 _ROWS = ("kets", "targets", "keys", "samples")
@@ -187,3 +197,13 @@ def pooled(values: Tensor, present: Tensor | None) -> Tensor:
     sample = present.nonzero()[:, 0]
     sums = values.new_zeros(values.shape[0], values.shape[2]).index_add_(0, sample, values[present])
     return sums / present.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _smallest(rows: Rows, keys: Tensor, most: int) -> tuple[Rows, Rows]:
+    """The samples with the smallest keys, at most so many rows of them (but one sample), and the rest."""
+    if len(rows) <= most:
+        return rows, rows[:0]
+    ordered = keys.sort().values
+    # A sample's rows share its key and stay together.
+    inside = (keys < ordered[most]) | (keys == ordered[0])
+    return rows[inside], rows[~inside]

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 IGNORED = -100
-"""Positions with this label have none (the convention of PyTorch's cross entropy)."""
+"""Samples or positions with this integer have no label (the convention of PyTorch's cross entropy)."""
+
+MOST_LABELS = 4096
+"""A layer's sums grow with the number of labels (and of numbers a sample)."""
 
 Task = Literal["classes", "positions", "values"]
 
@@ -22,33 +26,56 @@ class Labels:
 
     `given` is an array with one entry a sample of the whole data, a key of the batches, None for what the
     batches hold, or False for none. `names` lists the classes in order of first sight; a batch's codes index it.
+    Of what batches hold by themselves, a network's targets of another kind (an image, token numbers of a large
+    vocabulary) are no labels: then `notes` says so, and there are none.
     """
 
     given: Any = None
     task: Task | None = None
     names: list[Any] = field(default_factory=list)
-    _codes: dict[Any, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _codes: dict[Any, int] = field(default_factory=lambda: {IGNORED: -1})
 
     def of(self, content: Any, found: Any, start: int, size: int) -> Tensor | None:
         """The targets of one batch: codes (N,) or (N, T) with −1 for none, or numbers (N, m)."""
         labels = self._taken(content, found, start, size)
-        if labels is None:
+        if labels is None or self.notes:
             return None
-        array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        try:
+            return self._targets(labels, start, size)
+        except ValueError as error:
+            if self.given is not None:
+                raise
+            # They were not asked for: the study goes on without.
+            self.notes.append(f"The batches' own labels are not used. {error}")
+            self.task = None
+            return None
+
+    def _targets(self, labels: Any, start: int, size: int) -> Tensor:
+        if isinstance(labels, Tensor):
+            labels = labels.detach().cpu()
+            labels = (labels.double() if labels.is_floating_point() else labels).numpy()
+        array = np.asarray(labels)
         if array.ndim == 0 or len(array) != size:
             raise ValueError(
                 f"Argument `labels` must have one entry a sample, but a batch of {size} samples has "
-                f"{array.shape[0] if array.ndim else 'a single number'}."
+                f"{array.shape[0] if array.ndim else 'a single one'}."
             )
-        if np.issubdtype(array.dtype, np.floating):
-            return self._values(array, start)
+        if array.ndim == 2 and array.shape[1] == 1 and self.task != "positions":
+            array = array[:, 0]
+        if array.dtype.kind not in "biufOUS":
+            raise ValueError(
+                f"Argument `labels` must hold integers, strings, booleans or real numbers, but holds {array.dtype}."
+            )
         if array.ndim > 2:
             raise ValueError(
-                "Argument `labels` must have shape (samples,), (samples, positions) or, for numbers, "
-                f"(samples, targets), but a batch of them has shape {array.shape}."
+                "Argument `labels` must have shape (samples,), (samples, positions) or, for numbers, (samples, "
+                f"targets), but a batch of them has shape {array.shape}."
             )
+        if array.dtype.kind == "f":
+            return self._values(array, start)
         self._same_task("classes" if array.ndim == 1 else "positions")
-        codes = [self._code(value) for value in array.reshape(-1).tolist()]
+        codes = [self._code(value, start) for value in array.reshape(-1).tolist()]
         return torch.tensor(codes, dtype=torch.long).reshape(array.shape)
 
     def _taken(self, content: Any, found: Any, start: int, size: int) -> Any:
@@ -91,18 +118,36 @@ class Labels:
 
     def _values(self, array: np.ndarray, start: int) -> Tensor:
         self._same_task("values")
-        bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        array = array.reshape(len(array), -1)
+        if array.shape[1] > MOST_LABELS:
+            raise ValueError(
+                f"Argument `labels` must have at most {MOST_LABELS} numbers a sample, but has {array.shape[1]}."
+            )
+        bad = ~np.isfinite(array).all(axis=1)
         if bad.any():
             raise ValueError(
                 f"Argument `labels` must be finite, but the label of sample {start + int(bad.argmax())} is NaN or "
                 "infinite. Leave such samples out."
             )
-        return torch.from_numpy(array.reshape(len(array), -1)).double()
+        return torch.from_numpy(array.astype(np.float64))
 
-    def _code(self, value: Any) -> int:
-        if value == IGNORED and self.task == "positions":
-            return -1
+    def _code(self, value: Any, start: int) -> int:
         if value not in self._codes:
+            if pd.isna(value):
+                raise ValueError(
+                    f"Argument `labels` must be whole, but a label among the samples from {start} on is missing "
+                    f"({value}). Leave such samples out, or give integers with {IGNORED} there."
+                )
+            if not isinstance(value, (int, str)):
+                raise ValueError(
+                    "Argument `labels` must hold integers, strings, booleans or real numbers, but holds "
+                    f"{value!r} ({type(value).__name__})."
+                )
+            if len(self.names) == MOST_LABELS:
+                raise ValueError(
+                    f"Argument `labels` must have at most {MOST_LABELS} different labels. Group them, or give "
+                    "floating numbers for a regression."
+                )
             self._codes[value] = len(self.names)
             self.names.append(value)
         return self._codes[value]

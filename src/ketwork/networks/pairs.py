@@ -33,7 +33,7 @@ class PairMoments:
         memory: bytes that may be taken.
         seed: draws the projection, should one be needed.
 
-    `add` one batch after the other; `ketwork.networks.overlaps.overlaps` reads them. With one mapping of layers
+    `add` one batch after the other; `Comparison.of` reads them. With one mapping of layers
     every pair within it is kept, with two those between the first and the second. Attributes: `n` rows so
     far; `keys`, first the layers of the first mapping, then, from `split` on, of the second (`split` is
     None for one mapping); `incomplete` the layers that were missing in some batch, which count no more.
@@ -95,10 +95,6 @@ class PairMoments:
     def rows(self, i: int) -> Tensor:
         """The kept rows of the i-th layer, (n, d), where `cross` is None."""
         return torch.cat(self._rows[i])
-
-    def release(self, i: int) -> None:
-        """Forgets the rows of the i-th layer."""
-        self._rows[i] = []
 
     def flush(self) -> None:
         """Brings waiting rows into the moments."""

@@ -57,7 +57,7 @@ _READOUTS = {
 }
 _SCORES = {
     "accuracy": "share of held-out samples read rightly by the {}",
-    "balanced": "the same averaged over labels, by the {}",
+    "balanced": "share of held-out samples read rightly by the {}, averaged over labels",
     "auc": "area under the ROC curve of the {}, each label against the rest, averaged over labels",
 }
 

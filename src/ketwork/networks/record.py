@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from ketwork.networks import readings, storage
+from ketwork.networks import pages, readings, storage
+from ketwork.networks.comparison import Comparison
 from ketwork.networks.knowledge import Knowledge, quantities
 from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
 from ketwork.networks.readings import Estimate, pack, unpack
@@ -24,6 +26,7 @@ SCHEMA = 1
 
 _FEW = 10
 _KNOWN = "knowledge."
+_COMPARED = "comparison."
 _EXACT = ("dead", "zero", "holevo", "holevo_null")
 _NONE = Estimate(math.nan)
 
@@ -110,8 +113,9 @@ class Layer:
             name: header[name] for name in ("name", "call", "kind", "leaf", "axis", "normalize", "center")
         }
         statistics = LayerStatistics.from_header(header["statistics"], tensors)
-        own = {name.removeprefix(_KNOWN): t for name, t in tensors.items() if name.startswith(_KNOWN)}
-        known = Knowledge.from_header(header["knowledge"], own) if header["knowledge"] else None
+        known = None
+        if header["knowledge"]:
+            known = Knowledge.from_header(header["knowledge"], storage.under(_KNOWN, tensors))
         return cls(
             **plain,
             aliases=tuple(header["aliases"]),
@@ -151,6 +155,7 @@ class Study:
     complete: bool = True
     error: Exception | str | None = None
     notes: tuple[str, ...] = field(default=())
+    comparison: Comparison | None = None
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -174,12 +179,26 @@ class Study:
                 f"Fewer than {_FEW} kets per dimension in {_listed(few)}: entropy and effective rank are limited by "
                 "the data there. Give more samples."
             )
+        found += self._label_warnings()
         dropped = {layer.name: layer.statistics.dropped for layer in self.layers if layer.statistics.dropped}
         if dropped:
             found.append(
                 "Samples left out for NaN or infinite values: "
                 + ", ".join(f"{count} at {name}" for name, count in dropped.items())
                 + "."
+            )
+        return found
+
+    def _label_warnings(self) -> list[str]:
+        known = {layer.name: layer.knowledge for layer in self.layers if layer.knowledge is not None}
+        found = list(dict.fromkeys(warning for each in known.values() for warning in each.warnings))
+        cut = [name for name, each in known.items() if each.discarded > 0]
+        if cut:
+            most = max(each.discarded for each in known.values())
+            found.append(
+                f"Labels and features are too many for a state of each label at {_listed(cut)}: up to {most:.0%} of "
+                "the weight is kept for all labels in common. Holevo's bits are a lower bound there, and the pretty "
+                "good measurement takes the common part for each label's own."
             )
         return found
 
@@ -210,6 +229,35 @@ class Study:
             columns=["layer", "call", "quantity", "value", "stderr", "unit", "N", "d"],
         )
 
+    def compare(self) -> Comparison:
+        """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
+
+        Raises:
+            ValueError: the study did not keep what it takes.
+        """
+        if self.comparison is None:
+            raise ValueError(
+                "This study did not keep its layers' rows. Run it with `compare=True` on at least 4 samples, "
+                "or use `ketwork.compare(model, None, data)`."
+            )
+        return self.comparison
+
+    def report(self, path: str | Path, comparison: Comparison | None = None) -> Path:
+        """Writes the study as one HTML file that needs no network, and returns its path.
+
+        It answers at a glance where dimensions collapse, what each layer knows of the labels, what could be
+        cut, which neurons are dead; every layer's spectrum, confusion of labels and leading eigenstates are
+        one click away. With a `comparison` of the model with itself it also says which neighbours are alike.
+
+        Cost: one decomposition a layer, O(min(d, N)² d), and a few seconds for the page.
+
+        Raises:
+            ImportError: the extra `report` is missing.
+            OSError: the file cannot be written.
+            ValueError: `comparison` is of two models.
+        """
+        return pages.write(self, path, comparison=comparison or self.comparison)
+
     def save(self, path: str | Path) -> None:
         """Writes the study, states included, to one safetensors file; replaces the file in one step."""
         tensors = {
@@ -226,7 +274,11 @@ class Study:
             "complete": self.complete,
             "error": told,
             "notes": list(self.notes),
+            "comparison": None,
         }
+        if self.comparison is not None:
+            header["comparison"] = self.comparison.header()
+            tensors |= {f"{_COMPARED}{name}": t for name, t in self.comparison.tensors().items()}
         storage.write(Path(path), "study", SCHEMA, tensors, header)
 
     @classmethod
@@ -240,9 +292,7 @@ class Study:
         try:
             layers = []
             for i, row in enumerate(header["layers"]):
-                start = f"{i}."
-                own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-                layers.append(Layer.from_header(row, own))
+                layers.append(Layer.from_header(row, storage.under(f"{i}.", tensors)))
             return cls(
                 tuple(layers),
                 dict(header["skipped"]),
@@ -251,6 +301,9 @@ class Study:
                 header["complete"],
                 header["error"],
                 tuple(header["notes"]),
+                Comparison.from_parts(storage.under(_COMPARED, tensors), header["comparison"])
+                if header["comparison"]
+                else None,
             )
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
@@ -277,7 +330,18 @@ class Study:
         return len(self.layers)
 
     def __repr__(self) -> str:
-        shown = pd.DataFrame(
+        notes = "".join(f"\n! {warning}" for warning in self.warnings)
+        return f"{self._head()}\n{self._brief().to_string(index=False)}{notes}"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>! {html.escape(warning)}</p>" for warning in self.warnings)
+        return f"<p>{html.escape(self._head())}</p>{self._brief().to_html(index=False, border=0)}{notes}"
+
+    def _head(self) -> str:
+        return f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
+
+    def _brief(self) -> pd.DataFrame:
+        return pd.DataFrame(
             {
                 "layer": [layer.name for layer in self.layers],
                 "call": [layer.call for layer in self.layers],
@@ -290,9 +354,6 @@ class Study:
                 "dead": [f"{layer.estimates['dead'].value:.3f}" for layer in self.layers],
             }
         )
-        head = f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
-        notes = "".join(f"\n! {warning}" for warning in self.warnings)
-        return f"{head}\n{shown.to_string(index=False)}{notes}"
 
     def _row(self, layer: Layer) -> dict[str, Any]:
         row: dict[str, Any] = {

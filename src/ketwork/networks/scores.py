@@ -1,4 +1,9 @@
-"""How well scores (n, K) tell labels (n,): accuracy, balanced accuracy, AUC and R², with standard errors."""
+"""How well scores (n, K) tell labels (n,): accuracy, balanced accuracy, AUC and R², with standard errors.
+
+Standard errors come from each row's first-order share in the number, summed over the rows of each sample
+(`samples` (n,) says which rows belong together; None: each row is a sample), since positions of one sample
+are not independent.
+"""
 
 from __future__ import annotations
 
@@ -10,66 +15,71 @@ from torch import Tensor
 from ketwork.networks.readings import Estimate
 
 
-def accuracy(scores: Tensor, codes: Tensor) -> Estimate:
-    """Share of samples whose largest score stands at their label; binomial standard error."""
+def accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Estimate:
+    """Share of rows whose largest score stands at their label."""
     n = len(codes)
     if n == 0:
         return Estimate(math.nan)
-    p = float((scores.argmax(dim=1) == codes).double().mean())
-    return Estimate(p, math.sqrt(p * (1 - p) / n))
-
-
-def balanced_accuracy(scores: Tensor, codes: Tensor) -> Estimate:
-    """Mean over the labels present of the share of their samples that is read rightly."""
     right = (scores.argmax(dim=1) == codes).double()
-    counts = torch.bincount(codes, minlength=scores.shape[1]).double()
-    present = counts > 0
-    if not bool(present.any()):
+    return _estimate(right.mean(), (right - right.mean()) / n, samples)
+
+
+def balanced_accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Estimate:
+    """Mean over the labels present of the share of their rows that is read rightly."""
+    if len(codes) == 0:
         return Estimate(math.nan)
-    recall = torch.bincount(codes, weights=right, minlength=scores.shape[1])[present] / counts[present]
-    error = float((recall * (1 - recall) / counts[present]).sum().sqrt()) / int(present.sum())
-    return Estimate(float(recall.mean()), error)
+    right = (scores.argmax(dim=1) == codes).double()
+    _, places, counts = codes.unique(return_inverse=True, return_counts=True)
+    recall = torch.zeros_like(counts, dtype=torch.float64).index_add(0, places, right) / counts
+    shares = (right - recall[places]) / counts[places] / len(counts)
+    return _estimate(recall.mean(), shares, samples)
 
 
-def macro_auc(scores: Tensor, codes: Tensor) -> Estimate:
-    """Area under the ROC curve, each label against the rest, averaged over labels; ties count half.
+def macro_auc(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Estimate:
+    """Area under the ROC curve, each label against the rest, averaged over the labels present; ties count half.
 
     For two labels the score is the difference of both, and the number is the usual AUC. Standard error by
-    DeLong's structural components (DeLong et al. 1988), per sample, summed over labels.
+    DeLong's structural components (DeLong et al. 1988). Cost O(K n log n).
     """
     n, k = scores.shape
+    present, counts = codes.unique(return_counts=True)
+    if len(present) < 2:
+        return Estimate(math.nan)
     if k == 2:
-        scores = scores - scores.flip(1)
-    areas, influence = [], torch.zeros(n, dtype=torch.float64, device=scores.device)
-    for code in codes.unique().tolist():
-        mine = codes == code
-        m, rest = int(mine.sum()), n - int(mine.sum())
-        if rest == 0:
-            continue
-        ranks = _ranks(scores[:, code].double())
-        inside = torch.empty(n, dtype=torch.float64, device=scores.device)
-        inside[mine] = _ranks(scores[mine, code].double())
-        inside[~mine] = _ranks(scores[~mine, code].double())
-        # The share of the others that a sample beats (or, among the others, that beats it).
-        beats = torch.where(mine, (ranks - inside) / rest, 1 - (ranks - inside) / m)
-        area = float(beats[mine].mean())
-        areas.append(area)
-        influence += torch.where(mine, (beats - area) / m, (beats - area) / rest)
-    if not areas:
-        return Estimate(math.nan)
-    return Estimate(sum(areas) / len(areas), float(influence.square().sum().sqrt()) / len(areas))
+        scores, present, counts = (scores - scores.flip(1))[:, 1:], present[1:], counts[1:]
+    else:
+        scores = scores[:, present]
+    values = scores.T.contiguous()  # (labels, n)
+    mine = codes == present[:, None]
+    ordered, order = values.sort(dim=1)
+    left = torch.searchsorted(ordered, values)
+    right = torch.searchsorted(ordered, values, right=True)
+    ranked = torch.nn.functional.pad(mine.gather(1, order).cumsum(dim=1), (1, 0))
+    below = (ranked.gather(1, left) + ranked.gather(1, right)).double() / 2  # rows of the label, ties half
+    others = (left + right).double() / 2 - below
+    m, rest = counts[:, None], n - counts[:, None]
+    # Of a row of the label, the share of the others that it beats; of another, the share of it that beats it.
+    beats = torch.where(mine, others / rest, 1 - below / m)
+    areas = torch.where(mine, beats, 0.0).sum(dim=1, keepdim=True) / m
+    shares = ((beats - areas) / torch.where(mine, m, rest)).mean(dim=0)
+    return _estimate(areas.mean(), shares, samples)
 
 
-def r_squared(predicted: Tensor, targets: Tensor) -> Estimate:
+MEASURES = {"accuracy": accuracy, "balanced": balanced_accuracy, "auc": macro_auc}
+"""Of labels that are classes, by the name in a study's columns."""
+
+
+def r_squared(predicted: Tensor, targets: Tensor, samples: Tensor | None = None) -> Estimate:
     """1 − Σ(y − ŷ)²/Σ(y − ȳ)² over all targets; standard error by the delta method."""
-    n = len(targets)
-    residual = (targets - predicted).square().sum(dim=1)
-    spread = (targets - targets.mean(dim=0)).square().sum(dim=1) if n else residual
-    if n < 2 or float(spread.sum()) == 0:
+    if len(targets) < 2:
         return Estimate(math.nan)
-    ratio = float(residual.sum() / spread.sum())
-    error = float((residual - ratio * spread).square().sum().sqrt() / spread.sum())
-    return Estimate(1 - ratio, error)
+    residual = (targets - predicted).square().sum(dim=1)
+    spread = (targets - targets.mean(dim=0)).square().sum(dim=1)
+    total = spread.sum()
+    if float(total) == 0:
+        return Estimate(math.nan)
+    ratio = residual.sum() / total
+    return _estimate(1 - ratio, (residual - ratio * spread) / total, samples)
 
 
 def confusion(scores: Tensor, codes: Tensor) -> Tensor:
@@ -78,8 +88,8 @@ def confusion(scores: Tensor, codes: Tensor) -> Tensor:
     return torch.bincount(codes * k + scores.argmax(dim=1), minlength=k * k).reshape(k, k)
 
 
-def _ranks(x: Tensor) -> Tensor:
-    """Ranks from 1, ties by their mean."""
-    _, inverse, counts = x.unique(sorted=True, return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0).double()
-    return (ends - (counts.double() - 1) / 2)[inverse]
+def _estimate(value: Tensor, shares: Tensor, samples: Tensor | None) -> Estimate:
+    if samples is not None:
+        _, places = samples.unique(return_inverse=True)
+        shares = shares.new_zeros(int(places.max()) + 1).index_add(0, places, shares)
+    return Estimate(float(value), float(shares.square().sum().sqrt()))

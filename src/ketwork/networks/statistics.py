@@ -14,6 +14,7 @@ from torch import Tensor
 from ketwork.networks.encode import unit
 from ketwork.networks.moments import Moment
 from ketwork.networks.reservoir import Reservoir
+from ketwork.networks.storage import under
 
 NORMALIZATIONS = ("state", "ensemble")
 
@@ -122,17 +123,15 @@ class LayerStatistics:
     @classmethod
     def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LayerStatistics:
         """The statistics that `header` and `tensors` described."""
-        moment, reservoir = (
-            {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
-            for part in ("moment.", "reservoir.")
-        )
         return cls(
             header["samples"],
             header["zeros"],
             header["dropped"],
             header["norms"],
-            Moment.from_tensors(moment, d=header["d"], n=header["kets"], weight=header["weight"]),
-            Reservoir.from_tensors(reservoir),
+            Moment.from_tensors(
+                under("moment.", tensors), d=header["d"], n=header["kets"], weight=header["weight"]
+            ),
+            Reservoir.from_tensors(under("reservoir.", tensors)),
         )
 
     @property

@@ -69,6 +69,11 @@ def _unpacked(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     return name, tensor
 
 
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
 def _header(path: Path, kind: str, schema: int, metadata: dict[str, str]) -> dict[str, Any]:
     something_else = (
         f"Argument `path` must be a saved {kind}, but {str(path)!r} is a safetensors file of something else."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,15 @@ from torch import nn
 from ketwork.networks import readings
 from ketwork.networks.batches import Batch, Forward, Mask, batches
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
+from ketwork.networks.compare import FEWEST, sample_rows
+from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.knowledge import knowledge
 from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.labels import Labels
 from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.moments import Moment
+from ketwork.networks.names import row_names
+from ketwork.networks.pairs import PairMoments
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import Layers
 from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics, NonFiniteActivationError
@@ -48,6 +52,7 @@ def study(
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
     skip_bad: bool = False,
+    compare: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Study:
     """Every layer's state over the data, in one forward pass of a trained network.
@@ -82,6 +87,7 @@ def study(
         device: where to run; None leaves the network where it is. It goes back there afterwards.
         generator: draws the samples kept for standard errors; None is a fixed seed.
         skip_bad: leave out, and count, samples with NaN or infinite activations instead of stopping.
+        compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
         progress: called with the number of samples done, after every batch.
 
     Returns:
@@ -110,9 +116,11 @@ def study(
         raise ValueError(f"Argument `samples` must be at least 1, but is {samples}. Leave it out for all.")
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    run = _Pass(normalize, draw, skip_bad, mask is not None, Labels(labels))
+    pairs = PairMoments() if compare else None
+    run = _Pass(normalize, draw, skip_bad, mask is not None, Labels(labels), pairs)
     home = _device(network)
     target = torch.device(device) if device is not None else home
+    key = labels if isinstance(labels, str) else None
     error: Exception | None = None
     interrupted = False
     settings = {
@@ -135,7 +143,7 @@ def study(
                 network.to(target)
             for batch in source:
                 run.begin(batch)
-                live.forward(lambda net, batch=batch: batch.run(net, forward), batch.size)  # type: ignore[misc]
+                live.forward(lambda net, batch=batch: batch.run(net, forward, key), batch.size)  # type: ignore[misc]
                 run.commit()
                 if progress is not None:
                     progress(run.samples)
@@ -172,6 +180,7 @@ class _Pass:
     skip_bad: bool
     must_mask: bool
     labels: Labels
+    pairs: PairMoments | None
     samples: int = 0
     batches: int = 0
     rows: dict[Key, _Row] = field(default_factory=dict)
@@ -180,6 +189,7 @@ class _Pass:
     _keys: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     _targets: torch.Tensor | None = None
     _pending: dict[Key, _Row] = field(default_factory=dict)
+    _pooled: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     _masked: bool = False
     _seed: int = field(init=False)
 
@@ -192,6 +202,7 @@ class _Pass:
         self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
         self._targets = self.labels.of(batch.content, batch.labels, self.samples, batch.size)
         self._pending.clear()
+        self._pooled.clear()
 
     def receive(self, activation: Activation) -> None:
         """Reduces one activation, inside the hook."""
@@ -223,7 +234,14 @@ class _Pass:
             labelled = LabelledStatistics.of(
                 activation.values, present, self._targets, self._keys, self.samples, per_position
             )
+            if labelled is None:
+                self.notes[
+                    f"The labels have {self._targets.shape[1]} positions, layer {activation.key[0]} has "
+                    f"{activation.values.shape[1]}: it is not asked about them."
+                ] = None
         self._pending[activation.key] = _Row(_without_values(activation), statistics, labelled)
+        if self.pairs is not None:
+            self._pooled[activation.key] = sample_rows(activation.values, present, normalize="ensemble")
 
     def commit(self) -> None:
         """Adds the batch's statistics to every row.
@@ -243,9 +261,16 @@ class _Pass:
                 continue
             row = self.rows[key]
             row.statistics += new.statistics
-            if row.labelled is not None and new.labelled is not None:
+            if row.labelled is None or new.labelled is None:
+                row.labelled = None  # the parts are the same samples at every layer, or there are none
+            else:
                 row.labelled += new.labelled
         self._pending.clear()
+        if self.pairs is not None and self._pooled:
+            good = torch.stack([rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]).all(
+                dim=0
+            )
+            self.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
         self.samples += self._batch.size
         self.batches += 1
 
@@ -283,7 +308,7 @@ def _record(
     interrupted: bool,
     center: bool,
 ) -> Study:
-    named = _names(live, run.rows)
+    named = row_names(live, run.rows)
     layers = []
     for key, row in run.rows.items():
         if key in live.refused:
@@ -302,33 +327,24 @@ def _record(
                 run.normalize,
                 center,
                 readings.estimates(row.statistics, rho, run.normalize, center),
-                None if row.labelled is None else knowledge(row.labelled, tuple(run.labels.names)),
+                knowledge(row.labelled, tuple(run.labels.names))
+                if row.labelled and run.labels.task
+                else None,
             )
         )
     shown = {layer.name for layer in layers} | {alias for layer in layers for alias in layer.aliases}
     skipped = {path: reason for path, reason in live.skipped.items() if path not in shown}
     why = error if error is not None else ("interrupted" if interrupted else None)
     settings["task"] = run.labels.task
-    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, tuple(run.notes))
-
-
-def _names(live: Capture, rows: dict[Key, _Row]) -> dict[Key, tuple[Key, tuple[str, ...]]]:
-    """What each row is called, and by which other names it can be found.
-
-    Of the modules that returned one tensor (a block and the norm at its end) the row takes the name of the
-    block, else of the outermost one around the module that computed it; the whole network comes last.
-    """
-    same: dict[Key, list[Key]] = {key: [key] for key in rows}
-    for alias, row in live.aliases.items():
-        if row in same and alias not in rows:
-            same[row].append(alias)
-    named = {}
-    for row, keys in same.items():
-        around = [key for key in keys if row[0] == key[0] or row[0].startswith(f"{key[0]}.")]
-        blocks = [key for key in around if key[0] in live.selection.blocks]
-        chosen = min(blocks or around, key=lambda key: len(key[0]))
-        named[row] = (chosen, tuple(dict.fromkeys(key[0] for key in keys if key != chosen)))
-    return named
+    comparison = None
+    if run.pairs is not None and run.pairs.n >= FEWEST:
+        compared: dict[Hashable, ComparedLayer] = {
+            key: ComparedLayer.at(*named[key], row.first.kind, row.statistics.d)
+            for key, row in run.rows.items()
+        }
+        comparison = Comparison.of(run.pairs, compared, settings | {"other": settings["model"]}, skipped)
+    notes = (*run.notes, *run.labels.notes)
+    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes, comparison)
 
 
 def _without_values(activation: Activation) -> Activation:

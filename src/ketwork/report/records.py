@@ -1,11 +1,13 @@
-"""A study as plain JSON: every number of its table, and everything said about it."""
+"""A record as plain JSON: every number of its table, and everything said about it."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from ketwork.networks import Study
+import pandas as pd
+
+from ketwork.networks import Comparison, Study
 
 
 def as_json(study: Study) -> dict[str, Any]:
@@ -20,11 +22,27 @@ def as_json(study: Study) -> dict[str, Any]:
         "settings": study.settings,
         "warnings": list(study.warnings),
         "skipped": study.skipped,
-        "table": [
-            {name: _number(value) for name, value in row.items()} for row in study.table().to_dict("records")
-        ],
+        "table": _rows(study.table()),
         "definitions": study.definitions,
     }
+
+
+def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison's table of pairs as a list of records, in the form of `as_json`."""
+    return {
+        "n": comparison.n,
+        "complete": comparison.complete,
+        "error": None if comparison.error is None else str(comparison.error),
+        "settings": comparison.settings,
+        "warnings": list(comparison.warnings),
+        "skipped": comparison.skipped,
+        "table": _rows(comparison.table()),
+        "definitions": comparison.definitions,
+    }
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): _number(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def _number(value: Any) -> Any:

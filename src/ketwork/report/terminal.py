@@ -108,6 +108,10 @@ def _dimmed(cell: str) -> Text:
     return Text.assemble(value, (sign + error, "dim"))
 
 
+def _exact(name: str) -> Callable[[pd.DataFrame], list[Text]]:
+    return lambda table: [Text(cell) for cell in plus_minus(table[name].tolist(), [math.nan] * len(table))]
+
+
 def _plain(name: str) -> Callable[[pd.DataFrame], list[Text]]:
     return lambda table: [Text(str(value)) for value in table[name]]
 
@@ -155,6 +159,15 @@ _COLUMNS = (
     _Column("entanglement", "entangl.", "bits", 9, _estimates("entanglement")),
     _Column("rank_collapse", "collapse", "", 11, _estimates("rank_collapse")),
     _Column("norm", "norm", "", 14, _estimates("norm")),
+    _Column("holevo", "Holevo", "bits", 7, _exact("holevo")),
+    _Column("holevo_null", "null", "bits", 11, _exact("holevo_null")),
+    _Column("pgm_accuracy", "pgm acc.", "", 13, _estimates("pgm_accuracy")),
+    _Column("pgm_balanced", "pgm", "balanced", 9, _estimates("pgm_balanced")),
+    _Column("pgm_auc", "pgm AUC", "", 12, _estimates("pgm_auc")),
+    _Column("linear_accuracy", "linear acc.", "", 13, _estimates("linear_accuracy")),
+    _Column("linear_balanced", "linear", "balanced", 7, _estimates("linear_balanced")),
+    _Column("linear_auc", "linear AUC", "", 12, _estimates("linear_auc")),
+    _Column("linear_r2", "linear R²", "", 7, _estimates("linear_r2")),
 )
 
 
@@ -163,6 +176,8 @@ def _told(column: _Column, table: pd.DataFrame) -> bool:
     if column.name in ("zero", "dropped", "call"):
         return bool((table[column.name] != 0).any())
     number = "entropy" if column.name == "of_most" else column.name
+    if number not in table:
+        return False
     return column.name == "entropy" or bool(table[number].notna().any())
 
 

@@ -1,0 +1,201 @@
+"""What a record says at a glance: for each question of the report, the layers and numbers that answer it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ketwork.networks import Comparison, Study
+from ketwork.report.views import View
+
+ALIKE = 0.95
+"""Neighbouring layers of at least this CKA are counted as saying the same."""
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The layer of the largest effective rank, and the neighbours between which it falls by the largest factor."""
+
+    most: View
+    fall: tuple[View, View] | None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The best layer by each of Holevo bits (above the null), pretty good measurement and linear readout.
+
+    `first` is the first layer that was read out, `most` the most bits that the labels could give, log₂ K.
+    """
+
+    first: View
+    holevo: View | None
+    readouts: dict[str, View]
+    classes: int
+
+    @property
+    def most(self) -> float:
+        """log₂ of the number of labels."""
+        return math.log2(self.classes) if self.classes else math.nan
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The layer of which the smallest share of dimensions carries 99 % of the weight; kept and all dimensions."""
+
+    narrowest: View
+    kept: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Redundant:
+    """Neighbouring layers most alike, by the comparison's measure, and how many pairs are alike at all."""
+
+    measure: str
+    first: str
+    second: str
+    value: float
+    alike: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Of layers that both models have by name: the least and the most alike, and how many match best themselves."""
+
+    measure: str
+    least: tuple[str, float]
+    most: tuple[str, float]
+    shared: int
+    themselves: int
+
+
+def dimensions(rows: Sequence[View]) -> Dimensions | None:
+    """Which layer carries the most dimensions, and where they collapse."""
+    known = [row for row in rows if row.has("effective_rank")]
+    if not known:
+        return None
+    most = max(known, key=lambda row: row["effective_rank"].value)
+    pairs = [pair for pair in itertools.pairwise(known) if _falls(*pair, "effective_rank")]
+    fall = min(pairs, key=lambda p: p[1]["effective_rank"].value / p[0]["effective_rank"].value, default=None)
+    return Dimensions(most, fall)
+
+
+def labels(study: Study, rows: Sequence[View]) -> Labels | None:
+    """What the layers know of the labels; None where there were none, or nothing to score."""
+    read = [row for row in rows if row.layer.knowledge is not None]
+    names = ("linear_balanced", "pgm_balanced", "linear_r2")
+    readouts = {
+        name: max((row for row in read if row.has(name)), key=lambda row: row[name].value)
+        for name in names
+        if any(row.has(name) for row in read)
+    }
+    bits = [row for row in read if row.has("holevo")]
+    if not readouts and not bits:
+        return None
+    holevo = max(bits, key=above_null, default=None)
+    known = read[0].layer.knowledge
+    assert known is not None
+    first = next(row for row in read if row.has(*readouts) or row in bits)
+    return Labels(first, holevo, readouts, len(known.names))
+
+
+def above_null(row: View) -> float:
+    """Holevo bits less what random labels would give (less nothing where that is unknown)."""
+    null = row["holevo_null"].value
+    return row["holevo"].value - (null if math.isfinite(null) else 0.0)
+
+
+def cut(rows: Sequence[View]) -> Cut | None:
+    """Which layer could be cut most, by the rank that carries 99 % of its weight."""
+    ranks = [(row, row.rank_kept) for row in rows]
+    known = [(row, rank) for row, rank in ranks if rank is not None]
+    if not known:
+        return None
+    narrowest, _ = min(known, key=lambda pair: pair[1] / pair[0].layer.d)
+    return Cut(narrowest, sum(rank for _, rank in known), sum(row.layer.d for row, _ in known))
+
+
+def aligned(rows: Sequence[View]) -> list[View]:
+    """Layers by how nearly their eigenstates are single neurons, the most aligned first."""
+    known = [row for row in rows if math.isfinite(row.coherent_share)]
+    return sorted(known, key=lambda row: row.coherent_share)
+
+
+def dead(rows: Sequence[View]) -> list[View]:
+    """Layers that have dead neurons, the most first."""
+    return sorted((row for row in rows if row["dead"].value > 0), key=lambda row: -row["dead"].value)
+
+
+def redundant(comparison: Comparison | None) -> Redundant | None:
+    """Which neighbours of one model say the same thing."""
+    if comparison is None or not comparison.itself:
+        return None
+    measure = comparison.measures[0]
+    matrix = comparison.matrices[measure]
+    values = [(float(matrix[i, i + 1]), i) for i in range(len(comparison.rows) - 1)]
+    values = [(value, i) for value, i in values if math.isfinite(value)]
+    if not values:
+        return None
+    value, i = max(values)
+    alike = sum(value >= ALIKE for value, _ in values)
+    return Redundant(measure, comparison.rows[i].name, comparison.rows[i + 1].name, value, alike, len(values))
+
+
+def changed(comparison: Comparison) -> Changed | None:
+    """How alike the layers are that two models share by name."""
+    if comparison.itself:
+        return None
+    measure = comparison.measures[0]
+    columns = {layer.name: j for j, layer in enumerate(comparison.columns)}
+    matrix = comparison.matrices[measure]
+    found = [
+        (layer.name, float(matrix[i, columns[layer.name]]))
+        for i, layer in enumerate(comparison.rows)
+        if layer.name in columns
+    ]
+    found = [(name, value) for name, value in found if math.isfinite(value)]
+    if not found:
+        return None
+    best = comparison.best_match(measure)["match"].to_dict()
+    themselves = sum(best.get(name) == name for name, _ in found)
+    return Changed(
+        measure,
+        min(found, key=lambda pair: pair[1]),
+        max(found, key=lambda pair: pair[1]),
+        len(found),
+        themselves,
+    )
+
+
+def skipped(record: Study | Comparison) -> dict[str, list[str]]:
+    """The modules that were left out, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in record.skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
+
+
+def settings(record: Study | Comparison) -> dict[str, Any]:
+    """The settings as one flat mapping, those of the source by dotted name; None is left out."""
+    flat: dict[str, Any] = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{name}.{key}" if name else str(key), inner)
+        elif value is not None:
+            flat[name] = value
+
+    add("", {key: value for key, value in record.settings.items() if key != "command"})
+    return flat
+
+
+def _falls(before: View, after: View, quantity: str) -> bool:
+    """Whether a quantity falls by more than twice the error of the difference."""
+    a, b = before[quantity], after[quantity]
+    error = math.hypot(*(e.stderr if math.isfinite(e.stderr) else 0.0 for e in (a, b)))
+    return a.value - b.value > 2 * error

@@ -1,0 +1,360 @@
+"""A record as one HTML file that needs nothing else: no network, no server, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ketwork._version import __version__
+from ketwork.networks import Comparison, Study
+from ketwork.networks.pages import writes
+from ketwork.report import findings
+from ketwork.report.tables import MEASURES, best_matches, layer_table
+from ketwork.report.views import View, views
+
+_MATRIX_CELLS = 120_000
+_MATRIX_NAMES = 110  # pixels beside the matrix
+_MOST_DEAD = 12
+_DIGITS = 6
+
+_OWN_DEFINITIONS = {
+    "rank_kept": "the smallest k for which the k largest eigenvalues of ρ sum to 0.99: "
+    "the weight that is discarded, 1 − Σ λ, is at most 1 %",
+    "coherent_share": "coherence over S(diag ρ) = S(ρ) + coherence, the entropy in the neuron basis: 0 % where the "
+    "eigenstates are single neurons",
+}
+
+_TITLES = {
+    "rank_kept": "rank for 99 %",
+    "coherent_share": "share of coherence",
+    "ket_coherence": "coherence of one ket",
+    "holevo": "Holevo bits",
+    "holevo_null": "Holevo bits of random labels",
+    "pgm_accuracy": "pretty good measurement, accuracy",
+    "pgm_balanced": "pretty good measurement, balanced accuracy",
+    "pgm_auc": "pretty good measurement, AUC",
+    "linear_accuracy": "linear readout, accuracy",
+    "linear_balanced": "linear readout, balanced accuracy",
+    "linear_auc": "linear readout, AUC",
+    "linear_r2": "linear readout, R²",
+    "n_per_d": "kets per dimension",
+    **MEASURES,
+}
+
+
+@writes(Study)
+def write_study(study: Study, path: str | Path, comparison: Comparison | None = None) -> Path:
+    """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
+
+    Cost: one decomposition a layer, and about 4 s for the charts' JavaScript.
+
+    Raises:
+        ImportError: the extra `report` is missing.
+        OSError: `path` cannot be written.
+    """
+    if comparison is not None and not comparison.itself:
+        raise ValueError(
+            "Argument `comparison` must be of one model with itself, but is of two models. "
+            "Use `comparison.report(path)` for its page."
+        )
+    path = _target(path)
+    rows = list(views(study))
+    return _write(path, study, _study_page(study, rows, comparison))
+
+
+@writes(Comparison)
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Writes the page of a comparison and returns its path; raises as `write_study` does."""
+    return _write(_target(path), comparison, _comparison_page(comparison))
+
+
+def ready() -> None:
+    """Raises ImportError where the extra `report` is missing, before any work is done for a page."""
+    _charts()
+    _vl_convert()
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What a template is filled with, and the data for the page's script."""
+
+    template: str
+    title: str
+    kind: str
+    content: dict[str, Any]
+    definitions: dict[str, str]
+    data: dict[str, Any]
+
+
+def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | None) -> _Page:
+    charts = _charts()
+    source = study.settings.get("source", {})
+    labels = findings.labels(study, rows)
+    drawn = charts.study_charts(rows, labels.classes if labels else 0)
+    aligned, dead = findings.aligned(rows), findings.dead(rows)
+    definitions = study.definitions | _OWN_DEFINITIONS
+    data: dict[str, Any] = {
+        "charts": drawn,
+        "layerCharts": charts.layer_charts(),
+        "layers": [_layer_data(row, study, aligned, dead) for row in rows],
+        "details": [_details(row) for row in rows],
+    }
+    content: dict[str, Any] = {
+        "rows": rows,
+        "data_spec": source.get("data", {}).get("spec"),
+        "dimensions": findings.dimensions(rows),
+        "cut": findings.cut(rows),
+        "labels": labels,
+        "aligned": aligned,
+        "dead": dead,
+        "most_dead": _MOST_DEAD,
+        "charts": drawn,
+        "comparison": comparison,
+        "table": layer_table(rows),
+        **_matrix_content(comparison, data),
+    }
+    if comparison is not None:
+        definitions = definitions | comparison.definitions
+    names = [q.name for q in study.quantities] + list(_OWN_DEFINITIONS)
+    data["quantities"] = [
+        {"name": name, "title": _titled(name), "definition": definitions[name]} for name in names
+    ]
+    title = source.get("model", {}).get("spec") or study.settings.get("model") or "A network"
+    return _Page("study.html.j2", str(title), "study", content, definitions, data)
+
+
+def _comparison_page(comparison: Comparison) -> _Page:
+    data: dict[str, Any] = {"charts": {}}
+    content = {
+        "changed": findings.changed(comparison),
+        "table": best_matches(comparison),
+        **_matrix_content(comparison, data),
+    }
+    settings = comparison.settings
+    source = settings.get("source", {})
+    names = [source.get(side, {}).get("spec") or settings[side] for side in ("model", "other")]
+    content["names"] = names
+    title = names[0] if comparison.itself else " and ".join(names)
+    return _Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
+
+
+def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict[str, Any]:
+    """What the template says of a comparison; its matrices and their picture go to the script's data."""
+    content: dict[str, Any] = {
+        "redundant": findings.redundant(comparison),
+        "alike": findings.ALIKE,
+        "names_of_measures": MEASURES,
+        "matrices": [],
+        "omitted": False,
+    }
+    if comparison is None or not comparison.rows or not comparison.columns:
+        return content
+    cells = len(comparison.rows) * len(comparison.columns)
+    room = max(1, _MATRIX_CELLS // cells)
+    shown = list(comparison.matrices)[:room]
+    sides = len(comparison.rows), len(comparison.columns)
+    data["charts"]["matrix"] = _charts().matrix_chart(*sides)
+    content["matrix_width"] = _charts().matrix_side(*sides) + _MATRIX_NAMES
+    data["matrices"] = {
+        "rows": _distinct([layer.name for layer in comparison.rows]),
+        "columns": _distinct([layer.name for layer in comparison.columns]),
+        "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in shown},
+    }
+    return content | {"matrices": shown, "omitted": len(shown) < len(comparison.matrices)}
+
+
+def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
+    """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
+    found: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
+    found |= {"named": row in (*aligned[:3], *aligned[-1:]), "dead_shown": row in dead[:_MOST_DEAD]}
+    for name in [q.name for q in study.quantities] + list(_OWN_DEFINITIONS):
+        estimate = row[name]
+        if math.isfinite(estimate.value):
+            found[name] = estimate.value
+            found[f"{name}_text"] = row.told(name)
+            if math.isfinite(estimate.stderr):
+                found[f"{name}_se"] = estimate.stderr
+    return found
+
+
+def _details(row: View) -> dict[str, Any]:
+    """What the page shows when a layer is clicked."""
+    layer, ranks = row.layer, row.ranks()
+    aliases = f" The same tensor as {', '.join(layer.aliases)}." if layer.aliases else ""
+    found: dict[str, Any] = {
+        "told": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} kets.{aliases}",
+        "ranks": ranks,
+        "eigenvalues": [float(f"{row.spectrum[k - 1]:.4g}") for k in ranks],
+        "discarded": [float(f"{row.discarded[k - 1]:.4g}") for k in ranks],
+    }
+    if row.rank_kept is not None:
+        found["spectrum"] = (
+            f"The {row.rank_kept} largest of {layer.d} eigenvalues carry 99 % of the weight, "
+            f"the largest one {float(row.spectrum[0]):.1%}."
+        )
+    if row.confusion is not None:
+        found["confusion"] = row.confusion
+    if row.ball is not None:
+        found["ball"] = _ball(row)
+    return found
+
+
+def _ball(row: View) -> dict[str, Any]:
+    ball = row.ball
+    assert ball is not None
+    words = (
+        f"The span of |1⟩ and |2⟩, the two leading eigenstates, holds {ball.weight:.1%} of the layer's weight. Each "
+        "state is projected onto it and scaled back to trace 1, so this is a picture of that plane alone. "
+        "The arrow is the layer's state, on the axis because |1⟩ and |2⟩ are its eigenstates; grey dots are "
+        "single kets of the data"
+    )
+    words += "; orange ones the labels' states (of pooled kets)." if ball.labels else "."
+    flat = not row.layer.statistics.reservoir.kets.is_complex()
+    words += (
+        " All amplitudes are real, so y = 0 and nothing is hidden." if flat else " y points out of the page."
+    )
+    return {
+        "told": words,
+        "own": _vector(ball.own),
+        "kets": [_vector(ket) for ket in ball.kets],
+        "labels": [[name, _vector(vector)] for name, vector in ball.labels.items()],
+    }
+
+
+def _vector(bloch: Any) -> list[float]:
+    return [round(x, 3) for x in bloch.tolist()]
+
+
+def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
+    library, script = _library(), _resource("page.js")
+    environment = Environment(
+        loader=PackageLoader("ketwork.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    text = environment.get_template(page.template).render(
+        **page.content,
+        title=page.title,
+        kind=page.kind,
+        record=record,
+        warnings=record.warnings,
+        skipped=findings.skipped(record),
+        settings=findings.settings(record),
+        definitions={
+            name: {"title": _titled(name), "text": sentence} for name, sentence in page.definitions.items()
+        },
+        css=Markup(_resource("page.css")),
+        library=Markup(library),
+        script=Markup(script),
+        trusted=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in (library, script))),
+        data=Markup(_embedded(page.data)),
+        version=__version__,
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _titled(name: str) -> str:
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def _breakable(words: object) -> Markup:
+    """Words that may be broken after the marks that stand in paths and names.
+
+    >>> _breakable("a.b:<c>")
+    Markup('a.<wbr>b:<wbr>&lt;c&gt;')
+    """
+    parts = re.split(r"(?<=[.:/@_])(?=\w)|(?<=:)(?=<)", str(words))
+    return Markup("<wbr>").join(parts)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names that occur again are numbered, since a picture's axis would draw them as one."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    """JSON that no name in it can end: `<`, `>` and `&` are spelled as escapes.
+
+    >>> print(_embedded({"name": "</script>", "value": float("nan")}))
+    {"name":"\\u003c/script\\u003e","value":null}
+    """
+    text = json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Numbers with six digits, those that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _target(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise OSError(
+            f"Argument `path` must name a file in a folder that exists, but is {str(path)!r}. Make the folder first."
+        )
+    return path
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _resource(name: str) -> str:
+    return resources.files("ketwork.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from the package that bundles them."""
+    bundle: str = _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
+
+
+def _vl_convert() -> Any:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return vl_convert
+
+
+def _charts() -> Any:
+    """The charts' module, which needs the extra."""
+    try:
+        from ketwork.report import charts
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return charts
+
+
+_MISSING = "Reports need altair and vl-convert-python. Install them with `pip install 'ketwork[report]'`."

@@ -1,0 +1,163 @@
+// Draws the charts, sorts and filters the table, and shows one layer. All numbers come from the record.
+const page = JSON.parse(document.getElementById("data").textContent);
+const at = (id) => document.getElementById(id);
+const make = (tag, text = "", className = "") => Object.assign(document.createElement(tag), { textContent: text, className });
+
+const theme = at("theme");
+const system = matchMedia("(prefers-color-scheme: dark)");
+let redress = () => {}; // for what is painted in fixed colours
+function dress(dark) {
+  theme.setAttribute("aria-pressed", String(dark));
+  redress();
+}
+dress(system.matches);
+system.addEventListener("change", () => document.documentElement.dataset.theme || dress(system.matches));
+theme.addEventListener("click", () => {
+  const dark = theme.getAttribute("aria-pressed") !== "true";
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  dress(dark);
+});
+
+// The interpreter evaluates Vega's expressions, so that the page needs no permission to run code from strings.
+const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true };
+async function draw(node, spec, datasets, chosen = {}) {
+  const { view } = await window.vegaEmbed(node, { ...spec, datasets: { ...spec.datasets, ...datasets } }, { ...options, ...chosen });
+  view.addEventListener("click", (_, item) => item?.datum?.id !== undefined && show(item.datum.id));
+}
+
+// A canvas knows no CSS variables: their present colours take their place.
+function solid(spec) {
+  const style = getComputedStyle(document.body.appendChild(make("span")));
+  const colour = (name) => ((document.body.lastChild.style.color = name), style.color);
+  const text = JSON.stringify(spec).replace(/var\(--\w+\)/g, colour);
+  document.body.lastChild.remove();
+  return JSON.parse(text);
+}
+
+const layers = page.layers ?? [];
+const curve = (layer) => page.details[layer.id].ranks.map((rank, i) => ({
+  id: layer.id, label: layer.label, place: layer.place, rank,
+  eigenvalue: page.details[layer.id].eigenvalues[i], discarded: page.details[layer.id].discarded[i],
+}));
+const datasets = { layers, spectra: layers.flatMap(curve) };
+const drawn = [...document.querySelectorAll("[data-chart]")].map((node) => draw(node, page.charts[node.dataset.chart], datasets));
+
+function drawMatrix(measure) {
+  const { rows, columns, values } = page.matrices;
+  const cells = values[measure].flatMap((line, i) => line.map((value, j) => ({
+    layer: rows[i], other: columns[j], value, text: value === null ? "–" : value.toFixed(3),
+  })));
+  at("measured").setAttribute("popovertarget", `def-${measure}`);
+  return draw(at("matrix"), solid(page.charts.matrix), { cells }, { renderer: "canvas" });
+}
+if (page.matrices) {
+  at("measure").addEventListener("change", () => drawMatrix(at("measure").value));
+  redress = () => drawMatrix(at("measure").value);
+  drawn.push(redress());
+}
+
+const body = document.querySelector("#table tbody");
+const number = new Intl.Collator(undefined, { numeric: true });
+function compare(a, b) {
+  if (a === "" || b === "") return 0;
+  return isNaN(a) || isNaN(b) ? number.compare(a, b) : a - b;
+}
+for (const button of document.querySelectorAll(".sort")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th");
+    const up = head.getAttribute("aria-sort") === "descending" || (head.getAttribute("aria-sort") === "none" && head.classList.contains("words"));
+    for (const other of head.parentNode.children) other.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const key = (row) => row.children[button.dataset.column].dataset.value;
+    const sorted = [...body.rows].sort((a, b) => (key(a) === "") - (key(b) === "") || (up ? 1 : -1) * compare(key(a), key(b)));
+    body.append(...sorted);
+  });
+}
+at("filter")?.addEventListener("input", ({ target }) => {
+  const wanted = target.value.trim().toLowerCase();
+  for (const row of body.rows) row.hidden = !row.dataset.words.includes(wanted);
+  at("count").value = `${[...body.rows].filter((row) => !row.hidden).length} of ${body.rows.length}`;
+});
+for (const row of body?.rows ?? []) row.dataset.words = [...row.querySelectorAll(".words")].map((cell) => cell.textContent).join(" ").toLowerCase();
+
+const dialog = at("layer");
+if (dialog) {
+  document.addEventListener("click", ({ target }) => {
+    const named = target.closest("button.layer") ?? target.closest("#table tbody tr[data-layer]");
+    if (named) show(Number(named.dataset.layer));
+    if (target === dialog) dialog.close();
+  });
+  at("close").addEventListener("click", () => dialog.close());
+  at("before").addEventListener("click", () => show(shown - 1));
+  at("after").addEventListener("click", () => show(shown + 1));
+  dialog.addEventListener("keydown", ({ key }) => {
+    if (key === "ArrowLeft") show(shown - 1);
+    if (key === "ArrowRight") show(shown + 1);
+  });
+}
+
+let shown;
+function show(id) {
+  if (!layers[id]) return;
+  shown = id;
+  const layer = layers[id];
+  const detail = page.details[id];
+  at("layer-name").textContent = layer.label;
+  at("layer-told").textContent = detail.told;
+  at("layer-place").textContent = `${id + 1} of ${layers.length}`;
+  at("before").disabled = id === 0;
+  at("after").disabled = id === layers.length - 1;
+  if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
+  at("layer-spectrum").hidden = detail.ranks.length === 0;
+  at("spectrum-told").textContent = detail.spectrum ?? "";
+  if (detail.ranks.length) draw(at("spectrum"), page.layerCharts.spectrum, { one: curve(layer).map(({ id, ...rest }) => rest) });
+  showConfusion(detail.confusion);
+  showBall(detail.ball);
+  at("numbers").replaceChildren(...page.quantities.filter(({ name }) => layer[`${name}_text`]).map(({ name, title, definition }) => {
+    const entry = make("details");
+    const head = make("summary");
+    head.append(make("span", title), make("span", layer[`${name}_text`]));
+    entry.append(head, make("p", definition));
+    return entry;
+  }));
+}
+
+function showConfusion(confusion) {
+  at("layer-confusion").hidden = !confusion;
+  if (!confusion) return;
+  const counts = confusion.counts ?? confusion.worst;
+  const kinds = Object.keys(counts);
+  const pick = (kind) => {
+    for (const button of at("readouts").children) button.setAttribute("aria-pressed", String(button.textContent.startsWith(kind)));
+    if (confusion.worst) {
+      const list = make("ul");
+      list.append(...counts[kind].map(({ label, read, count }) => make("li", `${label} read as ${read}: ${count}`)));
+      at("confusion").replaceChildren(make("p", "The commonest errors:"), list);
+      return;
+    }
+    const small = confusion.labels.length <= 14;
+    const cells = counts[kind].flatMap((line, i) => line.map((count, j) => ({
+      label: confusion.labels[i], read: confusion.labels[j], count, small,
+      share: count / Math.max(1, line.reduce((a, b) => a + b, 0)),
+    })));
+    draw(at("confusion"), page.layerCharts.confusion, { confusion: cells });
+  };
+  at("readouts").replaceChildren(...kinds.map((kind) => {
+    const button = Object.assign(make("button", kind === "linear" ? "linear readout" : `${kind} measurement`, "pick"), { type: "button" });
+    button.addEventListener("click", () => pick(kind));
+    return button;
+  }));
+  pick(kinds[0]);
+}
+
+function showBall(ball) {
+  at("layer-ball").hidden = !ball;
+  if (!ball) return;
+  const point = (name, [x, y, z], label) => ({ name, x, y, z, label, own: label === undefined });
+  const states = [point("the layer's state", ball.own), ...ball.labels.map(([name, vector]) => point(`label ${name}`, vector, name))];
+  draw(at("ball"), page.layerCharts.ball, { states, kets: ball.kets.map((vector) => point("a ket", vector)) });
+  at("ball-told").textContent = ball.told;
+}
+
+Promise.all(drawn).then(() => { document.documentElement.dataset.ready = ""; });

@@ -1,0 +1,88 @@
+import importlib
+import json
+
+import pytest
+
+from ketwork.demo import digits
+from ketwork.networks import Comparison, Study, compare
+
+NETS = "ketwork_cli_nets"
+SMALL = (f"{NETS}:small", "--data", f"{NETS}:batches")
+
+
+def test_a_study_writes_its_page_and_the_saved_study_the_same_one(here, run):
+    first = run("study", *SMALL, "--save", "s.safetensors", "--report", "first.html")
+    assert first.exit_code == 0
+    assert first.stderr == "Saved to s.safetensors\nReport written to first.html\n"
+    again = run("report", "s.safetensors")
+    assert again.exit_code == 0
+    assert again.stdout == ""
+    assert again.stderr == "Report written to s.html\n"
+    page = (here / "s.html").read_text()
+    assert page == (here / "first.html").read_text()
+    assert f"ketwork study {' '.join(SMALL)} --save s.safetensors --report first.html" in page
+
+
+def test_the_comparison_comes_into_the_page_unless_refused(here, run):
+    assert run("study", *SMALL, "--report", "with.html").exit_code == 0
+    assert "repeats" in (here / "with.html").read_text()
+    assert run("study", *SMALL, "--report", "without.html", "--no-compare").exit_code == 0
+    assert "Not measured here" in (here / "without.html").read_text()
+    assert run("study", *SMALL, "--save", "s.safetensors", "--compare").exit_code == 0
+    nets = importlib.import_module(NETS)
+    expected = compare(nets.small(), None, nets.batches())
+    assert Study.load("s.safetensors").compare().cka.equals(expected.cka)
+
+
+def test_compare_gives_the_numbers_of_kw_compare(here, run):
+    arguments = ("ketwork.demo.digits:model", "--data", "ketwork.demo.digits:held_out")
+    done = run("compare", *arguments, "--json", "--save", "c.safetensors", "--report", "c.html")
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    expected = compare(digits.model(), None, digits.held_out())
+    assert [row["cka"] for row in told["table"]] == expected.table()["cka"].tolist()
+    assert told["n"] == 540
+    assert told["settings"]["source"]["model"]["spec"] == arguments[0]
+    assert "other" not in told["settings"]["source"]
+    assert Comparison.load("c.safetensors").cka.equals(expected.cka)
+    shown = run("show", "c.safetensors")
+    assert shown.stdout.strip() == str(Comparison.load("c.safetensors"))
+    assert run("report", "c.safetensors", "-o", "again.html").exit_code == 0
+    assert (here / "again.html").read_text() == (here / "c.html").read_text()
+
+
+def test_two_models_are_compared_side_by_side(here, run):
+    done = run("compare", f"{NETS}:small", f"{NETS}:small", "--data", f"{NETS}:batches", "--json")
+    assert done.exit_code == 0
+    same = {
+        row["layer"]: row["cka"] for row in json.loads(done.stdout)["table"] if row["layer"] == row["other"]
+    }
+    assert same == pytest.approx(dict.fromkeys(("0", "1", "2"), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("study", *SMALL, "--report", "no/x.html"),
+            "--report must name a file in a folder that can be written",
+        ),
+        (("study", *SMALL, "--report", "."), "--report must name a file"),
+        (("compare", f"{NETS}:small"), "`ketwork compare` needs --data"),
+        (("report", "none.safetensors"), "there is no file 'none.safetensors'"),
+        (("report", "ketwork_cli_nets.py"), "is not a whole safetensors file"),
+    ],
+)
+def test_what_cannot_be_written_or_read_is_said_before_any_work(here, run, arguments, said):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_partial_study_still_writes_its_page(here, run):
+    done = run("study", f"{NETS}:small", "--data", f"{NETS}:breaks", "--report", "x.html")
+    assert done.exit_code == 1
+    assert "disk gone" in done.stderr
+    page = (here / "x.html").read_text()
+    assert "<b>Incomplete.</b>" in page

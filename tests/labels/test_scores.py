@@ -1,0 +1,102 @@
+"""Scores equal scikit-learn's, and their standard errors what resampling gives."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torch import Tensor
+
+from ketwork.networks import scores as score
+
+
+def made(n: int, k: int, *, seed: int = 0, ties: bool = False) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(k, (n,), generator=generator)
+    given = torch.rand(n, k, generator=generator, dtype=torch.float64)
+    given[torch.arange(n), codes] += 0.4
+    given = (given * 8).round() + 1 if ties else given
+    return given / given.sum(dim=1, keepdim=True), codes
+
+
+@pytest.mark.parametrize("k", [2, 3, 20])
+@pytest.mark.parametrize("ties", [False, True])
+def test_scores_are_those_of_scikit_learn(k: int, ties: bool) -> None:
+    given, codes = made(300, k, ties=ties)
+    read = given.argmax(dim=1)
+    assert score.accuracy(given, codes).value == pytest.approx(metrics.accuracy_score(codes, read))
+    assert score.balanced_accuracy(given, codes).value == pytest.approx(
+        metrics.balanced_accuracy_score(codes, read)
+    )
+    expected = (
+        metrics.roc_auc_score(codes, given[:, 1] - given[:, 0])
+        if k == 2
+        else metrics.roc_auc_score(codes, given, multi_class="ovr", average="macro")
+    )
+    assert score.macro_auc(given, codes).value == pytest.approx(expected, abs=1e-12)
+    assert score.confusion(given, codes).numpy() == pytest.approx(
+        metrics.confusion_matrix(codes, read, labels=range(k))
+    )
+
+
+def test_r_squared_is_that_of_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(50, 1, generator=generator, dtype=torch.float64)
+    guess = y + 0.5 * torch.randn(50, 1, generator=generator, dtype=torch.float64)
+    assert score.r_squared(guess, y).value == pytest.approx(metrics.r2_score(y, guess))
+    both, other = torch.cat([y, 3 * guess], 1), torch.cat([guess, 3 * y], 1)
+    weighted = metrics.r2_score(both, other, multioutput="variance_weighted")
+    assert score.r_squared(other, both).value == pytest.approx(weighted)
+
+
+@pytest.mark.parametrize("measure", [score.accuracy, score.balanced_accuracy, score.macro_auc])
+@pytest.mark.parametrize("k", [2, 4])
+def test_standard_errors_are_those_of_resampling(measure: object, k: int) -> None:
+    given, codes = made(400, k)
+    assert callable(measure)
+    found = measure(given, codes)
+    generator = torch.Generator().manual_seed(1)
+    draws = [torch.randint(400, (400,), generator=generator) for _ in range(600)]
+    spread = np.std([measure(given[draw], codes[draw]).value for draw in draws])
+    assert found.stderr == pytest.approx(
+        spread, rel=0.12
+    )  # 600 resamples say it to 3 %, the first order to 5 %
+
+
+def test_standard_error_of_r_squared_is_that_of_resampling() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    guess = y + torch.randn(400, 2, generator=generator, dtype=torch.float64) * 0.7
+    draws = [torch.randint(400, (400,), generator=generator) for _ in range(600)]
+    spread = np.std([score.r_squared(guess[draw], y[draw]).value for draw in draws])
+    assert score.r_squared(guess, y).stderr == pytest.approx(spread, rel=0.12)
+
+
+@pytest.mark.parametrize("measure", [score.accuracy, score.balanced_accuracy, score.macro_auc])
+def test_positions_of_one_sample_count_as_one(measure: object) -> None:
+    given, codes = made(100, 3)
+    assert callable(measure)
+    alone = measure(given, codes)
+    samples = torch.arange(100).repeat_interleave(9)
+    nine = measure(given.repeat_interleave(9, dim=0), codes.repeat_interleave(9), samples)
+    assert nine.value == pytest.approx(alone.value)
+    assert nine.stderr == pytest.approx(alone.stderr)
+
+
+def test_what_cannot_be_scored_has_no_value() -> None:
+    given, codes = made(10, 3)
+    assert math.isnan(score.macro_auc(given, torch.zeros_like(codes)).value)  # no others to beat
+    nothing = given[:0], codes[:0]
+    assert all(math.isnan(measure(*nothing).value) for measure in score.MEASURES.values())
+    assert math.isnan(score.r_squared(given, torch.ones_like(given)).value)  # nothing to explain
+
+
+def test_labels_absent_from_the_held_out_part_do_not_count() -> None:
+    given, codes = made(60, 4)
+    two = codes % 2  # labels 2 and 3 never come
+    read = given.argmax(dim=1)
+    expected = np.mean([metrics.recall_score(two == c, read == c) for c in (0, 1)])
+    assert score.balanced_accuracy(given, two).value == pytest.approx(expected)
+    areas = [metrics.roc_auc_score(two == c, given[:, c]) for c in (0, 1)]
+    assert score.macro_auc(given, two).value == pytest.approx(np.mean(areas))
