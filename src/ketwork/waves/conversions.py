@@ -22,9 +22,7 @@ def from_qiskit(operator: "SparsePauliOp", space: Space | None = None) -> PauliS
     """
     space = _fits(space, operator.num_qubits)
     paulis = operator.paulis
-    # Qiskit keeps a phase (−i)^phase beside the label, 0 for plain labels.
-    phase = (-1j) ** np.asarray(paulis.phase)
-    return PauliSum.from_masks(space, np.asarray(paulis.x), np.asarray(paulis.z), operator.coeffs * phase)
+    return PauliSum.from_masks(space, np.asarray(paulis.x), np.asarray(paulis.z), operator.coeffs)
 
 
 def from_openfermion(operator: "QubitOperator", space: Space | None = None) -> PauliSum:
