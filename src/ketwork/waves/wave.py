@@ -21,7 +21,7 @@ class Wave:
     configurations are evaluated at once.
 
     The module is tried on a few configurations first: its output must have one finite entry for each, not
-    all the same, and the same again when asked again.
+    all the same, the same when asked again, and the same whatever else is in the batch. All runs on the CPU.
 
     >>> from ketwork.waves import RBM, spins
     >>> wave = Wave(RBM(alpha=1), spins(4))
