@@ -1,0 +1,110 @@
+"""What `ketwork ground` does: a run with a live line of its energy, the exact value beside it, a plot at the end."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ketwork.waves.drawing import draw
+from ketwork.waves.ground_state import Run, Step, ground_state
+from ketwork.waves.models.network import Network
+from ketwork.waves.operators import Operator
+from ketwork.waves.problems import Problem
+from ketwork.waves.wave import Wave
+
+
+def problem_of(made: object) -> tuple[Problem, torch.nn.Module | None]:
+    """What a user's factory returned: an operator, or a pair of an operator and a module."""
+    operator, module = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(operator, Operator) or not (module is None or isinstance(module, torch.nn.Module)):
+        raise ValueError(
+            "A factory for `ketwork ground` must return a `waves.Operator`, or a pair of it and an `nn.Module`, "
+            f"but returned {type(made).__name__}."
+        )
+    return Problem(repr(operator), operator), module
+
+
+def ground(
+    problem: Problem,
+    module: torch.nn.Module,
+    *,
+    steps: int = 300,
+    samples: int | None = 1008,
+    seed: int = 0,
+    save: str | Path | None = None,
+    resume: str | Path | None = None,
+    plot: str | Path | None = None,
+    console: Console | None = None,
+) -> Run:
+    """Trains and prints: a live line on a terminal, nothing on the way in a pipe; at the end the energy.
+
+    `save` is the checkpoint's file, `plot` that of an SVG. Raises `Stopped` and `ValueError` as
+    `ground_state` does.
+    """
+    console = console or Console(stderr=True)
+    wave = Wave(module, problem.operator.space, generator=torch.Generator().manual_seed(seed))
+    exact = problem.exact()
+    name = type(module).__name__ if isinstance(module, Network) else f"{type(module).__name__} (your module)"
+    size = f"{wave.space.size:,}" if wave.space.size < 1e12 else f"{wave.space.size:.2g}"
+    console.print(Text(f"{problem.title}: {size} configurations; {name}, {wave.count:,} parameters"))
+    with _live(console, steps, exact) as show:
+        run = ground_state(
+            problem.operator,
+            wave,
+            steps=steps,
+            samples=samples,
+            seed=seed,
+            checkpoint=save,
+            resume=resume,
+            callback=show,
+        )
+    if plot is not None:
+        draw(run.history, plot, title=problem.title, exact=exact)
+    console.print(Text(f"E = {run.energy}{beside(run.energy.mean, exact)}", style="bold"))
+    for what, path in (("run", save), ("plot", plot)):
+        if path is not None:
+            console.print(Text(f"Saved the {what} to {path}", style="dim"))
+    return run
+
+
+def line(step: Step, steps: int, exact: float | None, rate: float) -> str:
+    """The live line: step, energy with its error and V-score, distance from the exact value, time left."""
+    left = int((steps - 1 - step.index) / rate) if rate > 0 else 0
+    return (
+        f"step {step.index + 1}/{steps}  E = {step.energy}{beside(step.energy.mean, exact)}  "
+        f"{left // 60}:{left % 60:02d} left"
+    )
+
+
+def beside(energy: float, exact: float | None) -> str:
+    """The exact value and the relative difference, where there is one."""
+    if exact is None:
+        return ""
+    return f"  exact {exact:.8g} (off by {abs(energy - exact) / max(abs(exact), 1e-300):.1e})"
+
+
+@contextmanager
+def _live(console: Console, steps: int, exact: float | None) -> Iterator["_Show | None"]:
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        yield _Show(live, steps, exact)
+
+
+class _Show:
+    """Called after each step: rewrites the live line."""
+
+    def __init__(self, live: Live, steps: int, exact: float | None) -> None:
+        self.live, self.steps, self.exact = live, steps, exact
+        self.began, self.count = time.perf_counter(), 0
+
+    def __call__(self, step: Step) -> None:
+        self.count += 1
+        rate = self.count / (time.perf_counter() - self.began)
+        self.live.update(Text(line(step, self.steps, self.exact, rate), no_wrap=True, overflow="ellipsis"))

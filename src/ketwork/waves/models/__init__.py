@@ -1,0 +1,1 @@
+"""Networks that give log-amplitudes: each an `nn.Module` from configurations (batch, sites) to (batch,)."""

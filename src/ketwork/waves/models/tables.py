@@ -1,0 +1,48 @@
+"""The arrays that the compiled loops of `kernels.py` read, and the two things they are asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ketwork.waves.models import kernels
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Weights and tanh 2W (sites, hidden), hidden bias, visible factors (sites, 2); how values become ±1."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+    table: np.ndarray
+    visible: np.ndarray
+    spins: Callable[[Tensor], Tensor]
+
+    def local_energies(self, x: Tensor, patterns: Tensor, elements: Tensor) -> Tensor:
+        """Σ_g ⟨x|H|x_g⟩ ψ(x_g)/ψ(x), x_g being x flipped on pattern g: (batch,)."""
+        s = self.spins(x).to(_real(self.bias))
+        tanh = np.tanh(s.numpy() @ self.weights + self.bias)
+        counts = patterns.sum(1)
+        padded = np.zeros((len(patterns), max(1, int(counts.max()))), dtype=np.int64)
+        for row, pattern in enumerate(patterns):
+            padded[row, : counts[row]] = torch.nonzero(pattern)[:, 0].numpy()
+        out = kernels.local_energies(
+            s.numpy(), tanh, self.table, self.visible, padded, counts.numpy(), elements.numpy()
+        )
+        return torch.from_numpy(out)
+
+    def sweep(
+        self, x: Tensor, moves: np.ndarray, *, proposals: int, skip: int, length: int, power: float, seed: int
+    ) -> tuple[Tensor, int]:
+        """Metropolis chains from x (chains, sites): spins (chains, length, sites) and accepted proposals."""
+        s = self.spins(x).to(_real(self.bias)).numpy()
+        kept, accepted = kernels.sweep(
+            s, self.weights, self.bias, self.table, self.visible, moves, proposals, skip, length, power, seed
+        )
+        return torch.from_numpy(kept), accepted
+
+
+def _real(array: np.ndarray) -> torch.dtype:
+    return torch.float32 if array.dtype in (np.float32, np.complex64) else torch.float64

@@ -1,0 +1,47 @@
+"""Molecules as qubit operators, through PySCF (integrals) and OpenFermion (Jordan–Wigner): extra `chem`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ketwork.waves.conversions import from_openfermion
+from ketwork.waves.pauli import PauliSum
+from ketwork.waves.spaces import electrons
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A molecule's Hamiltonian in hartree, on the occupations of its spin orbitals, and its mean-field energy."""
+
+    operator: PauliSum
+    hartree_fock: float
+    orbitals: int
+    electrons: tuple[int, int]
+
+
+def molecule(atoms: str, basis: str = "sto-3g", *, charge: int = 0, spin: int = 0) -> Molecule:
+    """The Hamiltonian of atoms, given as PySCF reads them: `"H 0 0 0; H 0 0 0.7414"`, in ångström.
+
+    Integrals in the orbitals of a restricted Hartree–Fock calculation, then H = Σ h_pq a†_p a_q + ½ Σ h_pqrs
+    a†_p a†_q a_r a_s + E_nuclear, then Jordan–Wigner. `spin` is the number of unpaired electrons. Numbers of
+    up and down electrons are conserved, so the space holds those configurations alone.
+    """
+    import openfermion
+    import pyscf
+
+    built = pyscf.gto.M(atom=atoms, basis=basis, charge=charge, spin=spin, unit="angstrom", verbose=0)
+    field = (pyscf.scf.RHF(built) if spin == 0 else pyscf.scf.ROHF(built)).run()
+    if not field.converged:
+        raise ValueError("The Hartree–Fock calculation of these atoms did not converge. Check the geometry.")
+    c = field.mo_coeff
+    orbitals = c.shape[1]
+    one = c.T @ field.get_hcore() @ c
+    pairs = pyscf.ao2mo.restore(1, pyscf.ao2mo.kernel(built, c), orbitals)  # (pq|rs), chemists' order
+    two = np.asarray(pairs.transpose(0, 2, 3, 1), order="C")  # ⟨ps|qr⟩: a†_p a†_q a_r a_s
+    spin_one, spin_two = openfermion.chem.molecular_data.spinorb_from_spatial(one, two)
+    interaction = openfermion.InteractionOperator(float(built.energy_nuc()), spin_one, 0.5 * spin_two)
+    strings = openfermion.jordan_wigner(interaction)
+    up, down = built.nelec
+    return Molecule(
+        from_openfermion(strings, electrons(orbitals, up, down)), float(field.e_tot), orbitals, (up, down)
+    )

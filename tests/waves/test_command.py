@@ -1,0 +1,93 @@
+"""The functions behind `ketwork ground`."""
+
+import io
+import xml.etree.ElementTree
+
+import pytest
+import torch
+from rich.console import Console
+
+from ketwork import waves
+from ketwork.waves.command import ground, problem_of
+from ketwork.waves.drawing import draw
+from ketwork.waves.problems import MODELS, Problem, network, problem
+
+
+def console(terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=160)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_problems_by_name_know_their_exact_energies() -> None:
+    assert problem("ising", sites=20).exact() == pytest.approx(-25.4909896864, abs=1e-9)
+    assert problem("ising", sites=40).exact() == pytest.approx(waves.exact.ising_chain_energy(40))
+    assert problem("heisenberg", sites=4, lattice="square").exact() == pytest.approx(-44.9139328, abs=1e-6)
+    assert problem("j1j2", sites=4, lattice="square", j2=0.5).exact() == pytest.approx(-33.8316934, abs=1e-6)
+    assert problem("molecule").exact() == pytest.approx(-1.13727017, abs=1e-7)
+    assert problem("heisenberg", sites=6, lattice="square").exact() is None
+    assert problem("heisenberg", sites=5).exact() == pytest.approx(  # an odd ring: magnetisation 1
+        waves.exact.ground_energy(waves.heisenberg(waves.chain(5), magnetisation=1))
+    )
+    assert problem("ising", sites=5, periodic=False, field=0.3).exact() is not None
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_by_name_fits_a_problem_with_signs_and_one_without(name) -> None:
+    for of in (problem("ising", sites=6), problem("j1j2", sites=6)):
+        wave = waves.Wave(network(name, of), of.operator.space)
+        assert wave.complex or not of.signs
+
+
+def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
+    of, out = problem("ising", sites=8), console()
+    save, plot = tmp_path / "run.safetensors", tmp_path / "run.svg"
+    run = ground(of, network("rbm", of), steps=40, samples=256, save=save, plot=plot, console=out)
+    text = said(out)
+    assert "Ising, field 1, periodic chain of 8 sites: 256 configurations; RBM, 80 parameters" in text
+    assert f"E = {run.energy}  exact -10.251662 (off by" in text
+    assert "left" not in text  # no live line in a pipe
+    assert save.exists()
+    picture = xml.etree.ElementTree.parse(plot).getroot()
+    assert picture.tag.endswith("svg")
+    again = ground(of, network("rbm", of), steps=40, samples=256, resume=save, console=console())
+    assert [s.energy for s in again.history] == [s.energy for s in run.history]
+
+
+def test_the_live_line_on_a_terminal() -> None:
+    of, out = problem("ising", sites=6), console(terminal=True)
+    ground(of, network("rbm", of), steps=5, samples=64, console=out)
+    assert "step 5/5  E = " in said(out)
+    assert "0:00 left" in said(out)
+    assert "V-score" in said(out)
+
+
+def test_a_users_factory_gives_an_operator_or_a_pair() -> None:
+    operator, module = waves.ising(waves.chain(4), 1.0), waves.RBM()
+    assert problem_of(operator)[0].operator is operator
+    assert problem_of((operator, module)) == (Problem(repr(operator), operator), module)
+    with pytest.raises(ValueError, match=r"must return a `waves.Operator`.*but returned int"):
+        problem_of(3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: problem("hubbard"), "must be one of ising, heisenberg"),
+        (lambda: problem("ising", lattice="cube"), "must be one of chain, square"),
+        (lambda: network("gpt", problem("ising")), "must be one of rbm, symmetric"),
+        (lambda: network("vision", problem("molecule")), "needs a lattice"),
+        (lambda: draw([], "x.svg"), "at least one step"),
+    ],
+)
+def test_bad_names(make, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_complex_where_there_are_signs() -> None:
+    of = problem("j1j2", sites=6)
+    assert waves.Wave(network("rbm", of), of.operator.space).vector().dtype == torch.complex64

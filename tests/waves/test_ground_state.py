@@ -1,0 +1,254 @@
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ketwork import waves
+from ketwork.waves.guards import Guard
+
+
+def trained(operator, module, **settings):
+    return waves.ground_state(operator, waves.Wave(module, operator.space), **settings)
+
+
+def relative(run, energy: float) -> float:
+    return abs(run.energy.mean - energy) / abs(energy)
+
+
+def test_ising_by_full_sum_to_the_free_fermion_energy() -> None:
+    run = trained(waves.ising(waves.chain(8), 1.0), waves.RBM(alpha=2), steps=150, samples=None)
+    assert relative(run, waves.exact.ising_chain_energy(8)) < 2e-5
+    assert (
+        run.energy.mean >= waves.exact.ising_chain_energy(8) - 1e-4
+    )  # the variational principle (float32 ratios)
+    assert run.energy.error == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ising_by_sampling(dtype) -> None:
+    run = trained(waves.ising(waves.chain(12), 1.0), waves.RBM(dtype=dtype), steps=120, samples=504)
+    exact = waves.exact.ising_chain_energy(12)
+    assert relative(run, exact) < 5e-4
+    assert abs(run.energy.mean - exact) < 6 * run.energy.error + 3e-4 * abs(exact)
+    assert len(run.history) == 120
+
+
+def test_heisenberg_by_exchange_with_sample_space_steps() -> None:
+    operator = waves.heisenberg(waves.chain(10))
+    run = trained(operator, waves.RBM(alpha=4), steps=120, samples=300)  # 410 parameters > 300 samples
+    assert relative(run, waves.exact.ground_energy(operator)) < 1e-3
+
+
+def test_a_complex_rbm_finds_signs_by_itself() -> None:
+    operator = waves.heisenberg(waves.chain(8), sign_rule=False)
+    run = trained(operator, waves.RBM(alpha=2, std=0.1, dtype=torch.complex128), steps=250, samples=None)
+    assert relative(run, waves.exact.ground_energy(operator)) < 1e-3
+
+
+class Own(nn.Module):
+    """A user's module with real parameters and complex output."""
+
+    def __init__(self, sites: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = nn.Sequential(nn.Linear(sites, 16), nn.Tanh(), nn.Linear(16, 2))
+
+    def forward(self, x):
+        out = self.net(x)
+        return torch.complex(out[:, 0], out[:, 1])
+
+
+def test_a_users_module_with_complex_output() -> None:
+    operator = waves.ising(waves.chain(6), 1.0)
+    run = trained(operator, Own(6), steps=120, samples=None)
+    assert relative(run, waves.exact.ising_chain_energy(6)) < 1e-3
+
+
+def test_adam_goes_downhill() -> None:
+    operator = waves.ising(waves.chain(6), 1.0)
+    run = trained(operator, waves.RBM(alpha=2), steps=250, samples=None, optimiser=waves.Adam(rate=0.03))
+    assert relative(run, waves.exact.ising_chain_energy(6)) < 2e-3
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        waves.bose_hubbard(waves.chain(4), interaction=4.0, particles=4),
+        waves.spin_one_heisenberg(waves.chain(4)),
+    ],
+    ids=repr,
+)
+def test_other_spaces(operator) -> None:
+    module = waves.RBM(alpha=4, std=0.1, dtype=torch.complex128)
+    run = trained(operator, module, steps=200, samples=None)
+    assert relative(run, waves.exact.ground_energy(operator)) < 5e-3
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
+    operator = waves.ising(waves.chain(8), 1.0)
+    one, two, three = (
+        trained(operator, waves.RBM(), steps=5, samples=64, seed=s).energy.mean for s in (0, 0, 1)
+    )
+    assert one == two != three
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (waves.RBM(), waves.SR(momentum=0.9)),
+        lambda: (waves.RBM(dtype=torch.complex64), waves.SR(momentum=0.9)),
+        lambda: (waves.RBM(), waves.Adam()),
+        lambda: (Own(8), waves.SR()),
+    ],
+)
+def test_a_resumed_run_gives_the_same_numbers(tmp_path, make) -> None:
+    operator, path = waves.ising(waves.chain(8), 1.0), tmp_path / "run.safetensors"
+
+    def go(**more):
+        module, optimiser = make()
+        return trained(operator, module, steps=12, samples=64, optimiser=optimiser, **more)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step):
+        if step.index == 8:
+            raise Interrupted
+
+    whole = go()
+    with pytest.raises(Interrupted):
+        go(checkpoint=path, every=6, callback=interrupt)
+    rest = go(resume=path)
+    assert [s.energy for s in rest.history] == [s.energy for s in whole.history]
+    assert rest.energy == whole.energy
+    assert torch.equal(rest.wave.vector(), whole.wave.vector())
+
+
+def test_a_checkpoint_of_another_model_operator_or_file(tmp_path) -> None:
+    operator, path = waves.ising(waves.chain(6), 1.0), tmp_path / "run.safetensors"
+    trained(operator, waves.RBM(), steps=2, samples=32, checkpoint=path)
+    with pytest.raises(ValueError, match="a checkpoint of another model"):
+        trained(operator, waves.RBM(alpha=2), steps=3, samples=32, resume=path)
+    with pytest.raises(ValueError, match="a checkpoint of another operator"):
+        trained(waves.ising(waves.chain(6), 0.5), waves.RBM(), steps=3, samples=32, resume=path)
+    save_file(load_file(path), path)  # without its metadata
+    with pytest.raises(ValueError, match="not a checkpoint of schema 1"):
+        trained(operator, waves.RBM(), steps=3, samples=32, resume=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        trained(operator, waves.RBM(), steps=3, samples=32, resume=path)
+
+
+class Broken(nn.Module):
+    """Finite at the door; NaN once its weight has moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((6,), 0.1))
+
+    def forward(self, x):
+        moved = (self.weight - 0.1).abs().max() > 1e-6
+        return x @ self.weight + torch.where(moved, torch.nan, 0.0)
+
+
+def test_nan_is_named() -> None:
+    with pytest.raises(waves.Stopped, match="Stopped at step 1, nan") as caught:
+        trained(waves.ising(waves.chain(6), 1.0), Broken(), samples=64)
+    assert caught.value.reason == "nan"
+    assert len(caught.value.history) == 1
+
+
+def test_frozen_chains_are_named() -> None:
+    wave = waves.Wave(waves.RBM(), waves.spins(6))
+    wave.module.a.data.fill_(60.0)  # |↑↑↑↑↑↑⟩ and nothing else
+    with pytest.raises(waves.Stopped) as caught:
+        waves.ground_state(
+            waves.ising(waves.chain(6), 1.0), wave, samples=64, optimiser=waves.SR(rate=1e-9, angle=1e-9)
+        )
+    assert caught.value.reason == "frozen chains"
+
+
+def test_exploding_parameters_are_named() -> None:
+    operator = waves.ising(waves.chain(6), 1.0)
+    wild = waves.Adam(rate=700.0)
+    with pytest.raises(waves.Stopped) as caught:
+        trained(operator, waves.RBM(), samples=None, optimiser=wild)
+    assert caught.value.reason == "exploded parameters"
+
+
+def test_unmixed_chains_are_named() -> None:
+    """Chains that hardly move: one proposal a sample, and a wave with two far peaks."""
+    wave = waves.Wave(waves.RBM(), waves.spins(8))
+    wave.module.w.data.fill_(0.16)
+    with pytest.raises(waves.Stopped) as caught:
+        waves.ground_state(
+            waves.ising(waves.chain(8), 0.3) + waves.PauliSum(waves.spins(8), {"Z0": 3.0}),
+            wave,
+            samples=320,
+            sampler=waves.Metropolis(sweep=1),
+            optimiser=waves.SR(rate=1e-9, angle=1e-9),
+        )
+    assert caught.value.reason == "unmixed chains"
+
+
+def test_an_energy_below_the_bound_is_named() -> None:
+    """A rule that is not symmetric makes a sampler of something else than |ψ|²."""
+
+    class Raising(waves.Rule):
+        def propose(self, space, x, *, generator):
+            return torch.where(torch.rand(x.shape, generator=generator) < 0.5, x, 1.0)
+
+        def check(self, space):
+            pass
+
+    wave = waves.Wave(waves.RBM(), waves.spins(6))
+    wave.module.a.data.fill_(
+        -0.9
+    )  # the wave points down, the rule up: ψ(x')/ψ(x) is large where it is sampled
+    with pytest.raises(waves.Stopped) as caught:
+        waves.ground_state(
+            waves.ising(waves.chain(6), 1.0),
+            wave,
+            samples=64,
+            sampler=waves.Metropolis(rule=Raising(), sweep=300),
+            optimiser=waves.SR(rate=1e-9, angle=1e-9),
+            guard=Guard(bound=waves.exact.ising_chain_energy(6), frozen=3),
+        )
+    assert caught.value.reason in ("below the bound", "frozen chains")
+
+
+def test_guard_counts_and_forgets() -> None:
+    fine = waves.estimate(torch.randn(16, 64, generator=torch.Generator().manual_seed(0)) - 5)
+    low = waves.Estimate(-20.0, 0.1, 1.0, 0.0, 1.0)
+    guard = Guard(bound=-10.0, frozen=3)
+    assert [guard.of_energy(e, 0.5) for e in (low, low, fine, low, low)] == [None] * 5
+    trouble = guard.of_energy(low, 0.5)
+    assert trouble is not None
+    assert trouble.reason == "below the bound"
+    nan = guard.of_energy(waves.Estimate(math.nan, 0.1, 1.0, 0.0, 1.0), 0.5)
+    assert nan is not None
+    assert nan.reason == "nan"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"samples": 0}, "`samples` must be at least 1"), ({"steps": 0}, "`steps` must be at least 1")],
+)
+def test_bad_numbers(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        trained(waves.ising(waves.chain(4), 1.0), waves.RBM(), **settings)
+
+
+def test_a_non_hermitian_operator_and_a_full_sum_too_large() -> None:
+    with pytest.raises(ValueError, match="must be Hermitian"):
+        trained(waves.PauliSum(waves.spins(4), {"X0": 1.0, "Z1": 1j}), waves.RBM())
+    with pytest.raises(ValueError, match=r"at most 4194304 configurations.*Sample it instead"):
+        trained(waves.ising(waves.chain(30), 1.0), waves.RBM(), samples=None)
+
+
+def test_a_run_prints_its_energy() -> None:
+    run = trained(waves.ising(waves.chain(6), 1.0), waves.RBM(), steps=3, samples=64)
+    assert str(run).startswith("E = -")
+    assert "V-score" in str(run)
