@@ -168,7 +168,7 @@ def main() -> None:
     console = Console(width=120)
     for name, load in (("Text messages, spam or not", messages), ("Film snippets, liked or not", snippets)):
         texts, labels = load()
-        # Some files are sorted: a part should be like the whole. Texts of like length share a batch, so little is padded.
+        # Some files are sorted: a part should be like the whole. Texts of like length share a batch: little is padded.
         order = np.random.default_rng(0).permutation(len(texts))[: options.samples]
         order = order[np.argsort([len(texts[i]) for i in order], kind="stable")]
         compared(name, [texts[i] for i in order], labels[order], options.batch_size, console)
