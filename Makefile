@@ -1,4 +1,4 @@
-# make demo   a virtual environment, ketwork in it, and the demo study
+# make demo   a virtual environment, ketwork in it, and the demo study with its page, study.html
 # make test   the same environment with what the tests need, and all tests
 # make lint   style, types and the direction of imports
 
@@ -12,9 +12,11 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 .PHONY: demo test lint format bench clean
 
 demo: $(VENV)/.installed
-	$(BIN)/ketwork study
+	$(BIN)/ketwork study --report study.html
 
 test: $(VENV)/.dev
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  echo "Tests of the report's page need Chromium and are skipped: install it, with apt-get install chromium."
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
@@ -33,7 +35,7 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing ketwork and its dependencies (torch among them; a few minutes the first time) ..."
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[report]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed tests/real-inputs.txt

@@ -18,6 +18,9 @@ MOST_DEAD = 12
 """How many layers the picture of dead neurons shows."""
 
 _NAMED_LAYERS = 32  # more layers than this are numbered along the axis
+_SHORT = (
+    "length(datum.label) > 24 ? '…' + slice(datum.label, -23) : datum.label"  # names differ at their ends
+)
 _HEIGHT = 180
 _AXIS = 44  # the room of every vertical axis, so that pictures below each other line up
 
@@ -70,7 +73,7 @@ def matrix_chart(rows: int, columns: int) -> Spec:
     """The picture of a comparison's matrix, of the page's data set `cells`."""
     base = alt.Chart(alt.NamedData("cells"))
     many = max(rows, columns) > 40
-    axis = alt.Axis(labels=not many, ticks=False, domain=False, labelLimit=110, labelOverlap=True)
+    axis = alt.Axis(labels=not many, ticks=False, domain=False, labelExpr=_SHORT, labelOverlap=True)
     chart = base.mark_rect().encode(
         x=alt.X("other:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0)),
         y=alt.Y("layer:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0)),
@@ -107,9 +110,11 @@ def _along_depth(
         x = x.axis(tickMinStep=1, grid=False, labels=names)
     else:
         x = alt.X("label:N", sort=None, title=None, scale=alt.Scale(type="point", padding=0.4))
-        x = x.axis(labelAngle=-40, labelLimit=96, labelOverlap="greedy", grid=False, labels=names)
+        x = x.axis(labelAngle=-40, labelExpr=_SHORT, labelOverlap="greedy", grid=False, labels=names)
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
-    y = y.axis(format="%" if percent else "~g", tickCount=4, minExtent=_AXIS, maxExtent=_AXIS, titlePadding=8)
+    y = y.axis(
+        format="~%" if percent else "~f", tickCount=4, minExtent=_AXIS, maxExtent=_AXIS, titlePadding=8
+    )
     lines = _series(alt.Chart(alt.NamedData("layers")), series).transform_calculate(
         low="datum.value - (datum[datum.field + '_se'] || 0)",
         high="datum.value + (datum[datum.field + '_se'] || 0)",
@@ -191,8 +196,8 @@ def _neurons() -> alt.TopLevelMixin:
     across, upwards = "entropy (bits)", "coherence (bits)"
     x = alt.X("entropy:Q", title=across, scale=alt.Scale(zero=True))
     y = alt.Y("coherence:Q", title=upwards, scale=alt.Scale(zero=True))
-    x = x.axis(tickCount=5, format="~g")
-    y = y.axis(tickCount=5, format="~g", minExtent=_AXIS, maxExtent=_AXIS)
+    x = x.axis(tickCount=5, format="~f")
+    y = y.axis(tickCount=5, format="~f", minExtent=_AXIS, maxExtent=_AXIS)
     spread = base.transform_calculate(
         **{
             f"{name}_{end}": f"datum.{name} {sign} (datum.{name}_se || 0)"
@@ -210,7 +215,7 @@ def _neurons() -> alt.TopLevelMixin:
     far = base.transform_joinaggregate(far="max(entropy)")
     left = far.transform_calculate(name="datum.named && datum.entropy <= 0.7 * datum.far ? datum.label : ''")
     right = far.transform_calculate(name="datum.named && datum.entropy > 0.7 * datum.far ? datum.label : ''")
-    texts = left.mark_text(align="left", dx=8, dy=-7), right.mark_text(align="right", dx=-8, dy=-7)
+    texts = left.mark_text(align="left", dx=6, dy=14), right.mark_text(align="right", dx=-6, dy=14)
     place = {"x": x, "y": y}
     return alt.layer(
         spread.mark_rule(color=_FIRST).encode(
@@ -227,7 +232,7 @@ def _neurons() -> alt.TopLevelMixin:
 def _dead(count: int) -> alt.TopLevelMixin:
     base = alt.Chart(alt.NamedData("layers")).transform_filter("datum.dead_shown")
     y = alt.Y("label:N", sort=alt.EncodingSortField("dead", order="descending"), title=None)
-    y = y.axis(labelLimit=130, labelPadding=6, ticks=False, domain=False)
+    y = y.axis(labelExpr=_SHORT, labelPadding=6, ticks=False, domain=False)
     x = alt.X("dead:Q", title="dead neurons", axis=alt.Axis(format="~%", tickCount=4))
     tip = [alt.Tooltip("label:N", title="layer"), alt.Tooltip("dead_text:N", title="dead")]
     bars = base.mark_bar(color=_FIRST, height=10, cursor="pointer").encode(x=x, y=y, tooltip=tip)

@@ -22,6 +22,7 @@ from ketwork.networks import Comparison, Study
 from ketwork.networks.pages import writes
 from ketwork.report import findings
 from ketwork.report.tables import MEASURES, best_matches, layer_table
+from ketwork.report.terminal import short
 from ketwork.report.views import View, views
 
 _MATRIX_CELLS = 120_000
@@ -112,7 +113,7 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
     }
     content: dict[str, Any] = {
         "rows": rows,
-        "data_spec": source.get("data", {}).get("spec"),
+        "data_spec": short(str(source.get("data", {}).get("spec", ""))),
         "dimensions": findings.dimensions(rows),
         "cut": findings.cut(rows),
         "labels": labels,
@@ -131,7 +132,7 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         {"name": name, "title": _titled(name), "definition": definitions[name]} for name in names
     ]
     title = source.get("model", {}).get("spec") or study.settings.get("model") or "A network"
-    return _Page("study.html.j2", str(title), "study", content, definitions, data)
+    return _Page("study.html.j2", short(str(title)), "study", content, definitions, data)
 
 
 def _comparison_page(comparison: Comparison) -> _Page:
@@ -143,7 +144,7 @@ def _comparison_page(comparison: Comparison) -> _Page:
     }
     settings = comparison.settings
     source = settings.get("source", {})
-    names = [source.get(side, {}).get("spec") or settings[side] for side in ("model", "other")]
+    names = [short(str(source.get(side, {}).get("spec") or settings[side])) for side in ("model", "other")]
     content["names"] = names
     title = names[0] if comparison.itself else " and ".join(names)
     return _Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
@@ -177,7 +178,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
 def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
     """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
     found: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
-    found |= {"named": row in (*aligned[:3], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
+    found |= {"named": row in (*aligned[:1], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
     for name in [q.name for q in study.quantities] + list(_OWN_DEFINITIONS):
         estimate = row[name]
         if math.isfinite(estimate.value):

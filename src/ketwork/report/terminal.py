@@ -237,7 +237,7 @@ def _title(study: Study) -> Text:
     model = source.get("model", {}).get("spec", study.settings.get("model", "a network"))
     data = source.get("data", {}).get("spec")
     return Text.assemble(
-        ("Study of ", "bold"), (_short(str(model)), "bold cyan"), f" on {_short(str(data))}" if data else ""
+        ("Study of ", "bold"), (short(str(model)), "bold cyan"), f" on {short(str(data))}" if data else ""
     )
 
 
@@ -293,10 +293,10 @@ def _by_reason(skipped: dict[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def _short(spec: str) -> str:
+def short(spec: str) -> str:
     """A spec with the folders that lead to its files left out.
 
-    >>> _short("/home/ann/models/small/net.py:Net@/home/ann/runs/3/best.pt")
+    >>> short("/home/ann/models/small/net.py:Net@/home/ann/runs/3/best.pt")
     '…/small/net.py:Net@…/3/best.pt'
     """
     paths = [part.split("/") for part in spec.split("@")]

@@ -1,0 +1,182 @@
+"""The page's text: what it says of small, unlabelled, partial and odd records, and what is refused."""
+
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import ketwork as kw
+from ketwork.report import page as page_module
+from ketwork.report.views import views
+
+TWO = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+
+
+@pytest.fixture(scope="module")
+def data():
+    return torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
+
+
+def text_of(path):
+    """The page without its scripts, tags and doubled spaces."""
+    body = re.sub(r"<(script|style)\b.*?</\1>", "", path.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", body.replace("<wbr>", "")))
+
+
+def test_without_labels(tmp_path, data):
+    text = text_of(kw.study(TWO, data).report(tmp_path / "x.html"))
+    assert "The data came without labels" in text
+    assert "Not measured here" in text
+    assert "The layers hold up to" not in text
+
+
+def test_one_layer_and_no_layer(tmp_path, data):
+    record = kw.study(TWO, data, layers="0")
+    text = text_of(record.report(tmp_path / "one.html"))
+    assert "90 samples, 1 layer." in text
+    assert "neighbours" not in text
+    assert "All layers together" not in text
+    empty = text_of(replace(record, layers=()).report(tmp_path / "none.html"))
+    assert "No layer was reached by the data." in empty
+
+
+def test_numbers_as_labels(tmp_path, data):
+    target = data @ torch.tensor([1.0, -1.0, 0.5, 0.0])
+    record = kw.study(TWO, (data, target), layers="0")
+    text = text_of(record.report(tmp_path / "x.html"))
+    assert f"The linear readout explains {record['0'].linear_r2.value:.2f}" in text
+
+
+def test_many_labels_show_the_commonest_errors(data):
+    labels = torch.arange(90) % 40
+    record = kw.study(TWO, (data, labels), layers="0")
+    (view,) = views(record)
+    counts = record["0"].knowledge.confusion["linear"]
+    wrong = counts.clone().fill_diagonal_(0)
+    worst = view.confusion["worst"]["linear"]
+    assert len(worst) == min(20, int((wrong > 0).sum()))
+    assert worst[0]["count"] == int(wrong.max())
+    assert [row["count"] for row in worst] == sorted((row["count"] for row in worst), reverse=True)
+
+
+def test_the_end_of_an_incomplete_pass_is_said(tmp_path, data):
+    def breaks():
+        yield data[:40]
+        raise OSError("disk gone")
+
+    record = kw.study(TWO, breaks())
+    assert not record.complete
+    text = text_of(record.report(tmp_path / "x.html"))
+    assert "Incomplete. The pass ended early" in text
+    assert "disk gone" in text
+
+
+def test_warnings_and_modules_left_out_are_said(tmp_path, data):
+    bad = data.clone()
+    bad[3, 0] = torch.nan
+    record = kw.study(nn.Sequential(nn.Linear(4, 40), nn.Flatten()), bad, skip_bad=True)
+    text = text_of(record.report(tmp_path / "x.html"))
+    for warning in record.warnings:
+        assert warning in text
+    assert "1 module left out" in text
+    assert record.skipped["1"] in text
+
+
+def test_bloch_vectors_of_what_they_should_be(data):
+    """A layer of two features is a qubit, and its span is everything: the vectors are those of `Ket.bloch`."""
+    labels = (data[:, 0] > 0).long()
+    record = kw.study(nn.Linear(4, 2), (data, labels))
+    (view,) = views(record)
+    rho = record.layers[0].density
+    first, second = rho.spectrum()
+    assert view.ball.weight == pytest.approx(1)
+    assert view.ball.own.tolist() == pytest.approx([0, 0, float(first - second)])
+    assert torch.linalg.vector_norm(view.ball.kets, dim=-1).tolist() == pytest.approx([1] * 64)
+    _, states = rho.eigenstates(2)
+    known = record.layers[0].knowledge
+    for label in known.labels:
+        seen = states.amplitudes.conj() @ known.state(label).matrix() @ states.amplitudes.T
+        expected = kw.Density.from_matrix(seen).bloch()
+        assert torch.allclose(view.ball.labels[str(label)], expected, atol=1e-6)
+
+
+def test_complex_states_have_a_y(data):
+    record = kw.study(nn.Linear(4, 2, dtype=torch.complex64), data.to(torch.complex64))
+    (view,) = views(record)
+    assert float(view.ball.kets[:, 1].abs().max()) > 0.1
+    assert torch.linalg.vector_norm(view.ball.kets, dim=-1).tolist() == pytest.approx([1] * 64)
+
+
+def test_rank_kept_and_discarded_weight_of_a_known_spectrum(data):
+    record = kw.study(nn.Linear(4, 4), data)
+    (view,) = views(record)
+    known = replace(view, spectrum=torch.tensor([0.9, 0.085, 0.01, 0.005], dtype=torch.float64))
+    assert known.rank_kept == 3
+    assert known.discarded.tolist() == pytest.approx([0.1, 0.015, 0.005, 0.0])
+    assert replace(view, spectrum=torch.tensor([0.9, 0.09, 0.01], dtype=torch.float64)).rank_kept == 2
+
+
+def test_the_same_record_gives_the_same_page(tmp_path, data):
+    record = kw.study(TWO, (data, torch.arange(90) % 3), compare=True)
+    record.save(tmp_path / "s.safetensors")
+    first = record.report(tmp_path / "a.html").read_bytes()
+    assert kw.Study.load(tmp_path / "s.safetensors").report(tmp_path / "b.html").read_bytes() == first
+    assert b'http-equiv="Content-Security-Policy" content="default-src \'none\'' in first
+
+
+@pytest.mark.parametrize("where", ["missing/x.html", "."])
+def test_paths_that_cannot_be_written(tmp_path, data, where):
+    record = kw.study(TWO, data)
+    with pytest.raises(OSError, match="Argument `path` must name a file in a folder that exists"):
+        record.report(tmp_path / where)
+
+
+def test_a_comparison_of_two_models_is_no_part_of_a_study(tmp_path, data):
+    with pytest.raises(ValueError, match="Argument `comparison` must be of one model with itself"):
+        kw.study(TWO, data).report(tmp_path / "x.html", kw.compare(TWO, nn.Linear(4, 3), data))
+
+
+@pytest.mark.parametrize("missing", ["vl_convert", "altair"])
+def test_what_to_install_is_said(tmp_path, data, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "ketwork.report.charts", raising=False)
+    monkeypatch.delattr("ketwork.report.charts", raising=False)
+    page_module._library.cache_clear()
+    with pytest.raises(ImportError, match=r"pip install 'ketwork\[report\]'"):
+        kw.study(TWO, data).report(tmp_path / "x.html")
+
+
+def test_100_layers_stay_below_3_megabytes(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Linear(16, 16) for _ in range(100)))
+    labels = torch.arange(300) % 10
+    record = kw.study(net, (torch.randn(300, 16), labels), layers="all", compare=True)
+    path = record.report(tmp_path / "x.html")
+    assert len(record) == 100
+    assert path.stat().st_size < 3_000_000
+
+
+def test_the_notebook_table(data):
+    shown = kw.study(TWO, data)
+    html = replace(shown, notes=("a <b>",))._repr_html_()
+    assert "<table" in html
+    assert str(shown["0"].entropy) in html
+    assert "a &lt;b&gt;" in html
+    assert "<b>" not in html
+
+
+@pytest.mark.slow
+def test_a_sentence_transformer(tmp_path, minilm, sms):
+    from ketwork.sources import load_data, load_model
+
+    loaded = load_model(str(minilm))
+    texts = load_data(str(sms), text="text", label="spam", tokenizer=loaded.tokenizer, samples=160)
+    record = kw.study(loaded.model, texts.batches, layers="blocks", compare=True)
+    path = record.report(tmp_path / "minilm.html")
+    text = text_of(path)
+    best = max(record, key=lambda layer: layer.linear_balanced.value)
+    assert f"at {best.name}: {100 * best.linear_balanced.value:.1f} ± " in text
+    assert path.stat().st_size < 1_500_000
