@@ -12,7 +12,6 @@ from torch import nn
 
 from ketwork.demo import digits
 from ketwork.networks import compare, study
-from ketwork.report import write_comparison
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +226,7 @@ def test_screens_of_two_widths_light_and_dark(path, open_page, width, scheme, tm
 def test_the_measures_of_a_comparison(tmp_path, open_page):
     other = digits.architecture().eval()
     found = compare(digits.model(), other, digits.held_out())
-    page = open_page(write_comparison(found, tmp_path / "c.html"))
+    page = open_page(found.report(tmp_path / "c.html"))
     same = {name: found.cka.loc[name, name] for name in found.cka.index}
     least = min(same, key=same.get)
     assert f"{least} differs most: debiased CKA {same[least]:.3f}" in page.locator(".answers").inner_text()

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ketwork.networks import storage
+from ketwork.networks import pages, storage
 from ketwork.networks.likeness import MEASURES, likeness
 from ketwork.networks.overlaps import overlaps
 from ketwork.networks.pairs import PairMoments
@@ -294,6 +294,18 @@ class Comparison:
         if ax.figure is not None:
             ax.figure.colorbar(image, ax=ax)
         return ax
+
+    def report(self, path: str | Path) -> Path:
+        """Writes the comparison as one HTML file that needs no network, and returns its path.
+
+        It shows every pair of layers by any measure, each layer's best match, and where the two models differ
+        or which neighbours of one model are alike.
+
+        Raises:
+            ImportError: the extra `report` is missing.
+            OSError: the file cannot be written.
+        """
+        return pages.write(self, path)
 
     def save(self, path: str | Path) -> None:
         """Writes the comparison to one safetensors file; replaces the file in one step."""
