@@ -103,12 +103,17 @@ def image_size(given: str | None) -> tuple[int, int] | None:
 
 def check_targets(save: Path | None, report: Path | None, option: str = "--report") -> None:
     """Before the work is done, whether its results can be written."""
-    for name, path in (("--save", save), (option, report)):
-        if path is None:
-            continue
-        if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UsageError(
-                f"{name} must name a file in a folder that can be written to, but was {str(path)!r}."
-            )
+    check_target("--save", save)
+    check_target(option, report)
     if report is not None:
         ready()
+
+
+def check_target(option: str, path: Path | None) -> None:
+    """Whether the file that an option names can be written."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(
+            f"{option} must name a file in a folder that can be written to, but was {str(path)!r}."
+        )

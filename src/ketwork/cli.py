@@ -18,6 +18,7 @@ import torch
 import typer
 from rich.console import Console
 
+from ketwork import _ground
 from ketwork import _options as options
 from ketwork._console import INTERRUPTED, UsageError, complain, one_line_errors, progress_bar, said
 from ketwork._version import __version__
@@ -280,6 +281,9 @@ def compare(
         _tell_files(save, report)
         if not found.complete:
             raise RuntimeError(f"{_why(found.error)}. What {found.n} samples before it gave is shown.")
+
+
+app.command(epilog=_ground.HELP)(_ground.ground)
 
 
 @app.command(epilog="Example: `ketwork show study.safetensors`")

@@ -147,6 +147,11 @@ def ground_state(
     except (KeyboardInterrupt, Stopped):
         keep()
         raise
+    except SystemError as error:  # Ctrl-C inside compiled code comes out as this
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        keep()
+        raise KeyboardInterrupt from error
 
     drawn, _ = sampler.draw(wave, count * (final if samples else 1), chains, generator=generator)
     energy = summary(operator, *energies_of(operator, wave, drawn), drawn.chains)
