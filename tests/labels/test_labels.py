@@ -129,6 +129,25 @@ def test_labels_of_positions() -> None:
     assert record["1"].knowledge is None
 
 
+class First(nn.Module):
+    """The first seven positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :7]
+
+
+def test_a_layer_that_fits_the_labels_positions_in_some_batches_only_is_not_asked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        (torch.randn(20, t, 8, generator=generator), torch.randint(2, (20, t), generator=generator))
+        for t in (7, 9, 7)
+    ]
+    record = kw.study(nn.Sequential(nn.Identity(), First()), batches, layers=["0", "1"])
+    assert record["0"].knowledge is not None
+    assert record["1"].knowledge is None
+    assert any("The labels have 9 positions, layer 1 has 7" in warning for warning in record.warnings)
+
+
 def test_positions_without_a_label_and_samples_without_one() -> None:
     some = CLASSES.clone()
     some[::4] = -100

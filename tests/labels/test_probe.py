@@ -155,3 +155,10 @@ def test_few_rows_are_read_at_the_default_strength() -> None:
     found = kw.Probe().fit(x, labels)
     assert found.strength_ == RIDGES[0]
     assert list(found.predict(x)) == labels
+
+
+def test_the_split_does_not_follow_labels_drawn_from_a_small_seed() -> None:
+    x = np.random.default_rng(0).normal(size=(1000, 4))
+    drawn = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = kw.probe(x, drawn < HELD_SHARE)  # as the split would be, were it drawn from seed 0 alike
+    assert float((drawn < HELD_SHARE)[found.held_out_].double().mean()) == pytest.approx(0.25, abs=0.06)

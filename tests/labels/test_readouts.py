@@ -150,6 +150,11 @@ def test_without_checks_that_can_tell_the_first_strengths_hold() -> None:
     statistics = LabelledStatistics.from_rows(middle)
     found = read_out(statistics, statistics.fitting())
     assert (found[LINEAR].strength, found[PRETTY_GOOD].strength) == (RIDGES[0], MIXINGS[0])
+    all_checks = LabelledStatistics.from_rows(
+        Rows(x, codes, torch.full_like(middle.keys, 0.99), middle.samples)
+    )
+    found = read_out(all_checks, all_checks.fitting())
+    assert (found[LINEAR].strength, found[PRETTY_GOOD].strength) == (RIDGES[0], MIXINGS[0])
     keys = torch.where(codes == 0, 0.99, 0.5).double()  # the checks hold one label only, the rest the other
     statistics = LabelledStatistics.from_rows(Rows(x, codes, keys, torch.arange(40)))
     found = read_out(statistics, statistics.fitting())
