@@ -103,11 +103,29 @@ def test_bloch_vectors_of_what_they_should_be(data):
         assert torch.allclose(view.ball.labels[str(label)], expected, atol=1e-6)
 
 
-def test_complex_states_have_a_y(data):
-    record = kw.study(nn.Linear(4, 2, dtype=torch.complex64), data.to(torch.complex64))
+def test_bloch_vectors_of_complex_kets_are_those_of_ket_bloch(data):
+    torch.manual_seed(1)
+    layer = nn.Linear(4, 2, dtype=torch.complex64)
+    record = kw.study(layer, data.to(torch.complex64))
     (view,) = views(record)
+    _, states = record.layers[0].density.eigenstates(2)
+    reservoir = record.layers[0].statistics.reservoir.kets[:64, 0].to(torch.complex128)
+    inside = kw.Ket.normalized(reservoir @ states.amplitudes.mH)
+    assert torch.allclose(view.ball.kets, inside.bloch().double(), atol=1e-6)
     assert float(view.ball.kets[:, 1].abs().max()) > 0.1
-    assert torch.linalg.vector_norm(view.ball.kets, dim=-1).tolist() == pytest.approx([1] * 64)
+
+
+def test_labels_of_wide_layers_are_seen_through_their_factors(data):
+    labels = torch.arange(90) % 2
+    record = kw.study(nn.Linear(4, 200), (data, labels))
+    (view,) = views(record)
+    _, states = record.layers[0].density.eigenstates(2)
+    known = record.layers[0].knowledge
+    assert known.state(1).factored
+    seen = states.amplitudes @ known.state(1).matrix() @ states.amplitudes.T
+    assert torch.allclose(
+        view.ball.labels["1"], kw.Density.from_matrix(seen / seen.trace()).bloch(), atol=1e-6
+    )
 
 
 def test_rank_kept_and_discarded_weight_of_a_known_spectrum(data):

@@ -259,7 +259,9 @@ def _spectrum() -> alt.TopLevelMixin:
 def _confusion() -> alt.TopLevelMixin:
     """Shares of each label's held-out samples; the number in a cell is a count."""
     base = alt.Chart(alt.NamedData("confusion"))
-    axis = alt.Axis(ticks=False, domain=False, labelLimit=90, grid=False)
+    axis = alt.Axis(
+        ticks=False, domain=False, labelAngle=0, labelLimit=90, labelOverlap=True, labelPadding=6, grid=False
+    )
     place = {
         "x": alt.X("read:N", sort=None, title="read", axis=axis, scale=alt.Scale(padding=0)),
         "y": alt.Y("label:N", sort=None, title="label", axis=axis, scale=alt.Scale(padding=0)),

@@ -217,7 +217,7 @@ def _ball(row: View) -> dict[str, Any]:
     words = (
         f"The span of |1⟩ and |2⟩, the two leading eigenstates, holds {ball.weight:.1%} of the layer's weight. Each "
         "state is projected onto it and scaled back to trace 1, so this is a picture of that plane alone. "
-        "The arrow is the layer's state, on the axis because |1⟩ and |2⟩ are its eigenstates; grey dots are "
+        "The blue line is the layer's state, on the axis because |1⟩ and |2⟩ are its eigenstates; grey dots are "
         "single kets of the data"
     )
     words += "; orange ones the labels' states (of pooled kets)." if ball.labels else "."
