@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # The constraints file pins the CPU build of torch; pyproject.toml itself accepts any build from 2.6 on.
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ketwork study --report study.html
