@@ -16,6 +16,7 @@ from ketwork.networks.batches import Batch, Forward, Mask, batches
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
 from ketwork.networks.comparison import SIDES, ComparedLayer, Comparison
 from ketwork.networks.encode import unit
+from ketwork.networks.labelled import pooled
 from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.likeness import MEASURES
 from ketwork.networks.names import row_names
@@ -310,14 +311,8 @@ def sample_rows(values: Tensor, present: Tensor | None, *, kind: str = UNITS[0],
         rows = values.flatten(0, 1).clone() if present is None else values[present]
     elif kind == "flattened":
         rows = values.flatten(1).clone() if present is None else _existing(values, present).flatten(1)
-    elif present is None:
-        rows = values.mean(dim=1)
     else:
-        counts = present.sum(dim=1, keepdim=True).clamp(min=1)
-        weights = (present / counts).to(values.dtype)
-        rows = (weights[:, None] @ values)[:, 0]
-        if not bool(torch.isfinite(rows).all()):  # perhaps only where no position exists: 0 · NaN is NaN
-            rows = (weights[:, None] @ _existing(values, present))[:, 0]
+        rows = pooled(values, present)
     return unit(rows)[0] if normalize == "state" else rows
 
 

@@ -189,9 +189,7 @@ _ROWS = ("kets", "targets", "keys", "samples")
 
 
 def pooled(values: Tensor, present: Tensor | None) -> Tensor:
-    """The mean over the existing positions of each sample, (N, d), of activations (N, T, d)."""
-    if values.shape[1] == 1:
-        return values[:, 0]
+    """The mean over the existing positions of each sample, (N, d), of activations (N, T, d); never a view of them."""
     if present is None:
         return values.mean(dim=1)
     sample = present.nonzero()[:, 0]
