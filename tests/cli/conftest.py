@@ -1,4 +1,5 @@
 import importlib.metadata
+import signal
 import sys
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def waits_at_once():
     time.sleep(60)
     yield
 """
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heard_interrupts():
+    """Jobs in the background of a shell ignore Ctrl-C, and so would the commands that these tests interrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
