@@ -60,7 +60,7 @@ def test_full_collapse_gives_all_bits_and_a_centred_simplex_those_of_one_label_l
         assert simplex.estimates[name].value == 1
 
 
-def test_helstrom_and_holevo_of_two_pure_states() -> None:  # TRUTHS 6
+def test_helstrom_and_holevo_of_two_pure_states() -> None:
     c = 1 / math.sqrt(2)
     kets = torch.tensor([[1.0, 0.0], [c, math.sqrt(1 - c * c)]], dtype=torch.float64)
     labels = ["plus", "tilted"] * 400
@@ -74,7 +74,7 @@ def test_helstrom_and_holevo_of_two_pure_states() -> None:  # TRUTHS 6
         knowledge.helstrom("plus", "minus")
 
 
-def test_random_labels_of_gaussians_give_the_formula() -> None:  # TRUTHS 10
+def test_random_labels_of_gaussians_give_the_formula() -> None:
     nulls, found = [], []
     for seed in range(8):
         generator = torch.Generator().manual_seed(seed)

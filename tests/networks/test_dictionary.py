@@ -1,4 +1,4 @@
-"""DESIGN.md's dictionary on the network side: state ↔ activation, superposition, measurement, parts, mixtures."""
+"""README's dictionary on the network side: state ↔ activation, superposition, measurement, parts, mixtures."""
 
 import math
 

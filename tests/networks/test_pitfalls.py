@@ -1,4 +1,4 @@
-"""Each row of PITFALLS.md: what fails in other tools of this kind, and must not fail here."""
+"""What fails in other tools of this kind, and must not fail here."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""TRUTHS.md through `study`: numbers that are known in closed form come out of a network's layers."""
+"""Numbers that are known in closed form come out of a network's layers through `study`."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ def _state(data: Tensor, **settings: object) -> Layer:
     return study(nn.Identity(), data, **settings)["(model)"]  # type: ignore[arg-type]
 
 
-def test_square_gaussian_data() -> None:  # 1
+def test_square_gaussian_data() -> None:
     n = 500
     row = _state(_gaussian(n, n), normalize="ensemble")
     assert row.effective_rank.value == pytest.approx(math.exp(-0.5) * n, rel=0.01)
@@ -29,14 +29,14 @@ def test_square_gaussian_data() -> None:  # 1
     assert math.exp(-float(torch.special.xlogy(roots, roots).sum())) == pytest.approx(0.80504 * n, rel=0.01)
 
 
-def test_marchenko_pastur() -> None:  # 2
+def test_marchenko_pastur() -> None:
     row = _state(_gaussian(2000, 500), normalize="ensemble", batch_size=500)
     assert row.entropy.value * math.log(2) == pytest.approx(6.0896, abs=0.002)
     assert 1 / float(row.density.purity()) == pytest.approx(400, rel=0.005)
     assert row.participation_ratio.value == pytest.approx(500, rel=0.01)  # without the bias of finite data
 
 
-def test_purity_is_corrected_for_finite_data() -> None:  # 4
+def test_purity_is_corrected_for_finite_data() -> None:
     raw, unbiased = [], []
     for seed in range(40):
         row = _state(_gaussian(256, 64, seed=seed))
@@ -82,7 +82,7 @@ def test_the_correction_counts_pairs_of_different_samples_only(
     ("d", "complex_", "nats"),
     [(2, True, 0.5), (2, False, 2 * math.log(2) - 1), (64, True, 3.74389), (64, False, 3.44479)],
 )
-def test_coherence_of_random_kets(d: int, complex_: bool, nats: float) -> None:  # 5
+def test_coherence_of_random_kets(d: int, complex_: bool, nats: float) -> None:
     dtype = torch.complex128 if complex_ else torch.float64
     row = _state(_gaussian(20000, d, dtype=dtype), batch_size=4096)
     value, error = row.ket_coherence.value * math.log(2), row.ket_coherence.stderr * math.log(2)
@@ -97,7 +97,7 @@ def test_coherence_of_uniform_superpositions() -> None:
     assert row.ket_coherence.value == pytest.approx(4)
 
 
-def test_random_labels_show_no_more_than_the_null_of_holevo() -> None:  # 10
+def test_random_labels_show_no_more_than_the_null_of_holevo() -> None:
     labels = torch.arange(1000) % 10
     found, null, formula = [], [], []
     for seed in range(10):
@@ -122,7 +122,7 @@ def _relu_layers(widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def test_overlaps_through_random_relu_layers() -> None:  # 14
+def test_overlaps_through_random_relu_layers() -> None:
     network = _relu_layers([2, *[8192] * 5])
     known = {1: 0.31831, 2: 0.49373, 3: 0.60483, 5: 0.73595}
     record = study(network, torch.eye(2), layers=nn.ReLU)
@@ -133,14 +133,14 @@ def test_overlaps_through_random_relu_layers() -> None:  # 14
             assert overlap == pytest.approx(known[depth], abs=0.02)
 
 
-def test_purity_of_the_circle_through_a_random_relu_layer() -> None:  # 14
+def test_purity_of_the_circle_through_a_random_relu_layer() -> None:
     angle = torch.arange(720) * (2 * math.pi / 720)
     circle = torch.stack([angle.cos(), angle.sin()], dim=-1)
     row = study(_relu_layers([2, 4096]), circle, layers=nn.ReLU, batch_size=720)["1"]
     assert float(row.density.purity()) == pytest.approx(0.293318, abs=0.005)
 
 
-def test_discarded_weight_is_what_the_kept_eigenvalues_leave() -> None:  # 15
+def test_discarded_weight_is_what_the_kept_eigenvalues_leave() -> None:
     data = _gaussian(300, 12) * torch.linspace(1, 3, 12)
     row = _state(data)
     kets, _ = kw.encode(data)
