@@ -5,13 +5,14 @@
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ketwork._version import __version__ as __version__
 from ketwork.networks import (
     Comparison,
     Estimate,
     Layer,
-    Probe,
-    ProbeRegressor,
     SelectorError,
     Study,
     StudyInterrupted,
@@ -19,12 +20,14 @@ from ketwork.networks import (
     compare,
     decode,
     encode,
-    probe,
     study,
 )
 from ketwork.quantum import *  # noqa: F403  the quantum room's public names are ketwork's
 from ketwork.quantum import __all__ as _quantum
 from ketwork.report import plot_comparison, plot_spectrum, plot_study
+
+if TYPE_CHECKING:
+    from ketwork.networks.probe import Probe, ProbeRegressor, probe
 
 __all__ = [
     *_quantum,
@@ -46,3 +49,10 @@ __all__ = [
     "plot_study",
     "study",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The probe, imported when it is first asked for: scikit-learn takes longer to import than all the rest."""
+    if name in ("Probe", "ProbeRegressor", "probe"):
+        return getattr(import_module("ketwork.networks.probe"), name)
+    raise AttributeError(f"module 'ketwork' has no attribute {name!r}")

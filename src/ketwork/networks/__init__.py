@@ -6,7 +6,6 @@ from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.encode import decode, encode
 from ketwork.networks.knowledge import Knowledge
 from ketwork.networks.pairs import PairMoments
-from ketwork.networks.probe import Probe, ProbeRegressor, probe
 from ketwork.networks.readings import Estimate
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import ROOT, SelectorError, select
@@ -22,8 +21,6 @@ __all__ = [
     "Knowledge",
     "Layer",
     "PairMoments",
-    "Probe",
-    "ProbeRegressor",
     "SelectorError",
     "Study",
     "StudyInterrupted",
@@ -31,7 +28,6 @@ __all__ = [
     "compare",
     "decode",
     "encode",
-    "probe",
     "select",
     "study",
 ]
