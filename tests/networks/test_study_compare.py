@@ -28,6 +28,8 @@ def test_the_numbers_are_those_of_compare(network: nn.Module, images: torch.Tens
         assert list(found.matrices) == list(expected.matrices)
         for name, matrix in expected.matrices.items():
             torch.testing.assert_close(found.matrices[name], matrix, rtol=0, atol=1e-12, equal_nan=True)
+        for how in ("unit", "normalize", "center"):  # the study's own kets have weight 1 and are not centred
+            assert found.settings[how] == expected.settings[how]
         assert found.cka.index.to_list() == [layer.name for layer in study]
 
 
@@ -36,9 +38,18 @@ def test_without_the_rows_the_remedy_is_named(network: nn.Module, images: torch.
         kw.study(network, images).compare()
 
 
+class Overflows(nn.Module):
+    """Large values become NaN, as in a narrow network."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x.abs() > 50, torch.nan, x)
+
+
 def test_a_sample_left_out_at_one_layer_is_compared_at_none(network: nn.Module, images: torch.Tensor) -> None:
-    spoilt = torch.cat([images[:50], torch.full((1, 1, 8, 8), torch.nan), images[50:]])
-    found = kw.study(network, spoilt, compare=True, skip_bad=True).compare()
-    expected = kw.compare(network, None, images, measures=["cka"])
-    assert found.n == 200
-    torch.testing.assert_close(found.matrices["cka"], expected.matrices["cka"], rtol=0, atol=1e-9)
+    narrow = nn.Sequential(*network[:4], Overflows())
+    spoilt = torch.cat([images[:50], 1e4 * images[:1], images[50:]])  # finite until the last layer
+    study = kw.study(narrow, spoilt, compare=True, skip_bad=True)
+    expected = kw.compare(narrow, None, images, measures=["cka"])
+    assert [layer.N for layer in study] == [201, 201, 201, 200]
+    assert study.compare().n == 200
+    torch.testing.assert_close(study.compare().matrices["cka"], expected.matrices["cka"], rtol=0, atol=1e-9)

@@ -252,3 +252,41 @@ def test_a_run_prints_its_energy() -> None:
     run = trained(waves.ising(waves.chain(6), 1.0), waves.RBM(), steps=3, samples=64)
     assert str(run).startswith("E = -")
     assert "V-score" in str(run)
+
+
+def interrupted(step: waves.Step) -> None:
+    if step.index == 4:
+        raise KeyboardInterrupt
+
+
+def interrupted_in_compiled_code(step: waves.Step) -> None:
+    try:
+        interrupted(step)
+    except KeyboardInterrupt as pressed:
+        raise SystemError("returned a result with an exception set") from pressed
+
+
+@pytest.mark.parametrize("callback", [interrupted, interrupted_in_compiled_code])
+def test_an_interrupted_run_is_kept_and_goes_on_to_the_same_numbers(tmp_path, callback) -> None:
+    settings = {"steps": 12, "samples": 64, "seed": 3, "every": 1000}
+    operator = waves.ising(waves.chain(6), 1.0)
+    path = tmp_path / "run.safetensors"
+
+    def begun() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return waves.RBM(alpha=1)
+
+    whole = trained(operator, begun(), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        trained(operator, begun(), checkpoint=path, callback=callback, **settings)
+    rest = trained(operator, begun(), resume=path, **settings)
+    assert rest.energy == whole.energy
+    assert [step.energy for step in rest.history] == [step.energy for step in whole.history]
+
+
+def test_other_system_errors_stay_what_they_are() -> None:
+    def broken(step: waves.Step) -> None:
+        raise SystemError("something else")
+
+    with pytest.raises(SystemError, match="something else"):
+        trained(waves.ising(waves.chain(4), 1.0), waves.RBM(alpha=1), steps=2, samples=16, callback=broken)

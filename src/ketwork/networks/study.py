@@ -13,7 +13,7 @@ from torch import nn
 from ketwork.networks import readings
 from ketwork.networks.batches import Batch, Forward, Mask, batches
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
-from ketwork.networks.compare import FEWEST, sample_rows
+from ketwork.networks.compare import FEWEST, UNITS, sample_rows
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.knowledge import knowledge
 from ketwork.networks.labelled import LabelledStatistics
@@ -342,7 +342,9 @@ def _record(
             key: ComparedLayer.at(*named[key], row.first.kind, row.statistics.d)
             for key, row in run.rows.items()
         }
-        comparison = Comparison.of(run.pairs, compared, settings | {"other": settings["model"]}, skipped)
+        # As `compare` does it by default, whatever weighs the kets of the study itself.
+        how = {"other": settings["model"], "unit": UNITS[0], "normalize": "ensemble", "center": True}
+        comparison = Comparison.of(run.pairs, compared, settings | how, skipped)
     notes = (*run.notes, *run.labels.notes)
     return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes, comparison)
 
