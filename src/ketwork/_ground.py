@@ -59,7 +59,10 @@ def ground(
         Path | None, typer.Option(metavar="PATH", help="Save the run as it goes (safetensors).")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="PATH", help="Go on from a saved run.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="PATH", help="Draw the run's energies (SVG).")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Draw the run's energies (SVG, PNG or PDF; extra `plot`)."),
+    ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_factory_of_ones_own(run, tmp_path: Path) -> None:
         (["ising", "--model", "mlp"], "rbm, symmetric"),
         (["ising", "--resume", "nothing.safetensors"], "nothing.safetensors"),
         (["ising", "--save", "no/such/folder/run"], "--save must name a file"),
+        (["ising", "--plot", "run.txt"], "svg"),
         (["math:pi"], "float"),
     ],
 )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ketwork.waves.drawing import draw
+from ketwork.waves.drawing import blank, draw
 from ketwork.waves.ground_state import Run, Step, ground_state
 from ketwork.waves.models.network import Network
 from ketwork.waves.operators import Operator
@@ -43,10 +43,12 @@ def ground(
 ) -> Run:
     """Trains and prints: a live line on a terminal, nothing on the way in a pipe; at the end the energy.
 
-    `save` is the checkpoint's file, `plot` that of an SVG. Raises `Stopped` and `ValueError` as
+    `save` is the checkpoint's file, `plot` that of a picture. Raises `Stopped` and `ValueError` as
     `ground_state` does.
     """
     console = console or Console(stderr=True)
+    if plot is not None:
+        blank(plot)
     wave = Wave(module, problem.operator.space, generator=torch.Generator().manual_seed(seed))
     exact = problem.exact()
     name = type(module).__name__ if isinstance(module, Network) else f"{type(module).__name__} (your module)"
