@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from enum import StrEnum
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from ketwork._console import UsageError
+from ketwork._files import writable
 from ketwork.report import ready
 
 
@@ -113,7 +113,7 @@ def check_target(option: str, path: Path | None) -> None:
     """Whether the file that an option names can be written."""
     if path is None:
         return
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if not writable(path):
         raise UsageError(
             f"{option} must name a file in a folder that can be written to, but was {str(path)!r}."
         )

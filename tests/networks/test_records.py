@@ -70,19 +70,6 @@ def test_a_loaded_study_can_be_added_to(saved: Path) -> None:
     assert (a.samples, a.kets) == (60, 240)
 
 
-def test_saving_replaces_whole_files_only(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = saved.read_bytes()
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("ketwork.networks.storage.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        _study().save(saved)
-    assert saved.read_bytes() == before
-    assert list(saved.parent.iterdir()) == [saved]
-
-
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match="Argument `path` must be a saved study, but there is no file"

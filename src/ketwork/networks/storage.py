@@ -1,20 +1,16 @@
-"""Records on disk: tensors as safetensors, everything else as JSON in the file's header; nothing that could run code.
-
-A file is written beside its target and renamed over it, so that no reader ever sees half of one.
-"""
+"""Records on disk: tensors as safetensors, all else as JSON in the file's header; nothing that could run code."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from ketwork import _files
 
 _KEY = "ketwork"
 _COMPLEX = ":re,im"  # safetensors has no complex128: complex tensors get a last axis (real, imaginary)
@@ -23,14 +19,7 @@ _COMPLEX = ":re,im"  # safetensors has no complex128: complex tensors get a last
 def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Writes a record of that kind and schema version to `path`, in one step."""
     text = json.dumps({"kind": kind, "schema": schema, **header}, allow_nan=False)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(dict(_packed(*pair) for pair in tensors.items()), temporary, metadata={_KEY: text})
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    _files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), {_KEY: text})
 
 
 def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -94,9 +83,3 @@ def _header(path: Path, kind: str, schema: int, metadata: dict[str, str]) -> dic
             f"{header['schema']}: a newer ketwork wrote it. Upgrade ketwork to read it."
         )
     return header
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

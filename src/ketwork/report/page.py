@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ketwork._files import write_text
 from ketwork._version import __version__
 from ketwork.networks import Comparison, Study
 from ketwork.networks.pages import writes
@@ -265,7 +266,7 @@ def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
         data=Markup(_embedded(page.data)),
         version=__version__,
     )
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ketwork import _files
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimisers import State
 from ketwork.waves.wave import Wave
@@ -29,7 +29,7 @@ class Checkpoint:
 
 
 def save(path: str | Path, checkpoint: Checkpoint, wave: Wave, operator: Operator) -> None:
-    """Writes a checkpoint, beside the old one first, so that a crash while writing loses nothing."""
+    """Writes a checkpoint in one step, so that a crash while writing loses nothing."""
     tensors = {
         "vector": checkpoint.vector,
         "chains": checkpoint.chains,
@@ -39,10 +39,7 @@ def save(path: str | Path, checkpoint: Checkpoint, wave: Wave, operator: Operato
     }
     tensors = {name: _plain(value) for name, value in tensors.items()}
     about = {"schema": SCHEMA, "step": checkpoint.step, "belongs": _belongs(wave, operator)}
-    path = Path(path)
-    beside = path.with_name(path.name + ".new")
-    save_file(tensors, beside, metadata={"ketwork.waves": json.dumps(about)})
-    beside.replace(path)
+    _files.write_tensors(path, tensors, {"ketwork.waves": json.dumps(about)})
 
 
 def load(path: str | Path, wave: Wave, operator: Operator) -> Checkpoint:

@@ -1,0 +1,111 @@
+"""Files written in one step: no reader, crash or full disk ever leaves half of one, or takes the one before."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """The path of an empty file to write to; when the block ends well it takes the place of `path`.
+
+    It lies in the same folder and is synced to the disk, then renamed over the target, then the folder is synced. The
+    target keeps its permissions; a new one has those that the process gives new files. Where `path` is a symbolic
+    link, what it points to is replaced. A device or a pipe, such as `/dev/stdout`, gets the bytes instead. Whatever
+    fails, the temporary file is removed.
+
+    Raises:
+        OSError: the file cannot be written (a full disk, a read-only folder or file); the old one is untouched.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            with _beside_a_stream(path) as temporary:
+                yield temporary
+        else:
+            with _beside_a_file(Path(os.path.realpath(path))) as temporary:
+                yield temporary
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{str(path)!r} could not be written: {error.strerror or error}. What was there before is as it was.",
+        ) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text in UTF-8, in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file, in one step."""
+    with replacing(path) as temporary:
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def writable(path: str | Path) -> bool:
+    """Whether `replacing` could write that file."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        return not path.is_dir() and os.access(path, os.W_OK)
+    target = Path(os.path.realpath(path))
+    return os.access(target.parent, os.W_OK | os.X_OK) and (not target.exists() or os.access(target, os.W_OK))
+
+
+@contextmanager
+def _beside_a_file(target: Path) -> Iterator[Path]:
+    before = target.stat() if target.exists() else None
+    if before is not None:  # a rename would ask for the folder's permission alone
+        os.close(os.open(target, os.O_WRONLY))
+    temporary = target.with_name(f".ketwork-{secrets.token_hex(8)}")  # short, whatever the target's name
+    # Made by open, not by tempfile, so that the permissions are those the umask leaves.
+    made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        mode = (before or os.fstat(made)).st_mode
+        os.close(made)
+        yield temporary
+        os.chmod(temporary, stat.S_IMODE(mode))  # writers may have put another file in its place
+        _sync(temporary, os.O_RDWR)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # the file is whole either way, and not every system can sync a folder
+        _sync(target.parent, os.O_RDONLY)
+
+
+@contextmanager
+def _beside_a_stream(stream: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ketwork-") as folder:
+        temporary = Path(folder, "file")
+        yield temporary
+        with temporary.open("rb") as source, stream.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
