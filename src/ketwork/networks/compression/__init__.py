@@ -1,0 +1,1 @@
+"""Networks made smaller: what their states do not hold is cut, without training."""

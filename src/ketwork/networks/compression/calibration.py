@@ -1,0 +1,123 @@
+"""The calibration data: batches to fit on, batches held back to choose by, and how often networks ran on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ketwork.networks.batches import Batch, Forward, Mask, batches
+from ketwork.networks.compression.outputs import Output, Predictions
+from ketwork.networks.trees import map_tensors
+
+HELD_BACK = 5  # every fifth sample is held back
+
+
+@dataclass
+class Calibration:
+    """N samples in batches, four fifths of them to fit on, and how a network is called and read.
+
+    `ran` counts samples that went through a network (twice for a backward pass); `passes` is it over N.
+    """
+
+    fit: list[Batch]
+    held_back: list[Batch]
+    predictions: Predictions
+    forward: Forward | None = None
+    label_key: str | None = None
+    ran: int = 0
+    _truth: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        apart = self.held_back if self.held_back is not self.fit else []
+        return sum(batch.size for batch in [*self.fit, *apart])
+
+    @property
+    def passes(self) -> float:
+        """Forward passes over the N samples so far, a backward pass counted as two."""
+        return self.ran / self.samples
+
+    def output(self, model: nn.Module, batch: Batch) -> Any:
+        """What the network puts out for a batch."""
+        self.ran += batch.size
+        return batch.run(model, self.forward, self.label_key)
+
+    def rows(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The network's predictions for a batch, (P, features)."""
+        return self.predictions.rows(self.output(model, batch), batch)
+
+    def harm(self, original: nn.Module, model: nn.Module, samples: int | None = None) -> float:
+        """The mean KL of `model`'s predictions from the original's on held-back data, in nats a prediction.
+
+        The original runs once and its predictions are kept. `samples` measures on so many only.
+        """
+        total, count, seen = 0.0, 0, 0
+        with torch.no_grad():
+            for i, batch in enumerate(self.held_back):
+                if samples is not None and seen >= samples:
+                    break
+                if i not in self._truth:
+                    self._truth[i] = self.rows(original, batch)
+                harms = self.predictions.harm(self._truth[i], self.rows(model, batch))
+                total, count, seen = total + float(harms.sum()), count + len(harms), seen + batch.size
+        return total / count
+
+
+def calibration(
+    model: nn.Module,
+    data: Any,
+    *,
+    samples: int | None,
+    batch_size: int,
+    mask: Mask = None,
+    output: Output = None,
+    loss: str | None = None,
+    forward: Forward | None = None,
+    labels: str | None = None,
+) -> Calibration:
+    """The calibration data of `data` for a network in evaluation mode, which runs once on the first samples.
+
+    Raises:
+        ValueError: no sample, or an output that holds no prediction or is not finite.
+    """
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    source = batches(
+        data,
+        batch_size=batch_size,
+        samples=samples,
+        mask=mask,
+        dtype=parameter.dtype if parameter is not None else None,
+        device=parameter.device if parameter is not None else None,
+    )
+    fit: list[Batch] = []
+    held_back: list[Batch] = []
+    start = 0
+    for batch in source:
+        numbers = torch.arange(start, start + batch.size) % HELD_BACK
+        start += batch.size
+        for part, rows in ((fit, numbers != HELD_BACK - 1), (held_back, numbers == HELD_BACK - 1)):
+            if rows.any():
+                part.append(_rows(batch, rows))
+    whole = Calibration(fit, held_back or fit, Predictions("", "squared"), forward, labels)
+    with torch.no_grad():
+        first = whole.output(model, fit[0])
+    whole.predictions = Predictions.of(output, loss, first, fit[0])
+    return whole
+
+
+def _rows(batch: Batch, rows: Tensor) -> Batch:
+    """The batch with some of its samples."""
+    if bool(rows.all()):
+        return batch
+
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor[rows.to(tensor.device)] if tensor.ndim and len(tensor) == batch.size else tensor
+
+    content = map_tensors(batch.content, pick)
+    labels = map_tensors(batch.labels, pick)
+    mask = None if batch.mask is None else pick(batch.mask)
+    return Batch(content, labels, mask, int(rows.sum()))
