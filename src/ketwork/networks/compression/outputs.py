@@ -90,16 +90,17 @@ class Predictions:
         return found.reshape(-1, found.shape[-1])
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """A scalar whose gradients g have E g gᵀ = the Fisher information: log p(ŷ) with ŷ drawn from p, or v · f.
+        """A scalar s of predictions z (P, features) whose gradients g have E g gᵀ = the Fisher information.
 
-        Summed over the predictions (P, features); v is standard normal.
+        s = ξ · z, for logits with ξ = √p ∘ v − p (√p · v), so that E ξ ξᵀ = diag p − p pᵀ, and ξ = v otherwise; v is
+        standard normal. ∂ log p(ŷ) with ŷ drawn from p has the same second moment, but where the network is sure
+        it is nearly always 0 and seldom large, while ξ is always small: far fewer samples say the same.
         """
-        if self.loss == "squared":
-            noise = torch.randn(rows.shape, generator=generator).to(rows.device, rows.dtype)
-            return (noise * rows).sum()
-        logs = F.log_softmax(rows.float(), dim=-1)
-        drawn = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator).to(rows.device)
-        return logs.gather(1, drawn).sum()
+        noise = torch.randn(rows.shape, generator=generator).to(rows.device)
+        if self.loss == "kl":
+            p = F.softmax(rows.detach().float(), dim=-1)
+            noise = p.sqrt() * noise - p * (p.sqrt() * noise).sum(dim=-1, keepdim=True)
+        return (noise * rows.float()).sum()
 
     def harm(self, rows: Tensor, others: Tensor) -> Tensor:
         """KL of each prediction of the first network from the second's, (P,), float64, in nats."""

@@ -1,0 +1,80 @@
+"""Which rank for which layer: one Lagrangian over all layers, Σ error + λ Σ cost, each layer free to stay dense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_BISECTIONS = 100
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing to do with a layer: its rank (None: left dense), what that costs and what harm it does."""
+
+    rank: int | None
+    cost: float
+    error: float
+
+
+def allocate(choices: Sequence[Sequence[Choice]], budget: float) -> list[Choice]:
+    """One choice a layer, Σ cost ≤ budget, with Σ error as small as a multiplier and a greedy filling make it.
+
+    Exact wherever the budget meets the lower convex hull of what can be reached; in between, what is left over is
+    spent on what saves the most error per cost.
+
+    Raises:
+        ValueError: even the cheapest choices cost more than the budget.
+
+    >>> layers = [[Choice(None, 10, 0), Choice(1, 2, 3)], [Choice(None, 10, 0), Choice(1, 2, 8)]]
+    >>> [choice.rank for choice in allocate(layers, budget=12)]
+    [1, None]
+    """
+    cheapest = sum(min(choice.cost for choice in layer) for layer in choices)
+    if cheapest > budget:
+        raise ValueError(
+            f"The layers cost {cheapest:.6g} at the least, which is above the budget of {budget:.6g}."
+        )
+    taken = _at(choices, 0.0)
+    if _cost(taken) > budget:
+        low, high = 0.0, 1.0
+        while _cost(_at(choices, high)) > budget:
+            low, high = high, 4 * high
+        for _ in range(_BISECTIONS):
+            middle = (low * high) ** 0.5 if low else high / 16
+            if _cost(_at(choices, middle)) > budget:
+                low = middle
+            else:
+                high = middle
+        taken = _at(choices, high)
+    return _filled(choices, taken, budget)
+
+
+def _at(choices: Sequence[Sequence[Choice]], multiplier: float) -> list[Choice]:
+    if multiplier == 0:
+        return [min(layer, key=lambda choice: (choice.error, choice.cost)) for layer in choices]
+    return [
+        min(layer, key=lambda choice: (choice.error + multiplier * choice.cost, choice.cost))
+        for layer in choices
+    ]
+
+
+def _filled(choices: Sequence[Sequence[Choice]], taken: list[Choice], budget: float) -> list[Choice]:
+    taken = list(taken)
+    while True:
+        left = budget - _cost(taken)
+        best: tuple[float, int, Choice] | None = None
+        for i, (layer, now) in enumerate(zip(choices, taken, strict=True)):
+            for choice in layer:
+                more = choice.cost - now.cost
+                if more <= left and choice.error < now.error:
+                    gain = (now.error - choice.error) / max(more, 1e-12)
+                    if best is None or gain > best[0]:
+                        best = gain, i, choice
+        if best is None:
+            return taken
+        taken[best[1]] = best[2]
+
+
+def _cost(taken: Sequence[Choice]) -> float:
+    return sum(choice.cost for choice in taken)

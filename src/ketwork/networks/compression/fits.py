@@ -1,0 +1,177 @@
+"""All layers of a network fitted at given ranks: each by itself, or one after another in lockstep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ketwork.networks.batches import Batch
+from ketwork.networks.compression.calibration import Calibration
+from ketwork.networks.compression.fisher import Survey
+from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.lockstep import lockstep
+from ketwork.networks.compression.lowrank import Factors, Metric, from_inputs, from_outputs, refit
+from ketwork.networks.compression.scatter import Scatter
+from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.surgery import replace as put
+
+WIDEST_INPUT = (
+    4608  # features: a wider layer is not refitted (its k × k eigendecomposition would take minutes)
+)
+
+Ranks = Mapping[str, int | None]
+
+
+@dataclass
+class Fits:
+    """What the survey knows of each layer, as factors of all ranks: with and without the metric."""
+
+    layers: Sequence[WeightLayer]
+    survey: Survey
+    _metrics: dict[str, Metric] = field(default_factory=dict)
+    _factors: dict[tuple[str, bool], Factors] = field(default_factory=dict)
+
+    def metric(self, layer: WeightLayer, weighted: bool) -> Metric:
+        """H of the layer: 1 where it is not weighted, or no gradient was to be had."""
+        fisher = self.survey.fisher(layer.path) if weighted else None
+        if fisher is None:
+            return Metric.none(layer.weight())
+        if layer.path not in self._metrics:
+            self._metrics[layer.path] = Metric.of(fisher)
+        return self._metrics[layer.path]
+
+    def factors(self, layer: WeightLayer, weighted: bool) -> Factors:
+        """The layer's factors, all ranks."""
+        key = (layer.path, weighted)
+        if key not in self._factors:
+            seen = self.survey.layers[layer.path]
+            assert seen.scatter is not None
+            fit = from_outputs if seen.side == "outputs" else from_inputs
+            self._factors[key] = fit(layer.weight(), layer.bias(), seen.scatter, self.metric(layer, weighted))
+        return self._factors[key]
+
+
+def one_shot(
+    base: nn.Module, fits: Fits, ranks: Ranks, weighted: bool
+) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """The network with each layer cut by itself, and the new modules by path."""
+    new: dict[str, nn.Module] = {}
+    for layer in fits.layers:
+        rank = ranks[layer.path]
+        if rank is not None:
+            module = layer.factored(*fits.factors(layer, weighted).cut(rank))
+            new.update(dict.fromkeys(layer.paths, module))
+    twin = copied(base)
+    put(twin, new)
+    return twin, new
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to fit in lockstep: its ranks, whether the metric is used, whether dense layers are refitted too."""
+
+    ranks: Ranks
+    weighted: bool
+    refit_dense: bool = True
+
+
+def sequential(
+    base: nn.Module,
+    fits: Fits,
+    variants: Sequence[Variant],
+    calibration: Calibration,
+    batches: Sequence[Batch],
+) -> list[tuple[nn.Module, dict[str, nn.Module], set[str]]]:
+    """The networks of all variants, each layer fitted on what the layers before it, already fitted, put out.
+
+    One forward pass of the original and one of each variant over `batches`. With each network come the new modules
+    by path and the layers that were fitted by themselves after all (called not once, or in another order).
+    """
+    twins = [_Twin.of(base, fits, variant) for variant in variants]
+    by_path = {layer.path: layer for layer in fits.layers}
+    order = [path for path in fits.survey.order if path in by_path and by_path[path].k <= WIDEST_INPUT]
+
+    def meet(path: str, inputs: list[list[Tensor]]) -> None:
+        layer = by_path[path]
+        originals = [layer.rows_in(x, batch.mask) for x, batch in zip(inputs[0], batches, strict=True)]
+        matrix = layer.weight()
+        narrow = layer.m < layer.k
+        if narrow:  # the products with y = W x are fewer than those with x
+            thin = matrix.to(originals[0].dtype)
+            originals = [x @ thin.T for x in originals]
+        for twin, theirs in zip(twins, inputs[1:], strict=True):
+            rows = [layer.rows_in(x, batch.mask) for x, batch in zip(theirs, batches, strict=True)]
+            if all(len(a) == len(b) for a, b in zip(originals, rows, strict=True)):
+                inside = _total([Scatter.of(x) for x in rows])
+                across = _total([Scatter.of(x, y) for x, y in zip(originals, rows, strict=True)])
+                cross = across.covariance() if narrow else matrix @ across.covariance()
+                mean = across.left if narrow else matrix @ across.left
+                twin.fit(layer, inside, cross, layer.bias() + mean)
+
+    calls = [lambda model, batch=batch: calibration.output(model, batch) for batch in batches]
+    lockstep([base, *(twin.model for twin in twins)], calls, order, meet)
+    return [twin.finished() for twin in twins]
+
+
+@dataclass
+class _Twin:
+    """A copy of the network on its way: its layers hold W′ as one matrix until all are fitted."""
+
+    model: nn.Module
+    fits: Fits
+    variant: Variant
+    cuts: dict[str, tuple[Tensor, Tensor, Tensor]]
+    fitted: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, base: nn.Module, fits: Fits, variant: Variant) -> _Twin:
+        twin = cls(copied(base), fits, variant, {})
+        for layer in fits.layers:
+            rank = variant.ranks[layer.path]
+            if rank is not None:
+                twin._cut(layer, fits.factors(layer, variant.weighted), rank)
+        return twin
+
+    def fit(self, layer: WeightLayer, inputs: Scatter, cross: Tensor, outputs: Tensor) -> None:
+        rank = self.variant.ranks[layer.path]
+        if rank is None and not (self.variant.refit_dense and layer.has_bias):
+            return
+        metric = self.fits.metric(layer, self.variant.weighted)
+        found = refit(layer.weight(), inputs, cross, outputs, metric)
+        if rank is None:
+            self._set(layer, found.dense, found.bias)
+        else:
+            self._cut(layer, found.factors, rank)
+        self.fitted.add(layer.path)
+
+    def finished(self) -> tuple[nn.Module, dict[str, nn.Module], set[str]]:
+        new: dict[str, nn.Module] = {}
+        for layer in self.fits.layers:
+            if layer.path in self.cuts:
+                new.update(dict.fromkeys(layer.paths, layer.factored(*self.cuts[layer.path])))
+        put(self.model, new)
+        return self.model, new, {layer.path for layer in self.fits.layers} - self.fitted
+
+    def _cut(self, layer: WeightLayer, factors: Factors, rank: int) -> None:
+        first, second, bias = self.cuts[layer.path] = factors.cut(rank)
+        self._set(layer, second @ first, bias)
+
+    def _set(self, layer: WeightLayer, matrix: Tensor, bias: Tensor) -> None:
+        module: Any = self.model.get_submodule(layer.path)
+        with torch.no_grad():
+            here = matrix.T if layer.kind == "Conv1D" else matrix
+            module.weight.copy_(here.reshape(module.weight.shape))
+            if module.bias is None:
+                module.bias = nn.Parameter(module.weight.new_zeros(layer.m), requires_grad=False)
+            module.bias.copy_(bias)
+
+
+def _total(parts: list[Scatter]) -> Scatter:
+    first, *others = parts
+    for other in others:
+        first += other
+    return first
