@@ -1,10 +1,12 @@
 """Networks as quantum systems: capture, encode, study and compare any trained `torch.nn.Module`."""
 
 from ketwork.networks.capture import POOLED, Activation, capture
+from ketwork.networks.collapse import Collapsed, collapse
 from ketwork.networks.compare import compare
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.encode import decode, encode
 from ketwork.networks.knowledge import Knowledge
+from ketwork.networks.outcomes import Positions
 from ketwork.networks.pairs import PairMoments
 from ketwork.networks.readings import Estimate
 from ketwork.networks.record import Layer, Study
@@ -15,16 +17,19 @@ __all__ = [
     "POOLED",
     "ROOT",
     "Activation",
+    "Collapsed",
     "ComparedLayer",
     "Comparison",
     "Estimate",
     "Knowledge",
     "Layer",
     "PairMoments",
+    "Positions",
     "SelectorError",
     "Study",
     "StudyInterrupted",
     "capture",
+    "collapse",
     "compare",
     "decode",
     "encode",

@@ -58,12 +58,20 @@ class Grid:
     """One call's activation as samples × positions × features.
 
     `values` is (N, T, d); T is 1 and `positions` False where a sample has a single ket. `axis` is where the
-    features stood.
+    features stood, `second` says that the samples stood on the second of the other axes.
     """
 
     values: Tensor
     axis: int
     positions: bool
+    second: bool = False
+
+    def restored(self, values: Tensor, output: Tensor) -> Tensor:
+        """Other values (N, T, d) in the shape and dtype of the output that the grid was made from."""
+        shape = output.movedim(self.axis, -1).shape  # of an unbatched sample too: its T and N are 1
+        if self.second:
+            values = values.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1)
+        return values.reshape(shape).movedim(-1, self.axis).to(output.dtype)
 
 
 @dataclass
@@ -117,8 +125,11 @@ class Layouts:
         if values.ndim == 1:
             values = values[None]  # an unbatched sample
         batch = self.samples
-        second = not batch_first and self.sequence_first and values.ndim >= 3 and values.shape[1] == batch
-        if second and (values.shape[0] != batch or self._is_transposed(output)):
+        second = (
+            not batch_first and bool(self.sequence_first) and values.ndim >= 3 and values.shape[1] == batch
+        )
+        second = second and (values.shape[0] != batch or self._is_transposed(output))
+        if second:
             values = values.movedim(1, 0)
         lead = values.shape[0]
         positions = values.ndim > 2
@@ -129,7 +140,7 @@ class Layouts:
             if lead % batch:
                 return f"its output {tuple(output.shape)} does not have the batch's {batch} samples on its first axis"
             positions = True  # (samples × windows, …): the windows of a sample follow each other
-        return Grid(values.reshape(batch, -1, values.shape[-1]), axis, positions)
+        return Grid(values.reshape(batch, -1, values.shape[-1]), axis, positions, second)
 
     def _is_transposed(self, tensor: Tensor) -> bool:
         return any(known() is tensor for known in self._transposed)

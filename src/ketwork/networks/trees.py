@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,11 +18,12 @@ class Leaf:
 
     `path` is written as one would index the output: "" for the output itself, "[0]", ".last_hidden_state".
     `present` (samples, positions) is given where the output itself says which positions exist (nested and
-    packed tensors); it is None otherwise.
+    packed tensors); it is None otherwise. `source` is what stood there: the tensor itself, but for those.
     """
 
     tensor: Tensor
     path: str
+    source: Tensor | PackedSequence
     present: Tensor | None = None
 
 
@@ -34,7 +36,7 @@ def activations(output: Any) -> Iterator[Leaf]:
     for path, value in _leaves(output):
         if isinstance(value, PackedSequence):
             padded, lengths = pad_packed_sequence(value, batch_first=True)
-            yield Leaf(padded, path, _within(lengths, padded.shape[1]))
+            yield Leaf(padded, path, value, _within(lengths, padded.shape[1]))
         elif isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
             yield _dense(value, path)
 
@@ -65,6 +67,32 @@ def map_tensors(tree: Any, function: Any) -> Any:
     return tree
 
 
+def replaced(tree: Any, leaf: Leaf, tensor: Tensor) -> Any:
+    """The same tree with `tensor` wherever the leaf's tensor stood; nothing is changed in place.
+
+    Nested and packed tensors are made of the new one's existing positions.
+    """
+    if tree is leaf.source:
+        return _in_form_of(leaf.source, tensor)
+    if isinstance(tree, (Tensor, PackedSequence)):
+        return tree
+    if isinstance(tree, Mapping):
+        new: Any = copy.copy(tree)  # a ModelOutput stays one: its entries and attributes go together
+        for key, value in tree.items():
+            if (entry := replaced(value, leaf, tensor)) is not value:
+                new[key] = entry
+        return new
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+        entries = {name: replaced(value, leaf, tensor) for name, value in fields.items()}
+        return dataclasses.replace(tree, **{n: e for n, e in entries.items() if e is not fields[n]})
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(replaced(value, leaf, tensor) for value in tree))
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(replaced(value, leaf, tensor) for value in tree)
+    return tree
+
+
 def tensors(tree: Any) -> Iterator[Tensor]:
     """The tensors of a tree, depth first."""
     for _, value in _leaves(tree):
@@ -90,12 +118,24 @@ def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
+def _in_form_of(source: Tensor | PackedSequence, tensor: Tensor) -> Tensor | PackedSequence:
+    """A padded batch (samples, positions, features) in the form that it was taken from."""
+    if isinstance(source, PackedSequence):
+        rows = tensor if source.sorted_indices is None else tensor[source.sorted_indices]
+        steps = [rows[:count, t] for t, count in enumerate(source.batch_sizes.tolist())]
+        return source._replace(data=torch.cat(steps))
+    if source.is_nested:
+        parts = [row[: len(part)] for row, part in zip(tensor, source.unbind(), strict=True)]
+        return torch.nested.as_nested_tensor(parts, layout=source.layout)
+    return tensor
+
+
 def _dense(tensor: Tensor, path: str) -> Leaf:
     if not tensor.is_nested:
-        return Leaf(tensor, path)
+        return Leaf(tensor, path, tensor)
     lengths = torch.tensor([part.shape[0] for part in tensor.unbind()], device=tensor.device)
     padded = torch.nested.to_padded_tensor(tensor, 0.0)
-    return Leaf(padded, path, _within(lengths, padded.shape[1]))
+    return Leaf(padded, path, tensor, _within(lengths, padded.shape[1]))
 
 
 def _within(lengths: Tensor, positions: int) -> Tensor:
