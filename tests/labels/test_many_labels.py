@@ -186,5 +186,8 @@ def test_a_study_says_what_was_kept_in_common(monkeypatch: pytest.MonkeyPatch, t
     record.save(tmp_path / "study.safetensors")
     loaded = kw.Study.load(tmp_path / "study.safetensors")
     assert loaded.warnings == record.warnings
-    assert knowledge(loaded["(model)"].knowledge.statistics, known.names).estimates == known.estimates
+    again = knowledge(loaded["(model)"].knowledge.statistics, known.names).estimates
+    # Sums of float32 products depend in their last digits on where in memory the rows lie.
+    for name, estimate in known.estimates.items():
+        assert again[name].value == pytest.approx(estimate.value, rel=1e-8, nan_ok=True), name
     assert known.state(7).purity() > 1 / 6

@@ -15,6 +15,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ketwork.networks.gram import add_gram, gram, mirrored
+
 MOST_BYTES = 64 << 20
 """Most memory of a layer's class matrices or factors."""
 
@@ -105,8 +107,8 @@ class ClassMoments:
         else:
             c = mean.new_zeros(self.d, self.d)
             for rows, owners in self._chunks():
-                scaled = rows * weights[owners, None].sqrt().to(rows)
-                c += scaled.T @ scaled
+                add_gram(c, rows * weights[owners, None].sqrt().to(rows))
+            c = mirrored(c)
         if self.total is not None:
             c = c + float(weights @ self.lost) * self.rest
         return mean, c - torch.outer(mean, mean)
@@ -134,7 +136,7 @@ class ClassMoments:
     def rest(self) -> Tensor:
         """What all classes lost together, (d, d), as a state: of trace 1 (0 where nothing is lost)."""
         assert self.total is not None
-        left = self.total - _gram(self.rows)
+        left = self.total - gram(self.rows)
         return left / self.lost.sum() if self.discarded > 0 else torch.zeros_like(left)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -200,7 +202,7 @@ class ClassMoments:
             return self.dense
         found = self.sums.new_zeros(len(self.counts), self.d, self.d)
         for code in self.owners.unique().tolist():
-            found[code] = _gram(self.rows[self.owners == code])
+            found[code] = gram(self.rows[self.owners == code])
         return found
 
     def _factors(self) -> ClassMoments:
@@ -220,19 +222,11 @@ class ClassMoments:
             return self.total
         if self.dense is not None:
             return self.dense.sum(dim=0)
-        return _gram(self.rows)
+        return gram(self.rows)
 
 
 _FIELDS = ("counts", "sums", "rows", "owners", "dense", "lost", "total")
 _CHUNK = 1024  # rows multiplied at once, in their own precision
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """Σ row rowᵀ in float64, from products in the rows' own precision."""
-    found = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-    for chunk in rows.split(_CHUNK):
-        found += chunk.T @ chunk
-    return found
 
 
 def _leading(rows: Tensor, rank: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Streaming second moments: Σ w |ψ⟩⟨ψ| over any number of kets, in memory set by their width alone.
 
 While few kets have been seen they are kept themselves (n × d numbers say everything that d × d would); from
-n = d/2 on their d × d moment is. Products run in the kets' own precision, at least float32; sums in float64.
+n = d/2 on their d × d moment is (see `gram` for its precision).
 Moments form a monoid under `+`: batches, processes and studies add up in any order.
 """
 
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ketwork.networks.gram import add_gram, mirrored
+
 _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where its d × d moment is smaller
-_LONGEST_SUM = 4096  # kets summed in their own precision before the float64 sum takes over
-_BLOCKED_FROM = 512  # from this width on only the upper block triangle is computed
-_BLOCKS = 4
 
 
 @dataclass
@@ -68,7 +67,7 @@ class Moment:
         assert self.upper is not None
         if other.rows is not None:
             for rows in other.rows:
-                _add_gram(self.upper, rows)
+                add_gram(self.upper, rows)
         elif other.upper is not None:
             self.upper += other.upper
         return self
@@ -80,7 +79,7 @@ class Moment:
         dtype = self.first.dtype
         upper = torch.zeros(self.d, self.d, dtype=dtype, device=self.first.device)
         for rows in self.rows:
-            _add_gram(upper, rows)
+            add_gram(upper, rows)
         self.rows, self.upper = None, upper
 
     def factor(self) -> Tensor | None:
@@ -95,7 +94,7 @@ class Moment:
         if factor is not None:
             return factor.mH @ factor
         assert self.upper is not None
-        return self.upper.triu() + self.upper.triu(1).mH
+        return mirrored(self.upper)
 
     def diagonal(self) -> Tensor:
         """Σ w |ψⱼ|² for each feature j, (d,), float64."""
@@ -124,16 +123,6 @@ class Moment:
         i, j = torch.triu_indices(d, d)
         upper[i, j] = tensors["upper"]
         return cls(d, n, weight, first, None, upper)
-
-
-def _add_gram(upper: Tensor, rows: Tensor) -> None:
-    """Adds rows†rows to the upper block triangle of `upper`: 5/8 of the products of the full square."""
-    d = rows.shape[1]
-    step = d if d < _BLOCKED_FROM else -(-d // _BLOCKS)
-    for chunk in rows.split(_LONGEST_SUM):
-        for start in range(0, d, step):
-            stop = min(start + step, d)
-            upper[start:stop, start:] += chunk[:, start:stop].mH @ chunk[:, start:]
 
 
 def _crowded(n: int, d: int) -> bool:

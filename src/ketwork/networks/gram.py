@@ -1,0 +1,72 @@
+"""Σ r†r over rows, summed in float64 from products in the rows' own precision, where small parts survive a large one.
+
+A common direction v (activations share a mean, often 0.999 of their weight) would leave its rounding errors, 6e−8 of
+itself in float32, on everything smaller. So each row is split as r = a v + s with one number a, and only the
+products s†s are left to the rows' precision; what v takes part in is summed in float64:
+
+    Σ r†r = Σ s†s + v†(Σ ā s) + (Σ ā s)†v + (Σ |a|²) v†v.
+
+The identity holds for any v and a, whatever rounding they suffered. Here v is the mean of the rows turned to agree
+with the first one, so that a mean of either sign or phase is found, and a = ⟨v, r⟩ keeps s small.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_LONGEST_SUM = 4096  # rows summed in their own precision before the float64 sum takes over
+_ROWS_OF_A_MEAN = 256
+_BLOCKED_FROM = 512  # from this width on only the upper block triangle is computed
+_BLOCKS = 4
+
+
+def add_gram(upper: Tensor, rows: Tensor) -> None:
+    """Adds Σ r†r of the rows (n, d) to the upper block triangle of `upper` (d, d), in float64 or complex128.
+
+    5/8 of the products of the full square. Cost O(n d²) in the rows' precision, O(n d + d²) in float64.
+    """
+    d = rows.shape[1]
+    if not len(rows):
+        return
+    common = _common(rows)
+    wide = common.to(upper)
+    step = d if d < _BLOCKED_FROM else -(-d // _BLOCKS)
+    cross, power = torch.zeros_like(wide), 0.0
+    for chunk in rows.split(_LONGEST_SUM):
+        shares = chunk @ common.conj()
+        # In the rows' own precision a v would be rounded alike in all rows, which moves their mean.
+        rest = torch.addr(chunk.to(upper), shares.to(upper), wide, alpha=-1).to(chunk)
+        cross += shares.conj() @ rest
+        power += float(shares.to(upper).abs().square().sum())
+        for start in range(0, d, step):
+            stop = min(start + step, d)
+            upper[start:stop, start:] += rest[:, start:stop].mH @ rest[:, start:]
+    half = cross + wide * (power / 2)  # what v takes part in is v†half + half†v
+    left, right = torch.stack([wide.conj(), half.conj()], dim=1), torch.stack([half, wide])  # (d, 2), (2, d)
+    for start in range(0, d, step):
+        stop = min(start + step, d)
+        upper[start:stop, start:].addmm_(left[start:stop], right[:, start:])
+
+
+def gram(rows: Tensor) -> Tensor:
+    """Σ r†r of the rows (n, d), (d, d) in float64 or complex128."""
+    wide = torch.complex128 if rows.is_complex() else torch.float64
+    upper = torch.zeros(rows.shape[1], rows.shape[1], dtype=wide, device=rows.device)
+    add_gram(upper, rows)
+    return mirrored(upper)
+
+
+def mirrored(upper: Tensor) -> Tensor:
+    """The Hermitian matrix of which `upper` fills the upper triangle."""
+    above = upper.triu(1)
+    matrix = above + above.mH
+    matrix.diagonal().copy_(upper.diagonal().real)
+    return matrix
+
+
+def _common(rows: Tensor) -> Tensor:
+    """A unit vector near the leading direction of the rows, where one leads (0 where the first row is 0)."""
+    some = rows[:_ROWS_OF_A_MEAN]
+    turned = (some @ some[0].conj()).conj() @ some
+    return turned / torch.linalg.vector_norm(turned).clamp(min=torch.finfo(turned.dtype).tiny)
