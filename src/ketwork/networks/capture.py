@@ -77,7 +77,7 @@ class Capture:
         self._waiting.clear()
         self._running = True
         try:
-            with torch.inference_mode(False), torch.no_grad(), _eager(self.model):
+            with torch.inference_mode(False), torch.no_grad(), eager(self.model):
                 output = call(self.model)
         finally:
             self._running = False
@@ -240,8 +240,10 @@ def _bound(live: Capture, path: str, chosen: bool) -> Callable[[nn.Module, Any, 
     return hook
 
 
-def _eager(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """Compiled parts run past the hooks, so they run eagerly here: the same network, not compiled."""
+def eager(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """A context in which no part of the network runs compiled.
+
+    Compiled parts run past the hooks, so they run eagerly here: the same network, not compiled."""
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
 

@@ -66,6 +66,22 @@ class Calibration:
                 total, count, seen = total + float(harms.sum()), count + len(harms), seen + batch.size
         return total / count
 
+    def accuracy(self, model: nn.Module) -> float:
+        """The share of held-back predictions that name their label.
+
+        Raises:
+            ValueError: there are no labels, or not one for each prediction.
+        """
+        right = count = 0
+        with torch.no_grad():
+            for batch in self.held_back:
+                rows = self.rows(model, batch)
+                classes = _classes(batch, len(rows)).to(rows.device)
+                known = classes >= 0  # -100 stands for none
+                right += int((rows.argmax(dim=-1) == classes)[known].sum())
+                count += int(known.sum())
+        return right / max(count, 1)
+
 
 def calibration(
     model: nn.Module,
@@ -107,6 +123,23 @@ def calibration(
         first = whole.output(model, fit[0])
     whole.predictions = Predictions.of(output, loss, first, fit[0])
     return whole
+
+
+def _classes(batch: Batch, predictions: int) -> Tensor:
+    labels = batch.labels
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        raise ValueError(
+            "Argument `max_drop` bounds the loss of accuracy, so the data must have integer labels: pairs (x, y), or "
+            "mappings with `labels`. Use `max_kl` without."
+        )
+    if batch.mask is not None and labels.shape == batch.mask.shape:
+        labels = labels[batch.mask]
+    if labels.numel() != predictions:
+        raise ValueError(
+            f"Argument `max_drop` needs one label for each prediction, but there are {labels.numel()} labels for "
+            f"{predictions} predictions."
+        )
+    return labels.reshape(-1)
 
 
 def _rows(batch: Batch, rows: Tensor) -> Batch:

@@ -1,4 +1,4 @@
-"""A candidate: one way of making the network smaller, with what it did to each layer."""
+"""A candidate: one way of making the network smaller, with what it did to each layer and how far off it is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from torch import nn
 class LayerChange:
     """What became of one layer.
 
-    `rank` is None where it is dense (as it was, or with neurons removed); `discarded` is the share of the
-    layer's weight (what the fit minimises, of all that there was) that was given up, `harm` its estimate in nats.
+    `rank` is None where its matrix stays whole. `discarded` is the share of its weight (of what the fit minimises) that
+    was given up, `harm` what that costs by estimate, nats a prediction.
     """
 
-    path: str
-    rank: int | None
-    parameters: int
-    multiply_adds: float
+    rank: int | None = None
     discarded: float = 0.0
     harm: float = 0.0
     note: str = ""
@@ -26,12 +23,8 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A smaller network, plain torch.nn, with one record for each layer that could be compressed.
-
-    `replaced` has the modules by path that are new, for a file that says how to rebuild the network.
-    """
+    """A smaller network, plain torch.nn, with what became of each layer that could be compressed, by path."""
 
     name: str
     model: nn.Module
-    layers: tuple[LayerChange, ...]
-    replaced: dict[str, nn.Module] = field(default_factory=dict)
+    changes: dict[str, LayerChange] = field(default_factory=dict)

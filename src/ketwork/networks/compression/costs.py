@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-_LEAST_SECONDS = 0.05  # of one timing, so that the clock's grain does not matter
 
 
 @dataclass(frozen=True)
@@ -41,17 +38,16 @@ def multiply_adds(call: Callable[[], Any], samples: int) -> float:
     return counter.get_total_flops() / 2 / samples
 
 
-def latency(call: Callable[[], Any], repeats: int = 7) -> float:
-    """The seconds of one call: the median of `repeats` timings, after one call to warm up."""
-    return latencies([call], repeats)[0]
+def latencies(calls: Sequence[Callable[[], Any]], repeats: int = 7, least: float = 0.0) -> list[float]:
+    """The seconds of each call: the least of `repeats` timings, taken in turns, after one to warm up.
 
-
-def latencies(calls: list[Callable[[], Any]], repeats: int = 7) -> list[float]:
-    """The seconds of each call, timed in turn so that what else the machine does touches all alike."""
+    The least, because whatever else the machine does only adds. A timing repeats its call until about `least` seconds
+    are over.
+    """
     with torch.no_grad():
-        counts = [max(1, round(_LEAST_SECONDS / repeats / max(_timed(call, 2), 1e-9))) for call in calls]
+        counts = [max(1, round(least / max(_timed(call, 1), 1e-9))) for call in calls]
         rounds = [[_timed(call, n) for call, n in zip(calls, counts, strict=True)] for _ in range(repeats)]
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def _timed(call: Callable[[], Any], times: int) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ class Surveyed:
 
     `side` says whose moments `scatter` holds, "inputs" or "outputs". `fisher` is Σ g gᵀ (m, m), or its diagonal
     (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `held` the bytes of
-    its input and output a sample.
+    its input and output a sample, `shape` that of its first input.
     """
 
     side: str
@@ -39,8 +39,7 @@ class Surveyed:
     fisher: Tensor | None = None
     rows: int = 0
     held: float = 0.0
-    calls: int = 0
-    most_calls: int = 0
+    shape: tuple[int, ...] = ()
 
 
 @dataclass
@@ -68,14 +67,25 @@ class Survey:
 
 
 def survey(
-    model: nn.Module, layers: Sequence[WeightLayer], calibration: Calibration, generator: torch.Generator
+    model: nn.Module,
+    layers: Sequence[WeightLayer],
+    calibration: Calibration,
+    generator: torch.Generator,
+    inputs_of: Collection[str] = (),
 ) -> Survey:
     """The survey of the batches to fit on, in one forward and one backward pass.
+
+    Layers named in `inputs_of` have the moments of their inputs taken, whichever side is smaller.
 
     Raises:
         ValueError: a layer put out NaN or infinite values; it and the batch are named.
     """
-    found = Survey({layer.path: Surveyed("outputs" if layer.m <= layer.k else "inputs") for layer in layers})
+    found = Survey(
+        {
+            layer.path: Surveyed("inputs" if layer.k < layer.m or layer.path in inputs_of else "outputs")
+            for layer in layers
+        }
+    )
     orders: list[list[str]] = []
     live = _Live(found)
     with contextlib.ExitStack() as stack:
@@ -131,6 +141,7 @@ class _Live:
                 scatter = Scatter.of(rows if seen.side == "outputs" else layer.rows_in(x, mask))
                 seen.scatter = scatter if seen.scatter is None else _sum(seen.scatter, scatter)
                 seen.rows += len(rows)
+                seen.shape = seen.shape or tuple(x.shape)
                 held = (x.numel() * x.itemsize + output.numel() * output.itemsize) / self.batch.size
                 seen.held = max(seen.held, held)
             if not output.requires_grad:  # parameters ask for no gradient: the graph begins here

@@ -55,10 +55,8 @@ class Fits:
         return self._factors[key]
 
 
-def one_shot(
-    base: nn.Module, fits: Fits, ranks: Ranks, weighted: bool
-) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """The network with each layer cut by itself, and the new modules by path."""
+def one_shot(base: nn.Module, fits: Fits, ranks: Ranks, weighted: bool) -> nn.Module:
+    """The network with each layer cut by itself."""
     new: dict[str, nn.Module] = {}
     for layer in fits.layers:
         rank = ranks[layer.path]
@@ -67,7 +65,7 @@ def one_shot(
             new.update(dict.fromkeys(layer.paths, module))
     twin = copied(base)
     put(twin, new)
-    return twin, new
+    return twin
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,11 @@ def sequential(
     variants: Sequence[Variant],
     calibration: Calibration,
     batches: Sequence[Batch],
-) -> list[tuple[nn.Module, dict[str, nn.Module], set[str]]]:
+) -> list[tuple[nn.Module, frozenset[str]]]:
     """The networks of all variants, each layer fitted on what the layers before it, already fitted, put out.
 
-    One forward pass of the original and one of each variant over `batches`. With each network come the new modules
-    by path and the layers that were fitted by themselves after all (called not once, or in another order).
+    One forward pass of the original and one of each variant over `batches`. With each network come the layers
+    that were fitted by themselves after all (called not once, or in another order).
     """
     twins = [_Twin.of(base, fits, variant) for variant in variants]
     by_path = {layer.path: layer for layer in fits.layers}
@@ -148,13 +146,13 @@ class _Twin:
             self._cut(layer, found.factors, rank)
         self.fitted.add(layer.path)
 
-    def finished(self) -> tuple[nn.Module, dict[str, nn.Module], set[str]]:
+    def finished(self) -> tuple[nn.Module, frozenset[str]]:
         new: dict[str, nn.Module] = {}
         for layer in self.fits.layers:
             if layer.path in self.cuts:
                 new.update(dict.fromkeys(layer.paths, layer.factored(*self.cuts[layer.path])))
         put(self.model, new)
-        return self.model, new, {layer.path for layer in self.fits.layers} - self.fitted
+        return self.model, frozenset(self.cuts) - self.fitted
 
     def _cut(self, layer: WeightLayer, factors: Factors, rank: int) -> None:
         first, second, bias = self.cuts[layer.path] = factors.cut(rank)

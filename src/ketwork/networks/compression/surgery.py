@@ -116,3 +116,31 @@ def _fold(model: nn.Module, layer: str, norm: str) -> dict[str, nn.Module]:
 def _same(a: Tensor, b: Tensor) -> bool:
     scale = a.double().norm()
     return bool((a.double() - b.double()).norm() <= _FOLDED * scale)
+
+
+def read_directly(
+    model: nn.Module, paths: Iterable[tuple[str, ...]], call: Callable[[nn.Module], Any]
+) -> dict[str, str]:
+    """The layers, by their first path, in whose place no `nn.Sequential` can stand: other code reads their weight.
+
+    Each is put into an `nn.Sequential` of its own and `call(model)` run: all together, and one by one where that fails.
+    """
+    modules = {path: model.get_submodule(path[0]) for path in paths}
+
+    def fails(tried: Iterable[tuple[str, ...]]) -> str | None:
+        for path in tried:
+            replace(model, dict.fromkeys(path, nn.Sequential(modules[path]).eval()))
+        try:
+            with torch.no_grad():
+                call(model)
+        except (AttributeError, TypeError) as error:
+            return f"the network's code reads its weight itself ({error})"
+        finally:
+            for path in tried:
+                replace(model, dict.fromkeys(path, modules[path]))
+        return None
+
+    if fails(modules) is None:
+        return {}
+    reasons = {path[0]: fails([path]) for path in modules}
+    return {path: reason for path, reason in reasons.items() if reason is not None}

@@ -1,0 +1,144 @@
+"""What is to be saved: parameters, multiply-adds or measured seconds, with a price for each layer at each rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from ketwork.networks.compression.allocation import Choice
+from ketwork.networks.compression.calibration import Calibration
+from ketwork.networks.compression.costs import latencies, multiply_adds, parameters
+from ketwork.networks.compression.fisher import Survey
+from ketwork.networks.compression.fits import Fits
+from ketwork.networks.compression.layers import WeightLayer
+
+KINDS = ("parameters", "multiply-adds", "latency")
+
+_LEAST = 0.005  # seconds of one timing of a layer, so that the clock's grain does not matter
+_TIMED_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the rank at which factors have as many parameters as the matrix
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One kind of cost: `whole` of the original network, `prices` of each layer dense (None) and at each rank.
+
+    `measure` measures a network's whole cost.
+    """
+
+    kind: str
+    whole: float
+    fixed: float
+    prices: dict[str, dict[int | None, float]]
+    measure: Callable[[nn.Module], float]
+
+    def choices(self, fits: Fits, scales: dict[str, float] | None = None) -> list[list[Choice]]:
+        """What can be done with each layer: dense, or a rank that is cheaper, with its harm in nats.
+
+        `scales` multiplies the estimated harm of each layer.
+        """
+        result = []
+        for layer in fits.layers:
+            factors, prices = fits.factors(layer, True), self.prices[layer.path]
+            scale = 1.0 if scales is None else scales[layer.path]
+            dense = prices[None]
+            cheaper = [
+                Choice(rank, price, scale * factors.tail(rank) / 2)
+                for rank, price in prices.items()
+                if rank is not None and price < dense
+            ]
+            result.append([Choice(None, dense, 0.0), *cheaper])
+        return result
+
+    @property
+    def least(self) -> float:
+        """The least share of the whole that can be reached."""
+        return (self.fixed + sum(min(prices.values()) for prices in self.prices.values())) / self.whole
+
+
+def budget(
+    kind: str,
+    whole: float,
+    base: nn.Module,
+    layers: Sequence[WeightLayer],
+    survey: Survey,
+    calibration: Calibration,
+    multiple: int,
+) -> Budget:
+    """The prices of that kind, for a network that cost `whole` before anything was done to it.
+
+    Ranks are multiples of `multiple` with which a layer has fewer parameters.
+    """
+    measure = measures(calibration)[kind]
+    ranks = {layer.path: _ranks(layer, multiple) for layer in layers}
+    prices: dict[str, dict[int | None, float]] = {}
+    for layer in layers:
+        if kind == "latency":
+            prices[layer.path] = _timed(layer, ranks[layer.path], survey)
+            continue
+        if kind == "parameters":
+            prices[layer.path] = {None: layer.parameters}
+            prices[layer.path] |= {rank: layer.factored_parameters(rank) for rank in ranks[layer.path]}
+        else:
+            positions = survey.positions(layer.path)
+            prices[layer.path] = {None: positions * layer.m * layer.k}
+            prices[layer.path] |= {rank: positions * rank * (layer.m + layer.k) for rank in ranks[layer.path]}
+    of_base = measure(base)
+    fixed = max(of_base - sum(price[None] for price in prices.values()), 0.0)
+    return Budget(kind, whole, fixed, prices, measure)
+
+
+def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]]:
+    """How each kind of cost of a whole network is measured: on the first batch."""
+    batch = calibration.fit[0]
+
+    def seconds(model: nn.Module) -> float:
+        return latencies([lambda: calibration.output(model, batch)])[0]
+
+    def products(model: nn.Module) -> float:
+        return multiply_adds(lambda: calibration.output(model, batch), batch.size)
+
+    return {
+        "parameters": lambda model: float(parameters(model)),
+        "multiply-adds": products,
+        "latency": seconds,
+    }
+
+
+def _ranks(layer: WeightLayer, multiple: int) -> list[int]:
+    return [
+        rank
+        for rank in range(multiple, min(layer.m, layer.k) + 1, multiple)
+        if layer.factored_parameters(rank) < layer.parameters
+    ]
+
+
+def _timed(layer: WeightLayer, ranks: list[int], survey: Survey) -> dict[int | None, float]:
+    """The seconds of a layer on its first input, dense and at each rank: a few ranks timed, the others between them."""
+    like = layer.module.weight
+    x = torch.randn(survey.layers[layer.path].shape, dtype=torch.float32, device=like.device).to(like.dtype)
+    if not ranks:
+        return {None: latencies([lambda: layer.module(x)], least=_LEAST)[0]}
+    grid = sorted({ranks[0], *(ranks[round(share * (len(ranks) - 1))] for share in _TIMED_SHARES)})
+    modules = [layer.module, *(_of_rank(layer, rank) for rank in grid)]
+    dense, *times = latencies([partial(module, x) for module in modules], least=_LEAST)
+    times = (
+        torch.tensor(times).cummax(0).values.tolist()
+    )  # more rank is never less work: what else it seems is noise
+    prices: dict[int | None, float] = {None: dense}
+    for rank in ranks:
+        i = max(1, next((i for i, r in enumerate(grid) if r >= rank), len(grid) - 1)) if len(grid) > 1 else 0
+        if i == 0:
+            prices[rank] = times[0]
+        else:
+            share = (rank - grid[i - 1]) / (grid[i] - grid[i - 1])
+            prices[rank] = times[i - 1] + share * (times[i] - times[i - 1])
+    return prices
+
+
+def _of_rank(layer: WeightLayer, rank: int) -> nn.Module:
+    weight = layer.weight()
+    return layer.factored(weight.new_zeros(rank, layer.k), weight.new_zeros(layer.m, rank), layer.bias())

@@ -1,0 +1,292 @@
+"""`compress`: a smaller network that predicts what the original does, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ketwork._version import __version__
+from ketwork.networks.batches import Forward, Mask
+from ketwork.networks.capture import eager, unwrapped
+from ketwork.networks.compression.budgets import KINDS
+from ketwork.networks.compression.calibration import calibration
+from ketwork.networks.compression.candidates import Candidate, LayerChange
+from ketwork.networks.compression.costs import Costs, latencies, multiply_adds, parameters
+from ketwork.networks.compression.outputs import Output
+from ketwork.networks.compression.record import Compressed, LayerRow, Tried, described
+from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.work import Work, prepared
+from ketwork.networks.select import Layers
+
+_HALVINGS = 6  # of the search for the smallest network within a bound
+_SLOWER = 1.02  # a latency above the budget by less is noise
+
+
+def compress(
+    model: nn.Module,
+    data: Any,
+    *,
+    keep: float | None = None,
+    budget: str = "parameters",
+    max_kl: float | None = None,
+    max_drop: float | None = None,
+    layers: Layers = "all",
+    output: Output = None,
+    loss: str | None = None,
+    labels: str | None = None,
+    mask: Mask = None,
+    forward: Forward | None = None,
+    samples: int | None = None,
+    batch_size: int = 64,
+    multiple: int = 8,
+    memory: int = 2**30,
+    generator: torch.Generator | None = None,
+) -> Compressed:
+    """A smaller network of plain torch.nn modules that predicts what `model` does, without training.
+
+    Each linear layer and convolution may become two thinner ones: its output is truncated to the leading
+    eigenstates of its density over the data, W′ = U(UᵀW), or of that weighted by how much the predictions depend
+    on it. Which layer gets which rank, or stays whole, is one minimisation of the estimated KL over all layers.
+    Several candidates are made; the one with the least KL from the original on data held back is returned.
+
+    Args:
+        model: any `nn.Module`; it is copied and never changed.
+        data: calibration data, as in `ketwork.study`; a few hundred to a few thousand samples like those that the
+            network will meet. No labels are needed. Every fifth sample is held back to choose by.
+        keep: the share of the whole network's cost that may stay.
+        budget: which cost: "parameters", "multiply-adds", or "latency", the measured seconds of a batch.
+        max_kl: in place of `keep`, the most that predictions may change, nats a prediction: the smallest network
+            within it.
+        max_drop: in place of `keep`, the most accuracy that may be lost on data held back (0.01 is one point); the
+            data must have labels.
+        layers: which layers may be changed: selectors as in `ketwork.study`.
+        output: which part of the network's output matters: a key, or a callable (output, batch) -> tensor with
+            features last. None takes `logits`, else the first tensor.
+        loss: "kl" where the output is logits, "squared" where it is anything else, ½ ‖f − f′‖² being the KL of
+            normal distributions of unit variance. None: "kl" for `logits` and for a network that returns one
+            tensor with several features.
+        labels: the key of labels in mappings where it is neither "labels" nor "label".
+        mask: which positions exist, as in `ketwork.study`.
+        forward: `forward(model, batch)` in place of the usual call.
+        samples: stop after so many.
+        batch_size: for data that is not batched yet; and what latency is measured with.
+        multiple: ranks are multiples of it.
+        memory: bytes that the sequential fit may hold of activations; it takes as many samples as fit.
+        generator: draws the directions of gradients; None is a fixed seed.
+
+    Returns:
+        A `Compressed`: the network, a table of what became of each layer and why, and measured totals.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it must be; the data holds NaN; no layer can be compressed;
+            or the budget cannot be met, in which case the least that can is named.
+
+    Cost: about eight forward passes over the data, and eigendecompositions, O(min(m, k)³) a layer m × k and
+    O(k³) for the sequential fit.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    >>> result = compress(net, torch.randn(100, 64), keep=0.6)
+    >>> result.model[0], result.after.parameters <= 0.6 * result.before.parameters
+    (Sequential(
+      (0): Linear(in_features=64, out_features=16, bias=False)
+      (1): Linear(in_features=16, out_features=64, bias=True)
+    ), True)
+    """
+    _check(keep, budget, max_kl, max_drop, multiple)
+    network = unwrapped(model)
+    base = copied(network).requires_grad_(False)
+    draw = generator if generator is not None else torch.Generator().manual_seed(0)
+    with eager(base):
+        gathered = calibration(
+            base,
+            data,
+            samples=samples,
+            batch_size=batch_size,
+            mask=mask,
+            output=output,
+            loss=loss,
+            forward=forward,
+            labels=labels,
+        )
+        work = prepared(
+            base, gathered, layers=layers, kind=budget, multiple=multiple, memory=memory, generator=draw
+        )
+        if keep is not None:
+            best, tried = _at(work, keep)
+        elif max_kl is not None:
+            best, tried = _smallest(work, lambda candidate: gathered.harm(base, candidate.model) <= max_kl)
+        else:
+            assert max_drop is not None
+            least = gathered.accuracy(base) - max_drop
+            best, tried = _smallest(work, lambda candidate: gathered.accuracy(candidate.model) >= least)
+        settings = {
+            "keep": keep,
+            "budget": budget,
+            "max_kl": max_kl,
+            "max_drop": max_drop,
+            "output": str(gathered.predictions.output),
+            "loss": gathered.predictions.loss,
+            "samples": gathered.samples,
+            "held_back": sum(batch.size for batch in gathered.held_back),
+            "batch_size": batch_size,
+            "timed_batch": gathered.fit[0].size,
+            "multiple": multiple,
+            "gradients": work.survey.differentiable,
+            "torch": torch.__version__,
+            "ketwork": __version__,
+        }
+        return _record(network, work, best, tried, settings)
+
+
+def _check(
+    keep: float | None, budget: str, max_kl: float | None, max_drop: float | None, multiple: int
+) -> None:
+    given = {"keep": keep, "max_kl": max_kl, "max_drop": max_drop}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise ValueError(
+            "Exactly one of the arguments `keep`, `max_kl` and `max_drop` must say how small, but "
+            f"{' and '.join(named) if named else 'none'} was given."
+        )
+    if keep is not None and not 0 < keep <= 1:
+        raise ValueError(f"Argument `keep` must be a share above 0 and up to 1, but is {keep}.")
+    for name in ("max_kl", "max_drop"):
+        value = given[name]
+        if value is not None and not value >= 0:
+            raise ValueError(f"Argument `{name}` must be at least 0, but is {value}.")
+    if budget not in KINDS:
+        raise ValueError(f"Argument `budget` must be one of {KINDS}, but is {budget!r}.")
+    if multiple < 1:
+        raise ValueError(f"Argument `multiple` must be at least 1, but is {multiple}.")
+
+
+def _at(work: Work, keep: float) -> tuple[Candidate, list[Tried]]:
+    """The best candidate that keeps this share, and all that were tried."""
+    if keep < work.budget.least:
+        raise ValueError(
+            f"Argument `keep` must be at least {work.budget.least:.3f} of the {work.budget.kind} here, but is {keep}: "
+            f"{work.budget.fixed / work.budget.whole:.3f} are in modules that are left alone. Give a larger share."
+        )
+    best: tuple[float, Candidate] | None = None
+    tried: list[Tried] = []
+    for candidate in work.candidates(keep * work.budget.whole):
+        kl = work.calibration.harm(work.base, candidate.model)
+        cost = work.budget.measure(candidate.model)
+        tried.append(Tried(candidate.name, kl, cost))
+        if best is None or kl < best[0]:
+            best = kl, candidate
+    assert best is not None
+    return best[1], tried
+
+
+def _smallest(work: Work, good: Callable[[Candidate], bool]) -> tuple[Candidate, list[Tried]]:
+    """The smallest network found that is good enough, and what was tried at its size.
+
+    The share is halved in on with candidates that cost one evaluation each; at the one found the better fits are
+    made, and while they have room, at smaller shares.
+    """
+    low, high = work.budget.least, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if good(work.quick(middle * work.budget.whole)):
+            high = middle
+        else:
+            low = middle
+    best, tried = _at(work, high)
+    step = (1 - work.budget.least) / 2**_HALVINGS
+    while high - step > work.budget.least:
+        smaller, others = _at(work, high - step)
+        if not good(smaller):
+            break
+        best, tried, high = smaller, others, high - step
+        step *= 2
+    return best, tried
+
+
+def _record(
+    network: nn.Module, work: Work, best: Candidate, tried: list[Tried], settings: dict[str, Any]
+) -> Compressed:
+    gathered, small = work.calibration, best.model
+    original = copied(network)
+    replaced = described(original, small)
+    batch = gathered.fit[0]
+    calls = [partial(gathered.output, model, batch) for model in (original, small)]
+    times = latencies(calls)
+    before, after = (
+        Costs(parameters(model), multiply_adds(call, batch.size), seconds)
+        for model, call, seconds in zip((original, small), calls, times, strict=True)
+    )
+    kl = next(one.kl for one in tried if one.name == best.name)
+    rows = _rows(original, work, best)
+    _restore(network, small)
+    return Compressed(
+        small,
+        rows,
+        tuple(tried),
+        best.name,
+        before,
+        after,
+        kl,
+        gathered.passes,
+        settings,
+        replaced,
+    )
+
+
+def _rows(original: nn.Module, work: Work, best: Candidate) -> tuple[LayerRow, ...]:
+    """A row for each module with parameters, in the network's order."""
+    layers = {layer.path: layer for layer in work.layers}
+    rows = []
+    for path, module in original.named_modules():
+        own = sum(p.numel() for p in module._parameters.values() if p is not None)
+        reason = work.left.get(path, "")
+        if not own:
+            continue
+        now = sum(p.numel() for p in best.model.get_submodule(path).parameters(recurse=path in layers))
+        layer = layers.get(path)
+        positions = work.survey.positions(path) if layer is not None else 0.0
+        change = best.changes.get(path, LayerChange())
+        if path in work.folded:
+            reason = f"folded into {work.folded[path]}"
+        shape = f"{layer.m} × {layer.k}" if layer is not None else _shape(module)
+        rows.append(
+            LayerRow(
+                path or "(model)",
+                type(module).__name__,
+                shape,
+                own,
+                now,
+                positions * layer.m * layer.k if layer is not None else 0.0,
+                positions * _weights(best.model.get_submodule(path)) if layer is not None else 0.0,
+                change,
+                reason,
+            )
+        )
+    return tuple(rows)
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.ndim > 1)
+
+
+def _shape(module: nn.Module) -> str:
+    return ", ".join(" × ".join(map(str, p.shape)) for p in module._parameters.values() if p is not None)
+
+
+def _restore(network: nn.Module, small: nn.Module) -> None:
+    """Training flags and `requires_grad` as the original has them; new modules take after what holds them."""
+    flags = {path: module.training for path, module in network.named_modules(remove_duplicate=False)}
+    asks = {
+        name: parameter.requires_grad for name, parameter in network.named_parameters(remove_duplicate=False)
+    }
+    for path, module in small.named_modules(remove_duplicate=False):
+        flags.setdefault(path, flags.get(path.rpartition(".")[0], network.training))
+        module.training = flags[path]
+    for name, parameter in small.named_parameters(remove_duplicate=False):
+        parameter.requires_grad_(asks.get(name, True))

@@ -1,0 +1,167 @@
+"""A network prepared to be made smaller, and the candidates that come of it at a given cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from ketwork.networks.batches import Batch
+from ketwork.networks.compression.allocation import allocate
+from ketwork.networks.compression.budgets import Budget, budget, measures
+from ketwork.networks.compression.calibration import Calibration
+from ketwork.networks.compression.candidates import Candidate, LayerChange
+from ketwork.networks.compression.fisher import Survey, survey
+from ketwork.networks.compression.fits import Fits, Ranks, Variant, one_shot, sequential
+from ketwork.networks.compression.layers import WeightLayer, weight_layers
+from ketwork.networks.compression.surgery import fold_batchnorm, read_directly
+from ketwork.networks.select import Layers, select
+
+_HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
+_PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs
+
+
+@dataclass
+class Work:
+    """The network's copy with what was learnt of it. `left` says why modules were left alone, by path."""
+
+    base: nn.Module
+    layers: Sequence[WeightLayer]
+    left: dict[str, str]
+    folded: dict[str, str]
+    calibration: Calibration
+    survey: Survey
+    fits: Fits
+    budget: Budget
+    memory: int
+
+    def quick(self, cost: float) -> Candidate:
+        """The network at that cost, each layer fitted by itself, with the metric."""
+        ranks = self._ranks(cost)
+        return self._candidate("two-sided", one_shot(self.base, self.fits, ranks, True), ranks)
+
+    def candidates(self, cost: float) -> Iterator[Candidate]:
+        """All candidates at that cost, one at a time."""
+        ranks = self._ranks(cost)
+        measured = self._ranks(cost, self._scales(ranks))
+        for name, weighted in (("one-sided", False), ("two-sided", True)):
+            yield self._candidate(name, one_shot(self.base, self.fits, ranks, weighted), ranks)
+        if measured != ranks:
+            name = "two-sided, measured ranks"
+            yield self._candidate(name, one_shot(self.base, self.fits, measured, True), measured)
+        variants = {
+            "sequential": Variant(ranks, False),
+            "sequential, two-sided": Variant(ranks, True),
+            "sequential, two-sided, measured ranks": Variant(measured, True),
+        }
+        if measured == ranks:
+            del variants["sequential, two-sided, measured ranks"]
+        made = sequential(
+            self.base, self.fits, list(variants.values()), self.calibration, self.in_step(len(variants))
+        )
+        for (name, variant), (model, missed) in zip(variants.items(), made, strict=True):
+            yield self._candidate(name, model, variant.ranks, missed)
+
+    def in_step(self, variants: int) -> list[Batch]:
+        """The batches whose activations fit into the memory, at one depth of the original and so many variants."""
+        held = max(seen.held for seen in self.survey.layers.values()) * _HELD * (1 + variants)
+        taken: list[Batch] = []
+        for batch in self.calibration.fit:
+            if taken and sum(b.size for b in [*taken, batch]) * held > self.memory:
+                break
+            taken.append(batch)
+        return taken
+
+    def _ranks(self, cost: float, scales: dict[str, float] | None = None) -> Ranks:
+        room = cost - self.budget.fixed
+        if scales is None and not self.survey.differentiable:
+            scales = {layer.path: self._relative(layer) for layer in self.layers}
+        choices = allocate(self.budget.choices(self.fits, scales), room)
+        return {layer.path: choice.rank for layer, choice in zip(self.layers, choices, strict=True)}
+
+    def _relative(self, layer: WeightLayer) -> float:
+        """What makes a layer's whole weight 1: without gradients nothing else is known before it is measured."""
+        whole = self.fits.factors(layer, True).tail(0)
+        return 2 / whole if whole > 0 else 1.0
+
+    def _scales(self, ranks: Ranks) -> dict[str, float]:
+        """Each layer's measured harm over the estimate, cut alone: at its rank, or at half of the possible ones."""
+        probed = [layer for layer in self.layers if len(self.budget.prices[layer.path]) > 1]
+        samples = max(1, int(_PROBES * self.calibration.samples / max(len(probed), 1)))
+        scales = {layer.path: 1.0 for layer in self.layers}
+        alone: dict[str, int | None] = dict.fromkeys(scales)
+        for layer in probed:
+            possible = [rank for rank in self.budget.prices[layer.path] if rank is not None]
+            rank = ranks[layer.path] or possible[len(possible) // 2]
+            estimate = self.fits.factors(layer, True).tail(rank) / 2
+            model = one_shot(self.base, self.fits, {**alone, layer.path: rank}, True)
+            harm = self.calibration.harm(self.base, model, samples)
+            scales[layer.path] = harm / estimate if estimate > 0 else 1.0
+        return scales
+
+    def _candidate(
+        self, name: str, model: nn.Module, ranks: Ranks, missed: frozenset[str] = frozenset()
+    ) -> Candidate:
+        changes = {}
+        for layer in self.layers:
+            rank = ranks[layer.path]
+            note = "fitted by itself" if layer.path in missed else ""
+            if rank is None:
+                changes[layer.path] = LayerChange(note="" if missed else "left dense")
+                continue
+            factors = self.fits.factors(layer, True)
+            harm = factors.tail(rank) / 2 if self.survey.differentiable else float("nan")
+            changes[layer.path] = LayerChange(rank, factors.share(rank), harm, note)
+        return Candidate(name, model, changes)
+
+
+def prepared(
+    base: nn.Module,
+    calibration: Calibration,
+    *,
+    layers: Layers,
+    kind: str,
+    multiple: int,
+    memory: int,
+    generator: torch.Generator,
+) -> Work:
+    """The network's copy with BatchNorm folded, surveyed, its layers priced.
+
+    Raises:
+        ValueError: no layer can be compressed; the reasons are listed.
+    """
+    first = calibration.fit[0]
+    run = partial(_rows, calibration, first)
+    whole = measures(calibration)[kind](base)
+    folded = fold_batchnorm(base, run)
+    found, left = weight_layers(base)
+    chosen = select(base, layers).chosen
+    for layer in found:
+        if not any(path in chosen for path in layer.paths):
+            left[layer.path] = "not among `layers`"
+    found = [layer for layer in found if layer.path not in left]
+    seen = survey(base, found, calibration, generator)
+    for layer in found:
+        record = seen.layers[layer.path]
+        if record.scatter is None or record.scatter.n == 0:
+            left[layer.path] = "it never ran"
+        elif seen.differentiable and (record.fisher is None or not bool(record.fisher.any())):
+            left[layer.path] = "the predictions do not depend on its output"
+    found = [layer for layer in found if layer.path not in left]
+    left |= read_directly(base, [layer.paths for layer in found], run)
+    found = [layer for layer in found if layer.path not in left]
+    if not found:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:8])
+        raise ValueError(
+            "Argument `model` must have a linear layer or a convolution that can be compressed, but has none"
+            f"{f' ({reasons})' if reasons else ''}."
+        )
+    prices = budget(kind, whole, base, found, seen, calibration, multiple)
+    return Work(base, found, left, folded, calibration, seen, Fits(found, seen), prices, memory)
+
+
+def _rows(calibration: Calibration, batch: Batch, model: nn.Module) -> torch.Tensor:
+    return calibration.rows(model, batch)
