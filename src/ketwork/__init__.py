@@ -1,7 +1,8 @@
 """ketwork (ket + network): neural networks and quantum mechanics, linked by exact mathematics.
 
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
-`compare` says how alike every pair of layers is, within a model or between two; `probe` reads labels from arrays.
+`compare` says how alike every pair of layers is, within a model or between two; `compress` makes a network smaller
+without training; `probe` reads labels from arrays.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 """
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ketwork._version import __version__ as __version__
 from ketwork.networks import (
     Comparison,
+    Compressed,
     Estimate,
     Layer,
     Positions,
@@ -20,8 +22,10 @@ from ketwork.networks import (
     capture,
     collapse,
     compare,
+    compress,
     decode,
     encode,
+    load_compressed,
     study,
 )
 from ketwork.quantum import *  # noqa: F403  the quantum room's public names are ketwork's
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     *_quantum,
     "Comparison",
+    "Compressed",
     "Estimate",
     "Layer",
     "Positions",
@@ -45,8 +50,10 @@ __all__ = [
     "capture",
     "collapse",
     "compare",
+    "compress",
     "decode",
     "encode",
+    "load_compressed",
     "probe",
     "plot_comparison",
     "plot_spectrum",

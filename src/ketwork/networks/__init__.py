@@ -4,6 +4,7 @@ from ketwork.networks.capture import POOLED, Activation, capture
 from ketwork.networks.collapse import Collapsed, collapse
 from ketwork.networks.compare import compare
 from ketwork.networks.comparison import ComparedLayer, Comparison
+from ketwork.networks.compression import Compressed, compress, load_compressed
 from ketwork.networks.encode import decode, encode
 from ketwork.networks.knowledge import Knowledge
 from ketwork.networks.outcomes import Positions
@@ -20,6 +21,7 @@ __all__ = [
     "Collapsed",
     "ComparedLayer",
     "Comparison",
+    "Compressed",
     "Estimate",
     "Knowledge",
     "Layer",
@@ -31,8 +33,10 @@ __all__ = [
     "capture",
     "collapse",
     "compare",
+    "compress",
     "decode",
     "encode",
+    "load_compressed",
     "select",
     "study",
 ]
