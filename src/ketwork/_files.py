@@ -1,20 +1,31 @@
-"""Files written in one step: no reader, crash or full disk ever leaves half of one, or takes the one before."""
+"""Files written in one step: no reader, crash or full disk ever leaves half of one, or takes the one before.
+
+Tensors are read and written as safetensors, which hold numbers and text alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+_DIGEST = "digest"
+_DEEPEST = 32  # levels of JSON inside each other
 
 
 @contextmanager
@@ -50,18 +61,43 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_tensors(
-    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Writes a safetensors file, in one step."""
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any], key: str) -> None:
+    """Writes a safetensors file, in one step: tensors, and what is said `about` them as JSON under `key`, signed.
+
+    A digest of all of it (SHA-256) is among the JSON, by which `read_tensors` knows damage.
+    """
+    about = {**about, _DIGEST: _digest(tensors, about)}
     with replacing(path) as temporary:
         try:
+            metadata = {key: json.dumps(about, allow_nan=False)}
             safetensors.torch.save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote; `about` is empty where the file has no such JSON.
+
+    Nothing in a safetensors file is run, and no more is made of it than its length holds.
+
+    Raises:
+        ValueError: it is something else, truncated, or damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(key, "{}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
+    about = _parsed(text)
+    digest = about.pop(_DIGEST, None)
+    if digest is not None and digest != _digest(tensors, about):
+        raise ValueError(f"{str(path)!r} is damaged: what it holds is not what was written")
+    return tensors, about
 
 
 def writable(path: str | Path) -> bool:
@@ -109,3 +145,41 @@ def _sync(path: Path, flags: int) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        found.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A JSON object; empty where it is none, or holds numbers that neither JSON nor 64 bits have."""
+    try:
+        about = json.loads(text, parse_constant=_refused, parse_int=_integer, parse_float=_finite)
+        return about if isinstance(about, dict) and _depth(about) <= _DEEPEST else {}
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 19:
+        raise ValueError(f"{digits[:19]}… is no integer of 64 bits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(float(digits)):
+        raise ValueError(f"{digits} is no number of 64 bits")
+    return float(digits)
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import nn
 
-from ketwork._files import write_tensors
+from ketwork._files import replacing
 from ketwork.demo import digits
 
 SEED = 0
@@ -47,5 +48,6 @@ def accuracy(network: nn.Module) -> float:
 if __name__ == "__main__":
     output = Path(sys.argv[1]) if len(sys.argv) > 1 else digits.WEIGHTS
     network = train()
-    write_tensors(output, network.state_dict())
+    with replacing(output) as temporary:
+        safetensors.torch.save_file(network.state_dict(), temporary)
     print(f"{output}: {accuracy(network):.4f} of {digits.HELD_OUT} held-out digits right")

@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ketwork._checked import check_codes, check_tensors
 from ketwork.networks.gram import add_gram, gram, mirrored
 
 MOST_BYTES = 64 << 20
@@ -147,6 +148,8 @@ class ClassMoments:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> ClassMoments:
         """The moments that `tensors` described."""
+        sizes = check_tensors(tensors, {}, **_FORMS)
+        check_codes(tensors, "owners", sizes["k"])
         return cls(**{name: tensors.get(name) for name in _FIELDS})  # type: ignore[arg-type]
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -225,7 +228,16 @@ class ClassMoments:
         return gram(self.rows)
 
 
-_FIELDS = ("counts", "sums", "rows", "owners", "dense", "lost", "total")
+_FORMS = {
+    "counts": "real k",
+    "sums": "real k d",
+    "rows": "real r d",
+    "owners": "int r",
+    "dense": "real k d d?",
+    "lost": "real k",
+    "total": "real d d?",
+}
+_FIELDS = tuple(_FORMS)
 _CHUNK = 1024  # rows multiplied at once, in their own precision
 
 

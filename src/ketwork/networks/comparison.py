@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ketwork._checked import Count, Malformed, check, check_tensors
 from ketwork.networks import pages, storage
 from ketwork.networks.likeness import MEASURES, likeness
 from ketwork.networks.overlaps import overlaps
@@ -47,6 +48,18 @@ DEFINITIONS: dict[str, str] = {
 }
 
 _FEW = 10
+_LAYER = {"name": str, "kind": str, "d": Count, "held": Count, "aliases": [str]}
+_HEADER = {
+    "rows": [_LAYER],
+    "columns": [_LAYER],
+    "measures": [tuple({*DEFINITIONS} - {*DISTANCES})],
+    "n": Count,
+    "settings": {"model": str, "other": str},
+    "skipped": {str: str},
+    "itself": bool,
+    "complete": bool,
+    "error": (str, None),
+}
 _SHOWN = ("bures", "bures_null", "r2", "r2_reverse")
 
 
@@ -322,10 +335,10 @@ class Comparison:
         tensors, header = storage.read(Path(path), "comparison", SCHEMA)
         try:
             return cls.from_parts(tensors, header)
-        except (KeyError, TypeError) as error:
+        except Malformed as error:
             raise ValueError(
                 f"Argument `path` must be a saved comparison, but {str(path)!r} lacks a part of one "
-                f"({type(error).__name__}: {error}). Save the comparison again."
+                f"({error}). Save the comparison again."
             ) from error
 
     def tensors(self) -> dict[str, Tensor]:
@@ -351,15 +364,27 @@ class Comparison:
     @classmethod
     def from_parts(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Comparison:
         """The comparison that `tensors` and `header` described."""
-        errors = {n.removeprefix("error."): t for n, t in tensors.items() if n.startswith("error.")}
+        check(header, _HEADER, "comparison")
+        check(header["settings"].get("source", {}), {str: dict}, "source")
+        rows, columns, names = _layers(header["rows"]), _layers(header["columns"]), header["measures"]
+        sizes = {"rows": len(rows), "columns": len(columns)}
+        check_tensors(tensors, sizes, **dict.fromkeys(names, "value rows columns"))
+        errors = storage.under("error.", tensors)
+        projected = any(layer.held < layer.d for layer in (*rows, *columns))
+        uncertain = "value rows columns" if projected else "value rows columns?"
+        check_tensors(errors, sizes, **dict.fromkeys(names, uncertain))
+        if not names or (header["itself"] and rows != columns):
+            raise Malformed(
+                "a comparison must have measures, and that of a model with itself its layers twice"
+            )
         return cls(
-            _layers(header["rows"]),
-            _layers(header["columns"]),
-            {name: tensors[name] for name in header["measures"]},
+            rows,
+            columns,
+            {name: tensors[name] for name in names},
             header["n"],
             dict(header["settings"]),
             dict(header["skipped"]),
-            errors,
+            {name: errors[name] for name in names if name in errors},
             header["itself"],
             header["complete"],
             header["error"],
@@ -413,12 +438,14 @@ def _uncertain(values: Tensor, halved: Tensor) -> Tensor:
 
 
 def _plain(layer: ComparedLayer) -> dict[str, Any]:
-    fields = {name: getattr(layer, name) for name in ("name", "kind", "d", "held")}
-    return {**fields, "aliases": list(layer.aliases)}
+    return {name: getattr(layer, name) for name in _LAYER} | {"aliases": list(layer.aliases)}
 
 
 def _layers(headers: list[dict[str, Any]]) -> tuple[ComparedLayer, ...]:
-    return tuple(ComparedLayer(**{**header, "aliases": tuple(header["aliases"])}) for header in headers)
+    return tuple(
+        ComparedLayer(**{name: header[name] for name in _LAYER} | {"aliases": tuple(header["aliases"])})
+        for header in headers
+    )
 
 
 def _listed(names: list[str], most: int = 6) -> str:

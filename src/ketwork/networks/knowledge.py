@@ -9,13 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ketwork._checked import Malformed, check, check_tensors
 from ketwork.networks import information
 from ketwork.networks import scores as score
 from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.quantities import CLASS_QUANTITIES, VALUE_QUANTITIES
-from ketwork.networks.readings import Estimate, pack, unpack
-from ketwork.networks.readouts import LINEAR, PRETTY_GOOD, Readout, read_out
+from ketwork.networks.readings import PACKED, Estimate, pack, unpack
+from ketwork.networks.readouts import KINDS, LINEAR, PRETTY_GOOD, Readout, read_out
+from ketwork.networks.storage import under
 from ketwork.quantum import Density, Ensemble, Measurement
+
+_HEADER = {
+    "names": [(str, int, float, bool)],
+    "complex": bool,
+    "estimates": PACKED,
+    "confusion": [KINDS],
+    "strengths": {str: float},
+    "discarded": float,
+}
 
 
 @dataclass(frozen=True)
@@ -114,9 +125,17 @@ class Knowledge:
     @classmethod
     def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Knowledge:
         """What `header` and `tensors` described."""
+        check(header, _HEADER, "knowledge")
+        names = tuple(header["names"])
+        statistics = LabelledStatistics.from_tensors(tensors, header["complex"])
+        if len(statistics.sums.moments.counts) > max(1, len(names)):
+            raise Malformed(f"knowledge of {len(names)} labels has sums of more")
+        k = {"k": len(names)}
+        for kind in header["confusion"]:
+            check_tensors(under("confusion.", tensors), k, **{kind: "int k k"})
         return cls(
-            tuple(header["names"]),
-            LabelledStatistics.from_tensors(tensors, header["complex"]),
+            names,
+            statistics,
             unpack(header["estimates"]),
             {kind: tensors[f"confusion.{kind}"] for kind in header["confusion"]},
             dict(header["strengths"]),

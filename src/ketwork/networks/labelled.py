@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ketwork._checked import Malformed, check_codes, check_tensors
 from ketwork.networks.classes import ClassMoments
 from ketwork.networks.encode import unit
+from ketwork.networks.storage import under
 
 HELD_SHARE = 0.25
 HELD_MOST = 1024
@@ -179,10 +181,20 @@ class LabelledStatistics:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], is_complex: bool) -> LabelledStatistics:
         """The statistics that `tensors` described."""
-        moments = {name.removeprefix("sums."): t for name, t in tensors.items() if name.startswith("sums.")}
-        held, checks = (Rows(*(tensors[f"{part}.{name}"] for name in _ROWS)) for part in ("held", "checks"))
-        sums = Sums(ClassMoments.from_tensors(moments), tensors.get("cross"), tensors.get("level"))
-        return cls(held, checks, sums, is_complex)
+        moments = ClassMoments.from_tensors(under("sums.", tensors))
+        values = check_tensors(tensors, {"d": moments.d}, cross="real m d?", level="real m?")
+        if ("cross" in tensors) != ("level" in tensors):
+            raise Malformed("targets must have both a level and products with the kets, or neither")
+        parts = []
+        for part in ("held", "checks"):
+            fields = under(f"{part}.", tensors)
+            targets = "real n m" if "m" in values else "int n"
+            check_tensors(fields, values, kets="real n d", targets=targets, keys="real n", samples="int n")
+            if "m" not in values:
+                check_codes(fields, "targets", len(moments.counts))
+            parts.append(Rows(*(fields[name] for name in _ROWS)))
+        held, checks = parts
+        return cls(held, checks, Sums(moments, tensors.get("cross"), tensors.get("level")), is_complex)
 
 
 _ROWS = ("kets", "targets", "keys", "samples")

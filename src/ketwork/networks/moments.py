@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ketwork._checked import Malformed, check_tensors
 from ketwork.networks.gram import add_gram, mirrored
 
 _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where its d × d moment is smaller
@@ -116,7 +117,14 @@ class Moment:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], *, d: int, n: int, weight: float) -> Moment:
         """The moment that `tensors` described."""
+        sizes = {"d": d, "n": n, "half": d * (d + 1) // 2}
+        check_tensors(tensors, sizes, first="sum d", rows="ket n d?", upper="sum half?")
         first = tensors["first"]
+        given = "upper" if "upper" in tensors else "rows"
+        if (given not in tensors and n > 0) or tensors.get(given, first).is_complex() != first.is_complex():
+            raise Malformed(
+                f"a moment of {n} kets must hold their rows or their upper triangle, of its own kind"
+            )
         if "upper" not in tensors:
             return cls(d, n, weight, first, [tensors["rows"]] if "rows" in tensors else [], None)
         upper = torch.zeros(d, d, dtype=first.dtype)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ketwork._checked import Malformed
 from ketwork.networks.quantities import QUANTITIES
 from ketwork.networks.statistics import LayerStatistics
 from ketwork.quantum import Density, shannon_entropy
@@ -36,6 +37,10 @@ class Estimate:
         return f"{self.value:.{min(places, 6)}f} ± {self.stderr:.{min(places, 6)}f}"
 
 
+PACKED = {str: [(float, None)]}
+"""What `pack` gives."""
+
+
 def pack(estimates: dict[str, Estimate]) -> dict[str, list[float | None]]:
     """Estimates for a JSON file, NaN as null."""
     return {
@@ -46,6 +51,8 @@ def pack(estimates: dict[str, Estimate]) -> dict[str, list[float | None]]:
 
 def unpack(packed: dict[str, list[float | None]]) -> dict[str, Estimate]:
     """What `pack` packed."""
+    if any(len(pair) != 2 or (pair[1] or 0) < 0 for pair in packed.values()):
+        raise Malformed("each estimate must be a value and its standard error, which is not negative")
     return {
         name: Estimate(*(math.nan if x is None else float(x) for x in pair)) for name, pair in packed.items()
     }

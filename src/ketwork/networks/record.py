@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from ketwork._checked import Count, Malformed, check
 from ketwork.networks import pages, readings, storage
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.knowledge import Knowledge, quantities
 from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
-from ketwork.networks.readings import Estimate, pack, unpack
-from ketwork.networks.statistics import LayerStatistics
+from ketwork.networks.readings import PACKED, Estimate, pack, unpack
+from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics
 from ketwork.quantum import Density
 
 SCHEMA = 1
@@ -29,6 +30,30 @@ _KNOWN = "knowledge."
 _COMPARED = "comparison."
 _EXACT = ("dead", "zero", "holevo", "holevo_null")
 _NONE = Estimate(math.nan)
+_NAMES = tuple(quantity.name for quantity in QUANTITIES)
+_ROW = {
+    "name": str,
+    "call": int,
+    "kind": str,
+    "aliases": [str],
+    "leaf": str,
+    "axis": int,
+    "normalize": NORMALIZATIONS,
+    "center": bool,
+    "statistics": dict,
+    "estimates": PACKED,
+    "knowledge": (dict, None),
+}
+_HEADER = {
+    "layers": [dict],
+    "skipped": {str: str},
+    "settings": dict,
+    "samples": Count,
+    "complete": bool,
+    "error": (str, None),
+    "notes": [str],
+    "comparison": (dict, None),
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +134,7 @@ class Layer:
     @classmethod
     def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Layer:
         """The row that `header` and its statistics' tensors described."""
+        check(header, _ROW, "layer")
         plain = {
             name: header[name] for name in ("name", "call", "kind", "leaf", "axis", "normalize", "center")
         }
@@ -120,7 +146,7 @@ class Layer:
             **plain,
             aliases=tuple(header["aliases"]),
             statistics=statistics,
-            estimates=unpack(header["estimates"]),
+            estimates=dict.fromkeys(_NAMES, _NONE) | unpack(header["estimates"]),
             knowledge=known,
         )
 
@@ -290,6 +316,8 @@ class Study:
         """
         tensors, header = storage.read(Path(path), "study", SCHEMA)
         try:
+            check(header, _HEADER, "study")
+            check(header["settings"].get("source", {}), {str: dict}, "source")
             layers = []
             for i, row in enumerate(header["layers"]):
                 layers.append(Layer.from_header(row, storage.under(f"{i}.", tensors)))
@@ -305,9 +333,9 @@ class Study:
                 if header["comparison"]
                 else None,
             )
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except Malformed as error:
             raise ValueError(
-                f"Argument `path` must be a saved study, but {str(path)!r} lacks a part of one ({_told(error)}). "
+                f"Argument `path` must be a saved study, but {str(path)!r} lacks a part of one ({error}). "
                 "Save the study again."
             ) from error
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ketwork._checked import Malformed, check_tensors
 from ketwork.networks.encode import unit
 
 SAMPLES = 128
@@ -23,6 +24,14 @@ POSITIONS = 64
 
 _BYTES = 2 << 20
 _MOST_KETS = 128
+_FORMS = {
+    "keys": "real r",
+    "counts": "int r",
+    "kets": "ket r p d",
+    "norms": "real r p",
+    "grams": "ket r s s?",
+    "sides": "int r?",
+}
 
 
 @dataclass
@@ -98,6 +107,9 @@ class Reservoir:
     @classmethod
     def from_tensors(cls, fields: dict[str, Tensor]) -> Reservoir:
         """The reservoir that `tensors` described."""
+        check_tensors(fields, {}, **_FORMS)
+        if ("grams" in fields) != ("sides" in fields):
+            raise Malformed("a reservoir must hold Gram matrices and their sides, or neither")
         return cls(
             fields["keys"],
             fields["counts"],

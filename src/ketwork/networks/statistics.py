@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ketwork._checked import Count, Malformed, check
 from ketwork.networks.encode import unit
 from ketwork.networks.moments import Moment
 from ketwork.networks.reservoir import Reservoir
 from ketwork.networks.storage import under
 
 NORMALIZATIONS = ("state", "ensemble")
+
+_COUNTS = ("d", "kets", "samples", "zeros", "dropped")
+_HEADER = dict.fromkeys(_COUNTS, Count) | {"weight": float, "norms": float}
 
 
 class NonFiniteActivationError(ValueError):
@@ -123,6 +127,10 @@ class LayerStatistics:
     @classmethod
     def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LayerStatistics:
         """The statistics that `header` and `tensors` described."""
+        check(header, _HEADER, "statistics")
+        reservoir = Reservoir.from_tensors(under("reservoir.", tensors))
+        if reservoir.kets.shape[2] != header["d"]:
+            raise Malformed(f"statistics of {header['d']} features have samples of {reservoir.kets.shape[2]}")
         return cls(
             header["samples"],
             header["zeros"],
@@ -131,7 +139,7 @@ class LayerStatistics:
             Moment.from_tensors(
                 under("moment.", tensors), d=header["d"], n=header["kets"], weight=header["weight"]
             ),
-            Reservoir.from_tensors(under("reservoir.", tensors)),
+            reservoir,
         )
 
     @property

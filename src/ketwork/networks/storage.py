@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ketwork import _files
@@ -18,8 +16,8 @@ _COMPLEX = ":re,im"  # safetensors has no complex128: complex tensors get a last
 
 def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Writes a record of that kind and schema version to `path`, in one step."""
-    text = json.dumps({"kind": kind, "schema": schema, **header}, allow_nan=False)
-    _files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), {_KEY: text})
+    about = {"kind": kind, "schema": schema, **header}
+    _files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), about, _KEY)
 
 
 def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -34,15 +32,13 @@ def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[st
             f"Argument `path` must be a saved {kind}, but there is no file {str(path)!r}."
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            header = _header(path, kind, schema, file.metadata() or {})
-            names = list(file.keys())
-            return dict(_unpacked(name, file.get_tensor(name)) for name in names), header
-    except SafetensorError as error:
+        tensors, header = _files.read_tensors(path, _KEY)
+    except ValueError as error:
         raise ValueError(
-            f"Argument `path` must be a saved {kind}, but {str(path)!r} is not a whole safetensors file ({error}). "
-            f"Save the {kind} again."
+            f"Argument `path` must be a saved {kind}, but {error}. Save the {kind} again."
         ) from error
+    _check(path, kind, schema, header)
+    return dict(_unpacked(*pair) for pair in tensors.items()), header
 
 
 def _packed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
@@ -53,6 +49,8 @@ def _packed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 def _unpacked(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     if name.endswith(_COMPLEX):
+        if tensor.shape[-1:] != (2,) or tensor.dtype not in (torch.float32, torch.float64):
+            return name, tensor  # as no complex tensor was written; its dtype will be refused
         # A view would lie in the file's memory, which is aligned for numbers of 8 bytes, not of 16.
         return name.removesuffix(_COMPLEX), torch.complex(*tensor.unbind(-1))
     return name, tensor
@@ -63,23 +61,13 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _header(path: Path, kind: str, schema: int, metadata: dict[str, str]) -> dict[str, Any]:
-    something_else = (
-        f"Argument `path` must be a saved {kind}, but {str(path)!r} is a safetensors file of something else."
-    )
-    try:
-        header = json.loads(metadata.get(_KEY, "null"))
-    except json.JSONDecodeError as error:
-        raise ValueError(something_else) from error
-    if (
-        not isinstance(header, dict)
-        or header.get("kind") != kind
-        or not isinstance(header.get("schema"), int)
-    ):
-        raise ValueError(something_else)
+def _check(path: Path, kind: str, schema: int, header: dict[str, Any]) -> None:
+    if header.get("kind") != kind or not isinstance(header.get("schema"), int):
+        raise ValueError(
+            f"Argument `path` must be a saved {kind}, but {str(path)!r} is a safetensors file of something else."
+        )
     if header["schema"] > schema:
         raise ValueError(
             f"Argument `path` must be a {kind} of schema {schema} or older, but {str(path)!r} has schema "
             f"{header['schema']}: a newer ketwork wrote it. Upgrade ketwork to read it."
         )
-    return header

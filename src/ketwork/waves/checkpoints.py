@@ -1,19 +1,21 @@
 """Checkpoints of a run (safetensors): everything that the next step depends on, and what it belongs to."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ketwork import _files
+from ketwork._checked import Count, Malformed, check, check_tensors
+from ketwork.waves.estimates import Estimate
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimisers import State
 from ketwork.waves.wave import Wave
 
 SCHEMA = 1
+_KEY = "ketwork.waves"
 
 
 @dataclass(frozen=True)
@@ -39,24 +41,30 @@ def save(path: str | Path, checkpoint: Checkpoint, wave: Wave, operator: Operato
     }
     tensors = {name: _plain(value) for name, value in tensors.items()}
     about = {"schema": SCHEMA, "step": checkpoint.step, "belongs": _belongs(wave, operator)}
-    _files.write_tensors(path, tensors, {"ketwork.waves": json.dumps(about)})
+    _files.write_tensors(path, tensors, about, _KEY)
 
 
 def load(path: str | Path, wave: Wave, operator: Operator) -> Checkpoint:
     """Reads a checkpoint of this wave and this operator; refuses one of another."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("ketwork.waves", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    tensors, about = _files.read_tensors(path, _KEY)
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{path} is not a checkpoint of schema {SCHEMA}, but has {about.get('schema')}.")
-    for what, here in _belongs(wave, operator).items():
-        there = about["belongs"].get(what)
-        if there != here:
-            raise ValueError(f"{path} is a checkpoint of another {what}: it has {there}, and here is {here}.")
     like = wave.vector()
+    try:
+        check(about, {"step": Count, "belongs": {str: str}}, "checkpoint")
+        for what, here in _belongs(wave, operator).items():
+            there = about["belongs"].get(what)
+            if there != here:
+                raise ValueError(
+                    f"{path} is a checkpoint of another {what}: it has {there}, and here is {here}."
+                )
+        vector = "real p two" if like.is_complex() else "real p"
+        sizes = {"p": len(like), "two": 2, "numbers": len(fields(Estimate)) + 2}
+        check_tensors(tensors, sizes, vector=vector, generator="byte state", history="value steps numbers")
+        if "chains" not in tensors:
+            raise Malformed("there is no tensor 'chains'")
+    except Malformed as error:
+        raise ValueError(f"{path} lacks a part of a checkpoint ({error}).") from error
     return Checkpoint(
         about["step"],
         _given(tensors["vector"], like),

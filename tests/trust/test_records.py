@@ -1,0 +1,167 @@
+"""Saved records that were damaged, or made to harm: each gives back what was saved, or a clear error."""
+
+import json
+import random
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import ketwork as kw
+from ketwork import _files, waves
+from ketwork.report import as_json, comparison_as_json
+
+from .mutations import MANY, attempt, bytes_of, plain_of, tensors_of
+
+
+def _network(dtype=torch.float32):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6, dtype=dtype), nn.Tanh(), nn.Linear(6, 3, dtype=dtype))
+
+
+def _images():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+
+
+def _study(kind: str) -> kw.Study:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 4, generator=generator)
+    match kind:
+        case "classes":
+            return kw.study(_network(), (x, torch.arange(40) % 3), compare=True)
+        case "values":
+            return kw.study(_network(), (x, torch.randn(40, 2, generator=generator)))
+        case "complex":
+            return kw.study(_network(torch.complex64), x.to(torch.complex64))
+        case _:
+            return kw.study(_images(), torch.randn(30, 1, 4, 4, generator=generator))
+
+
+KINDS = ("classes", "values", "complex", "images")
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "comparison"])
+def record(request):
+    """A record, what reads it, and everything that is said of it."""
+    if request.param == "comparison":
+        return _study("classes").compare(), kw.Comparison.load, _told
+    return _study(request.param), kw.Study.load, _told
+
+
+def _told(found) -> str:
+    if isinstance(found, kw.Comparison):
+        return f"{found!r}{found.table()}{json.dumps(comparison_as_json(found))}"
+    return f"{found!r}{found.table()}{found.long()}{json.dumps(as_json(found))}"
+
+
+def _kept(path) -> dict:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["ketwork"])
+
+
+def test_damaged_bytes_are_noticed(record, tmp_path, bounded):
+    found, load, told = record
+    path = tmp_path / "record"
+    found.save(path)
+    whole, words, draw = path.read_bytes(), told(load(path)), random.Random(0)
+    refused = 0
+    for _ in range(500 * MANY):
+        path.write_bytes(bytes_of(whole, draw))
+        with bounded():
+            read, why = attempt(load, path)
+            assert str(path) in why if read is None else told(read) == words
+            refused += read is None
+    assert refused > 450 * MANY
+
+
+@pytest.mark.parametrize("part", ["header", "tensors"])
+def test_records_made_to_harm_are_refused_or_read(record, part, tmp_path, bounded):
+    """As one who means harm would do it: with a digest of the new contents, or without one."""
+    found, load, told = record
+    path = tmp_path / "record"
+    found.save(path)
+    tensors, header, draw = load_file(path), _kept(path), random.Random(part)
+    del header["digest"]
+    refused = 0
+    for _ in range(150 * MANY):
+        mutated = tensors if part == "header" else tensors_of(tensors, draw)
+        about = plain_of(header, draw) if part == "header" else header
+        if draw.random() < 0.5:
+            _files.write_tensors(path, mutated, about, "ketwork")
+        else:
+            save_file(mutated, path, metadata={"ketwork": json.dumps(about)})
+        with bounded():
+            read, why = attempt(load, path)
+            if read is None:
+                assert str(path) in why
+                refused += 1
+            else:
+                told(read)
+                read.save(path)
+    assert refused > 50 * MANY
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"kind": "study", "schema": 1, "layers": ' + "[" * 900 + "]" * 900 + "}",
+        '{"kind": "study", "schema": 1, "samples": NaN}',
+        '{"kind": "study", "schema": 1, "samples": 1e999}',
+        '{"kind": "study", "schema": 1, "samples": ' + "9" * 5000 + "}",
+        '{"kind": "study", "schema": true}',
+        "3",
+        "",
+    ],
+)
+def test_headers_that_are_no_header(text, tmp_path, bounded):
+    path = tmp_path / "study"
+    save_file({"x": torch.ones(2)}, path, metadata={"ketwork": text})
+    with bounded(), pytest.raises(ValueError, match="Argument `path` must be a saved study") as raised:
+        kw.Study.load(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [10**15, 2**60, 2**64 - 1, 2**33])
+def test_declared_sizes_are_not_believed(size, tmp_path, bounded):
+    about = json.dumps({"ketwork": json.dumps({"kind": "study", "schema": 1})})
+    shape = f'{{"x": {{"dtype": "F64", "shape": [{size}], "data_offsets": [0, {8 * size}]}}, "__metadata__": {about}}}'
+    path = tmp_path / "study"
+    for length, text in ((len(shape), shape), (size, shape), (size, "")):
+        path.write_bytes((length % 2**64).to_bytes(8, "little") + text.encode())
+        with bounded(), pytest.raises(ValueError, match="is not a whole safetensors file"):
+            kw.Study.load(path)
+
+
+def test_a_wide_layer_is_not_made_before_its_numbers_are_there(tmp_path, bounded):
+    path = tmp_path / "study"
+    _study("images").save(path)
+    tensors, header = load_file(path), _kept(path)
+    del header["digest"]
+    header["layers"][0]["statistics"]["d"] = 10**6  # its moment would take 8 TB
+    save_file(tensors, path, metadata={"ketwork": json.dumps(header)})
+    with bounded(), pytest.raises(ValueError, match="lacks a part of one"):
+        kw.Study.load(path)
+
+
+def test_the_checkpoint_of_a_run(tmp_path, bounded):
+    operator, path = waves.ising(waves.chain(4), 1.0), tmp_path / "run"
+
+    def run(**options):
+        wave = waves.Wave(waves.RBM(), operator.space, generator=torch.Generator().manual_seed(0))
+        return waves.ground_state(operator, wave, steps=2, samples=None, **options)
+
+    energy = run(checkpoint=path).energy
+    whole, draw = path.read_bytes(), random.Random(0)
+    tensors, about = _files.read_tensors(path, "ketwork.waves")
+    for turn in range(200 * MANY):
+        if turn % 2:
+            path.write_bytes(bytes_of(whole, draw))
+        else:
+            _files.write_tensors(path, tensors, plain_of(about, draw), "ketwork.waves")
+        with bounded():
+            read, why = attempt(lambda path: run(resume=path), path)
+            assert str(path) in why if read is None else read.energy == energy
