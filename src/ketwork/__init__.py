@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketwork._version import __version__ as __version__
 from ketwork.networks import (
+    CollapseCurve,
     Comparison,
     Compressed,
     Estimate,
@@ -21,6 +22,7 @@ from ketwork.networks import (
     StudyInterrupted,
     capture,
     collapse,
+    collapse_curve,
     compare,
     compress,
     decode,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *_quantum,
+    "CollapseCurve",
     "Comparison",
     "Compressed",
     "Estimate",
@@ -49,6 +52,7 @@ __all__ = [
     "StudyInterrupted",
     "capture",
     "collapse",
+    "collapse_curve",
     "compare",
     "compress",
     "decode",

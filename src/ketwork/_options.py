@@ -15,6 +15,9 @@ from ketwork._console import UsageError
 from ketwork._files import writable
 from ketwork.report import ready
 
+DEMO_MODEL = "ketwork.demo.digits:model"
+DEMO_DATA = "ketwork.demo.digits:held_out"
+
 
 class Recorded(TyperCommand):
     """A command that keeps how it was called, for the settings of what it makes."""
@@ -81,6 +84,13 @@ Save = Annotated[
 Report = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Write the result as one HTML page that needs no network.")
 ]
+
+
+def both_or_neither(model: str | None, data: str | None) -> None:
+    """A model needs data and data a model; without both there is the demonstration."""
+    if (model is None) != (data is None):
+        missing, given = ("MODEL", "--data") if model is None else ("--data", "MODEL")
+        raise UsageError(f"{given} needs {missing} beside it. Give both, or neither for the demonstration.")
 
 
 def selectors(given: list[str] | None) -> str | list[str] | None:

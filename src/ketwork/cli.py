@@ -1,6 +1,5 @@
-"""The command: `study` reads a network as a quantum system, `compare` says how alike layers are, `report` makes a page.
-
-`show` prints what `study` saved.
+"""The command: `study` reads a network as a quantum system, `compare` says how alike layers are, `collapse` how many
+eigenstates they need; `report` makes a page of what was saved, `show` prints it.
 """
 
 from __future__ import annotations
@@ -18,20 +17,19 @@ import torch
 import typer
 from rich.console import Console
 
-from ketwork import _ground
+from ketwork import _collapse, _ground
 from ketwork import _options as options
 from ketwork._console import INTERRUPTED, UsageError, complain, one_line_errors, progress_bar, said
 from ketwork._version import __version__
-from ketwork.networks import Comparison, Study, StudyInterrupted
+from ketwork.networks import CollapseCurve, Comparison, Study, StudyInterrupted
 from ketwork.networks import compare as compare_networks
 from ketwork.networks import study as study_network
 from ketwork.report import as_json, comparison_as_json, render, write_comparison
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 
-DEMO_MODEL = "ketwork.demo.digits:model"
-DEMO_DATA = "ketwork.demo.digits:held_out"
-
 _PIPE_WIDTH = 140  # what goes to a file or a pipe has no width of its own
+
+Record = Study | Comparison | CollapseCurve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,18 +125,14 @@ def study(
     Without arguments: a small network trained on scikit-learn's digits, on digits it has not seen.
     """
     with one_line_errors(debug):
-        if (model is None) != (data is None):
-            missing, given = ("MODEL", "--data") if model is None else ("--data", "MODEL")
-            raise UsageError(
-                f"{given} needs {missing} beside it. Give both, or neither for the demonstration."
-            )
+        options.both_or_neither(model, data)
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
         options.check_targets(save, report)
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
-            loaded = load_model(model or DEMO_MODEL, device)
+            loaded = load_model(model or options.DEMO_MODEL, device)
             source = load_data(
-                data or DEMO_DATA,
+                data or options.DEMO_DATA,
                 text=text,
                 input=inputs,
                 label=label,
@@ -283,22 +277,29 @@ def compare(
             raise RuntimeError(f"{_why(found.error)}. What {found.n} samples before it gave is shown.")
 
 
+app.command(cls=options.Recorded, epilog=_collapse.HELP)(_collapse.collapse)
+
 app.command(epilog=_ground.HELP)(_ground.ground)
 
 
 @app.command(epilog="Example: `ketwork show study.safetensors`")
 def show(
     path: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="What `ketwork study` or `ketwork compare` saved.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="What `ketwork study`, `ketwork compare` or `ketwork collapse` saved."
+        ),
     ],
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Print a saved study or comparison again."""
+    """Print a saved study, comparison or collapse curve again."""
     with one_line_errors(debug):
-        found = _load(path, Study, Comparison)
+        found = _load(path, Study, Comparison, CollapseCurve)
         if isinstance(found, Study):
             _show(found, as_json_)
+        elif isinstance(found, CollapseCurve):
+            _collapse.show_curve(found, as_json_)
         else:
             _print(comparison_as_json(found)) if as_json_ else print(found, flush=True)
 
@@ -321,12 +322,12 @@ def write_report(
         found = _load(path, Study, Comparison)
         if isinstance(found, Study):
             found.report(target)
-        else:
+        elif isinstance(found, Comparison):
             write_comparison(found, target)
         _tell_files(None, target)
 
 
-def _load(path: Path, *kinds: type[Study] | type[Comparison]) -> Study | Comparison:
+def _load(path: Path, *kinds: type[Record]) -> Record:
     """The record in a file, which must be of one of these kinds."""
     errors = []
     for kind in kinds:

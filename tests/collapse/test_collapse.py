@@ -27,7 +27,7 @@ def orthonormal(d: int, k: int, seed: int = 1, dtype: torch.dtype = torch.float3
 
 
 def restored(after: Tensor, before: Tensor, dim: int = -1) -> Tensor:
-    return after * before.norm(dim=dim, keepdim=True) / after.norm(dim=dim, keepdim=True)
+    return after * (before.norm(dim=dim, keepdim=True) / after.norm(dim=dim, keepdim=True))
 
 
 def wire() -> nn.Sequential:
@@ -393,6 +393,16 @@ def test_outputs_of_any_form(form: Callable[[Tensor], object], read: Callable[..
     else:
         for i, row in enumerate(output.unbind()):
             assert torch.allclose(row, expected[i, : i % 3 + 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_what_follows_finds_the_same_strides(memory: torch.memory_format) -> None:
+    """A network may take a `view` of a convolution's output, or run in channels-last."""
+    x = normal(2, 5, 3, 4).contiguous(memory_format=memory)
+    with kw.collapse(net := wire(), {"0": [0, 1]}, feature_axis=1):
+        after = net(x)
+    assert after.stride() == x.stride()
+    assert torch.allclose(after[:, :2], restored(x[:, :2], x, 1), atol=1e-6)
 
 
 def test_packed_sequences() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import ketwork as kw
 from ketwork import _files, waves
-from ketwork.report import as_json, comparison_as_json
+from ketwork.report import as_json, comparison_as_json, curve_as_json
 
 from .mutations import MANY, attempt, bytes_of, plain_of, tensors_of
 
@@ -43,17 +43,22 @@ def _study(kind: str) -> kw.Study:
 KINDS = ("classes", "values", "complex", "images")
 
 
-@pytest.fixture(scope="module", params=[*KINDS, "comparison"])
+@pytest.fixture(scope="module", params=[*KINDS, "comparison", "curve"])
 def record(request):
     """A record, what reads it, and everything that is said of it."""
     if request.param == "comparison":
         return _study("classes").compare(), kw.Comparison.load, _told
+    if request.param == "curve":
+        x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+        return kw.collapse_curve(_network(), x), kw.CollapseCurve.load, _told
     return _study(request.param), kw.Study.load, _told
 
 
 def _told(found) -> str:
     if isinstance(found, kw.Comparison):
         return f"{found!r}{found.table()}{json.dumps(comparison_as_json(found))}"
+    if isinstance(found, kw.CollapseCurve):
+        return f"{found!r}{found.table()}{json.dumps(curve_as_json(found))}"
     return f"{found!r}{found.table()}{found.long()}{json.dumps(as_json(found))}"
 
 

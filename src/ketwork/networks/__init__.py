@@ -2,9 +2,11 @@
 
 from ketwork.networks.capture import POOLED, Activation, capture
 from ketwork.networks.collapse import Collapsed, collapse
+from ketwork.networks.collapse_curve import collapse_curve
 from ketwork.networks.compare import compare
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.compression import Compressed, compress, load_compressed
+from ketwork.networks.curves import CollapseCurve, CurvePoint, LayerCurve
 from ketwork.networks.encode import decode, encode
 from ketwork.networks.knowledge import Knowledge
 from ketwork.networks.outcomes import Positions
@@ -18,13 +20,16 @@ __all__ = [
     "POOLED",
     "ROOT",
     "Activation",
+    "CollapseCurve",
     "Collapsed",
     "ComparedLayer",
     "Comparison",
     "Compressed",
+    "CurvePoint",
     "Estimate",
     "Knowledge",
     "Layer",
+    "LayerCurve",
     "PairMoments",
     "Positions",
     "SelectorError",
@@ -32,6 +37,7 @@ __all__ = [
     "StudyInterrupted",
     "capture",
     "collapse",
+    "collapse_curve",
     "compare",
     "compress",
     "decode",

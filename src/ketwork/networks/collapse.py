@@ -14,10 +14,10 @@ from ketwork.networks import readings
 from ketwork.networks.capture import POOLED, Key, unwrapped
 from ketwork.networks.intervene import Site, intervene
 from ketwork.networks.layout import FeatureAxis
-from ketwork.networks.outcomes import MODES, Projective, Question, What, directions, question
+from ketwork.networks.outcomes import MODES, Directions, Question, What, directions, question
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import Layers, select
-from ketwork.quantum import Density, Ket
+from ketwork.quantum import Density
 
 MEAN = "mean"
 
@@ -184,14 +184,7 @@ class _Asked:
             asked.check(values, site.positions)
         except ValueError as error:
             raise ValueError(f"Layer {site.key[0]!r} cannot be measured so: {error}.") from error
-        shifted = values if mean is None else values - mean.to(values)
-        if site.present is not None:
-            shifted = torch.where(site.present[..., None], shifted, 0.0)
-        after, outcome = asked.collapse(shifted, self.mode, generator)
-        if after is None:
-            return None, None
-        after = after if mean is None else after + mean.to(values)
-        return after if site.present is None else torch.where(site.present[..., None], after, values), outcome
+        return measured_at(values, site.present, asked, self.mode, generator, mean)
 
     def _settle(self, site: Site) -> tuple[Question, Tensor | None]:
         if site.key[0] not in self.rows:
@@ -205,9 +198,28 @@ class _Asked:
         return leading(row, self.rank, self.centred), mean
 
 
-def leading(row: Layer, rank: int, centred: bool = False) -> Projective:
+def measured_at(
+    values: Tensor,
+    present: Tensor | None,
+    asked: Question,
+    mode: str,
+    generator: torch.Generator,
+    mean: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """What becomes of activations (N, T, d) about a mean, and the outcomes; absent positions stay as they are."""
+    shifted = values if mean is None else values - mean.to(values)
+    if present is not None:
+        shifted = torch.where(present[..., None], shifted, 0.0)
+    after, outcome = asked.collapse(shifted, mode, generator)
+    if after is None:
+        return None, None
+    after = after if mean is None else after + mean.to(values)
+    return after if present is None else torch.where(present[..., None], after, values), outcome
+
+
+def leading(row: Layer, rank: int, centred: bool = False) -> Directions:
     """The question that has the leading eigenstates of a studied layer for outcomes."""
-    return directions(Ket(density_of(row, centred).eigenstates(rank)[1].amplitudes))
+    return directions(density_of(row, centred).eigenstates(rank)[1])
 
 
 def density_of(row: Layer, centred: bool) -> Density:
@@ -247,10 +259,14 @@ def _row(rows: list[Layer], site: Site) -> Layer:
             f"Layer {path!r} is called {call + 1} times, but the study saw {len(rows)} of its calls. "
             "Study this network in the way it is called here."
         )
-    row = found[0]
+    same_layer(found[0], site)
+    return found[0]
+
+
+def same_layer(row: Layer, site: Site) -> None:
+    """Raises ValueError where the layer is not what was studied."""
     if row.d != site.values.shape[-1] or row.axis != site.axis:
         raise ValueError(
-            f"Layer {path!r} has {site.values.shape[-1]} features on axis {site.axis}, but the study saw {row.d} on "
-            f"axis {row.axis}. Give the study of this network, with the same `feature_axis`."
+            f"Layer {site.key[0]!r} has {site.values.shape[-1]} features on axis {site.axis}, but the study saw "
+            f"{row.d} on axis {row.axis}. Give the study of this network, with the same `feature_axis`."
         )
-    return row

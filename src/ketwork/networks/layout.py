@@ -67,11 +67,12 @@ class Grid:
     second: bool = False
 
     def restored(self, values: Tensor, output: Tensor) -> Tensor:
-        """Other values (N, T, d) in the shape and dtype of the output that the grid was made from."""
+        """Other values (N, T, d) in the shape, dtype and strides of the output that the grid was made from."""
         shape = output.movedim(self.axis, -1).shape  # of an unbatched sample too: its T and N are 1
         if self.second:
             values = values.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1)
-        return values.reshape(shape).movedim(-1, self.axis).to(output.dtype)
+        values = values.reshape(shape).movedim(-1, self.axis)
+        return torch.empty_like(output).copy_(values)  # what follows may take a `view` of it
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ketwork.networks import Comparison, Study
+from ketwork.networks import CollapseCurve, Comparison, Study
 
 
 def as_json(study: Study) -> dict[str, Any]:
@@ -38,6 +38,23 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "skipped": comparison.skipped,
         "table": _rows(comparison.table()),
         "definitions": comparison.definitions,
+    }
+
+
+def curve_as_json(curve: CollapseCurve) -> dict[str, Any]:
+    """Every point of the collapse curves as a list of records, and each layer's smallest rank likewise."""
+    return {
+        "samples": curve.samples,
+        "passes": curve.passes,
+        "metric": curve.metric,
+        "untouched": {"value": _number(curve.untouched.value), "value_se": _number(curve.untouched.stderr)},
+        "tolerance": curve.tolerance,
+        "criterion": curve.criterion,
+        "settings": curve.settings,
+        "skipped": curve.skipped,
+        "smallest": _rows(curve.smallest()),
+        "table": _rows(curve.table()),
+        "definitions": curve.definitions,
     }
 
 

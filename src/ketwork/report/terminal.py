@@ -98,12 +98,13 @@ def _aligned(cell: str, widest: int) -> str:
 
 def _estimates(name: str) -> Callable[[pd.DataFrame], list[Text]]:
     def cells(table: pd.DataFrame) -> list[Text]:
-        return [_dimmed(cell) for cell in plus_minus(table[name].tolist(), table[f"{name}_se"].tolist())]
+        return [dimmed(cell) for cell in plus_minus(table[name].tolist(), table[f"{name}_se"].tolist())]
 
     return cells
 
 
-def _dimmed(cell: str) -> Text:
+def dimmed(cell: str) -> Text:
+    """A value with its standard error, the error dim."""
     value, sign, error = cell.partition(" ± ")
     return Text.assemble(value, (sign + error, "dim"))
 
@@ -214,14 +215,14 @@ def _drawn(table: pd.DataFrame, columns: Sequence[_Column], width: int) -> Paddi
         drawn.add_column(header, justify="left" if left else "right", overflow="fold", no_wrap=left)
     cells = [column.cells(table) for column in columns]
     for name, *row in zip(table["layer"], *cells, strict=True):
-        drawn.add_row(Text(_folded(name, room)), *row)
+        drawn.add_row(Text(folded(name, room)), *row)
     return Padding(drawn, (1, 0))
 
 
-def _folded(name: str, width: int) -> str:
+def folded(name: str, width: int) -> str:
     """The name on as many lines as it needs, broken after dots where there are any.
 
-    >>> _folded("encoder.layer.3.output", 10)
+    >>> folded("encoder.layer.3.output", 10)
     'encoder.\\nlayer.3.\\noutput'
     """
     lines = [""]

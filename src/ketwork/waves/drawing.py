@@ -2,13 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ketwork._files import replacing
+from ketwork._figures import blank, write
 from ketwork.waves.ground_state import Step
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def draw(history: Sequence[Step], path: str | Path, *, title: str = "", exact: float | None = None) -> None:
@@ -38,24 +34,4 @@ def draw(history: Sequence[Step], path: str | Path, *, title: str = "", exact: f
     ax.set(title=title, xlabel="step", ylabel="energy", ylim=(min(seen) - pad, max(seen) + pad))
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.legend(loc="upper right", frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=_kind(path))
-
-
-def blank(path: str | Path) -> "Figure":
-    """An empty figure that can be written to that file; asked for before a run, it says what would fail after."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots need matplotlib. Install it with `pip install 'ketwork[plot]'`.") from error
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    kinds = figure.canvas.get_supported_filetypes()
-    if _kind(path) not in kinds:
-        raise ValueError(
-            f"Argument `plot` must end in one of {', '.join(sorted(kinds))}, but is {str(path)!r}."
-        )
-    return figure
-
-
-def _kind(path: str | Path) -> str:
-    return Path(path).suffix.removeprefix(".").lower()
+    write(figure, path)
