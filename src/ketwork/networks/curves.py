@@ -38,7 +38,7 @@ _HEADER = {
     "tolerance": float,
     "samples": Count,
     "passes": Count,
-    "settings": {str: object},
+    "settings": {"model": str, "better": (1, -1), "to_untouched": bool},
     "skipped": {str: str},
 }
 _NAMED = 12  # more layers than this get a scale of colours instead of a legend
@@ -214,7 +214,9 @@ class CollapseCurve:
             check(header["settings"].get("source", {}), {str: dict}, "source")
             check_tensors(tensors, {"two": 2}, untouched="value two")
             layers = tuple(
-                LayerCurve(**{name: layer[name] for name in _LAYER}, points=_unpacked(tensors, f"{i}", layer["d"]))
+                LayerCurve(
+                    **{name: layer[name] for name in _LAYER}, points=_unpacked(tensors, f"{i}", layer["d"])
+                )
                 for i, layer in enumerate(header["layers"])
             )
         except Malformed as error:
