@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from ketwork.sources.batches import ArrayBatches, LoadedData, check_features
-from ketwork.sources.errors import SourceError, listed, nearest
+from ketwork.sources.errors import DAMAGED, SourceError, listed, nearest
 from ketwork.sources.labels import encode_labels
 
 _INPUTS = ("x", "X")
@@ -100,11 +99,11 @@ def _names(names: Sequence[str], inputs: str | None, label: str | None, path: Pa
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
-        yield
+        with np.errstate(all="ignore"):  # of the sizes that a damaged header declares
+            yield
     except SourceError:
         raise
-    # TypeError: an .npz file that is a bare .npy array is no archive to open
-    except (ValueError, TypeError, EOFError, OSError, BadZipFile) as error:
+    except DAMAGED as error:
         if any(word in str(error) for word in ("pickle", "Python objects")):
             raise SourceError(
                 f"Argument `data` must hold arrays of numbers or strings, but {path} holds Python objects, "

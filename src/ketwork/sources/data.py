@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ketwork.sources.arrays import from_arrays, load_arrays
 from ketwork.sources.batches import LoadedData, check_positive
-from ketwork.sources.errors import SourceError
+from ketwork.sources.errors import SourceError, readable
 from ketwork.sources.factories import Factory, call, parse, resolve
 from ketwork.sources.images import load_images
 from ketwork.sources.tables import is_table, load_table
@@ -50,43 +50,46 @@ def load_data(
     """
     check_positive("batch_size", batch_size)
     check_positive("samples", samples)
-    path = Path(spec)
-    table = is_table(path)
-    if path.is_dir():
-        _refuse("tables and arrays, not to a folder of images", text=text, input=input, label=label)
-        loaded = load_images(path, image_size=image_size, batch_size=batch_size, samples=samples, dtype=dtype)
-    elif path.suffix in (".npz", ".npy") or table:
-        _refuse("a folder of images", image_size=image_size)
-        if not path.is_file():
-            raise SourceError(f"Argument `data` must name data to read, but there is no file {spec}.")
-        if table:
-            loaded = load_table(
-                path,
-                text=text,
-                inputs=input,
-                label=label,
-                tokenizer=tokenizer,
-                batch_size=batch_size,
-                samples=samples,
-                dtype=dtype,
-                skip_bad=skip_bad,
+    with readable("data", spec):
+        path = Path(spec)
+        table = is_table(path)
+        if path.is_dir():
+            _refuse("tables and arrays, not to a folder of images", text=text, input=input, label=label)
+            loaded = load_images(
+                path, image_size=image_size, batch_size=batch_size, samples=samples, dtype=dtype
             )
+        elif path.suffix in (".npz", ".npy") or table:
+            _refuse("a folder of images", image_size=image_size)
+            if not path.is_file():
+                raise SourceError(f"Argument `data` must name data to read, but there is no file {spec}.")
+            if table:
+                loaded = load_table(
+                    path,
+                    text=text,
+                    inputs=input,
+                    label=label,
+                    tokenizer=tokenizer,
+                    batch_size=batch_size,
+                    samples=samples,
+                    dtype=dtype,
+                    skip_bad=skip_bad,
+                )
+            else:
+                _refuse("tables", text=text)
+                if path.suffix == ".npy":
+                    _refuse("tables and .npz files", input=input, label=label)
+                loaded = load_arrays(
+                    path, inputs=_one(input), label=label, batch_size=batch_size, samples=samples, dtype=dtype
+                )
+        elif (factory := parse(spec)) is not None:
+            _refuse("files", text=text, input=input, label=label, image_size=image_size)
+            loaded = _from_factory(factory, batch_size, samples, dtype)
         else:
-            _refuse("tables", text=text)
-            if path.suffix == ".npy":
-                _refuse("tables and .npz files", input=input, label=label)
-            loaded = load_arrays(
-                path, inputs=_one(input), label=label, batch_size=batch_size, samples=samples, dtype=dtype
+            raise SourceError(
+                "Argument `data` must be a .npz, .npy, .csv, .jsonl or .parquet file, a folder of images or "
+                "`package.module:factory`, but was "
+                f"{spec!r}{'' if path.exists() else ', and there is no such file'}."
             )
-    elif (factory := parse(spec)) is not None:
-        _refuse("files", text=text, input=input, label=label, image_size=image_size)
-        loaded = _from_factory(factory, batch_size, samples, dtype)
-    else:
-        raise SourceError(
-            "Argument `data` must be a .npz, .npy, .csv, .jsonl or .parquet file, a folder of images or "
-            "`package.module:factory`, but was "
-            f"{spec!r}{'' if path.exists() else ', and there is no such file'}."
-        )
     names = None if loaded.label_names is None else list(loaded.label_names)
     loaded.description.update(spec=spec, samples=loaded.samples, label_names=names)
     return loaded

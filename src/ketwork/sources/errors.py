@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pickle
+import struct
+import tokenize
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher
+from zipfile import BadZipFile
+
+DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BadZipFile,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+)
+"""What libraries raise on a damaged file, as thousands of them showed; tests/trust tries them."""
 
 
 class SourceError(ValueError):
@@ -12,6 +37,26 @@ class SourceError(ValueError):
 
 class SourceFailed(RuntimeError):
     """A source's own code that raised while it was imported or called; the exception is the cause."""
+
+
+@contextmanager
+def readable(argument: str, spec: str) -> Iterator[None]:
+    """Says in a `SourceError` which source the system could not read, or had no memory for."""
+    try:
+        yield
+    except MemoryError as error:
+        raise SourceError(
+            f"Argument `{argument}` must name what fits into memory, but {_shown(spec)} does not, or declares a size "
+            "that it does not have."
+        ) from error
+    except OSError as error:
+        raise SourceError(
+            f"Argument `{argument}` must name what can be read, but {_shown(spec)} cannot: {error.strerror or error}."
+        ) from error
+
+
+def _shown(spec: str, most: int = 200) -> str:
+    return repr(spec if len(spec) <= most else f"{spec[:most]}…")
 
 
 def nearest(name: str, candidates: Iterable[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import pickle
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from torch import nn
 
-from ketwork.sources.errors import SourceError, listed
+from ketwork.sources.errors import DAMAGED, SourceError, listed
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
 _UNLIMITED = 10**9  # transformers says 10³⁰ where a tokenizer does not know its model's longest input
@@ -35,6 +37,7 @@ def load_folder(path: Path) -> Folder:
             f"Argument `model` must be a Hugging Face model folder, but {path} has no config.json. "
             "Give the folder that `save_pretrained` wrote, or `package.module:factory`."
         )
+    config = _config(path)
     try:
         import transformers
     except ImportError as error:
@@ -43,7 +46,7 @@ def load_folder(path: Path) -> Folder:
             "installed. Run `pip install 'ketwork[hf]'`."
         ) from error
     with _quiet(transformers.utils.logging):
-        model, info = _network(transformers, path)
+        model, info = _network(transformers, path, config)
         tokenizer = _tokenizer(transformers, path, model)
     missing = sorted(info["missing_keys"])
     total = len(model.state_dict())
@@ -58,14 +61,38 @@ def load_folder(path: Path) -> Folder:
     return Folder(model, tokenizer, notes)
 
 
-def _network(transformers: Any, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _config(path: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise SourceError(
+            f"Argument `model` must be a Hugging Face model folder, but the config.json of {path} holds no object."
+        )
+    return config
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What transformers raises on a folder that it cannot load; its own checks raise no ValueErrors."""
+    from huggingface_hub import errors
+
+    strict = getattr(errors, "StrictDataclassError", ValueError)  # of newer versions alone
+    return (*DAMAGED, ImportError, SafetensorError, strict)
+
+
+def _network(transformers: Any, path: Path, config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     try:
         model, info = transformers.AutoModel.from_pretrained(
             path, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except _refusals() as error:
         first = _first_line(error)
-        if isinstance(error, SafetensorError):
+        if "auto_map" in config:
+            first = "it comes with code of its own (auto_map in its config.json), which is not run"
+        elif isinstance(error, pickle.UnpicklingError):
+            first = "its weights are pickled and hold more than tensors, which could run code"
+        elif isinstance(error, SafetensorError):
             first = f"its weights are truncated or not safetensors: {first}"
         elif isinstance(error, RuntimeError):
             first = f"its weights are of another architecture than its config.json says: {first}"
@@ -82,7 +109,7 @@ def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+    except _refusals() as error:
         raise SourceError(
             f"Argument `model` must be a Hugging Face model folder that loads, but the tokenizer of {path} "
             "does not: "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ketwork.sources.batches import LoadedData
-from ketwork.sources.errors import SourceError, SourceFailed, listed
+from ketwork.sources.errors import DAMAGED, SourceError, SourceFailed, listed
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I"}
 _SIXTEEN_BIT = {"I;16", "I;16B", "I"}
 
@@ -42,7 +45,7 @@ class ImageBatches:
     def _read(self, path: Path) -> np.ndarray:
         try:
             return _pixels(path, self.grey, self.size)
-        except OSError as error:
+        except _Unreadable as error:
             raise SourceFailed(f"Image {path} does not decode: {error}.") from error
 
 
@@ -100,14 +103,13 @@ def load_images(
 def _headers(paths: Sequence[Path]) -> tuple[set[str], set[tuple[int, int]]]:
     """The modes and sizes that occur; files are opened but not decoded."""
     modes, sizes = set(), set()
-    pillow = _pillow()
     for path in paths:
         try:
-            with pillow.open(path) as image:
+            with _opened(path) as image:
                 mode, size = image.mode, (image.height, image.width)
-        except OSError as error:
+        except _Unreadable as error:
             raise SourceError(
-                f"Argument `data` must hold readable images, but {path} is not one. Mend or remove it."
+                f"Argument `data` must hold readable images, but {path} is not one: {error}. Mend or remove it."
             ) from error
         if mode == "F":
             raise SourceError(
@@ -123,7 +125,7 @@ def _headers(paths: Sequence[Path]) -> tuple[set[str], set[tuple[int, int]]]:
 def _pixels(path: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
     """(channels, height, width), float32 in [0, 1]."""
     pillow = _pillow()
-    with pillow.open(path) as image:
+    with _opened(path) as image:
         if image.mode in _SIXTEEN_BIT:  # Pillow's own conversion to 8 bits clips at 255
             plain = pillow.fromarray(np.asarray(image, dtype=np.float32) / 257)
         else:
@@ -132,6 +134,34 @@ def _pixels(path: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
             plain = plain.resize((size[1], size[0]), pillow.Resampling.BILINEAR)
         values = np.asarray(plain, dtype=np.float32) / np.float32(255)
     return np.moveaxis(values, -1, 0) if values.ndim == 3 else np.stack([values] * (1 if grey else 3))
+
+
+class _Unreadable(Exception):
+    """An image that Pillow does not open or decode."""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The opened image; what its decoder makes of a damaged or enormous file is one kind of error.
+
+    Only the formats of `_SUFFIXES` are tried, whatever the file says it is: others start programs (EPS).
+    """
+    pillow = _pillow()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            with pillow.open(path, formats=_FORMATS) as image:
+                yield image
+    except MemoryError as error:
+        raise _Unreadable("it needs more memory than there is") from error
+    except (pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
+        most = pillow.MAX_IMAGE_PIXELS
+        raise _Unreadable(
+            f"it has more than {most:,} pixels, Pillow's limit against decompression bombs"
+        ) from error
+    except DAMAGED as error:
+        raise _Unreadable(str(error).rstrip(".") or type(error).__name__) from error
 
 
 def _pillow() -> Any:

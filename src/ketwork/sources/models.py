@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ketwork.sources.errors import SourceError
+from ketwork.sources.errors import SourceError, readable
 from ketwork.sources.factories import Factory, call, parse, resolve
 from ketwork.sources.folders import load_folder
 from ketwork.sources.weights import load_weights
@@ -52,19 +52,20 @@ def load_model(spec: str, device: str | torch.device = "cpu") -> LoadedModel:
     (False, 29914)
     """
     where = _device(device)
-    if Path(spec).is_dir():
-        folder = load_folder(Path(spec))
-        model, tokenizer, notes = folder
-        kind = "Hugging Face folder"
-    elif (factory := parse(spec)) is not None:
-        model, tokenizer, notes = _build(factory), None, ()
-        kind = "factory"
-    else:
-        raise SourceError(
-            "Argument `model` must be `package.module:factory`, `file.py:factory` (either with "
-            "`@weights.safetensors` or `@weights.pt`) or a Hugging Face model folder, but there is no "
-            f"folder {spec!r}."
-        )
+    with readable("model", spec):
+        if Path(spec).is_dir():
+            folder = load_folder(Path(spec))
+            model, tokenizer, notes = folder
+            kind = "Hugging Face folder"
+        elif (factory := parse(spec)) is not None:
+            model, tokenizer, notes = _build(factory), None, ()
+            kind = "factory"
+        else:
+            raise SourceError(
+                "Argument `model` must be `package.module:factory`, `file.py:factory` (either with "
+                "`@weights.safetensors` or `@weights.pt`) or a Hugging Face model folder, but there is no "
+                f"folder {spec!r}."
+            )
     model = model.to(where).eval()
     return LoadedModel(model, tokenizer, _describe(spec, kind, model, where), notes)
 

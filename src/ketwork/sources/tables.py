@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from ketwork.sources.arrays import from_arrays
 from ketwork.sources.batches import LoadedData
-from ketwork.sources.errors import SourceError, listed, nearest
+from ketwork.sources.errors import DAMAGED, SourceError, listed, nearest
 from ketwork.sources.labels import encode_labels
 from ketwork.sources.texts import TextBatches
 
@@ -248,12 +248,7 @@ def _parsed(
         table = _read_lines(path, rows) if _format(path) == "jsonl" else _read_csv(path, rows, columns, text)
     except pd.errors.EmptyDataError as error:
         raise SourceError(f"Argument `data` must hold at least one sample, but {path} is empty.") from error
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        zlib.error,
-    ) as error:  # ParserError, UnicodeDecodeError: ValueErrors
+    except DAMAGED as error:
         raise SourceError(
             f"Argument `data` must name a whole table in UTF-8, but {path} is not: {str(error).strip()}"
         ) from error
@@ -295,21 +290,27 @@ def _parquet(path: Path) -> Any:
             "Argument `data` is a .parquet file, which needs the pyarrow package, but it is not installed. "
             "Run `pip install 'ketwork[data]'`."
         ) from error
-    try:
+    with _whole_parquet(path):
         return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+
+
+@contextmanager
+def _whole_parquet(path: Path) -> Iterator[None]:
+    """What pyarrow makes of a damaged file (its errors are ValueErrors, OSErrors, …) as one kind of error."""
+    try:
+        yield
+    except DAMAGED as error:
         raise SourceError(
             f"Argument `data` must name a whole parquet file, but {path} ({path.stat().st_size:,} bytes) is "
-            "truncated "
-            "or not one."
+            "truncated or not one."
         ) from error
 
 
 def _read_parquet(path: Path, columns: list[str], samples: int | None) -> pd.DataFrame:
     parts, rows = [], 0
-    with _parquet(path) as file:
+    with _parquet(path) as file, _whole_parquet(path):
         for batch in file.iter_batches(batch_size=min(samples or 65536, 65536), columns=columns):
-            parts.append(batch.to_pandas())
+            parts.append(batch.to_pandas(ignore_metadata=True))
             rows += len(parts[-1])
             if samples is not None and rows >= samples:
                 break

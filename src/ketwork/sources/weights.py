@@ -5,14 +5,13 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ketwork.sources.errors import SourceError, listed
+from ketwork.sources.errors import DAMAGED, SourceError, listed
 
 _TORCH_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt"}
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")
@@ -81,16 +80,16 @@ def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
 def _read_checkpoint(path: Path, argument: str) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
-        raise SourceError(
-            f"Argument `{argument}` must name a whole torch weights file, but {path} "
-            f"({path.stat().st_size:,} bytes) is truncated or not one."
-        ) from error
     except pickle.UnpicklingError as error:
         raise SourceError(
             f"Argument `{argument}` must name a file of tensors, but {path} is not one, or holds other "
             "Python "
             "objects, which could run code. Save the weights alone: `torch.save(model.state_dict(), path)`."
+        ) from error
+    except DAMAGED as error:
+        raise SourceError(
+            f"Argument `{argument}` must name a whole torch weights file, but {path} "
+            f"({path.stat().st_size:,} bytes) is truncated or not one."
         ) from error
     for key in _NESTED_UNDER:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
