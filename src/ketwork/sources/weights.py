@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ketwork.sources.errors import DAMAGED, SourceError, listed
+from ketwork.sources.errors import DAMAGED, SourceError, listed, readable
 
 _TORCH_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt"}
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")
@@ -24,7 +24,8 @@ def load_weights(model: nn.Module, path: Path, argument: str = "model") -> None:
     Errors: `SourceError` for a file that is not there, is truncated, or holds something else, and for the
     weights of another architecture, with the names that differ.
     """
-    state = read_state_dict(path, argument)
+    with readable(argument, str(path)):
+        state = read_state_dict(path, argument)
     own = model.state_dict(keep_vars=True)
     shared = {id(tensor) for name, tensor in own.items() if name in state}
     missing = [name for name, tensor in own.items() if name not in state and id(tensor) not in shared]
