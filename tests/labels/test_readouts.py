@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from sklearn.linear_model import Ridge
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 
 import ketwork as kw
@@ -60,19 +61,23 @@ def test_linear_readout_of_numbers_is_ridge() -> None:
     assert fit.linear(1e-3, fit.points(x)).numpy() == pytest.approx(ridge.predict(x), abs=1e-9)
 
 
-def reference_kets(x: Tensor, codes: Tensor, k: int) -> tuple[Tensor, float]:
-    """(x − m, r) for each ket, m the mean of the class means, and r² = REFERENCE · tr of the balanced covariance."""
+def reference_kets(x: Tensor, codes: Tensor, k: int) -> Tensor:
+    """(F(x − m), r) for each ket: m the mean of the class means, C the balanced covariance, F = C^(−¼)."""
     means = torch.stack([x[codes == c].mean(dim=0) for c in range(k)])
     shifted = x - means.mean(dim=0)
-    spread = sum(shifted[codes == c].square().sum(dim=1).mean() for c in range(k)) / k
+    covariance = sum(torch.cov(shifted[codes == c].T, correction=0) for c in range(k)) / k
+    covariance += (means - means.mean(dim=0)).T @ (means - means.mean(dim=0)) / k
+    fourth = scipy.linalg.sqrtm(scipy.linalg.sqrtm(covariance.numpy()))
+    filtered = shifted @ torch.from_numpy(np.linalg.inv(fourth))
+    spread = sum(filtered[codes == c].square().sum(dim=1).mean() for c in range(k)) / k
     reference = math.sqrt(REFERENCE * float(spread))
-    return torch.cat([shifted, torch.full_like(x[:, :1], reference)], dim=1), reference
+    return torch.cat([filtered, torch.full_like(x[:, :1], reference)], dim=1)
 
 
 @pytest.mark.parametrize("k", [2, 5])
 def test_pretty_good_measurement_is_that_of_the_quantum_room(k: int) -> None:
     x, codes = clouds(400, 8, k)
-    vectors, _ = reference_kets(x, codes, k)
+    vectors = reference_kets(x, codes, k)
     factors = [vectors[codes == c] / math.sqrt(int((codes == c).sum())) for c in range(k)]
     weights = torch.stack([factor.square().sum() for factor in factors])  # tr M_k: nearly equal priors
     states = [kw.Density.from_factor(f / f.square().sum().sqrt()) for f in factors]
@@ -86,7 +91,7 @@ def test_pretty_good_measurement_is_that_of_the_quantum_room(k: int) -> None:
         assert fit.pretty_good(mixing, fit.points(x)).sum(dim=1).numpy() == pytest.approx(1, abs=1e-10)
 
 
-def test_pretty_good_measurement_turns_half_whitened_linear_as_the_reference_grows(
+def test_pretty_good_measurement_turns_linear_with_three_quarters_of_the_whitening_as_the_reference_grows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ketwork.networks.readouts.REFERENCE", 1e10)
@@ -94,7 +99,7 @@ def test_pretty_good_measurement_turns_half_whitened_linear_as_the_reference_gro
     fit = Fit.of(Sums.of(rows(x, codes), 2), None)
     scores = fit.pretty_good(0.0, fit.points(x)) - 0.5
     apart = (fit.moments.means[1] - fit.moments.means[0]) @ fit.vectors
-    line = fit.points(x) @ (apart / fit.values.sqrt())
+    line = fit.points(x) @ (apart / fit.values**0.75)
     correlation = torch.corrcoef(torch.stack([scores[:, 1], line]))[0, 1]
     assert float(correlation) == pytest.approx(1, abs=1e-6)
 
@@ -136,11 +141,12 @@ def test_strength_is_the_one_that_reads_the_checks_best_after_a_fit_without_them
     rest = (given.keys >= HELD_SHARE) & ~check
     trial = Fit.of(Sums.of(given[rest], 3), None)
     points = trial.points(x[check])
-    areas = [
+    worth = [
         np.mean([roc_auc_score(codes[check] == c, trial.linear(s, points)[:, c]) for c in range(3)])
+        + balanced_accuracy_score(codes[check], trial.linear(s, points).argmax(dim=1))
         for s in RIDGES
     ]
-    assert found == RIDGES[int(np.argmax(areas))]
+    assert found == RIDGES[int(np.argmax(worth))]
 
 
 def test_without_checks_that_can_tell_the_first_strengths_hold() -> None:

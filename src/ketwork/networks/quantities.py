@@ -52,7 +52,7 @@ QUANTITIES: tuple[Quantity, ...] = (
 )
 
 _READOUTS = {
-    "pgm": "pretty good measurement (centred kets with a reference amplitude, equal priors)",
+    "pgm": "pretty good measurement (centred, filtered kets with a reference amplitude, equal priors)",
     "linear": "linear readout (ridge on unit kets with a constant, classes weighing the same)",
 }
 _SCORES = {

@@ -6,14 +6,16 @@ eigenvectors of the balanced covariance C = mean over classes of E_k (x−m)(x�
 *Linear*: ridge regression of the labels' indicators with a constant that is not penalised,
 W = (C + λ tr C)⁻¹ Σ_k (μ_k − m) e_kᵀ / K, each class weighing the same; of numbers y likewise.
 
-*Pretty good measurement* (Hausladen & Wootters 1994): the kets get a constant amplitude r beside them, a
-reference that turns the sign of an activation into a phase that a measurement can see; with
-M_k = E_k (x−m, r)(x−m, r)ᵀ and S their mean, outcome k has the probability ∝ ⟨x|S^(−½) M_k S^(−½)|x⟩ / K.
-S is mixed with the maximally mixed state, M_k likewise.
+*Pretty good measurement* (Hausladen & Wootters 1994): the kets pass a filter F = C^(−¼), a local filtering
+(Gisin 1996) that does not depend on which label is which, and get a constant amplitude r beside them, a
+reference that turns the sign of an activation into a phase that a measurement can see; with y = (F(x−m), r),
+M_k = E_k y yᵀ and S their mean, outcome k has the probability ∝ ⟨y|S^(−½) M_k S^(−½)|y⟩ / K.
+C in F, S and M_k are mixed with the maximally mixed state. Without the filter the measurement whitens by S^(−½)
+alone and falls behind the more samples there are; with F = C^(−½) it would be the linear readout as r grows.
 
-λ and the mixing weight are those that read the check samples with the largest AUC (numbers: the least squared
-error) after a fit without them; then all of the fitting part is used. Where the checks cannot tell (they, or
-the rest, hold fewer than two labels) and between equals, the first of the strengths below holds.
+λ and the mixing weight are those that read the check samples with the largest AUC plus balanced accuracy (numbers:
+the least squared error) after a fit without them; then all of the fitting part is used. Where the checks cannot
+tell (they, or the rest, hold fewer than two labels) and between equals, the first of the strengths below holds.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from torch import Tensor
 
 from ketwork.networks.classes import ClassMoments
 from ketwork.networks.labelled import LabelledStatistics, Rows, Sums
-from ketwork.networks.scores import macro_auc, r_squared
+from ketwork.networks.scores import balanced_accuracy, macro_auc, r_squared
 
 MOST_DIMENSIONS = 512
 """Readouts use about so many leading dimensions of a layer that has more."""
 
 REFERENCE = 10.0
-"""r² over the mean square of the shifted kets: at 1 the measurement reads their squares as much as themselves."""
+"""r² over the mean square of the filtered kets: at 1 the measurement reads their squares as much as themselves."""
 
 RIDGES = (1e-3, 1e-2, 1e-4, 1e-1, 1e-5, 1e-6)
 MIXINGS = (0.1, 0.3, 1e-2, 0.6, 1e-3)
@@ -135,15 +137,18 @@ class Fit:
         return self.level + points @ slopes.T
 
     def pretty_good(self, mixing: float, points: Tensor) -> Tensor:
-        """Outcome probabilities of the kets (x − m, r)."""
-        square = REFERENCE * self.values.sum().clamp(min=_TINY)
-        spectrum = torch.cat([self.values, square[None]])
+        """Outcome probabilities of the kets (F(x − m), r)."""
+        mixed = (1 - mixing) * self.values + mixing * self.values.mean()
+        filtering = mixed.clamp(min=_TINY) ** -0.25
+        filtered = self.values * filtering.square()
+        square = REFERENCE * filtered.sum().clamp(min=_TINY)
+        spectrum = torch.cat([filtered, square[None]])
         size = len(spectrum)
         scale = ((1 - mixing) * spectrum / spectrum.sum() + mixing / size).rsqrt()
-        kets = torch.nn.functional.pad(points, (0, 1), value=float(square.sqrt()))
+        kets = torch.nn.functional.pad(points * filtering, (0, 1), value=float(square.sqrt()))
         rotated = kets * scale / torch.linalg.vector_norm(kets, dim=1, keepdim=True)
         # ⟨rotated|M_k|rotated⟩ from the moments about the origin: x − m = x less m, and r beside it.
-        vectors = rotated[:, :-1] @ self.vectors.T
+        vectors = (rotated[:, :-1] * filtering) @ self.vectors.T
         shift = rotated[:, -1:] * square.sqrt() - vectors @ self.mean[:, None]
         weights = self.moments.read(vectors) + 2 * shift * (vectors @ self.moments.means.T) + shift.square()
         weights = (1 - mixing) * weights / spectrum.sum() + mixing / size * rotated.square().sum(
@@ -156,10 +161,9 @@ _TINY = 1e-300
 
 
 def _worth(scores: Tensor, checks: Rows) -> float:
-    found = (
-        macro_auc(scores, checks.targets) if checks.targets.ndim == 1 else r_squared(scores, checks.targets)
-    )
-    return -math.inf if math.isnan(found.value) else found.value
+    measures = (macro_auc, balanced_accuracy) if checks.targets.ndim == 1 else (r_squared,)
+    found = sum(measure(scores, checks.targets).value for measure in measures)
+    return -math.inf if math.isnan(found) else found
 
 
 def _leading(moments: ClassMoments) -> Tensor:
