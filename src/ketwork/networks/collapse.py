@@ -89,8 +89,8 @@ def collapse(
         TypeError, ValueError: an argument is not what it must be; what is asked does not fit the layer (raised in
             the forward pass); on leaving, a selector of which no layer ran though the network did.
 
-    Cost: O(d k) an activation. "remove" of one direction is directional ablation, of neurons mean-free (or, with
-    `around="mean"`, mean) ablation with the norm restored.
+    Cost: O(d k) an activation. Up to the norm restored, "remove" of one direction is directional ablation (Arditi et
+    al. 2024, arXiv 2406.11717), of neurons zero ablation, or with `around="mean"` mean ablation.
 
     >>> net = nn.Sequential(nn.Identity())
     >>> with collapse(net, {"0": [0, 1]}):

@@ -103,7 +103,7 @@ class CollapseCurve:
         if self.settings["to_untouched"]:
             return f"{self.label} ≤ {self.tolerance:g}"
         side = "≥" if self.settings["better"] > 0 else "≤"
-        return f"{self.label} {side} {self.limit:.4g}, within {self.tolerance:.3g} of the untouched network's"
+        return f"{self.label} {side} {self.limit:.4g}, within {100 * self.tolerance:.3g} % of the untouched network's"
 
     @property
     def label(self) -> str:
