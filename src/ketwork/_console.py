@@ -22,10 +22,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ketwork._signals import terminable
 from ketwork.networks import SelectorError
 from ketwork.sources import SourceError
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 class UsageError(ValueError):
@@ -34,7 +35,19 @@ class UsageError(ValueError):
 
 @contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """Turns what goes wrong into one line on stderr and an exit code."""
+    """Turns what goes wrong into one line on stderr and an exit code; SIGTERM ends a command as Ctrl-C does."""
+    with terminable() as heard:
+        try:
+            with _one_line_errors(debug):
+                yield
+        except typer.Exit as over:
+            if heard and over.exit_code == INTERRUPTED:
+                raise typer.Exit(TERMINATED) from over
+            raise
+
+
+@contextmanager
+def _one_line_errors(debug: bool) -> Iterator[None]:
     try:
         yield
     except typer.Exit:
@@ -43,7 +56,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as error:
-        complain("interrupted before the first batch was done; there is nothing to show or save.")
+        complain("interrupted before there was anything to show or save.")
         raise typer.Exit(INTERRUPTED) from error
     except Exception as error:
         if debug:

@@ -194,7 +194,7 @@ def test_ctrl_c_before_anything_was_gathered(here):
     code, out, err = interrupted(here, "study", MODEL, "--data", f"{NETS}:waits_at_once", "--save", "s.st")
     assert code == 130
     assert out == ""
-    assert "interrupted before the first batch" in one_line(err)
+    assert "interrupted before there was anything to show or save" in one_line(err)
     assert not (here / "s.st").exists()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ketwork._signals import deferred
 from ketwork.networks import readings
 from ketwork.networks.batches import Batch, Forward, Mask, batches
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
@@ -144,7 +145,8 @@ def study(
             for batch in source:
                 run.begin(batch)
                 live.forward(lambda net, batch=batch: batch.run(net, forward, key), batch.size)  # type: ignore[misc]
-                run.commit()
+                with deferred():
+                    run.commit()
                 if progress is not None:
                     progress(run.samples)
             run.labels.check_length(run.samples, limited=samples is not None)

@@ -109,5 +109,5 @@ class _Show:
 
     def __call__(self, step: Step) -> None:
         self.count += 1
-        rate = self.count / (time.perf_counter() - self.began)
+        rate = self.count / max(time.perf_counter() - self.began, 1e-9)
         self.live.update(Text(line(step, self.steps, self.exact, rate), no_wrap=True, overflow="ellipsis"))
