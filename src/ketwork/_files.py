@@ -78,13 +78,15 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str,
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote; `about` is empty where the file has no such JSON.
+def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
+    """What `write_tensors` wrote, tensors and `about`, and whether the digest agrees with both.
+
+    `about` is empty where the file has no such JSON; of a file without a digest nothing is known, which is True.
 
     Nothing in a safetensors file is run, and no more is made of it than its length holds.
 
     Raises:
-        ValueError: it is something else, truncated, or damaged.
+        ValueError: it is something else, or truncated.
         OSError: it cannot be read.
     """
     try:
@@ -95,9 +97,7 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
         raise ValueError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
     about = _parsed(text)
     digest = about.pop(_DIGEST, None)
-    if digest is not None and digest != _digest(tensors, about):
-        raise ValueError(f"{str(path)!r} is damaged: what it holds is not what was written")
-    return tensors, about
+    return tensors, about, digest is None or digest == _digest(tensors, about)
 
 
 def writable(path: str | Path) -> bool:

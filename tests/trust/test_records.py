@@ -161,7 +161,7 @@ def test_the_checkpoint_of_a_run(tmp_path, bounded):
 
     energy = run(checkpoint=path).energy
     whole, draw = path.read_bytes(), random.Random(0)
-    tensors, about = _files.read_tensors(path, "ketwork.waves")
+    tensors, about, _ = _files.read_tensors(path, "ketwork.waves")
     for turn in range(200 * MANY):
         if turn % 2:
             path.write_bytes(bytes_of(whole, draw))

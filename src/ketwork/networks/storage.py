@@ -32,12 +32,17 @@ def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[st
             f"Argument `path` must be a saved {kind}, but there is no file {str(path)!r}."
         )
     try:
-        tensors, header = _files.read_tensors(path, _KEY)
+        tensors, header, whole = _files.read_tensors(path, _KEY)
     except ValueError as error:
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {error}. Save the {kind} again."
         ) from error
     _check(path, kind, schema, header)
+    if not whole:
+        raise ValueError(
+            f"Argument `path` must be a saved {kind}, but {str(path)!r} is damaged: what it holds is not what was "
+            f"written. Save the {kind} again."
+        )
     return dict(_unpacked(*pair) for pair in tensors.items()), header
 
 

@@ -46,9 +46,11 @@ def save(path: str | Path, checkpoint: Checkpoint, wave: Wave, operator: Operato
 
 def load(path: str | Path, wave: Wave, operator: Operator) -> Checkpoint:
     """Reads a checkpoint of this wave and this operator; refuses one of another."""
-    tensors, about = _files.read_tensors(path, _KEY)
+    tensors, about, whole = _files.read_tensors(path, _KEY)
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{path} is not a checkpoint of schema {SCHEMA}, but has {about.get('schema')}.")
+    if not whole:
+        raise ValueError(f"{path} is damaged: what it holds is not what was written.")
     like = wave.vector()
     try:
         check(about, {"step": Count, "belongs": {str: str}}, "checkpoint")
