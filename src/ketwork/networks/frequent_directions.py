@@ -1,0 +1,83 @@
+"""A second moment in bounded memory: the Frequent Directions sketch, with the error bound that it really has.
+
+A matrix A of any number of rows is kept as at most 2ℓ rows B. When they are full, the singular values shrink,
+σᵢ² → max(σᵢ² − δₜ, 0) with δₜ the (ℓ+1)-th of the σ², which frees half of them (Liberty 2013, KDD; Ghashami, Liberty,
+Phillips, Woodruff 2016, arXiv 1501.01711). A shrink takes away something between 0 and δₜ·1, so that always
+
+    0 ≤ A†A − B†B ≤ δ·1    with δ = Σ δₜ,
+
+and it takes at least (ℓ+1) δₜ off the trace: δ ≤ (‖A‖² − ‖B‖²)/(ℓ+1) ≤ ‖A‖²/(ℓ+1), the bound known beforehand. Where A has
+rank ℓ or less, nothing is lost. Sketches of parts add: their rows together are a sketch of all, and the δ add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class FrequentDirections:
+    """`rows` B (r, d), r ≤ 2 · `rank`, with 0 ≤ A†A − B†B ≤ `slack` · 1 and Tr(A†A − B†B) = `lost`.
+
+    Everything is in float64 or complex128; both statements hold to the rounding of these.
+
+    >>> sketch = FrequentDirections.empty(3, rank=1, like=torch.zeros(0, dtype=torch.float64))
+    >>> sketch.add(torch.tensor([[2.0, 0, 0], [0, 1.0, 0], [2.0, 0, 0]]))
+    >>> sketch.rows.shape, round(sketch.slack, 6), round(sketch.lost, 6)
+    (torch.Size([2, 3]), 1.0, 2.0)
+    """
+
+    rank: int
+    slack: float
+    lost: float
+    _space: Tensor  # (2 · rank, d), of which the first _used rows are B
+    _used: int
+
+    @classmethod
+    def empty(cls, d: int, *, rank: int, like: Tensor) -> FrequentDirections:
+        """The sketch of no rows, on the device and in the dtype of `like`."""
+        return cls(rank, 0.0, 0.0, like.new_zeros(2 * rank, d), 0)
+
+    @classmethod
+    def of_parts(cls, rows: Tensor, *, rank: int, slack: float, lost: float) -> FrequentDirections:
+        """The sketch that has these parts, as a file keeps them."""
+        found = cls.empty(rows.shape[1], rank=rank, like=rows)
+        found._space[: len(rows)] = rows
+        return cls(rank, slack, lost, found._space, len(rows))
+
+    @property
+    def rows(self) -> Tensor:
+        """B, (r, d)."""
+        return self._space[: self._used]
+
+    def add(self, rows: Tensor) -> None:
+        """Takes in more rows (n, d) of A. Cost O(n ℓ d), memory for ℓ rows beside the sketch."""
+        while len(rows):
+            if self._used == len(self._space):
+                self._shrink()
+            some = rows[: len(self._space) - self._used]
+            self._space[self._used : self._used + len(some)] = some
+            self._used += len(some)
+            rows = rows[len(some) :]
+
+    def __iadd__(self, other: FrequentDirections) -> FrequentDirections:
+        self.slack += other.slack
+        self.lost += other.lost
+        self.add(other.rows)
+        return self
+
+    def _shrink(self) -> None:
+        values, vectors = torch.linalg.eigh(self.rows @ self.rows.mH)  # ascending
+        values = values.clamp(min=0)
+        cut = values[-self.rank - 1]
+        kept = values > cut
+        left = values[kept] - cut
+        scale = (left / values[kept]).sqrt().to(vectors)
+        shrunk = (vectors[:, kept] * scale).mH @ self.rows
+        self.slack += float(cut)
+        self.lost += float(values.sum() - left.sum())
+        self._used = len(shrunk)
+        self._space[: self._used] = shrunk
