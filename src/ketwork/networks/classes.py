@@ -4,6 +4,10 @@ The kets themselves say everything while they are fewer than the matrices would 
 matrix a class; where those would not fit (`MOST_BYTES`), each class keeps the leading rows of its factor,
 and one matrix holds the exact sum over all classes. What a class lost is then known in its weight, and what
 all lost together is known exactly; the readouts give each class its weight's share of that.
+
+Where a memory budget has no room for that one matrix either, the rows of each class are a Frequent Directions
+sketch (see `frequent_directions`): what class k lost has the known weight `lost` and lies between 0 and `slack` · 1,
+and the readouts spread it evenly over all directions.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ketwork._checked import check_codes, check_tensors
+from ketwork.networks.frequent_directions import FrequentDirections
 from ketwork.networks.gram import add_gram, gram, mirrored
 
 MOST_BYTES = 64 << 20
@@ -40,15 +45,21 @@ class ClassMoments:
     dense: Tensor | None
     lost: Tensor
     total: Tensor | None
+    slack: Tensor
+    most: int | None = None
 
     @classmethod
-    def of(cls, kets: Tensor, codes: Tensor, classes: int) -> ClassMoments:
-        """The moments of kets (n, d) of the classes `codes` (n,). Cost O(n d) at first, O(n d²) beyond."""
+    def of(cls, kets: Tensor, codes: Tensor, classes: int, most: int | None = None) -> ClassMoments:
+        """The moments of kets (n, d) of the classes `codes` (n,). Cost O(n d) at first, O(n d²) beyond.
+
+        `most` is a budget in bytes; None has room for `MOST_BYTES` and the sum over all classes.
+        """
         counts = torch.bincount(codes, minlength=classes).double()
         sums = kets.new_zeros(len(counts), kets.shape[1], dtype=torch.float64)
         for part in range(0, len(kets), _CHUNK):
             sums.index_add_(0, codes[part : part + _CHUNK], kets[part : part + _CHUNK].double())
-        return cls(counts, sums, kets, codes, None, torch.zeros_like(counts), None)._bounded()
+        nothing = torch.zeros_like(counts)
+        return cls(counts, sums, kets, codes, None, nothing, None, nothing, most)._bounded()
 
     @property
     def d(self) -> int:
@@ -73,12 +84,18 @@ class ClassMoments:
     def __add__(self, other: ClassMoments) -> ClassMoments:
         k = max(len(self.counts), len(other.counts))
         a, b = self._of(k), other._of(k)
-        total = a._sum() + b._sum() if a.total is not None or b.total is not None else None
-        dense = None
-        if total is None and (a.dense is not None or b.dense is not None):
+        sketched = a.sketched or b.sketched
+        total = dense = None
+        if not sketched and (a.total is not None or b.total is not None):
+            total = a._sum() + b._sum()
+        elif not sketched and (a.dense is not None or b.dense is not None):
             dense = a._matrices() + b._matrices()
-        elif total is not None:
+        if dense is None:
             a, b = a._factors(), b._factors()
+        slack = a.slack + b.slack
+        for part in (a, b) if sketched else ():
+            if part.total is not None:
+                slack = slack + part.lost  # of what was cut off beside an exact sum only the weight is known
         return ClassMoments(
             a.counts + b.counts,
             a.sums + b.sums,
@@ -87,22 +104,46 @@ class ClassMoments:
             dense,
             a.lost + b.lost,
             total,
+            slack,
+            min(filter(None, (a.most, b.most)), default=None),
         )._bounded()
 
     def mapped(self, basis: Tensor) -> ClassMoments:
         """The moments of the kets' coordinates in the columns of `basis` (d, q), which are real numbers."""
+        rows = self.rows @ basis.to(self.rows)
+        total = None
+        if self.total is not None:
+            total = basis.T @ self.total @ basis
+        elif self.sketched:
+            total = gram(rows) + float(self.lost.sum()) / self.d * torch.eye(basis.shape[1]).to(basis)
         return replace(
             self,
             sums=self.sums @ basis,
-            rows=self.rows @ basis.to(self.rows),
+            rows=rows,
             dense=None if self.dense is None else basis.T @ self.dense @ basis,
-            total=None if self.total is None else basis.T @ self.total @ basis,
+            total=total,
         )
+
+    @property
+    def sketched(self) -> bool:
+        """Whether classes lost something of which the sum is not known either."""
+        return self.total is None and self.discarded > 0
+
+    def spread(self, vectors: Tensor) -> Tensor:
+        """C v of the vectors (d, q), with C the covariance of `balanced`, which is not formed where rows are kept."""
+        if self.dense is not None or self.total is not None:
+            return self._covariance.to(vectors) @ vectors
+        mean, weights = self.means[self.present].mean(dim=0), self._weights()
+        found = -torch.outer(mean, mean @ vectors.to(mean)).to(vectors)
+        for rows, owners in self._chunks():
+            shares = (rows.to(vectors) @ vectors) * weights[owners, None].to(vectors)
+            found += rows.to(vectors).T @ shares
+        return found + vectors * (float(weights @ self.lost) / self.d)
 
     def balanced(self) -> tuple[Tensor, Tensor]:
         """The mean m (d,) of the present classes' means, and the mean of their E (x−m)(x−m)ᵀ, (d, d)."""
         mean = self.means[self.present].mean(dim=0)
-        weights = self.present / self.counts.clamp(min=1) / self.present.sum()
+        weights = self._weights()
         if self.dense is not None:
             c = torch.tensordot(weights, self.dense, dims=1)
         else:
@@ -134,6 +175,10 @@ class ClassMoments:
         return self.rows[self.owners == code].double(), None
 
     @cached_property
+    def _covariance(self) -> Tensor:
+        return self.balanced()[1]
+
+    @cached_property
     def rest(self) -> Tensor:
         """What all classes lost together, (d, d), as a state: of trace 1 (0 where nothing is lost)."""
         assert self.total is not None
@@ -152,6 +197,10 @@ class ClassMoments:
         check_codes(tensors, "owners", sizes["k"])
         return cls(**{name: tensors.get(name) for name in _FIELDS})  # type: ignore[arg-type]
 
+    def _weights(self) -> Tensor:
+        """What a ket of each class weighs where all present classes weigh the same, (K,)."""
+        return self.present / self.counts.clamp(min=1) / self.present.sum()
+
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.rows.split(_CHUNK), self.owners.split(_CHUNK), strict=True)
 
@@ -169,6 +218,7 @@ class ClassMoments:
             counts=padded(self.counts),
             sums=padded(self.sums),
             lost=padded(self.lost),
+            slack=padded(self.slack),
             dense=None if self.dense is None else padded(self.dense),
         )
 
@@ -176,15 +226,18 @@ class ClassMoments:
         """The same, held in the form that its size asks for."""
         k, d = self.sums.shape
         matrices = k * d * d * 8
+        most = MOST_BYTES if self.most is None else self.most
         if self.total is None and self.dense is None:
-            if self.rows.nbytes <= min(matrices, MOST_BYTES):
+            if self.rows.nbytes <= min(matrices, most):
                 return self
-            if matrices <= MOST_BYTES:
+            if matrices <= most and not self.discarded:
                 return replace(self, dense=self._matrices(), rows=self.rows[:0], owners=self.owners[:0])
-        if self.total is None and matrices <= MOST_BYTES:
+        if self.total is None and self.dense is not None and matrices <= most:
             return self
-        found = self if self.total is not None else replace(self._factors(), total=self._sum())
-        return found._truncated(max(1, min(_MOST_RANK, MOST_BYTES // (2 * k * d * self.rows.element_size()))))
+        found = self
+        if self.total is None and (self.most is None or d * d * 16 <= most) and not self.discarded:
+            found = replace(self._factors(), total=self._sum())
+        return found._truncated(max(1, min(_MOST_RANK, most // (2 * k * d * self.rows.element_size()))))
 
     def _truncated(self, rank: int) -> ClassMoments:
         """Classes of more than 2 · rank rows keep that many of the leading directions of their factor."""
@@ -192,13 +245,19 @@ class ClassMoments:
         if int(sizes.max()) <= 2 * rank:
             return self
         stay = sizes[self.owners] <= 2 * rank
-        rows, owners, lost = [self.rows[stay]], [self.owners[stay]], self.lost.clone()
+        rows, owners = [self.rows[stay]], [self.owners[stay]]
+        lost, slack = self.lost.clone(), self.slack.clone()
         for code in (sizes > 2 * rank).nonzero()[:, 0].tolist():
-            whole = self.rows[self.owners == code].double()
-            rows.append(_leading(whole, rank).to(self.rows))
-            owners.append(self.owners.new_full((rank,), code))
-            lost[code] += whole.square().sum() - rows[-1].double().square().sum()
-        return replace(self, rows=torch.cat(rows), owners=torch.cat(owners), lost=lost.clamp(min=0))
+            own = self.rows[self.owners == code]
+            # Beside the exact sum over all classes nothing is gained by shrinking what is kept.
+            kept, cut, less = _leading(own, rank, shrink=self.total is None)
+            rows.append(kept)
+            owners.append(self.owners.new_full((len(kept),), code))
+            lost[code] += less
+            slack[code] += cut
+        return replace(
+            self, rows=torch.cat(rows), owners=torch.cat(owners), lost=lost.clamp(min=0), slack=slack
+        )
 
     def _matrices(self) -> Tensor:
         if self.dense is not None:
@@ -236,14 +295,28 @@ _FORMS = {
     "dense": "real k d d?",
     "lost": "real k",
     "total": "real d d?",
+    "slack": "real k",
 }
 _FIELDS = tuple(_FORMS)
 _CHUNK = 1024  # rows multiplied at once, in their own precision
 
 
-def _leading(rows: Tensor, rank: int) -> Tensor:
-    """Orthogonal rows along the leading directions of rowsᵀ rows, with their weights."""
-    if len(rows) > rows.shape[1]:
-        values, vectors = torch.linalg.eigh(rows.T @ rows)
-        return (vectors * values.clamp(min=0).sqrt()).T[-rank:]
-    return torch.linalg.eigh(rows @ rows.T).eigenvectors[:, -rank:].T @ rows
+def _leading(rows: Tensor, rank: int, shrink: bool) -> tuple[Tensor, float, float]:
+    """Orthogonal rows along the leading directions of rowsᵀ rows, what their squares shrank by, and the weight lost.
+
+    A sketch takes its rows in as many as it can hold: that bounds the work on a long run of them.
+    """
+    sketch = FrequentDirections.empty(rows.shape[1], rank=rank, like=rows[:0].double())
+    if shrink:
+        sketch.add(rows)
+        if len(sketch.rows) > rank:
+            sketch.shrink()
+        return sketch.rows.to(rows), sketch.slack, sketch.lost
+    whole = rows.double()
+    if len(whole) > whole.shape[1]:
+        values, vectors = torch.linalg.eigh(whole.T @ whole)
+        kept = (vectors * values.clamp(min=0).sqrt()).T[-rank:]
+    else:
+        kept = torch.linalg.eigh(whole @ whole.T).eigenvectors[:, -rank:].T @ whole
+    kept = kept.to(rows)
+    return kept, 0.0, float(whole.square().sum() - kept.double().square().sum())

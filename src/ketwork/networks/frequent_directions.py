@@ -33,20 +33,13 @@ class FrequentDirections:
     rank: int
     slack: float
     lost: float
-    _space: Tensor  # (2 · rank, d), of which the first _used rows are B
+    _space: Tensor  # up to (2 · rank, d), of which the first _used rows are B
     _used: int
 
     @classmethod
     def empty(cls, d: int, *, rank: int, like: Tensor) -> FrequentDirections:
         """The sketch of no rows, on the device and in the dtype of `like`."""
         return cls(rank, 0.0, 0.0, like.new_zeros(2 * rank, d), 0)
-
-    @classmethod
-    def of_parts(cls, rows: Tensor, *, rank: int, slack: float, lost: float) -> FrequentDirections:
-        """The sketch that has these parts, as a file keeps them."""
-        found = cls.empty(rows.shape[1], rank=rank, like=rows)
-        found._space[: len(rows)] = rows
-        return cls(rank, slack, lost, found._space, len(rows))
 
     @property
     def rows(self) -> Tensor:
@@ -55,24 +48,27 @@ class FrequentDirections:
 
     def add(self, rows: Tensor) -> None:
         """Takes in more rows (n, d) of A. Cost O(n ℓ d), memory for ℓ rows beside the sketch."""
+        if len(rows) and len(self._space) < 2 * self.rank:  # as it came from a file
+            missing = 2 * self.rank - len(self._space)
+            self._space = torch.nn.functional.pad(self._space, (0, 0, 0, missing))
         while len(rows):
-            if self._used == len(self._space):
-                self._shrink()
+            if self._used >= len(self._space):
+                self.shrink()
             some = rows[: len(self._space) - self._used]
             self._space[self._used : self._used + len(some)] = some
             self._used += len(some)
             rows = rows[len(some) :]
 
-    def __iadd__(self, other: FrequentDirections) -> FrequentDirections:
+    def absorb(self, other: FrequentDirections) -> None:
+        """Takes over what another sketch lost, whose rows were added."""
         self.slack += other.slack
         self.lost += other.lost
-        self.add(other.rows)
-        return self
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
+        """Frees rows: those left are ℓ at most. Cost O(r² d)."""
         values, vectors = torch.linalg.eigh(self.rows @ self.rows.mH)  # ascending
         values = values.clamp(min=0)
-        cut = values[-self.rank - 1]
+        cut = values[-self.rank - 1] if len(values) > self.rank else values.new_zeros(())
         kept = values > cut
         left = values[kept] - cut
         scale = (left / values[kept]).sqrt().to(vectors)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.classes import ClassMoments
-from ketwork.quantum import Density
+from ketwork.networks.intervals import Interval, Known
+from ketwork.quantum import Density, shannon_entropy
 
+_COLUMNS = 1024
 _SIZES = 6
 _SUBSETS = 8  # of at most so many kets; one of more, where chance matters less and a subset costs more
 _SMALL = 128
@@ -34,7 +36,7 @@ def bits(moments: ClassMoments, is_complex: bool) -> float:
     weight and δₖ what it lost. The last term is at most log of how many directions class k lost; and by
     concavity Σ pₖ δₖ S(rest of class k) ≤ δ S(all rests together).
 
-    Cost: O(min(n, d)² d) for the mean state and each class.
+    Not for sketched moments, which have `bounds`. Cost: O(min(n, d)² d) for the mean state and each class.
     """
     n = float(moments.counts.sum())
     weights = (moments.counts / n).tolist()
@@ -57,6 +59,46 @@ def bits(moments: ClassMoments, is_complex: bool) -> float:
     return max(float(_dense(moments.total, is_complex).entropy()) - inside, 0.0)
 
 
+def bounds(moments: ClassMoments, is_complex: bool) -> Interval:
+    """What χ surely lies between where the classes' moments are sketches.
+
+    Each entropy lies in the interval that its sketch allows (`intervals`), and χ between the smallest of the mean state
+    less the largest of the classes and the reverse; it is never below 0 nor above the entropy of the frequencies. The
+    mean state's sketch is that of all classes' rows together. Cost O(R² d) for R rows in all.
+    """
+    n = float(moments.counts.sum())
+    weights = moments.counts / n
+    fold = (
+        2.0 if is_complex else 1.0
+    )  # a real error E of the parts side by side is one of norm ≤ 2‖E‖ of kets
+
+    def entropies(rows: Tensor, lost: float, slack: float, count: float) -> Interval:
+        kept = torch.linalg.eigvalsh(small_gram(as_complex(rows, is_complex))).flip(0).clamp(min=0)
+        whole = float(kept.sum()) + lost
+        rank = min(round(count), moments.d // int(fold))
+        return Known(kept / whole, fold * slack / whole, max(rank, 1)).entropy()
+
+    low, high = entropies(moments.rows, float(moments.lost.sum()), float(moments.slack.sum()), n)
+    for code in moments.present.nonzero()[:, 0].tolist():
+        own = moments.rows[moments.owners == code]
+        least, most = entropies(
+            own, float(moments.lost[code]), float(moments.slack[code]), float(moments.counts[code])
+        )
+        low, high = low - float(weights[code]) * most, high - float(weights[code]) * least
+    most_bits = float(shannon_entropy(weights))
+    return min(max(low, 0.0), most_bits), min(max(high, 0.0), most_bits)
+
+
+def small_gram(rows: Tensor) -> Tensor:
+    """The Gram matrix of the rows (r, d), (r, r), in float64 or complex128, without a wide copy of all of them."""
+    wide = torch.complex128 if rows.is_complex() else torch.float64
+    found = torch.zeros(len(rows), len(rows), dtype=wide, device=rows.device)
+    for columns in rows.split(_COLUMNS, dim=1):
+        part = columns.to(wide)
+        found += part @ part.mH
+    return found
+
+
 def null_bits(kets: Tensor, counts: list[int]) -> float:
     """What χ would be with random labels of these counts: S_n − Σ pₖ S_{nₖ}, n = Σ nₖ.
 
@@ -67,8 +109,12 @@ def null_bits(kets: Tensor, counts: list[int]) -> float:
     r, n = len(kets), sum(counts)
     if r < 4:
         return math.nan
-    kets = kets.to(torch.complex128 if kets.is_complex() else torch.float64)
-    kets = kets[torch.randperm(r, generator=torch.Generator().manual_seed(0)).to(kets.device)]
+    order = torch.randperm(r, generator=torch.Generator().manual_seed(0)).to(kets.device)
+    if r < kets.shape[1]:  # their span says everything
+        values, vectors = torch.linalg.eigh(small_gram(kets)[order][:, order])
+        kets = vectors * values.clamp(min=0).sqrt().to(vectors)
+    else:
+        kets = kets.to(torch.complex128 if kets.is_complex() else torch.float64)[order]
     smaller = {count for count in counts if count < r}
     if len(smaller) > _SIZES:
         low, high = min(smaller), max(smaller)

@@ -78,5 +78,3 @@ class Known:
 
 def _one(spectrum: Tensor) -> Tensor:
     return spectrum / spectrum.sum()
-
-

@@ -156,7 +156,9 @@ def knowledge(statistics: LabelledStatistics, names: tuple[Any, ...]) -> Knowled
         return Knowledge((), statistics, found, {}, _strengths(readouts), moments.discarded)
     if int(moments.present.sum()) < 2:
         return Knowledge(names, statistics, found, {}, {}, moments.discarded)
-    found["holevo"] = Estimate(information.bits(moments, statistics.complex))
+    between = information.bounds(moments, statistics.complex) if moments.sketched else None
+    bits = sum(between) / 2 if between else information.bits(moments, statistics.complex)
+    found["holevo"] = Estimate(bits, bounds=between)
     kept = torch.cat([held.kets, statistics.checks.kets])
     counts = [int(count) for count in moments.counts.tolist() if count > 0]
     null = information.null_bits(information.as_complex(kept, statistics.complex), counts)

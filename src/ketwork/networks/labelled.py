@@ -27,6 +27,26 @@ _WAITING = 1024  # kets that wait until they are sorted into the parts together
 
 
 @dataclass(frozen=True)
+class Room:
+    """How many kets a layer's statistics keep held out, as checks and waiting, and the bytes of its class moments."""
+
+    held: int = HELD_MOST
+    checks: int = CHECK_MOST
+    waiting: int = _WAITING
+    moments: int | None = None
+
+    def common(self, other: Room) -> Room:
+        """The smaller of both."""
+        moments = min(filter(None, (self.moments, other.moments)), default=None)
+        return Room(
+            min(self.held, other.held),
+            min(self.checks, other.checks),
+            min(self.waiting, other.waiting),
+            moments,
+        )
+
+
+@dataclass(frozen=True)
 class Rows:
     """Real kets (n, d) with targets (n,) or (n, m), the samples' keys (n,) and indices in the data (n,)."""
 
@@ -61,9 +81,9 @@ class Sums:
     level: Tensor | None = None
 
     @classmethod
-    def of(cls, rows: Rows, classes: int) -> Sums:
-        """The sums over these rows."""
-        moments = ClassMoments.of(rows.kets, rows.codes, classes)
+    def of(cls, rows: Rows, classes: int, most: int | None = None) -> Sums:
+        """The sums over these rows, with `most` bytes for the moments."""
+        moments = ClassMoments.of(rows.kets, rows.codes, classes, most)
         if rows.targets.ndim == 1:
             return cls(moments)
         return cls(moments, rows.targets.T @ rows.kets.double(), rows.targets.sum(dim=0))
@@ -88,6 +108,7 @@ class LabelledStatistics:
     sums: Sums
     complex: bool = False
     waiting: list[Rows] = field(default_factory=list)
+    room: Room = Room()
 
     @classmethod
     def of(
@@ -98,6 +119,7 @@ class LabelledStatistics:
         keys: Tensor,
         start: int,
         positions: bool,
+        room: Room | None = None,
     ) -> LabelledStatistics | None:
         """One batch: activations (N, T, d), existing positions, targets (N,), (N, T) or (N, m), keys (N,).
 
@@ -124,18 +146,19 @@ class LabelledStatistics:
         if targets.ndim == 1:
             usable &= targets >= 0
         found = Rows(kets, targets, keys, samples)
-        return cls.from_rows(found if bool(usable.all()) else found[usable], rows.is_complex())
+        return cls.from_rows(found if bool(usable.all()) else found[usable], rows.is_complex(), room)
 
     @classmethod
-    def from_rows(cls, rows: Rows, is_complex: bool = False) -> LabelledStatistics:
+    def from_rows(cls, rows: Rows, is_complex: bool = False, room: Room | None = None) -> LabelledStatistics:
         """The statistics of these rows."""
         nothing = rows[:0]
-        return cls(nothing, nothing, Sums.of(nothing, 0), is_complex, [rows])
+        return cls(nothing, nothing, Sums.of(nothing, 0), is_complex, [rows], room or Room())
 
     def __iadd__(self, other: LabelledStatistics) -> LabelledStatistics:
+        self.room = self.room.common(other.room)
         self.sums = self.sums + other.sums if len(other.sums.moments.counts) else self.sums
         self.waiting += [rows for rows in (*other.waiting, other.held, other.checks) if len(rows)]
-        if sum(map(len, self.waiting)) > max(_WAITING, 2 * len(self.sums.moments.counts)):
+        if sum(map(len, self.waiting)) > max(self.room.waiting, 2 * len(self.sums.moments.counts)):
             self.settle()
         return self
 
@@ -146,19 +169,21 @@ class LabelledStatistics:
         rows = Rows.joined([self.held, self.checks, *self.waiting])
         self.waiting = []
         out = rows.keys < HELD_SHARE
-        self.held, back = _smallest(rows[out], rows.keys[out], HELD_MOST)
+        self.held, back = _smallest(rows[out], rows.keys[out], self.room.held)
         # Samples evicted from the held-out part have small keys: they never become checks.
         kept = ~out & (rows.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE))
-        self.checks, fit = _smallest(rows[kept], 1 - rows.keys[kept], CHECK_MOST)
+        self.checks, fit = _smallest(rows[kept], 1 - rows.keys[kept], self.room.checks)
         classes = (
             1 + int(rows.codes.max()) if len(rows) else 0
         )  # of the kept rows too: scores have a column for each
-        self.sums = self.sums + Sums.of(Rows.joined([back, fit, rows[~out & ~kept]]), classes)
+        fit = Rows.joined([back, fit, rows[~out & ~kept]])
+        del rows  # of a wide layer both would not fit
+        self.sums = self.sums + Sums.of(fit, classes, self.room.moments)
 
     def fitting(self, classes: int = 0) -> Sums:
         """The sums over the whole fitting part, for so many classes at least."""
         self.settle()
-        return self.sums + Sums.of(self.checks, classes)
+        return self.sums + Sums.of(self.checks, classes, self.room.moments)
 
     def counts(self, classes: int) -> Tensor:
         """The kets of each class in the fitting part, for so many classes at least."""

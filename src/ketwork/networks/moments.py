@@ -1,7 +1,8 @@
 """Streaming second moments: Σ w |ψ⟩⟨ψ| over any number of kets, in memory set by their width alone.
 
 While few kets have been seen they are kept themselves (n × d numbers say everything that d × d would); from
-n = d/2 on their d × d moment is (see `gram` for its precision).
+n = d/2 on their d × d moment is (see `gram` for its precision). Where that would not fit, a limit of ℓ puts a sketch in
+its place from n = 2ℓ on (see `frequent_directions` for its error).
 Moments form a monoid under `+`: batches, processes and studies add up in any order.
 """
 
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ketwork._checked import Malformed, check_tensors
+from ketwork.networks.frequent_directions import FrequentDirections
 from ketwork.networks.gram import add_gram, mirrored
 
+_CHUNK = 4096
 _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where its d × d moment is smaller
 
 
@@ -23,8 +26,9 @@ class Moment:
     """Σ w, Σ √w ψ and Σ w |ψ⟩⟨ψ| over n kets of d features.
 
     With w = ‖a‖² these are Σ ‖a‖², Σ a and Σ a a†, so that centring gives the covariance of the activations.
-    The last is held as `rows` (√w ⟨ψ| each, n × d, a list of batches) or as `upper`: the d × d matrix in
-    float64 of which only the upper block triangle is filled.
+    The last is held as `rows` (√w ⟨ψ| each, n × d, a list of batches), as `upper`: the d × d matrix in
+    float64 of which only the upper block triangle is filled, or, with a `limit` ℓ, as a `sketch` of at most 2ℓ
+    rows, beside which `populations` (d,) has the exact diagonal.
     """
 
     d: int
@@ -33,10 +37,16 @@ class Moment:
     first: Tensor  # (d,) float64 or complex128
     rows: list[Tensor] | None
     upper: Tensor | None
+    limit: int | None = None
+    sketch: FrequentDirections | None = None
+    populations: Tensor | None = None
 
     @classmethod
-    def of(cls, kets: Tensor, weights: Tensor | None = None) -> Moment:
-        """The moment of a batch of kets (n, d) with weights (n,), 1 each by default. Cost O(n d²)."""
+    def of(cls, kets: Tensor, weights: Tensor | None = None, limit: int | None = None) -> Moment:
+        """The moment of a batch of kets (n, d) with weights (n,), 1 each by default; exact unless it has a `limit`.
+
+        Cost O(n d²), with a limit O(n d limit).
+        """
         n, d = kets.shape
         if weights is None:
             total, scaled = float(n), kets
@@ -44,8 +54,8 @@ class Moment:
             total, scaled = float(weights.sum(dtype=torch.float64)), kets * weights.sqrt()[:, None]
         first = scaled.sum(dim=0, dtype=_wide(kets))
         rows = scaled.conj() if scaled.is_complex() else scaled
-        moment = cls(d, n, total, first, [rows], None)
-        if n > _ROWS_OF_A_BATCH * d:
+        moment = cls(d, n, total, first, [rows], None, limit)
+        if n > (_ROWS_OF_A_BATCH * d if limit is None else 2 * limit):
             moment.condense()
         return moment
 
@@ -61,36 +71,65 @@ class Moment:
         self.n += other.n
         self.weight += other.weight
         self.first = self.first + other.first
-        if self.rows is not None and other.rows is not None and not _crowded(self.n, self.d):
+        self.limit = max(filter(None, (self.limit, other.limit)), default=None)
+        if self.rows is not None and other.rows is not None and not self._crowded():
             self.rows = self.rows + other.rows
             return self
         self.condense()
+        if self.sketch is not None and self.populations is not None:
+            for rows in other.factors():
+                self.sketch.add(rows)
+            if other.sketch is not None:
+                self.sketch.absorb(other.sketch)
+            self.populations = self.populations + other.diagonal()
+            return self
         assert self.upper is not None
-        if other.rows is not None:
-            for rows in other.rows:
-                add_gram(self.upper, rows)
-        elif other.upper is not None:
+        if other.upper is not None:
             self.upper += other.upper
+        else:
+            for rows in other.factors():
+                add_gram(self.upper, rows)
         return self
 
     def condense(self) -> None:
-        """Goes over from the rows to their d × d moment."""
-        if self.rows is None:
-            return
-        dtype = self.first.dtype
-        upper = torch.zeros(self.d, self.d, dtype=dtype, device=self.first.device)
-        for rows in self.rows:
-            add_gram(upper, rows)
-        self.rows, self.upper = None, upper
+        """Goes over to the d × d moment, or to the sketch where there is a limit."""
+        if self.limit is None and self.upper is None:
+            upper = torch.zeros(self.d, self.d, dtype=self.first.dtype, device=self.first.device)
+            for rows in self.factors():
+                add_gram(upper, rows)
+            self.rows, self.upper = None, upper
+        elif self.limit is not None and self.sketch is None:
+            populations = self.diagonal()
+            sketch = FrequentDirections.empty(self.d, rank=self.limit, like=self.first)
+            for rows in self.factors():
+                sketch.add(rows)
+            self.rows, self.upper, self.sketch, self.populations = None, None, sketch, populations
+
+    def factors(self) -> list[Tensor]:
+        """Parts (n, d) whose Σ r†r together are the moment, or what a sketch keeps of it. O(d³) of a dense one."""
+        if self.rows is not None:
+            return self.rows
+        if self.sketch is not None:
+            return [self.sketch.rows]
+        values, vectors = torch.linalg.eigh(self.matrix())
+        kept = values > 0
+        return [(vectors[:, kept] * values[kept].sqrt().to(vectors)).mH]
+
+    @property
+    def slack(self) -> float:
+        """The most by which `matrix()` falls short of the moment in any direction: 0 unless sketched."""
+        return self.sketch.slack if self.sketch is not None else 0.0
 
     def factor(self) -> Tensor | None:
-        """The rows √w ⟨ψ| in float64, (n, d), where they are kept; None where the moment is dense."""
+        """The rows √w ⟨ψ|, or those of the sketch, in float64, (n, d); None where the moment is dense."""
+        if self.sketch is not None:
+            return self.sketch.rows
         if self.rows is None:
             return None
         return torch.cat([self.first.new_zeros(0, self.d), *self.rows])
 
     def matrix(self) -> Tensor:
-        """Σ w |ψ⟩⟨ψ|, (d, d), in float64 or complex128."""
+        """Σ w |ψ⟩⟨ψ|, (d, d), in float64 or complex128; of a sketch B†B, which falls short by up to `slack`."""
         factor = self.factor()
         if factor is not None:
             return factor.mH @ factor
@@ -98,11 +137,15 @@ class Moment:
         return mirrored(self.upper)
 
     def diagonal(self) -> Tensor:
-        """Σ w |ψⱼ|² for each feature j, (d,), float64."""
+        """Σ w |ψⱼ|² for each feature j, (d,), float64; exact in every form."""
+        if self.populations is not None:
+            return self.populations
         if self.rows is not None:
-            factor = self.factor()
-            assert factor is not None
-            return factor.abs().square().sum(dim=0)
+            total = self.first.real.new_zeros(self.d)
+            for rows in self.rows:
+                for chunk in rows.split(_CHUNK):
+                    total += chunk.to(self.first.dtype).abs().square().sum(dim=0)
+            return total
         assert self.upper is not None
         return self.upper.diagonal().real.clone()
 
@@ -110,31 +153,47 @@ class Moment:
         """What `from_tensors` needs, for a file."""
         if self.rows is not None:
             return {"first": self.first, "rows": torch.cat(self.rows)} if self.rows else {"first": self.first}
+        if self.sketch is not None and self.populations is not None:
+            told = [self.sketch.rank, self.sketch.slack, self.sketch.lost]
+            return {
+                "first": self.first,
+                "sketch": self.sketch.rows,
+                "certificate": torch.tensor(told, dtype=torch.float64),
+                "populations": self.populations,
+            }
         assert self.upper is not None
         i, j = torch.triu_indices(self.d, self.d)
         return {"first": self.first, "upper": self.upper[i, j]}
+
+    def _crowded(self) -> bool:
+        return self.n > (self.d // 2 if self.limit is None else 2 * self.limit)
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], *, d: int, n: int, weight: float) -> Moment:
         """The moment that `tensors` described."""
         sizes = {"d": d, "n": n, "half": d * (d + 1) // 2}
-        check_tensors(tensors, sizes, first="sum d", rows="ket n d?", upper="sum half?")
+        check_tensors(tensors, sizes, first="sum d", rows="ket n d?", upper="sum half?", sketch="sum r d?")
         first = tensors["first"]
-        given = "upper" if "upper" in tensors else "rows"
+        given = next((form for form in ("sketch", "upper") if form in tensors), "rows")
         if (given not in tensors and n > 0) or tensors.get(given, first).is_complex() != first.is_complex():
             raise Malformed(
-                f"a moment of {n} kets must hold their rows or their upper triangle, of its own kind"
+                f"a moment of {n} kets must hold their rows, their upper triangle or a sketch, of its own kind"
             )
-        if "upper" not in tensors:
+        if given == "rows":
             return cls(d, n, weight, first, [tensors["rows"]] if "rows" in tensors else [], None)
+        if given == "sketch":
+            check_tensors(tensors, {"d": d, "three": 3}, certificate="real three", populations="real d")
+            rank, slack, lost = tensors["certificate"].tolist()
+            if not (rank == int(rank) and 1 <= rank <= d and 0 <= slack <= lost):
+                raise Malformed(
+                    f"a sketch cannot have rank {rank:g}, error {slack:g} and lost weight {lost:g}"
+                )
+            sketch = FrequentDirections(int(rank), slack, lost, tensors["sketch"], len(tensors["sketch"]))
+            return cls(d, n, weight, first, None, None, int(rank), sketch, tensors["populations"])
         upper = torch.zeros(d, d, dtype=first.dtype)
         i, j = torch.triu_indices(d, d)
         upper[i, j] = tensors["upper"]
         return cls(d, n, weight, first, None, upper)
-
-
-def _crowded(n: int, d: int) -> bool:
-    return n > d // 2
 
 
 def _wide(kets: Tensor) -> torch.dtype:

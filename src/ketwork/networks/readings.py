@@ -8,12 +8,13 @@ since positions of one sample are not independent; the variance of these sums ov
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ketwork._checked import Malformed
+from ketwork.networks.intervals import Interval, Known
 from ketwork.networks.quantities import QUANTITIES
 from ketwork.networks.statistics import LayerStatistics
 from ketwork.quantum import Density, shannon_entropy
@@ -23,10 +24,14 @@ _NOTHING = 1e-12
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its standard error (NaN where it has none)."""
+    """A value, its standard error (NaN where it has none), and what it surely lies between where it is not exact.
+
+    `bounds` are of a sketch's error alone, for the data that was seen; `stderr` is of the sampling of the data.
+    """
 
     value: float
     stderr: float = math.nan
+    bounds: Interval | None = None
 
     def __str__(self) -> str:
         if math.isnan(self.value):
@@ -42,27 +47,34 @@ PACKED = {str: [(float, None)]}
 
 
 def pack(estimates: dict[str, Estimate]) -> dict[str, list[float | None]]:
-    """Estimates for a JSON file, NaN as null."""
+    """Estimates for a JSON file, NaN as null: value, standard error and, where there are any, the bounds."""
     return {
-        name: [None if math.isnan(x) else x for x in (estimate.value, estimate.stderr)]
+        name: [
+            None if math.isnan(x) else x for x in (estimate.value, estimate.stderr, *(estimate.bounds or ()))
+        ]
         for name, estimate in estimates.items()
     }
 
 
 def unpack(packed: dict[str, list[float | None]]) -> dict[str, Estimate]:
     """What `pack` packed."""
-    if any(len(pair) != 2 or (pair[1] or 0) < 0 for pair in packed.values()):
+    if any(len(told) not in (2, 4) or (told[1] or 0) < 0 for told in packed.values()):
         raise Malformed("each estimate must be a value and its standard error, which is not negative")
-    return {
-        name: Estimate(*(math.nan if x is None else float(x) for x in pair)) for name, pair in packed.items()
-    }
+    found = {}
+    for name, told in packed.items():
+        value, stderr, *bounds = (math.nan if x is None else float(x) for x in told)
+        if bounds and not bounds[0] <= bounds[1]:
+            raise Malformed(f"the bounds of {name!r} must be in order, but are {bounds}")
+        found[name] = Estimate(value, stderr, (bounds[0], bounds[1]) if bounds else None)
+    return found
 
 
 def density(stats: LayerStatistics, center: bool = False) -> Density | None:
     """The layer's state ρ = Σ w|ψ⟩⟨ψ| / Σ w; with `center`, the covariance of the vectors √w ψ over its trace.
 
-    float64 (complex128), factored while fewer than d/2 kets have been seen. None where there is no state:
-    every activation is a zero vector, or centring leaves nothing since all kets are equal.
+    float64 (complex128), factored while fewer than d/2 kets have been seen. Of a sketched moment, the state of
+    what the sketch holds; `known` says how far the layer's may be from it. None where there is no state: every
+    activation is a zero vector, or centring leaves nothing since all kets are equal.
     """
     moment = stats.moment
     if moment.weight == 0:
@@ -70,7 +82,9 @@ def density(stats: LayerStatistics, center: bool = False) -> Density | None:
     factor = moment.factor()
     mean = moment.first / moment.n
     if factor is not None:
-        if center:
+        if center and moment.sketch is not None:
+            factor = _less(factor, mean.conj() * math.sqrt(moment.n))
+        elif center:
             factor = factor - mean.conj()
         length = torch.linalg.matrix_norm(factor)
         return Density.from_factor(factor / length) if length**2 > _NOTHING * moment.weight else None
@@ -80,6 +94,43 @@ def density(stats: LayerStatistics, center: bool = False) -> Density | None:
     matrix = matrix / moment.weight
     trace = matrix.diagonal().real.sum()
     return Density(matrix / trace, False, (moment.d,)) if trace > _NOTHING else None
+
+
+def known(stats: LayerStatistics, rho: Density | None, center: bool = False) -> Known | None:
+    """What is certain of the eigenvalues where the moment is a sketch, whose state is `rho`; None where it is exact."""
+    moment = stats.moment
+    if moment.sketch is None or rho is None:
+        return None
+    trace = float(_populations(stats, center).sum())
+    whole = float(moment.sketch.rows.abs().square().sum())
+    if center:  # what `density` kept of the sketch less the mean
+        whole = float(
+            _less(moment.sketch.rows, moment.first.conj() / math.sqrt(moment.n)).abs().square().sum()
+        )
+    values = rho.eigenstates(min(rho.data.shape))[0].clamp(min=0)
+    rank = min(moment.n - center, moment.d)
+    return Known(values * (whole / trace), moment.slack / trace, rank)
+
+
+def _populations(stats: LayerStatistics, center: bool) -> Tensor:
+    """The diagonal of the layer's moment, exact in every form, (d,)."""
+    moment = stats.moment
+    found = moment.diagonal()
+    return found - moment.first.abs().square() / moment.n if center else found
+
+
+def _less(rows: Tensor, row: Tensor) -> Tensor:
+    """A factor of the positive part of R†R − r†r, for rows R (n, d) and a row r (d,). Cost O(n² d)."""
+    both = torch.cat([rows, row[None]])
+    values, vectors = torch.linalg.eigh(both @ both.mH)
+    kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    root = vectors[:, kept] * values[kept].sqrt().to(vectors)  # both = root Q with orthonormal rows Q
+    signs = torch.ones_like(values)
+    signs[-1] = -1
+    shares, turn = torch.linalg.eigh((root.mH * signs.to(root)) @ root)
+    positive = shares > 0
+    inverse = vectors[:, kept] / values[kept].sqrt().to(vectors)
+    return (turn[:, positive] * shares[positive].sqrt().to(turn)).mH @ (inverse.mH @ both)
 
 
 def estimates(
@@ -94,35 +145,61 @@ def estimates(
     }
     if rho is None:
         return {q.name: rest.get(q.name, Estimate(math.nan)) for q in QUANTITIES}
-    rank = min(rho.data.shape[-2:])
-    values, states = rho.eigenstates(rank)
+    certain = known(stats, rho, center)
+    values, states = rho.eigenstates(min(rho.data.shape[-2:]))
+    r = len(values)
     values = values.clamp(min=0)
+    spectrum = values if certain is None else certain.middle
+    elsewhere = float(spectrum[r]) if len(spectrum) > r else 0.0  # of each state that a sketch does not hold
     sample = _Sample.of(stats, normalize, center)
-    logs = torch.where(values > 0, values, 1.0).log2()
-    weights = sample.weights_on(states.amplitudes)  # (R, P, k)
-    populations = rho.probabilities()
+    weights = sample.weights_on(states.amplitudes)  # (R, P, r)
+    outside = (1 - weights.sum(dim=-1)).clamp(min=0) if elsewhere else torch.zeros_like(weights[..., 0])
+    inside = spectrum[:r] if len(spectrum) >= r else torch.nn.functional.pad(spectrum, (0, r - len(spectrum)))
+    logs = torch.where(inside > 0, inside, 1.0).log2()
+    populations = _populations(stats, center).clamp(min=0)
+    populations = populations / populations.sum()
     log_populations = torch.where(populations > 0, populations, 1.0).log2()
 
-    entropy = float(shannon_entropy(values / values.sum()))
-    surprisal = -(weights @ logs)
+    entropy = float(shannon_entropy(spectrum / spectrum.sum()))
+    surprisal = -(weights @ logs) - outside * (math.log2(elsewhere) if elsewhere else 0.0)
     entropy_error = sample.stderr(surprisal, entropy)
-    classical = float(shannon_entropy(populations / populations.sum()))
+    classical = float(shannon_entropy(populations))
     in_basis = sample.kets.abs().square().double()
     coherence = -(in_basis @ log_populations) - surprisal
-    purity = float((values**2).sum())
-    purity_error = 2 * sample.stderr(weights @ values, purity)
-    unbiased = sample.unbiased_purity(purity)
-    ratio = min(max(1 / unbiased, 1.0), float(stats.d)) if unbiased > 0 else float(stats.d)
+    purity = float(spectrum.square().sum())
+    purity_error = 2 * sample.stderr(weights @ inside + outside * elsewhere, purity)
+    top = float(spectrum[0])
+
+    def ratio(of: float) -> float:
+        unbiased = sample.unbiased_purity(of)
+        if math.isnan(unbiased):
+            return math.nan
+        return min(max(1 / unbiased, 1.0), float(stats.d)) if unbiased > 0 else float(stats.d)
+
+    between: dict[str, Interval] = {}
+    if certain is not None:
+        low, high = certain.entropy()
+        between = {
+            "entropy": (low, high),
+            "effective_rank": (2**low, 2**high),
+            "participation_ratio": (ratio(certain.purity()[1]), ratio(certain.purity()[0])),
+            "coherence": (max(classical - high, 0.0), max(classical - low, 0.0)),
+            "top_weight": certain.top(),
+        }
     found = {
         "entropy": Estimate(entropy, entropy_error),
         "effective_rank": Estimate(2**entropy, 2**entropy * math.log(2) * entropy_error),
-        "participation_ratio": Estimate(math.nan if math.isnan(unbiased) else ratio, ratio**2 * purity_error),
+        "participation_ratio": Estimate(ratio(purity), ratio(purity) ** 2 * purity_error),
         "coherence": Estimate(classical - entropy, sample.stderr(coherence, classical - entropy)),
         "ket_coherence": _ket_coherence(stats),
-        "top_weight": Estimate(float(values[0]), sample.stderr(weights[..., 0], float(values[0]))),
+        "top_weight": Estimate(top, sample.stderr(weights[..., 0], top)),
         **rest,
     }
-    return {q.name: found[q.name] for q in QUANTITIES}
+    return {q.name: replace(found[q.name], bounds=_finite(between.get(q.name))) for q in QUANTITIES}
+
+
+def _finite(bounds: Interval | None) -> Interval | None:
+    return bounds if bounds is not None and all(map(math.isfinite, bounds)) else None
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,6 @@ def _worth(scores: Tensor, checks: Rows) -> float:
 
 def _leading(moments: ClassMoments) -> Tensor:
     """An orthonormal basis (d, q) of about the leading dimensions of C: two steps of subspace iteration."""
-    _, c = moments.balanced()
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(len(c), MOST_DIMENSIONS, generator=generator).to(c.device)
-    c = c.float()
-    return torch.linalg.qr(c @ torch.linalg.qr(c @ start).Q).Q.double()
+    start = torch.randn(moments.d, MOST_DIMENSIONS, generator=generator).to(moments.sums.device)
+    return torch.linalg.qr(moments.spread(torch.linalg.qr(moments.spread(start)).Q)).Q.double()

@@ -36,7 +36,7 @@ _FORMS = {
 
 @dataclass
 class Reservoir:
-    """Up to `SAMPLES` samples of one layer; the first axis of every tensor counts them.
+    """Up to `most` samples of one layer; the first axis of every tensor counts them.
 
     keys (R,) decide who stays; counts (R,) how many nonzero kets the sample has; kets (R, P, d) and norms
     (R, P) some of them, of which the first min(P, counts) are real; grams (R, s, s) the smaller one of the
@@ -50,13 +50,20 @@ class Reservoir:
     norms: Tensor
     grams: Tensor | None
     sides: Tensor | None
+    most: int = SAMPLES
 
     @classmethod
     def of(
-        cls, values: Tensor, present: Tensor | None, keys: Tensor, positions: bool, generator: torch.Generator
+        cls,
+        values: Tensor,
+        present: Tensor | None,
+        keys: Tensor,
+        positions: bool,
+        generator: torch.Generator,
+        most: int = SAMPLES,
     ) -> Reservoir:
-        """The samples of one batch: activations (N, T, d), which of its positions exist (N, T), keys (N,)."""
-        kept = keys.argsort()[:SAMPLES].to(values.device)
+        """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,)."""
+        kept = keys.argsort()[:most].to(values.device)
         values = values[kept]
         n, t, d = values.shape
         valid = values.abs().amax(dim=-1) > 0
@@ -65,24 +72,35 @@ class Reservoir:
         grams = sides = None
         if positions:
             grams, sides = _grams(values, valid, generator)
-        p = _kets_each(d, t, values.element_size())
+        p = kets_each(d, t, values.element_size())
         chosen, real = _draw(valid, p, generator)
         kets, norms = unit(values.gather(1, chosen[..., None].expand(n, p, d)))
         kets = torch.where(real[..., None], kets, torch.zeros_like(kets))
         keys = keys.to(values.device)[kept]
         return cls(
-            keys, valid.sum(dim=1), kets, torch.where(real, norms, torch.zeros_like(norms)), grams, sides
+            keys,
+            valid.sum(dim=1),
+            kets,
+            torch.where(real, norms, torch.zeros_like(norms)),
+            grams,
+            sides,
+            most,
         )
 
     @property
     def worst(self) -> float:
         """A sample whose key is not below this would not stay."""
-        return float(self.keys.max()) if len(self.keys) >= SAMPLES else float("inf")
+        return float(self.keys.max()) if len(self.keys) >= self.most else float("inf")
 
     def __iadd__(self, other: Reservoir) -> Reservoir:
         if self.grams is None or other.grams is None:
             self.grams = self.sides = None
-        room = SAMPLES - len(self.keys)
+        self.most = min(self.most, other.most)
+        if len(self.keys) > self.most:
+            stay = self.keys.argsort()[: self.most]
+            for name, tensor in self.tensors().items():
+                setattr(self, name, tensor[stay])
+        room = self.most - len(self.keys)
         if room > 0:
             order = other.keys.argsort()
             self._append(other, order[:room])
@@ -105,8 +123,8 @@ class Reservoir:
         return fields
 
     @classmethod
-    def from_tensors(cls, fields: dict[str, Tensor]) -> Reservoir:
-        """The reservoir that `tensors` described."""
+    def from_tensors(cls, fields: dict[str, Tensor], most: int = SAMPLES) -> Reservoir:
+        """The reservoir that `tensors` described, with room for so many samples."""
         check_tensors(fields, {}, **_FORMS)
         if ("grams" in fields) != ("sides" in fields):
             raise Malformed("a reservoir must hold Gram matrices and their sides, or neither")
@@ -117,6 +135,7 @@ class Reservoir:
             fields["norms"],
             fields.get("grams"),
             fields.get("sides"),
+            most,
         )
 
     def _append(self, other: Reservoir, which: Tensor) -> None:
@@ -172,7 +191,7 @@ def _draw(valid: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor,
     return chosen, valid.gather(1, chosen)
 
 
-def _kets_each(d: int, t: int, itemsize: int) -> int:
+def kets_each(d: int, t: int, itemsize: int) -> int:
     """How many kets of a sample are kept: at least two, or the spread inside a sample could not be seen."""
     affordable = _BYTES // (SAMPLES * d * itemsize)
     return min(t, max(2, min(affordable, _MOST_KETS)))

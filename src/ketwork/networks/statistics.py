@@ -14,12 +14,12 @@ from torch import Tensor
 from ketwork._checked import Count, Malformed, check
 from ketwork.networks.encode import unit
 from ketwork.networks.moments import Moment
-from ketwork.networks.reservoir import Reservoir
+from ketwork.networks.reservoir import SAMPLES, Reservoir
 from ketwork.networks.storage import under
 
 NORMALIZATIONS = ("state", "ensemble")
 
-_COUNTS = ("d", "kets", "samples", "zeros", "dropped")
+_COUNTS = ("d", "kets", "samples", "zeros", "dropped", "reservoir")
 _HEADER = dict.fromkeys(_COUNTS, Count) | {"weight": float, "norms": float}
 
 
@@ -58,10 +58,13 @@ class LayerStatistics:
         generator: torch.Generator,
         worst: float = float("inf"),
         drop_bad: bool = False,
+        limit: int | None = None,
+        kept: int = SAMPLES,
     ) -> LayerStatistics:
         """The statistics of one batch: activations (N, T, d), existing positions (N, T), random keys (N,).
 
-        Samples whose key is not below `worst` are not offered to the reservoir.
+        Samples whose key is not below `worst` are not offered to the reservoir, which has room for `kept`; the
+        moment becomes a sketch of `limit` directions where that is given.
 
         Raises:
             NonFiniteActivationError: NaN or infinite values, unless `drop_bad` leaves those samples out.
@@ -86,7 +89,7 @@ class LayerStatistics:
         zeros = int(zero.sum())
         if zeros:
             kets, norms = kets[~zero], norms[~zero]
-        moment = Moment.of(kets, norms.square() if normalize == "ensemble" else None)
+        moment = Moment.of(kets, norms.square() if normalize == "ensemble" else None, limit)
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
         reservoir = Reservoir.of(
             values[offered],
@@ -94,6 +97,7 @@ class LayerStatistics:
             keys[offered.to(keys.device)],
             positions,
             generator,
+            kept,
         )
         total = float(norms.sum(dtype=torch.float64))
         return cls(n - dropped, zeros, dropped, total, moment, reservoir)
@@ -117,6 +121,7 @@ class LayerStatistics:
             "zeros": self.zeros,
             "dropped": self.dropped,
             "norms": self.norms,
+            "reservoir": self.reservoir.most,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -128,7 +133,7 @@ class LayerStatistics:
     def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LayerStatistics:
         """The statistics that `header` and `tensors` described."""
         check(header, _HEADER, "statistics")
-        reservoir = Reservoir.from_tensors(under("reservoir.", tensors))
+        reservoir = Reservoir.from_tensors(under("reservoir.", tensors), header["reservoir"])
         if reservoir.kets.shape[2] != header["d"]:
             raise Malformed(f"statistics of {header['d']} features have samples of {reservoir.kets.shape[2]}")
         return cls(
