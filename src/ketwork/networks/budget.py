@@ -1,8 +1,9 @@
 """What each layer may take of a memory budget: decided before the pass, from the widths that one forward pass shows.
 
-Every layer keeps its exact d × d moment where all fit. Where they do not, the widest become Frequent Directions sketches,
-as few as will do; only then are the kept samples made fewer. Counted are the sums that the pass keeps, and once the
-memory of what is computed on one layer at a time. The network, one batch of its activations and their kets come on top.
+Every layer keeps its exact d × d moment where all fit. Where they do not, the widest become Frequent Directions
+sketches, as few as will do; only then are the kept samples made fewer. Counted are the sums that the pass keeps, and
+once the memory of what is computed on one layer at a time. The network, one batch of its activations and their kets
+come on top.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """The shares of all layers by key, and the bytes of the budget, of the pairs of layers and of the work at the end."""
+    """The shares of all layers by key, and the bytes of the budget, the pairs of layers and the work at the end."""
 
     memory: int
     shares: Mapping[Hashable, Share]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -269,7 +269,10 @@ def _frame(rows: Sequence[tuple[LayerCurve, CurvePoint]]) -> pd.DataFrame:
 
 
 def _packed(points: tuple[CurvePoint, ...]) -> Tensor:
-    rows = [(p.rank, p.weight, *astuple(p.value), *astuple(p.change), p.keeps) for p in points]
+    rows = [
+        (p.rank, p.weight, p.value.value, p.value.stderr, p.change.value, p.change.stderr, p.keeps)
+        for p in points
+    ]
     return torch.tensor(rows, dtype=torch.float64)
 
 

@@ -6,8 +6,8 @@ Phillips, Woodruff 2016, arXiv 1501.01711). A shrink takes away something betwee
 
     0 ≤ A†A − B†B ≤ δ·1    with δ = Σ δₜ,
 
-and it takes at least (ℓ+1) δₜ off the trace: δ ≤ (‖A‖² − ‖B‖²)/(ℓ+1) ≤ ‖A‖²/(ℓ+1), the bound known beforehand. Where A has
-rank ℓ or less, nothing is lost. Sketches of parts add: their rows together are a sketch of all, and the δ add up.
+and it takes at least (ℓ+1) δₜ off the trace: δ ≤ (‖A‖² − ‖B‖²)/(ℓ+1) ≤ ‖A‖²/(ℓ+1), the bound known beforehand. Where A
+has rank ℓ or less, nothing is lost. Sketches of parts add: their rows together are a sketch of all, and the δ add up.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """What is certain of a state whose moment was sketched: intervals that hold the exact numbers.
 
 A sketch says of the eigenvalues λ₁ ≥ λ₂ ≥ … of ρ that lowᵢ ≤ λᵢ ≤ lowᵢ + slack (Weyl: ρ is the sketch plus something
-between 0 and slack·1), that Σ λᵢ = 1, and that no more than `rank` of them are not 0. Among all such spectra one majorises
-every other, and one is majorised by every other (`Known.purest`, `Known.most_mixed`; docs/scaling.md has the proof), so
-each Schur-concave or -convex number (entropy, purity, the largest eigenvalue) lies between its values at these two.
+between 0 and slack·1), that Σ λᵢ = 1, and that no more than `rank` of them are not 0. Among all such spectra one
+majorises every other, and one is majorised by every other (`Known.purest`, `Known.most_mixed`; docs/scaling.md has the
+proof), so each Schur-concave or -convex number (entropy, purity, the largest eigenvalue) lies between its values at
+these two.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
