@@ -197,7 +197,9 @@ class CollapseCurve:
             "skipped": self.skipped,
         }
         tensors = {f"{i}": _packed(layer.points) for i, layer in enumerate(self.layers)}
-        tensors["untouched"] = torch.tensor(astuple(self.untouched), dtype=torch.float64)
+        tensors["untouched"] = torch.tensor(
+            (self.untouched.value, self.untouched.stderr), dtype=torch.float64
+        )
         storage.write(Path(path), "collapse curve", SCHEMA, tensors, header)
 
     @classmethod
