@@ -43,7 +43,7 @@ def compress(
     samples: int | None = None,
     batch_size: int = 64,
     multiple: int = 8,
-    memory: int = 2**30,
+    memory: int = 2**32,
     generator: torch.Generator | None = None,
 ) -> Compressed:
     """A smaller network of plain torch.nn modules that predicts what `model` does, without training.
@@ -120,7 +120,7 @@ def compress(
         if keep is not None:
             best, tried = _at(work, keep)
         elif max_kl is not None:
-            best, tried = _smallest(work, lambda candidate: gathered.harm(base, candidate.model) <= max_kl)
+            best, tried = _smallest(work, lambda candidate: work.harm(candidate) <= max_kl)
         else:
             assert max_drop is not None
             least = gathered.accuracy(base) - max_drop
@@ -176,7 +176,7 @@ def _at(work: Work, keep: float) -> tuple[Candidate, list[Tried]]:
     best: tuple[float, Candidate] | None = None
     tried: list[Tried] = []
     for candidate in work.candidates(keep * work.budget.whole):
-        kl = work.calibration.harm(work.base, candidate.model)
+        kl = work.harm(candidate)
         cost = work.budget.measure(candidate.model)
         tried.append(Tried(candidate.name, kl, cost))
         if best is None or kl < best[0]:

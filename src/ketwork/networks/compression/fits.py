@@ -14,7 +14,7 @@ from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.fisher import Survey
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.lockstep import lockstep
-from ketwork.networks.compression.lowrank import Factors, Metric, from_inputs, from_outputs, refit
+from ketwork.networks.compression.lowrank import Factors, Metric, Pair, from_inputs, from_outputs, refit
 from ketwork.networks.compression.scatter import Scatter
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.compression.surgery import replace as put
@@ -22,6 +22,8 @@ from ketwork.networks.compression.surgery import replace as put
 WIDEST_INPUT = (
     4608  # features: a wider layer is not refitted (its k × k eigendecomposition would take minutes)
 )
+
+_JUDGES = 4  # every so many-th batch judges the ridge
 
 Ranks = Mapping[str, int | None]
 
@@ -104,11 +106,11 @@ def sequential(
         for twin, theirs in zip(twins, inputs[1:], strict=True):
             rows = [layer.rows_in(x, batch.mask) for x, batch in zip(theirs, batches, strict=True)]
             if all(len(a) == len(b) for a, b in zip(originals, rows, strict=True)):
-                inside = _total([Scatter.of(x) for x in rows])
-                across = _total([Scatter.of(x, y) for x, y in zip(originals, rows, strict=True)])
-                cross = across.covariance() if narrow else matrix @ across.covariance()
-                mean = across.left if narrow else matrix @ across.left
-                twin.fit(layer, inside, cross, layer.bias() + mean)
+                inside = _parts([Scatter.of(x) for x in rows])
+                across = _parts([Scatter.of(x, y) for x, y in zip(originals, rows, strict=True)])
+                turn = None if narrow else matrix
+                whole, part, rest = (_pair(a, b, turn) for a, b in zip(inside, across, strict=True))
+                twin.fit(layer, whole, part, rest)
 
     calls = [lambda model, batch=batch: calibration.output(model, batch) for batch in batches]
     lockstep([base, *(twin.model for twin in twins)], calls, order, meet)
@@ -134,12 +136,12 @@ class _Twin:
                 twin._cut(layer, fits.factors(layer, variant.weighted), rank)
         return twin
 
-    def fit(self, layer: WeightLayer, inputs: Scatter, cross: Tensor, outputs: Tensor) -> None:
+    def fit(self, layer: WeightLayer, whole: Pair, part: Pair, rest: Pair) -> None:
         rank = self.variant.ranks[layer.path]
         if rank is None and not (self.variant.refit_dense and layer.has_bias):
             return
         metric = self.fits.metric(layer, self.variant.weighted)
-        found = refit(layer.weight(), inputs, cross, outputs, metric)
+        found = refit(layer.weight(), layer.bias(), whole, part, rest, metric)
         if rank is None:
             self._set(layer, found.dense, found.bias)
         else:
@@ -168,8 +170,25 @@ class _Twin:
             module.bias.copy_(bias)
 
 
+def _parts(scatters: list[Scatter]) -> tuple[Scatter, Scatter, Scatter]:
+    """All batches, those to fit a ridge on and those to judge it by: every fourth, or the same where there are few."""
+    rest = scatters[_JUDGES - 1 :: _JUDGES]
+    if not rest:
+        whole = _total(scatters)
+        return whole, whole, whole
+    judged, fitted = _total(rest), _total([s for i, s in enumerate(scatters) if i % _JUDGES != _JUDGES - 1])
+    return fitted + judged, fitted, judged
+
+
+def _pair(inputs: Scatter, across: Scatter, matrix: Tensor | None) -> Pair:
+    """`across` is of W x with x̃, or of x with x̃ where W is given."""
+    if matrix is None:
+        return Pair(inputs, across.covariance(), across.left)
+    return Pair(inputs, matrix @ across.covariance(), matrix @ across.left)
+
+
 def _total(parts: list[Scatter]) -> Scatter:
     first, *others = parts
     for other in others:
-        first += other
+        first = first + other
     return first

@@ -17,7 +17,7 @@ from torch import Tensor
 from ketwork.networks.compression.scatter import Scatter
 
 _METRIC_RIDGE = 1e-3  # of the mean eigenvalue
-_INPUT_RIDGE = 1e-4  # of the mean variance
+_RIDGES = range(-7, 1)  # powers of ten, times the largest variance
 
 
 @dataclass(frozen=True)
@@ -94,55 +94,89 @@ def from_outputs(weight: Tensor, bias: Tensor, outputs: Scatter, metric: Metric)
 
 
 def from_inputs(weight: Tensor, bias: Tensor, inputs: Scatter, metric: Metric) -> Factors:
-    """The factors by the moments of the layer's inputs x. O(k³ + m k²)."""
-    values, vectors = torch.linalg.eigh(inputs.covariance())
-    root = metric.times(weight @ vectors) * values.clamp(min=0).sqrt()  # H W C^½, but for a rotation
-    weights, basis = _leading(root)
-    first = basis.T @ metric.times(weight)
-    return Factors(first, metric.over(basis), weights, bias + weight @ inputs.left, first @ inputs.left)
+    """The factors by the moments of the layer's inputs x. O(min(m, k)³ + m k²)."""
+    return _truncations(weight, inputs, bias + weight @ inputs.left, metric)
 
 
 @dataclass(frozen=True)
 class Refit:
     """A layer fitted to what the original puts out, from the inputs that the smaller network gives it.
 
-    `dense` (m, k) is the best matrix of full rank, `factors` its truncations.
+    `dense` (m, k) is the best matrix of full rank, `factors` its truncations; `ridge` is the δ that was taken.
     """
 
     dense: Tensor
     bias: Tensor
     factors: Factors
+    ridge: float
 
 
-def refit(weight: Tensor, inputs: Scatter, cross: Tensor, outputs: Tensor, metric: Metric) -> Refit:
-    """Minimises E ‖H (W x + b − W′ x̃ − b′)‖² + δ ‖H (W − W′)‖², δ = 1e−4 of the mean variance of x̃.
+@dataclass(frozen=True)
+class Pair:
+    """What a fit knows of some batches: the moments of x̃, cov(W x, x̃) (m, k), and the mean of W x (m,)."""
 
-    V = (X + δ W)(D + δ)⁻¹ with D the covariance of x̃ (`inputs`) and X = cov(W x, x̃) (`cross`, m × k); U the
-    leading eigenvectors of H V (D + δ) Vᵀ H; W′ = H⁻¹U · UᵀHV. `outputs` is the original's mean output. O(k³ + m k²).
+    inputs: Scatter
+    cross: Tensor
+    outputs: Tensor
+
+
+def refit(weight: Tensor, bias: Tensor, whole: Pair, part: Pair, rest: Pair, metric: Metric) -> Refit:
+    """Minimises E ‖H (W x + b − W′ x̃ − b′)‖² + δ ‖H (W′ − W)‖².
+
+    V = W + (X − W D)(D + δ)⁻¹, with D the covariance of x̃ and X = cov(W x, x̃), then truncated on the inputs x̃ as
+    in `from_inputs`. δ is the one, of powers of ten times the largest variance, that does best on batches it
+    was not fitted to: fitted on `part`, judged on `rest`. O(k³ + m k²).
     """
-    values, vectors = torch.linalg.eigh(inputs.covariance())
+    ridge = _ridge(weight, part, rest, metric)
+    covariance = whole.inputs.covariance()
+    dense = weight
+    if ridge < torch.inf:
+        damped = covariance + ridge * torch.eye(
+            len(covariance), dtype=covariance.dtype, device=covariance.device
+        )
+        dense = weight + torch.linalg.solve(damped, whole.cross - weight @ covariance, left=False)
+    outputs = bias + whole.outputs
+    factors = _truncations(dense, whole.inputs, outputs, metric)
+    return Refit(dense, outputs - dense @ whole.inputs.left, factors, ridge)
+
+
+def _ridge(weight: Tensor, part: Pair, rest: Pair, metric: Metric) -> float:
+    """The δ of least error on `rest` of the fit to `part`; infinite where no correction helps at all."""
+    values, vectors = torch.linalg.eigh(part.inputs.covariance())
     values = values.clamp(min=0)
-    ridge = _INPUT_RIDGE * values.mean()
-    if ridge == 0:  # constant inputs: W stays
-        whitened, scale = weight @ vectors, torch.ones_like(values)
-    else:
-        scale = (values + ridge).sqrt()
-        whitened = ((cross + ridge * weight) @ vectors) / scale  # V (D + δ)^½, but for a rotation
-    dense = (whitened / scale) @ vectors.T
-    weights, basis = _leading(metric.times(whitened))
-    first = basis.T @ metric.times(dense)
-    factors = Factors(first, metric.over(basis), weights, outputs, first @ inputs.left)
-    return Refit(dense, outputs - dense @ inputs.left, factors)
+    largest = float(values[-1])
+    if largest == 0:
+        return torch.inf
+    checked = rest.inputs.covariance()
+    fitted = metric.times(part.cross - weight @ part.inputs.covariance()) @ vectors
+    wanted = metric.times(rest.cross - weight @ checked) @ vectors
+    checked = vectors.T @ checked @ vectors
+    best, ridge = 0.0, torch.inf
+    for power in _RIDGES:
+        correction = fitted / (values + 10.0**power * largest)
+        error = float(
+            (correction * (correction @ checked - 2 * wanted)).sum()
+        )  # less what no correction leaves
+        if error < best:
+            best, ridge = error, 10.0**power * largest
+    return ridge
 
 
-def _leading(root: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues in falling order and eigenvectors of root rootᵀ, by the smaller side of root (m, k)."""
-    m, k = root.shape
-    if m <= k:
-        values, vectors = torch.linalg.eigh(root @ root.T)
-        return values.flip(0).clamp(min=0), vectors.flip(-1)
-    values, vectors = torch.linalg.eigh(root.T @ root)
+def _truncations(weight: Tensor, inputs: Scatter, outputs: Tensor, metric: Metric) -> Factors:
+    """The factors of W for inputs with these moments, where `outputs` is the mean that is to come out."""
+    weighted = metric.times(weight)
+    weights, basis = _leading(weighted, inputs.covariance())
+    first = basis.T @ weighted
+    return Factors(first, metric.over(basis), weights, outputs, first @ inputs.left)
+
+
+def _leading(matrix: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues in falling order and eigenvectors of A C Aᵀ, by the smaller side of A (m, k)."""
+    m, k = matrix.shape
+    basis = None
+    if m > k:
+        basis, matrix = torch.linalg.qr(matrix)
+    product = matrix @ covariance @ matrix.T
+    values, vectors = torch.linalg.eigh((product + product.T) / 2)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(-1)
-    # Orthonormal also where eigenvalues vanish: QR of what is spanned, in the order of the eigenvalues.
-    basis, triangle = torch.linalg.qr(root @ vectors)
-    return values, basis * torch.where(triangle.diagonal() < 0, -1.0, 1.0)
+    return values, vectors if basis is None else basis @ vectors

@@ -51,6 +51,11 @@ class Scatter:
             self.left, self.right, self.n = self.left + share * left, self.right + share * right, n
         return self
 
+    def __add__(self, other: Scatter) -> Scatter:
+        total = Scatter(self.n, self.left, self.right, self.total.clone())
+        total += other
+        return total
+
     def covariance(self) -> Tensor:
         """Their covariance Σ (x − x̄)(y − ȳ)ᵀ / n, (p, q)."""
         return self.total / max(self.n, 1)

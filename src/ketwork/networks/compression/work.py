@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -37,6 +38,7 @@ class Work:
     fits: Fits
     budget: Budget
     memory: int
+    _harms: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
 
     def quick(self, cost: float) -> Candidate:
         """The network at that cost, each layer fitted by itself, with the metric."""
@@ -44,36 +46,45 @@ class Work:
         return self._candidate("two-sided", one_shot(self.base, self.fits, ranks, True), ranks)
 
     def candidates(self, cost: float) -> Iterator[Candidate]:
-        """All candidates at that cost, one at a time."""
+        """All candidates at that cost, one at a time; the sequential ones at the ranks that did better without."""
         ranks = self._ranks(cost)
         measured = self._ranks(cost, self._scales(ranks))
-        for name, weighted in (("one-sided", False), ("two-sided", True)):
-            yield self._candidate(name, one_shot(self.base, self.fits, ranks, weighted), ranks)
-        if measured != ranks:
-            name = "two-sided, measured ranks"
-            yield self._candidate(name, one_shot(self.base, self.fits, measured, True), measured)
-        variants = {
-            "sequential": Variant(ranks, False),
-            "sequential, two-sided": Variant(ranks, True),
-            "sequential, two-sided, measured ranks": Variant(measured, True),
-        }
+        yield self._candidate("one-sided", one_shot(self.base, self.fits, ranks, False), ranks)
+        rivals = {"two-sided": ranks, "two-sided, measured ranks": measured}
         if measured == ranks:
-            del variants["sequential, two-sided, measured ranks"]
-        made = sequential(
-            self.base, self.fits, list(variants.values()), self.calibration, self.in_step(len(variants))
-        )
+            del rivals["two-sided, measured ranks"]
+        by_harm: list[tuple[float, str]] = []
+        for name, of in rivals.items():
+            candidate = self._candidate(name, one_shot(self.base, self.fits, of, True), of)
+            by_harm.append((self.harm(candidate), name))
+            yield candidate
+        better = rivals[min(by_harm)[1]]
+        note = ", measured ranks" if better is not ranks else ""
+        variants = {
+            f"sequential{note}": Variant(better, False),
+            f"sequential, two-sided{note}": Variant(better, True),
+        }
+        batches = self.in_step(len(variants))
+        made = sequential(self.base, self.fits, list(variants.values()), self.calibration, batches)
         for (name, variant), (model, missed) in zip(variants.items(), made, strict=True):
             yield self._candidate(name, model, variant.ranks, missed)
 
+    def harm(self, candidate: Candidate) -> float:
+        """Its KL from the original on data held back, measured once."""
+        if candidate.model not in self._harms:
+            self._harms[candidate.model] = self.calibration.harm(self.base, candidate.model)
+        return self._harms[candidate.model]
+
     def in_step(self, variants: int) -> list[Batch]:
-        """The batches whose activations fit into the memory, at one depth of the original and so many variants."""
+        """The batches whose activations fit into the memory, at one depth of the original and so many variants.
+
+        Where not all do, they are evenly spaced over the data.
+        """
+        batches = self.calibration.fit
         held = max(seen.held for seen in self.survey.layers.values()) * _HELD * (1 + variants)
-        taken: list[Batch] = []
-        for batch in self.calibration.fit:
-            if taken and sum(b.size for b in [*taken, batch]) * held > self.memory:
-                break
-            taken.append(batch)
-        return taken
+        share = min(1.0, self.memory / (held * sum(batch.size for batch in batches)))
+        count = max(1, int(share * len(batches)))
+        return [batches[i * len(batches) // count] for i in range(count)]
 
     def _ranks(self, cost: float, scales: dict[str, float] | None = None) -> Ranks:
         room = cost - self.budget.fixed
