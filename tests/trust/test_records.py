@@ -21,6 +21,11 @@ def _network(dtype=torch.float32):
     return nn.Sequential(nn.Linear(4, 6, dtype=dtype), nn.Tanh(), nn.Linear(6, 3, dtype=dtype))
 
 
+def _wide():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 48), nn.Tanh(), nn.Linear(48, 32))
+
+
 def _images():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
@@ -51,10 +56,15 @@ def record(request):
     if request.param == "curve":
         x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
         return kw.collapse_curve(_network(), x), kw.CollapseCurve.load, _told
+    if request.param == "curve":
+        x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+        return kw.collapse_curve(_network(), x, ranks=[1, 2]), kw.CollapseCurve.load, _told
     return _study(request.param), kw.Study.load, _told
 
 
 def _told(found) -> str:
+    if isinstance(found, kw.CollapseCurve):
+        return f"{found!r}{found.table()}"
     if isinstance(found, kw.Comparison):
         return f"{found!r}{found.table()}{json.dumps(comparison_as_json(found))}"
     if isinstance(found, kw.CollapseCurve):
@@ -170,3 +180,53 @@ def test_the_checkpoint_of_a_run(tmp_path, bounded):
         with bounded():
             read, why = attempt(lambda path: run(resume=path), path)
             assert str(path) in why if read is None else read.energy == energy
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory):
+    """A compressed network's file, and its weights."""
+    path = tmp_path_factory.mktemp("compressed") / "network"
+    x = torch.randn(64, 32, generator=torch.Generator().manual_seed(1))
+    small = kw.compress(_wide(), x, keep=0.9)
+    small.save(path)
+    with safe_open(path, framework="pt") as file:
+        replaced = json.loads(file.metadata()["replaced"])
+    assert replaced
+    return path.read_bytes(), load_file(path), replaced
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_compressed_networks_that_were_damaged(compressed, tmp_path, bounded):
+    whole, tensors, replaced = compressed
+    path, draw, refused = tmp_path / "network", random.Random(0), 0
+    for turn in range(300 * MANY):
+        if turn % 3 == 0:
+            path.write_bytes(bytes_of(whole, draw))
+        else:
+            told = json.dumps(plain_of(replaced, draw) if turn % 3 == 1 else replaced)
+            save_file(
+                tensors if turn % 3 == 1 else tensors_of(tensors, draw), path, metadata={"replaced": told}
+            )
+        with bounded():
+            read, why = attempt(lambda path: kw.load_compressed(str(path), _wide()), path)
+        assert read is not None or str(path) in why
+        refused += read is None
+    assert refused > 100 * MANY
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [["Transformer", {}]],
+        [["Module", {}]],
+        [["__class__", {}]],
+        [["Linear", {"in_features": 10**9, "out_features": 10**9}]],
+        [["Linear", {"in_features": 10**6, "out_features": 10**5}]],
+    ],
+)
+def test_a_compressed_network_names_known_layers_of_its_own_size(parts, compressed, tmp_path, bounded):
+    _, tensors, replaced = compressed
+    path = tmp_path / "network"
+    save_file(tensors, path, metadata={"replaced": json.dumps(dict.fromkeys(replaced, parts))})
+    with bounded(), pytest.raises(ValueError, match="must be a compressed Sequential, but"):
+        kw.load_compressed(str(path), _wide())

@@ -11,6 +11,7 @@ import pandas as pd
 import safetensors.torch
 from torch import nn
 
+from ketwork._files import replacing
 from ketwork.networks.compression.candidates import LayerChange
 from ketwork.networks.compression.costs import Costs
 from ketwork.networks.compression.loader import KEY
@@ -99,7 +100,8 @@ class Compressed:
         (`ketwork/networks/compression/loader.py`) need torch and safetensors alone, and may be copied.
         """
         metadata = {KEY: json.dumps(self.replaced)}
-        safetensors.torch.save_model(self.model, str(path), metadata=metadata)
+        with replacing(path) as temporary:
+            safetensors.torch.save_model(self.model, str(temporary), metadata=metadata)
 
     def __str__(self) -> str:
         before, after = self.before, self.after
