@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,20 +11,19 @@ from torch import nn
 
 from ketwork._signals import deferred
 from ketwork.networks import readings
-from ketwork.networks.batches import Batch, Forward, Mask, batches
-from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
-from ketwork.networks.compare import FEWEST, UNITS, sample_rows
+from ketwork.networks.batches import Forward, Mask, batches
+from ketwork.networks.capture import Capture, capture, unwrapped
+from ketwork.networks.compare import FEWEST, UNITS
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.knowledge import knowledge
-from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.labels import Labels
 from ketwork.networks.layout import FeatureAxis
-from ketwork.networks.moments import Moment
 from ketwork.networks.names import row_names
 from ketwork.networks.pairs import PairMoments
+from ketwork.networks.passing import Pass
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import Layers
-from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics, NonFiniteActivationError
+from ketwork.networks.statistics import NORMALIZATIONS
 
 
 class StudyInterrupted(KeyboardInterrupt):
@@ -118,7 +116,7 @@ def study(
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
     pairs = PairMoments() if compare else None
-    run = _Pass(normalize, draw, skip_bad, mask is not None, Labels(labels), pairs)
+    run = Pass(normalize, draw, skip_bad, mask is not None, Labels(labels), pairs)
     home = _device(network)
     target = torch.device(device) if device is not None else home
     key = labels if isinstance(labels, str) else None
@@ -166,144 +164,8 @@ def study(
     return gathered
 
 
-@dataclass
-class _Row:
-    first: Activation
-    statistics: LayerStatistics
-    labelled: LabelledStatistics | None
-
-
-@dataclass
-class _Pass:
-    """The state of the one pass: a batch's statistics enter all rows together, once its forward pass is over."""
-
-    normalize: str
-    generator: torch.Generator
-    skip_bad: bool
-    must_mask: bool
-    labels: Labels
-    pairs: PairMoments | None
-    samples: int = 0
-    batches: int = 0
-    rows: dict[Key, _Row] = field(default_factory=dict)
-    notes: dict[str, None] = field(default_factory=dict)
-    _batch: Batch | None = None
-    _keys: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    _targets: torch.Tensor | None = None
-    _pending: dict[Key, _Row] = field(default_factory=dict)
-    _pooled: dict[Hashable, torch.Tensor] = field(default_factory=dict)
-    _masked: bool = False
-    _seed: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._seed = int(torch.randint(2**62, (), generator=self.generator))
-
-    def begin(self, batch: Batch) -> None:
-        """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
-        self._batch = batch
-        self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
-        self._targets = self.labels.of(batch.content, batch.labels, self.samples, batch.size)
-        self._pending.clear()
-        self._pooled.clear()
-
-    def receive(self, activation: Activation) -> None:
-        """Reduces one activation, inside the hook."""
-        row = self.rows.get(activation.key)
-        if row is not None and activation.values.shape[-1] != row.statistics.d:
-            raise ValueError(
-                f"Layer {activation.key[0]!r} had {row.statistics.d} features and now has "
-                f"{activation.values.shape[-1]}: axis {activation.axis} of its output does not hold its features. "
-                f"Say which does with `feature_axis={{{activation.key[0]!r}: ...}}`."
-            )
-        present = self._present(activation)
-        try:
-            statistics = LayerStatistics.of(
-                activation.values,
-                present,
-                self._keys,
-                positions=activation.positions,
-                normalize=self.normalize,
-                # Every layer draws the same positions, so it does not matter which others are studied.
-                generator=torch.Generator().manual_seed(self._seed + self.batches),
-                worst=row.statistics.reservoir.worst if row is not None else float("inf"),
-                drop_bad=self.skip_bad,
-            )
-        except NonFiniteActivationError as bad:
-            raise ValueError(self._told(activation.key[0], bad)) from bad
-        labelled = None
-        if self._targets is not None:
-            per_position = self.labels.task == "positions"
-            labelled = LabelledStatistics.of(
-                activation.values, present, self._targets, self._keys, self.samples, per_position
-            )
-            if labelled is None:
-                self.notes[
-                    f"The labels have {self._targets.shape[1]} positions, layer {activation.key[0]} has "
-                    f"{activation.values.shape[1]}: it is not asked about them."
-                ] = None
-        self._pending[activation.key] = _Row(_without_values(activation), statistics, labelled)
-        if self.pairs is not None:
-            self._pooled[activation.key] = sample_rows(activation.values, present, normalize="ensemble")
-
-    def commit(self) -> None:
-        """Adds the batch's statistics to every row.
-
-        Raises:
-            ValueError: a mask was given, but fits no layer that has positions.
-        """
-        assert self._batch is not None
-        if self.must_mask and not self._masked and self.notes:
-            raise ValueError(f"Argument `mask` must fit the positions of a layer. {' '.join(self.notes)}")
-        for key, new in self._pending.items():
-            if key not in self.rows:
-                empty = Moment.empty(new.statistics.d, new.statistics.moment.first)
-                empty += new.statistics.moment
-                new.statistics.moment = empty
-                self.rows[key] = new
-                continue
-            row = self.rows[key]
-            row.statistics += new.statistics
-            if row.labelled is None or new.labelled is None:
-                row.labelled = None  # the parts are the same samples at every layer, or there are none
-            else:
-                row.labelled += new.labelled
-        self._pending.clear()
-        if self.pairs is not None and self._pooled:
-            good = torch.stack([rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]).all(
-                dim=0
-            )
-            self.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
-        self.samples += self._batch.size
-        self.batches += 1
-
-    def _present(self, activation: Activation) -> torch.Tensor | None:
-        assert self._batch is not None
-        if activation.present is not None:
-            return activation.present
-        mask = self._batch.mask
-        if mask is None or not activation.positions:
-            return None
-        if mask.shape == activation.values.shape[:2]:
-            self._masked = True
-            return mask
-        self.notes[
-            f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
-            "all of its positions count."
-        ] = None
-        return None
-
-    def _told(self, layer: str, bad: NonFiniteActivationError) -> str:
-        shown = [self.samples + i for i in bad.samples[:5]]
-        more = f" and {len(bad.samples) - 5} more" if len(bad.samples) > 5 else ""
-        return (
-            f"Layer {layer!r} put out NaN or infinite values in batch {self.batches}, sample "
-            f"{', '.join(map(str, shown))}{more} (counted from 0). Mend the data or the network there, or leave "
-            "such samples out with `skip_bad=True` (--skip-bad)."
-        )
-
-
 def _record(
-    run: _Pass,
+    run: Pass,
     live: Capture,
     settings: dict[str, Any],
     error: Exception | None,
@@ -349,18 +211,6 @@ def _record(
         comparison = Comparison.of(run.pairs, compared, settings | how, skipped)
     notes = (*run.notes, *run.labels.notes)
     return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes, comparison)
-
-
-def _without_values(activation: Activation) -> Activation:
-    return Activation(
-        activation.key,
-        activation.kind,
-        activation.values.new_empty(0),
-        activation.positions,
-        None,
-        activation.leaf,
-        activation.axis,
-    )
 
 
 def _device(model: nn.Module) -> torch.device:
