@@ -1,5 +1,6 @@
 """Networks as quantum systems: capture, encode, study and compare any trained `torch.nn.Module`."""
 
+from ketwork.networks.budget import Plan, Share
 from ketwork.networks.capture import POOLED, Activation, capture
 from ketwork.networks.collapse import Collapsed, collapse
 from ketwork.networks.collapse_curve import collapse_curve
@@ -31,8 +32,10 @@ __all__ = [
     "Layer",
     "LayerCurve",
     "PairMoments",
+    "Plan",
     "Positions",
     "SelectorError",
+    "Share",
     "Study",
     "StudyInterrupted",
     "capture",

@@ -9,14 +9,18 @@ come on top.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
+from ketwork._checked import Count, check
+from ketwork.networks.capture import Activation, Key
 from ketwork.networks.classes import MOST_BYTES
 from ketwork.networks.labelled import Room
+from ketwork.networks.pairs import least_bytes
 from ketwork.networks.readouts import MOST_DIMENSIONS
 from ketwork.networks.reservoir import POSITIONS, SAMPLES, kets_each
 
@@ -25,6 +29,7 @@ _GOOD_RANK = 64  # sketches are at least this fine while anything else can give 
 _LEVELS = (1.0, 0.5, 0.25, 0.125)  # of the usual number of kept samples
 _FEWEST_CLASSES = 32  # that class sums are counted for, when fewer are known
 _LEAST_CLASS_BYTES = 4 << 20
+_LEAST_PAIRS = 2  # what compares layers holds their moments and, in the end, as much again
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -39,12 +44,24 @@ class Width:
     itemsize: int
     positions: bool
 
+    @classmethod
+    def of(cls, activation: Activation) -> Width:
+        """The width of the layer that put this out."""
+        values = activation.values
+        return cls(
+            *activation.key,
+            values.shape[-1],
+            values.is_complex(),
+            values.element_size(),
+            activation.positions,
+        )
+
 
 @dataclass(frozen=True)
 class Share:
     """What one layer keeps: the `rank` ℓ of its sketch (None: exact), samples of its reservoir, `room` for labels.
 
-    `moment`, `reservoir` and `labels` are the bytes of each.
+    `moment`, `reservoir` and `labels` are the bytes of each; `late` says that the first batch did not reach the layer.
     """
 
     layer: str
@@ -56,53 +73,100 @@ class Share:
     moment: int
     reservoir: int
     labels: int
+    late: bool = False
+
+    @property
+    def form(self) -> str:
+        """`exact` or `sketch`."""
+        return "exact" if self.rank is None else "sketch"
+
+    @property
+    def bytes(self) -> int:
+        """All that the layer keeps."""
+        return self.moment + self.reservoir + self.labels
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The shares of all layers by key, and the bytes of the budget, the pairs of layers and the work at the end."""
+    """What becomes of a budget of `memory` bytes: the layers' shares, and the bytes for pairs of layers and work.
+
+    `pairs` are for comparing the layers with each other; `work` is what is computed on one layer at a time.
+    """
 
     memory: int
-    shares: Mapping[Hashable, Share]
+    shares: tuple[Share, ...]
     pairs: int
     work: int
 
     @property
     def total(self) -> int:
         """All bytes that are planned for."""
-        kept = sum(share.moment + share.reservoir + share.labels for share in self.shares.values())
-        return kept + self.pairs + self.work
+        return sum(share.bytes for share in self.shares) + self.pairs + self.work
 
     @property
     def sketched(self) -> list[str]:
         """The layers that are sketched."""
-        return [share.layer for share in self.shares.values() if share.rank is not None]
+        return [share.layer for share in self.shares if share.rank is not None]
 
-    def share(self, key: Hashable) -> Share:
-        """The share of a layer; one that the first batch did not reach gets the smallest."""
-        return self.shares.get(key) or Share(
-            "", 0, 0, _RANKS[-1], _samples(_LEVELS[-1]), _room(0, 1, 1), 0, 0, 0
+    def share(self, key: Key) -> Share | None:
+        """What a layer keeps, if it is in the plan."""
+        return self._by_key.get(key)
+
+    def extended(self, width: Width, classes: int | None) -> Plan:
+        """The plan with one more layer, for which there is what the others left, or the smallest sketch."""
+        for rank in (None, *_RANKS):
+            share, work = _share(width, rank, _LEVELS[-1], classes)
+            found = replace(self, shares=(*self.shares, replace(share, late=True)), work=max(self.work, work))
+            if found.total <= self.memory:
+                break
+        return found
+
+    @cached_property
+    def _by_key(self) -> dict[Key, Share]:
+        return {(share.layer, share.call): share for share in self.shares}
+
+    def named(self, names: Mapping[Key, Key]) -> Plan:
+        """The plan with other names of its layers."""
+        called = [names.get((share.layer, share.call), (share.layer, share.call)) for share in self.shares]
+        shares = tuple(
+            replace(share, layer=layer, call=call)
+            for share, (layer, call) in zip(self.shares, called, strict=True)
         )
+        return replace(self, shares=shares)
+
+    def table(self) -> pd.DataFrame:
+        """One row a layer: exact or a sketch and of which rank, the samples kept, and the bytes of each."""
+        columns = ["layer", "call", "d", "form", "rank", "samples", "moment", "reservoir", "labels", "late"]
+        rows = [[getattr(share, name) for name in columns] for share in self.shares]
+        return pd.DataFrame(rows, columns=columns).astype({"rank": "Int64"})
 
     def header(self) -> dict[str, Any]:
-        """The plan as plain values, for a record."""
-        layers = [asdict(share) | {"room": None} for share in self.shares.values()]
-        for told, share in zip(layers, self.shares.values(), strict=True):
-            told["room"] = asdict(share.room) if share.room else None
-        return {
-            "memory": self.memory,
-            "total": self.total,
-            "pairs": self.pairs,
-            "work": self.work,
-            "layers": layers,
-        }
+        """The plan as plain values, for a file."""
+        return asdict(self) | {"shares": [asdict(share) for share in self.shares]}
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> Plan:
+        """The plan that `header` gave."""
+        check(header, _PLAN, "plan")
+        shares = [
+            Share(
+                **{name: told[name] for name in _SHARE}
+                | {"room": Room(**told["room"]) if told["room"] else None}
+            )
+            for told in header["shares"]
+        ]
+        return cls(header["memory"], tuple(shares), header["pairs"], header["work"])
 
 
-def table(header: Mapping[str, Any]) -> pd.DataFrame:
-    """A plan's header as a table: one row a layer, with what it keeps and the bytes of that."""
-    columns = ["layer", "call", "d", "form", "rank", "samples", "moment", "reservoir", "labels"]
-    rows = [{**told, "form": "exact" if told["rank"] is None else "sketch"} for told in header["layers"]]
-    return pd.DataFrame(rows, columns=columns)
+_ROOM = {"held": Count, "checks": Count, "waiting": Count, "moments": (Count, None)}
+_SHARE = {field.name: Count for field in fields(Share)} | {
+    "layer": str,
+    "call": int,
+    "rank": (Count, None),
+    "room": (_ROOM, None),
+    "late": bool,
+}
+_PLAN = {"memory": Count, "shares": [_SHARE], "pairs": Count, "work": Count}
 
 
 def parse(memory: int | str | None) -> int | None:
@@ -135,7 +199,7 @@ def parse(memory: int | str | None) -> int | None:
 
 
 def plan(
-    widths: Mapping[Hashable, Width], memory: int, *, classes: int | None = None, pairs: bool = False
+    widths: Mapping[Key, Width], memory: int, *, classes: int | None = None, pairs: bool = False
 ) -> Plan:
     """The plan for these layers.
 
@@ -143,46 +207,48 @@ def plan(
         widths: the layers.
         memory: bytes.
         classes: how many labels are known so far; None for no labels.
-        pairs: whether every pair of layers is compared, which takes a quarter.
+        pairs: whether every pair of layers is compared, which takes a quarter, or more where that is too little.
 
     Raises:
         ValueError: the budget has no room for the smallest sketches; it says what they need.
     """
-    reserved = memory // 4 if pairs else 0
-    found = None
-    for level in _LEVELS:
-        found = _fitting(widths, memory, reserved, classes, level, _GOOD_RANK)
+    layers = list(widths.values())
+    of_pairs = _LEAST_PAIRS * least_bytes([_numbers(width) for width in layers]) if pairs else 0
+    reserved = max(memory // 4, of_pairs) if pairs else 0
+    for level, rank in (*((level, _GOOD_RANK) for level in _LEVELS), (_LEVELS[-1], _RANKS[-1])):
+        found = _fitting(layers, memory, reserved, classes, level, rank)
         if found is not None:
             return found
-    found = _fitting(widths, memory, reserved, classes, _LEVELS[-1], _RANKS[-1])
-    if found is None:
-        least = (
-            _plan(widths, memory, reserved, classes, _LEVELS[-1], len(widths), _RANKS[-1]).total - reserved
-        )
-        least = -(-(least * 4 // 3 if pairs else least) // 10**6)
-        raise ValueError(
-            f"Argument `memory` must be at least {least} MB for these {len(widths)} layers, but is "
-            f"{memory / 1e6:.0f} MB. Give more, or choose fewer layers with `layers`."
-        )
-    return found
+    least = _plan(layers, memory, 0, classes, _LEVELS[-1], len(layers), _RANKS[-1]).total
+    least = max(-(-least * 4 // 3), least + of_pairs) if pairs else least
+    raise ValueError(
+        f"Argument `memory` must be at least {_told(least)} for these {len(layers)} layers, but is "
+        f"{_told(memory, up=False)}. Give more, or choose fewer layers with `layers`."
+    )
+
+
+def _told(memory: int, up: bool = True) -> str:
+    """Bytes in megabytes, with decimals where there are few, rounded to the safe side."""
+    unit = 10**6 if memory >= 10**7 else 10**4
+    return f"{(-(-memory // unit) if up else memory // unit) * unit / 10**6:g} MB"
 
 
 def _fitting(
-    widths: Mapping[Hashable, Width], memory: int, pairs: int, classes: int | None, level: float, least: int
+    layers: list[Width], memory: int, pairs: int, classes: int | None, level: float, least: int
 ) -> Plan | None:
     """The plan with the fewest sketches that fits, these as fine as they can be; None if none does."""
-    for count in range(len(widths) + 1):
+    for count in range(len(layers) + 1):
         for rank in _RANKS if count else _RANKS[:1]:
             if rank < least:
                 break
-            found = _plan(widths, memory, pairs, classes, level, count, rank)
+            found = _plan(layers, memory, pairs, classes, level, count, rank)
             if found.total <= memory:
                 return found
     return None
 
 
 def _plan(
-    widths: Mapping[Hashable, Width],
+    layers: list[Width],
     memory: int,
     pairs: int,
     classes: int | None,
@@ -190,26 +256,30 @@ def _plan(
     count: int,
     rank: int,
 ) -> Plan:
-    widest = sorted(widths, key=lambda key: -_numbers(widths[key]))[:count]
-    shares: dict[Hashable, Share] = {}
-    work = 0
-    for key, width in widths.items():
-        ell = min(rank, max(width.d // 4, 1)) if key in widest else None
-        samples = _samples(level)
-        room = None if classes is None else _room(level, max(classes, _FEWEST_CLASSES), _real(width))
-        shares[key] = Share(
-            width.layer,
-            width.call,
-            width.d,
-            ell,
-            samples,
-            room,
-            _moment(width, ell),
-            _reservoir(width, samples),
-            0 if room is None else _labels(width, room, max(classes or 0, _FEWEST_CLASSES)),
-        )
-        work = max(work, _work(width, ell, room))
-    return Plan(memory, shares, pairs, work)
+    widest = sorted(range(len(layers)), key=lambda i: -_numbers(layers[i]))[:count]
+    planned = [_share(width, rank if i in widest else None, level, classes) for i, width in enumerate(layers)]
+    shares = tuple(share for share, _ in planned)
+    return Plan(memory, shares, pairs, max((work for _, work in planned), default=0))
+
+
+def _share(width: Width, rank: int | None, level: float, classes: int | None) -> tuple[Share, int]:
+    """What the layer keeps in a sketch of that rank at most, or exactly, and the bytes of work on it."""
+    ell = None if rank is None else min(rank, max(width.d // 4, 1))
+    known = max(classes or 0, _FEWEST_CLASSES)
+    room = None if classes is None else _room(level, known, _real(width))
+    samples = _samples(level)
+    share = Share(
+        width.layer,
+        width.call,
+        width.d,
+        ell,
+        samples,
+        room,
+        _moment(width, ell),
+        _reservoir(width, samples),
+        0 if room is None else _labels(width, room, known),
+    )
+    return share, _work(width, ell, room)
 
 
 def _numbers(width: Width) -> int:

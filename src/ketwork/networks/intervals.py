@@ -20,6 +20,11 @@ from ketwork.quantum import shannon_entropy
 Interval = tuple[float, float]
 
 
+def around(value: float, *ends: float) -> Interval:
+    """The interval of these ends in order, in which the value lies, whatever rounding did to any of them."""
+    return min(value, *ends), max(value, *ends)
+
+
 @dataclass(frozen=True, eq=False)
 class Known:
     """What is known of a spectrum of sum 1: `low` (r,), descending, `slack` and `rank`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from ketwork._checked import Malformed, check, check_tensors
 from ketwork.networks import information
 from ketwork.networks import scores as score
+from ketwork.networks.intervals import around
 from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.quantities import CLASS_QUANTITIES, VALUE_QUANTITIES
 from ketwork.networks.readings import PACKED, Estimate, pack, unpack
@@ -156,9 +157,11 @@ def knowledge(statistics: LabelledStatistics, names: tuple[Any, ...]) -> Knowled
         return Knowledge((), statistics, found, {}, _strengths(readouts), moments.discarded)
     if int(moments.present.sum()) < 2:
         return Knowledge(names, statistics, found, {}, {}, moments.discarded)
-    between = information.bounds(moments, statistics.complex) if moments.sketched else None
-    bits = sum(between) / 2 if between else information.bits(moments, statistics.complex)
-    found["holevo"] = Estimate(bits, bounds=between)
+    if moments.sketched:
+        low, high = information.bounds(moments, statistics.complex)
+        found["holevo"] = Estimate((low + high) / 2, bounds=around((low + high) / 2, low, high))
+    else:
+        found["holevo"] = Estimate(information.bits(moments, statistics.complex))
     kept = torch.cat([held.kets, statistics.checks.kets])
     counts = [int(count) for count in moments.counts.tolist() if count > 0]
     null = information.null_bits(information.as_complex(kept, statistics.complex), counts)

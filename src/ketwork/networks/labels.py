@@ -34,6 +34,7 @@ class Labels:
     task: Task | None = None
     names: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _numbers: int = 0
     _codes: dict[Any, int] = field(default_factory=lambda: {IGNORED: -1})
 
     def of(self, content: Any, found: Any, start: int, size: int) -> Tensor | None:
@@ -108,6 +109,16 @@ class Labels:
             )
         return np.asarray(self.given)[start : start + size]
 
+    @property
+    def classes(self) -> int | None:
+        """How many labels there are, as far as is known; numbers a sample; None without labels."""
+        if self.task is None:
+            return None
+        whole = self.task == "classes" and isinstance(self.given, (Tensor, np.ndarray, Sequence))
+        if whole and not isinstance(self.given, str):
+            return len(pd.unique(np.asarray(self.given).reshape(-1)))
+        return max(len(self.names), self._numbers)
+
     def check_length(self, samples: int, limited: bool) -> None:
         """Refuses labels left over at the end of the data, which would mean that they belong to other data."""
         whole = not (self.given is None or self.given is False or isinstance(self.given, str))
@@ -129,6 +140,7 @@ class Labels:
                 f"Argument `labels` must be finite, but the label of sample {start + int(bad.argmax())} is NaN or "
                 "infinite. Leave such samples out."
             )
+        self._numbers = array.shape[1]
         return torch.from_numpy(array.astype(np.float64))
 
     def _code(self, value: Any, start: int) -> int:

@@ -144,7 +144,9 @@ class PairMoments:
         low, high = _NARROWEST, max(self.widths)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._bytes_at(middle) <= self.memory else (low, middle)
+            low, high = (
+                (middle, high) if _bytes_at(middle, self.widths, self.split) <= self.memory else (low, middle)
+            )
         k = low - low % 2
         self.sketches = {i: Sketch.draw(d, k, self.seed) for i, d in enumerate(self.widths) if d > k}
         held = self._projected([torch.cat(chunks) for chunks in self._rows])
@@ -157,16 +159,12 @@ class PairMoments:
         self.half._add(folded)
 
     def _affordable(self) -> None:
-        least = self._bytes_at(_NARROWEST)
+        least = least_bytes(self.widths, self.split)
         if least > self.memory:
             raise ValueError(
                 f"Argument `memory` must be at least {least} bytes for {len(self.keys)} layers, but is "
                 f"{self.memory}. Give more, or choose fewer layers."
             )
-
-    def _bytes_at(self, k: int) -> int:
-        whole, half = ([min(d, k // by) if d > k else d for d in self.widths] for by in (1, 2))
-        return _moment_bytes(whole, self.split) + _moment_bytes(half, self.split)
 
     def _projected(self, parts: list[Tensor]) -> list[Tensor]:
         return [self.sketches[i](rows) if i in self.sketches else rows for i, rows in enumerate(parts)]
@@ -249,6 +247,16 @@ class CrossMoments:
     def _partners(self, i: int) -> slice:
         first = i + 1 if self.split is None else (self.split if i < self.split else len(self.dims))
         return slice(self.starts[first], self.starts[-1])
+
+
+def least_bytes(widths: list[int], split: int | None = None) -> int:
+    """The bytes that pairs of layers of these widths take when projected to as few dimensions as they may be."""
+    return _bytes_at(_NARROWEST, widths, split)
+
+
+def _bytes_at(k: int, widths: list[int], split: int | None) -> int:
+    whole, half = ([min(d, k // by) if d > k else d for d in widths] for by in (1, 2))
+    return _moment_bytes(whole, split) + _moment_bytes(half, split)
 
 
 def _moment_bytes(dims: list[int], split: int | None) -> int:

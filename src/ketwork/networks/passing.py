@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import torch
 
 from ketwork.networks.batches import Batch
+from ketwork.networks.budget import Plan, Share, Width
 from ketwork.networks.capture import Activation, Key
 from ketwork.networks.compare import sample_rows
 from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.labels import Labels
 from ketwork.networks.moments import Moment
 from ketwork.networks.pairs import PairMoments
+from ketwork.networks.reservoir import SAMPLES
 from ketwork.networks.statistics import LayerStatistics, NonFiniteActivationError
 
 
@@ -36,6 +38,7 @@ class Pass:
     must_mask: bool
     labels: Labels
     pairs: PairMoments | None
+    plan: Plan | None = None
     samples: int = 0
     batches: int = 0
     rows: dict[Key, Row] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Pass:
                 f"Say which does with `feature_axis={{{activation.key[0]!r}: ...}}`."
             )
         present = self._present(activation)
+        share = self._share(activation)
         try:
             statistics = LayerStatistics.of(
                 activation.values,
@@ -80,6 +84,8 @@ class Pass:
                 generator=torch.Generator().manual_seed(self._seed + self.batches),
                 worst=row.statistics.reservoir.worst if row is not None else float("inf"),
                 drop_bad=self.skip_bad,
+                limit=share.rank if share is not None else None,
+                kept=share.samples if share is not None else SAMPLES,
             )
         except NonFiniteActivationError as bad:
             raise ValueError(self._told(activation.key[0], bad)) from bad
@@ -87,7 +93,13 @@ class Pass:
         if self._targets is not None:
             per_position = self.labels.task == "positions"
             labelled = LabelledStatistics.of(
-                activation.values, present, self._targets, self._keys, self.samples, per_position
+                activation.values,
+                present,
+                self._targets,
+                self._keys,
+                self.samples,
+                per_position,
+                share.room if share is not None else None,
             )
             if labelled is None:
                 self.notes[
@@ -128,6 +140,22 @@ class Pass:
             self.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
         self.samples += self._batch.size
         self.batches += 1
+
+    def _share(self, activation: Activation) -> Share | None:
+        """What the layer may keep; one that the batch of the plan did not reach is added to that."""
+        if self.plan is None:
+            return None
+        share = self.plan.share(activation.key)
+        if share is None:
+            self.plan = self.plan.extended(Width.of(activation), self.labels.classes)
+            share = self.plan.shares[-1]
+            over = self.plan.total - self.plan.memory
+            self.notes[
+                f"Layer {activation.key[0]} was first reached in batch {self.batches} (counted from 0), after the plan "
+                f"of the memory: it is kept {'exactly' if share.rank is None else f'as a sketch of rank {share.rank}'}"
+                + (f", {over / 1e6:.0f} MB beyond the budget." if over > 0 else ".")
+            ] = None
+        return share
 
     def _present(self, activation: Activation) -> torch.Tensor | None:
         assert self._batch is not None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ketwork._checked import Malformed
-from ketwork.networks.intervals import Interval, Known
+from ketwork.networks.intervals import Interval, Known, around
 from ketwork.networks.quantities import QUANTITIES
 from ketwork.networks.statistics import LayerStatistics
 from ketwork.quantum import Density, shannon_entropy
@@ -195,11 +195,11 @@ def estimates(
         "top_weight": Estimate(top, sample.stderr(weights[..., 0], top)),
         **rest,
     }
-    return {q.name: replace(found[q.name], bounds=_finite(between.get(q.name))) for q in QUANTITIES}
-
-
-def _finite(bounds: Interval | None) -> Interval | None:
-    return bounds if bounds is not None and all(map(math.isfinite, bounds)) else None
+    for name, ends in between.items():
+        value = found[name].value
+        if not any(map(math.isnan, (value, *ends))):
+            found[name] = replace(found[name], bounds=around(value, *ends))
+    return {q.name: found[q.name] for q in QUANTITIES}
 
 
 @dataclass(frozen=True)

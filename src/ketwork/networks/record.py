@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ketwork._checked import Count, Malformed, check
 from ketwork.networks import pages, readings, storage
+from ketwork.networks.budget import Plan
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.knowledge import Knowledge, quantities
 from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
@@ -53,6 +54,7 @@ _HEADER = {
     "error": (str, None),
     "notes": [str],
     "comparison": (dict, None),
+    "plan": (dict, None),
 }
 
 
@@ -171,6 +173,7 @@ class Study:
     """The record of one pass: its layers in order of execution, its settings, and what was left out.
 
     `complete` is False where the pass ended early; `error` then says why (a text in a loaded study).
+    `plan` says what each layer kept of a memory budget, None where there was none.
     `study["layer"]` gives a `Layer`, `study["layer", 2]` its third call; `print(study)` the table.
     """
 
@@ -182,6 +185,7 @@ class Study:
     error: Exception | str | None = None
     notes: tuple[str, ...] = field(default=())
     comparison: Comparison | None = None
+    plan: Plan | None = None
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -301,6 +305,7 @@ class Study:
             "error": told,
             "notes": list(self.notes),
             "comparison": None,
+            "plan": self.plan.header() if self.plan is not None else None,
         }
         if self.comparison is not None:
             header["comparison"] = self.comparison.header()
@@ -332,6 +337,7 @@ class Study:
                 Comparison.from_parts(storage.under(_COMPARED, tensors), header["comparison"])
                 if header["comparison"]
                 else None,
+                Plan.from_header(header["plan"]) if header["plan"] else None,
             )
         except Malformed as error:
             raise ValueError(

@@ -11,8 +11,9 @@ from torch import nn
 
 from ketwork._signals import deferred
 from ketwork.networks import readings
-from ketwork.networks.batches import Forward, Mask, batches
-from ketwork.networks.capture import Capture, capture, unwrapped
+from ketwork.networks.batches import Batch, Forward, Mask, batches
+from ketwork.networks.budget import Plan, Width, parse, plan
+from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
 from ketwork.networks.compare import FEWEST, UNITS
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.knowledge import knowledge
@@ -52,6 +53,8 @@ def study(
     generator: torch.Generator | None = None,
     skip_bad: bool = False,
     compare: bool = False,
+    memory: int | str | None = None,
+    planned: Callable[[Plan], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Study:
     """Every layer's state over the data, in one forward pass of a trained network.
@@ -87,6 +90,11 @@ def study(
         generator: draws the samples kept for standard errors; None is a fixed seed.
         skip_bad: leave out, and count, samples with NaN or infinite activations instead of stopping.
         compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
+        memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
+            their kets: bytes, or a text such as "2GB". An extra forward pass of the first batch shows the layers'
+            widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
+            number that follows lies within its interval (`Estimate.bounds`). None: exact.
+        planned: called with the `Plan` of the memory before anything is kept; the record has it as `plan`.
         progress: called with the number of samples done, after every batch.
 
     Returns:
@@ -113,10 +121,12 @@ def study(
         raise ValueError(f"Argument `batch_size` must be at least 1, but is {batch_size}.")
     if samples is not None and samples < 1:
         raise ValueError(f"Argument `samples` must be at least 1, but is {samples}. Leave it out for all.")
+    budget = parse(memory)
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    pairs = PairMoments() if compare else None
-    run = Pass(normalize, draw, skip_bad, mask is not None, Labels(labels), pairs)
+    run = Pass(
+        normalize, draw, skip_bad, mask is not None, Labels(labels), PairMoments() if compare else None
+    )
     home = _device(network)
     target = torch.device(device) if device is not None else home
     key = labels if isinstance(labels, str) else None
@@ -131,6 +141,7 @@ def study(
         "batch_size": batch_size,
         "samples": samples,
         "skip_bad": skip_bad,
+        "memory": memory,
         "torch": torch.__version__,
     }
     with capture(network, layers, receive=run.receive, calls=calls, feature_axis=feature_axis) as live:
@@ -141,8 +152,16 @@ def study(
             if device is not None:
                 network.to(target)
             for batch in source:
+
+                def call(net: nn.Module, batch: Batch = batch) -> Any:
+                    return batch.run(net, forward, key)
+
+                if budget is not None and run.plan is None:
+                    _plan(run, live, batch, call, budget)
+                    if planned is not None:
+                        planned(_named(run, live))
                 run.begin(batch)
-                live.forward(lambda net, batch=batch: batch.run(net, forward, key), batch.size)  # type: ignore[misc]
+                live.forward(call, batch.size)
                 with deferred():
                     run.commit()
                 if progress is not None:
@@ -162,6 +181,32 @@ def study(
         raise StudyInterrupted(gathered)
     assert gathered is not None
     return gathered
+
+
+def _plan(run: Pass, live: Capture, batch: Batch, call: Callable[[nn.Module], Any], memory: int) -> None:
+    """Plans the memory of the pass, from the widths that its first batch shows."""
+    widths: dict[Key, Width] = {}
+
+    def measure(found: Activation) -> None:
+        widths.setdefault(found.key, Width.of(found))
+
+    live.receive, receive = measure, live.receive
+    try:
+        live.forward(call, batch.size)
+    finally:
+        live.receive = receive
+    run.labels.of(batch.content, batch.labels, 0, batch.size)
+    shown = {key: width for key, width in widths.items() if key not in live.refused}
+    run.plan = plan(shown, memory, classes=run.labels.classes, pairs=run.pairs is not None)
+    if run.pairs is not None:
+        run.pairs = PairMoments(memory=run.plan.pairs // 2)
+
+
+def _named(run: Pass, live: Capture) -> Plan:
+    """The plan with the names that the layers' rows will have."""
+    assert run.plan is not None
+    names = row_names(live, [(share.layer, share.call) for share in run.plan.shares])
+    return run.plan.named({key: name for key, (name, _) in names.items()})
 
 
 def _record(
@@ -210,7 +255,8 @@ def _record(
         how = {"other": settings["model"], "unit": UNITS[0], "normalize": "ensemble", "center": True}
         comparison = Comparison.of(run.pairs, compared, settings | how, skipped)
     notes = (*run.notes, *run.labels.notes)
-    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes, comparison)
+    planned = _named(run, live) if run.plan is not None else None
+    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes, comparison, planned)
 
 
 def _device(model: nn.Module) -> torch.device:
