@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BISECTIONS = 100
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,20 @@ def allocate(choices: Sequence[Sequence[Choice]], budget: float) -> list[Choice]
     spent on what saves the most error per cost.
 
     Raises:
-        ValueError: even the cheapest choices cost more than the budget.
+        ValueError: even the cheapest choices cost more than the budget; or something is not finite.
 
     >>> layers = [[Choice(None, 10, 0), Choice(1, 2, 3)], [Choice(None, 10, 0), Choice(1, 2, 8)]]
     >>> [choice.rank for choice in allocate(layers, budget=12)]
     [1, None]
     """
+    if not all(math.isfinite(choice.error) and math.isfinite(choice.cost) for c in choices for choice in c):
+        raise ValueError("Argument `choices` must have finite costs and errors.")
     cheapest = sum(min(choice.cost for choice in layer) for layer in choices)
-    if cheapest > budget:
+    if cheapest > budget * (1 + _ROUNDING):
         raise ValueError(
             f"The layers cost {cheapest:.6g} at the least, which is above the budget of {budget:.6g}."
         )
+    budget = max(budget, cheapest)
     taken = _at(choices, 0.0)
     if _cost(taken) > budget:
         low, high = 0.0, 1.0

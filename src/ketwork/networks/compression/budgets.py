@@ -86,9 +86,13 @@ def budget(
             positions = survey.positions(layer.path)
             prices[layer.path] = {None: positions * layer.m * layer.k}
             prices[layer.path] |= {rank: positions * rank * (layer.m + layer.k) for rank in ranks[layer.path]}
-    of_base = measure(base)
-    fixed = max(of_base - sum(price[None] for price in prices.values()), 0.0)
-    return Budget(kind, whole, fixed, prices, measure)
+    of_base = min(measure(base), whole)  # of what folding gave: never more, but for noise
+    dense = sum(price[None] for price in prices.values())
+    if dense > of_base:  # alone, layers may take longer than in the network
+        prices = {
+            path: {rank: price * of_base / dense for rank, price in of.items()} for path, of in prices.items()
+        }
+    return Budget(kind, whole, max(of_base - dense, 0.0), prices, measure)
 
 
 def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]]:
@@ -119,7 +123,8 @@ def _ranks(layer: WeightLayer, multiple: int) -> list[int]:
 def _timed(layer: WeightLayer, ranks: list[int], survey: Survey) -> dict[int | None, float]:
     """The seconds of a layer on its first input, dense and at each rank: a few ranks timed, the others between them."""
     like = layer.module.weight
-    x = torch.randn(survey.layers[layer.path].shape, dtype=torch.float32, device=like.device).to(like.dtype)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(survey.layers[layer.path].shape, generator=draw).to(like)
     if not ranks:
         return {None: latencies([lambda: layer.module(x)], least=_LEAST)[0]}
     grid = sorted({ranks[0], *(ranks[round(share * (len(ranks) - 1))] for share in _TIMED_SHARES)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +29,11 @@ class Calibration:
     forward: Forward | None = None
     label_key: str | None = None
     ran: int = 0
-    _truth: dict[int, Tensor] = field(default_factory=dict)
+    samples: int = field(init=False)
+    _truth: list[Tensor] = field(default_factory=list)
 
-    @property
-    def samples(self) -> int:
-        """N."""
-        apart = self.held_back if self.held_back is not self.fit else []
-        return sum(batch.size for batch in [*self.fit, *apart])
+    def __post_init__(self) -> None:
+        self.samples = sum(batch.size for batch in [*self.fit, *self.held_back])
 
     @property
     def passes(self) -> float:
@@ -50,21 +49,46 @@ class Calibration:
         """The network's predictions for a batch, (P, features)."""
         return self.predictions.rows(self.output(model, batch), batch)
 
-    def harm(self, original: nn.Module, model: nn.Module, samples: int | None = None) -> float:
+    def remember(self, original: nn.Module, memory: int) -> None:
+        """Keeps the original's predictions on held-back data, to measure harm by.
+
+        Where they take more bytes than `memory`, batches evenly spaced over the data are held back in place of all.
+
+        Raises:
+            ValueError: a prediction is NaN or infinite.
+        """
+        with torch.no_grad():
+            first = self.rows(original, self.held_back[0])
+            a_sample = first.numel() * first.itemsize / self.held_back[0].size
+            whole = sum(batch.size for batch in self.held_back)
+            count = max(1, int(min(1.0, memory / (a_sample * whole)) * len(self.held_back)))
+            self.held_back = [self.held_back[i * len(self.held_back) // count] for i in range(count)]
+            self._truth = [first, *(self.rows(original, batch) for batch in self.held_back[1:])]
+        if not all(bool(torch.isfinite(rows).all()) for rows in self._truth):
+            raise ValueError(
+                "Argument `data` must give finite predictions, but a sample held back gives NaN or infinite ones."
+            )
+
+    @property
+    def constant(self) -> bool:
+        """Whether the original predicts the same for all held-back data, to the precision of its numbers."""
+        rows = torch.cat(self._truth)
+        spread = rows.amax(dim=0) - rows.amin(dim=0)
+        return bool((spread <= 10 * torch.finfo(rows.dtype).eps * rows.abs().amax(dim=0)).all())
+
+    def harm(self, model: nn.Module, samples: int | None = None) -> float:
         """The mean KL of `model`'s predictions from the original's on held-back data, in nats a prediction.
 
-        The original runs once and its predictions are kept. `samples` measures on so many only.
+        `samples` measures on so many only. Infinite where the model's are not finite.
         """
         total, count, seen = 0.0, 0, 0
         with torch.no_grad():
-            for i, batch in enumerate(self.held_back):
+            for truth, batch in zip(self._truth, self.held_back, strict=True):
                 if samples is not None and seen >= samples:
                     break
-                if i not in self._truth:
-                    self._truth[i] = self.rows(original, batch)
-                harms = self.predictions.harm(self._truth[i], self.rows(model, batch))
+                harms = self.predictions.harm(truth, self.rows(model, batch))
                 total, count, seen = total + float(harms.sum()), count + len(harms), seen + batch.size
-        return total / count
+        return total / count if math.isfinite(total) else math.inf
 
     def accuracy(self, model: nn.Module) -> float:
         """The share of held-back predictions that name their label.
@@ -98,7 +122,7 @@ def calibration(
     """The calibration data of `data` for a network in evaluation mode, which runs once on the first samples.
 
     Raises:
-        ValueError: no sample, or an output that holds no prediction or is not finite.
+        ValueError: fewer than five samples, or an output that holds no prediction or is not finite.
     """
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
     source = batches(
@@ -118,7 +142,12 @@ def calibration(
         for part, rows in ((fit, numbers != HELD_BACK - 1), (held_back, numbers == HELD_BACK - 1)):
             if rows.any():
                 part.append(_rows(batch, rows))
-    whole = Calibration(fit, held_back or fit, Predictions("", "squared"), forward, labels)
+    if not held_back:
+        raise ValueError(
+            f"Argument `data` must hold at least {HELD_BACK} samples, one of them being held back to choose by, but "
+            f"holds {start}. Give a few hundred like those that the network will meet."
+        )
+    whole = Calibration(fit, held_back, Predictions("", "squared"), forward, labels)
     with torch.no_grad():
         first = whole.output(model, fit[0])
     whole.predictions = Predictions.of(output, loss, first, fit[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,17 +16,19 @@ from ketwork.networks.capture import eager, unwrapped
 from ketwork.networks.compression.budgets import KINDS
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.candidates import Candidate, LayerChange
-from ketwork.networks.compression.costs import Costs, latencies, multiply_adds, parameters
+from ketwork.networks.compression.costs import Costs, latencies, multiply_adds_within, parameters
+from ketwork.networks.compression.loader import unfused
 from ketwork.networks.compression.outputs import Output
 from ketwork.networks.compression.record import Compressed, LayerRow, Tried, described
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.compression.work import Work, prepared
 from ketwork.networks.select import Layers
 
+_NAMED = 3  # layers that a warning names
 _HALVINGS = 6  # of the search for the smallest network within a bound
-_SLOWER = 1.02  # a latency above the budget by less is noise
 
 
+@torch.inference_mode(mode=False)
 def compress(
     model: nn.Module,
     data: Any,
@@ -75,15 +78,16 @@ def compress(
         samples: stop after so many.
         batch_size: for data that is not batched yet; and what latency is measured with.
         multiple: ranks are multiples of it.
-        memory: bytes that the sequential fit may hold of activations; it takes as many samples as fit.
+        memory: bytes that the sequential fit may hold of activations, and bytes of the original's predictions that
+            may be kept; each takes as many samples as fit.
         generator: draws the directions of gradients; None is a fixed seed.
 
     Returns:
         A `Compressed`: the network, a table of what became of each layer and why, and measured totals.
 
     Raises:
-        TypeError, ValueError: an argument is not what it must be; the data holds NaN; no layer can be compressed;
-            or the budget cannot be met, in which case the least that can is named.
+        TypeError, ValueError: an argument is not what it must be; the data holds NaN, or fewer than five samples; no
+            layer can be compressed; or the budget cannot be met, in which case the least that can is named.
 
     Cost: about eight forward passes over the data, and eigendecompositions, O(min(m, k)³) a layer m × k and
     O(k³) for the sequential fit.
@@ -98,9 +102,9 @@ def compress(
       (1): Linear(in_features=16, out_features=64, bias=True)
     ), True)
     """
-    _check(keep, budget, max_kl, max_drop, multiple)
+    _check(keep, budget, max_kl, max_drop, {"multiple": multiple, "memory": memory, "batch_size": batch_size})
     network = unwrapped(model)
-    base = copied(network).requires_grad_(False)
+    base = unfused(copied(network)).requires_grad_(False)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
     with eager(base):
         gathered = calibration(
@@ -114,6 +118,7 @@ def compress(
             forward=forward,
             labels=labels,
         )
+        gathered.remember(base, memory)
         work = prepared(
             base, gathered, layers=layers, kind=budget, multiple=multiple, memory=memory, generator=draw
         )
@@ -125,6 +130,12 @@ def compress(
             assert max_drop is not None
             least = gathered.accuracy(base) - max_drop
             best, tried = _smallest(work, lambda candidate: gathered.accuracy(candidate.model) >= least)
+        if best is None:
+            least_kl = min(one.kl for one in tried)
+            raise ValueError(
+                f"The bound cannot be met: nothing that was tried is within it. The least KL of any is {least_kl:.3g} "
+                "nats a prediction. Give a larger `max_kl` or `max_drop`."
+            )
         settings = {
             "keep": keep,
             "budget": budget,
@@ -145,7 +156,7 @@ def compress(
 
 
 def _check(
-    keep: float | None, budget: str, max_kl: float | None, max_drop: float | None, multiple: int
+    keep: float | None, budget: str, max_kl: float | None, max_drop: float | None, counts: dict[str, int]
 ) -> None:
     given = {"keep": keep, "max_kl": max_kl, "max_drop": max_drop}
     named = [name for name, value in given.items() if value is not None]
@@ -162,15 +173,19 @@ def _check(
             raise ValueError(f"Argument `{name}` must be at least 0, but is {value}.")
     if budget not in KINDS:
         raise ValueError(f"Argument `budget` must be one of {KINDS}, but is {budget!r}.")
-    if multiple < 1:
-        raise ValueError(f"Argument `multiple` must be at least 1, but is {multiple}.")
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"Argument `{name}` must be at least 1, but is {count}.")
 
 
-def _at(work: Work, keep: float) -> tuple[Candidate, list[Tried]]:
-    """The best candidate that keeps this share, and all that were tried."""
+def _at(
+    work: Work, keep: float, good: Callable[[Candidate], bool] = lambda _: True
+) -> tuple[Candidate | None, list[Tried]]:
+    """The best good candidate that keeps this share, None where none is good, and all that were tried."""
     if keep < work.budget.least:
+        least = math.ceil(1000 * work.budget.least) / 1000
         raise ValueError(
-            f"Argument `keep` must be at least {work.budget.least:.3f} of the {work.budget.kind} here, but is {keep}: "
+            f"Argument `keep` must be at least {least:.3f} of the {work.budget.kind} here, but is {keep}: "
             f"{work.budget.fixed / work.budget.whole:.3f} are in modules that are left alone. Give a larger share."
         )
     best: tuple[float, Candidate] | None = None
@@ -179,13 +194,12 @@ def _at(work: Work, keep: float) -> tuple[Candidate, list[Tried]]:
         kl = work.harm(candidate)
         cost = work.budget.measure(candidate.model)
         tried.append(Tried(candidate.name, kl, cost))
-        if best is None or kl < best[0]:
+        if (best is None or kl < best[0]) and good(candidate):
             best = kl, candidate
-    assert best is not None
-    return best[1], tried
+    return (None if best is None else best[1]), tried
 
 
-def _smallest(work: Work, good: Callable[[Candidate], bool]) -> tuple[Candidate, list[Tried]]:
+def _smallest(work: Work, good: Callable[[Candidate], bool]) -> tuple[Candidate | None, list[Tried]]:
     """The smallest network found that is good enough, and what was tried at its size.
 
     The share is halved in on with candidates that cost one evaluation each; at the one found the better fits are
@@ -198,11 +212,11 @@ def _smallest(work: Work, good: Callable[[Candidate], bool]) -> tuple[Candidate,
             high = middle
         else:
             low = middle
-    best, tried = _at(work, high)
+    best, tried = _at(work, high, good)
     step = (1 - work.budget.least) / 2**_HALVINGS
     while high - step > work.budget.least:
-        smaller, others = _at(work, high - step)
-        if not good(smaller):
+        smaller, others = _at(work, high - step, good)
+        if smaller is None:
             break
         best, tried, high = smaller, others, high - step
         step *= 2
@@ -215,15 +229,20 @@ def _record(
     gathered, small = work.calibration, best.model
     original = copied(network)
     replaced = described(original, small)
-    batch = gathered.fit[0]
+    batch, passes = gathered.fit[0], gathered.passes
     calls = [partial(gathered.output, model, batch) for model in (original, small)]
     times = latencies(calls)
+    own = {path: module for path, module in original.named_modules() if _parameters(module)}
+    products = [
+        multiply_adds_within(call, batch.size, {path: model.get_submodule(path) for path in own if path})
+        for model, call in zip((original, small), calls, strict=True)
+    ]
     before, after = (
-        Costs(parameters(model), multiply_adds(call, batch.size), seconds)
-        for model, call, seconds in zip((original, small), calls, times, strict=True)
+        Costs(parameters(model), counts[""], seconds)
+        for model, counts, seconds in zip((original, small), products, times, strict=True)
     )
     kl = next(one.kl for one in tried if one.name == best.name)
-    rows = _rows(original, work, best)
+    rows = tuple(_row(path, module, work, best, products) for path, module in own.items())
     _restore(network, small)
     return Compressed(
         small,
@@ -233,50 +252,63 @@ def _record(
         before,
         after,
         kl,
-        gathered.passes,
+        passes,
         settings,
         replaced,
+        _warnings(work, best),
     )
 
 
-def _rows(original: nn.Module, work: Work, best: Candidate) -> tuple[LayerRow, ...]:
-    """A row for each module with parameters, in the network's order."""
-    layers = {layer.path: layer for layer in work.layers}
-    rows = []
-    for path, module in original.named_modules():
-        own = sum(p.numel() for p in module._parameters.values() if p is not None)
-        reason = work.left.get(path, "")
-        if not own:
-            continue
-        now = sum(p.numel() for p in best.model.get_submodule(path).parameters(recurse=path in layers))
-        layer = layers.get(path)
-        positions = work.survey.positions(path) if layer is not None else 0.0
-        change = best.changes.get(path, LayerChange())
-        if path in work.folded:
-            reason = f"folded into {work.folded[path]}"
-        shape = f"{layer.m} × {layer.k}" if layer is not None else _shape(module)
-        rows.append(
-            LayerRow(
-                path or "(model)",
-                type(module).__name__,
-                shape,
-                own,
-                now,
-                positions * layer.m * layer.k if layer is not None else 0.0,
-                positions * _weights(best.model.get_submodule(path)) if layer is not None else 0.0,
-                change,
-                reason,
-            )
+def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
+    found = []
+    if work.calibration.constant:
+        found.append(
+            "The original predicts the same for all data held back, so the KL says nothing of other data."
         )
-    return tuple(rows)
+    few = [
+        f"{layer.path} ({rows:,} for {layer.k:,})"
+        for layer in work.layers
+        if best.changes[layer.path].rank is not None
+        and (rows := work.survey.layers[layer.path].rows) < layer.k
+    ]
+    if few:
+        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
+        found.append(
+            f"Fewer inputs than features were seen of {', '.join(few[:_NAMED])}{more}: other data will fare worse. "
+            "Give more."
+        )
+    return tuple(found)
 
 
-def _weights(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters() if p.ndim > 1)
+def _row(
+    path: str, module: nn.Module, work: Work, best: Candidate, products: list[dict[str, float]]
+) -> LayerRow:
+    """What became of one module that had parameters of its own."""
+    layer = next((layer for layer in work.layers if layer.path == path), None)
+    reason = work.left.get(path, "")
+    if path in work.folded:
+        reason = f"folded into {work.folded[path]}"
+    now = best.model.get_submodule(path).parameters(recurse=layer is not None)
+    return LayerRow(
+        path or "(model)",
+        type(module).__name__,
+        f"{layer.m} × {layer.k}" if layer is not None else _shape(module),
+        sum(p.numel() for p in _parameters(module)),
+        sum(p.numel() for p in now),
+        products[0][path],
+        products[1][path],
+        best.changes.get(path, LayerChange()),
+        reason,
+    )
+
+
+def _parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Those of its own."""
+    return [p for p in module._parameters.values() if p is not None]
 
 
 def _shape(module: nn.Module) -> str:
-    return ", ".join(" × ".join(map(str, p.shape)) for p in module._parameters.values() if p is not None)
+    return ", ".join(" × ".join(map(str, p.shape)) for p in _parameters(module))
 
 
 def _restore(network: nn.Module, small: nn.Module) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,41 @@ def multiply_adds(call: Callable[[], Any], samples: int) -> float:
     >>> multiply_adds(lambda: net(x), samples=4)
     200.0
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    return multiply_adds_within(call, samples, {})[""]
+
+
+def multiply_adds_within(
+    call: Callable[[], Any], samples: int, modules: Mapping[str, nn.Module]
+) -> dict[str, float]:
+    """`multiply_adds` of what each module computes, whatever is in it included, by name; that of all of it by "".
+
+    >>> net, x = nn.Sequential(nn.Linear(10, 20), nn.Linear(20, 5)), torch.ones(4, 10)
+    >>> multiply_adds_within(lambda: net(x), 4, {"1": net[1]})
+    {'1': 100.0, '': 300.0}
+    """
+    found = dict.fromkeys(modules, 0.0)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
+        torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know its kernels
+        stack.enter_context(torch.no_grad())
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        begun: list[int] = []
+
+        def before(*_: object) -> None:
+            begun.append(counter.get_total_flops())
+
+        def after(path: str) -> Callable[..., None]:
+            def hook(*_: object) -> None:
+                found[path] += (counter.get_total_flops() - begun.pop()) / 2 / samples
+
+            return hook
+
+        for path, module in modules.items():
+            stack.callback(module.register_forward_pre_hook(before).remove)
+            stack.callback(module.register_forward_hook(after(path)).remove)
         call()
-    return counter.get_total_flops() / 2 / samples
+        return found | {"": counter.get_total_flops() / 2 / samples}
 
 
 def latencies(calls: Sequence[Callable[[], Any]], repeats: int = 7, least: float = 0.0) -> list[float]:

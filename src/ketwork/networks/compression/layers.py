@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, skip_init
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class WeightLayer:
             conv = self.module
             kind = nn.Conv1d if self.kind == "conv1d" else nn.Conv2d
             parts = [
-                kind(
+                skip_init(
+                    kind,
                     conv.in_channels,
                     rank,
                     conv.kernel_size,
@@ -110,12 +111,12 @@ class WeightLayer:
                     bias=False,
                     **options,
                 ),
-                kind(rank, self.m, 1, **options),
+                skip_init(kind, rank, self.m, 1, **options),
             ]
         else:
             parts = [
-                nn.Linear(self.k, rank, bias=False, **options),
-                nn.Linear(rank, self.m, **options),
+                skip_init(nn.Linear, self.k, rank, bias=False, **options),
+                skip_init(nn.Linear, rank, self.m, **options),
             ]
         with torch.no_grad():
             for part, matrix in zip(parts, (first, second), strict=True):
@@ -177,6 +178,8 @@ def _reason(module: Any, path: str) -> str | None:
         return "its weight is computed from other parameters"
     if weight.is_complex() or not weight.is_floating_point():
         return f"its weights are {weight.dtype}"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "it has hooks, which a new module would lose"
     if getattr(module, "groups", 1) != 1:
         return "depthwise" if module.groups == module.in_channels else f"{module.groups} groups"
     return None

@@ -26,7 +26,7 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
         with safetensors.safe_open(path, "pt") as file:
             replaced = json.loads(file.metadata()[KEY])
             most = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
-        weight = next(network.parameters())
+        weight = next(unfused(network).parameters())
         for name, parts in replaced.items():
             parent, _, last = name.rpartition(".")
             if isinstance(parts, str):  # the same module under another name
@@ -40,6 +40,16 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
         raise _refused(path, network, error) from error
     except safetensors.SafetensorError as error:
         raise _refused(path, network, error) from error
+    return network
+
+
+def unfused(network: nn.Module) -> nn.Module:
+    """The network, with encoders of torch.nn told not to fuse layers into one kernel, which reads their weights."""
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
     return network
 
 

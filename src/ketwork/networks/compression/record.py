@@ -55,6 +55,8 @@ class Compressed:
             are not logits ½ ‖f − f′‖².
         passes: forward passes over the calibration data that all of it took, a backward pass counted as two.
         settings: the arguments, and what was chosen where they left it open.
+        replaced: what is new in `model`, as its file describes it.
+        warnings: what makes the fit or the measured KL less sure than they look.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Compressed:
     passes: float
     settings: dict[str, Any]
     replaced: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """One row a module: kind, shape, rank, costs before and after, what was discarded, share of the harm, why left.
@@ -116,6 +119,7 @@ class Compressed:
             f"chosen         {self.chosen}, of "
             + ", ".join(f"{tried.name} {tried.kl:.3g}" for tried in self.candidates),
             f"passes         {self.passes:.1f} over {self.settings['samples']} samples",
+            *(f"! {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
 

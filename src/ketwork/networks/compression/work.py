@@ -22,6 +22,7 @@ from ketwork.networks.compression.surgery import fold_batchnorm, read_directly
 from ketwork.networks.select import Layers, select
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
+_RUINED = 1e6  # nats: more than any prediction can be worth
 _PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs
 
 
@@ -72,7 +73,7 @@ class Work:
     def harm(self, candidate: Candidate) -> float:
         """Its KL from the original on data held back, measured once."""
         if candidate.model not in self._harms:
-            self._harms[candidate.model] = self.calibration.harm(self.base, candidate.model)
+            self._harms[candidate.model] = self.calibration.harm(candidate.model)
         return self._harms[candidate.model]
 
     def in_step(self, variants: int) -> list[Batch]:
@@ -109,7 +110,7 @@ class Work:
             rank = ranks[layer.path] or possible[len(possible) // 2]
             estimate = self.fits.factors(layer, True).tail(rank) / 2
             model = one_shot(self.base, self.fits, {**alone, layer.path: rank}, True)
-            harm = self.calibration.harm(self.base, model, samples)
+            harm = min(self.calibration.harm(model, samples), _RUINED)
             scales[layer.path] = harm / estimate if estimate > 0 else 1.0
         return scales
 
@@ -121,7 +122,7 @@ class Work:
             rank = ranks[layer.path]
             note = "fitted by itself" if layer.path in missed else ""
             if rank is None:
-                changes[layer.path] = LayerChange(note="" if missed else "left dense")
+                changes[layer.path] = LayerChange(note="left dense")
                 continue
             factors = self.fits.factors(layer, True)
             harm = factors.tail(rank) / 2 if self.survey.differentiable else float("nan")
@@ -158,7 +159,7 @@ def prepared(
     for layer in found:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
-            left[layer.path] = "it never ran"
+            left[layer.path] = "it was never called"
         elif seen.differentiable and (record.fisher is None or not bool(record.fisher.any())):
             left[layer.path] = "the predictions do not depend on its output"
     found = [layer for layer in found if layer.path not in left]
