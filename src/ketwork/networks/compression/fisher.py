@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ketwork.networks.batches import Batch
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.compression.scatter import Scatter
+from ketwork.networks.compression.scatter import Scatter, added
 
 WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
 
@@ -139,7 +139,7 @@ class _Live:
                         f"infinite ones in batch {self.number}."
                     )
                 scatter = Scatter.of(rows if seen.side == "outputs" else layer.rows_in(x, mask))
-                seen.scatter = scatter if seen.scatter is None else _sum(seen.scatter, scatter)
+                seen.scatter = added(seen.scatter, scatter)
                 seen.rows += len(rows)
                 seen.shape = seen.shape or tuple(x.shape)
                 held = (x.numel() * x.itemsize + output.numel() * output.itemsize) / self.batch.size
@@ -162,11 +162,6 @@ class _Live:
             seen.fisher = part if seen.fisher is None else seen.fisher + part
 
         return forward
-
-
-def _sum(a: Scatter, b: Scatter) -> Scatter:
-    a += b
-    return a
 
 
 def _common(orders: list[list[str]]) -> list[str]:

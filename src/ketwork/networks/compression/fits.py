@@ -15,7 +15,7 @@ from ketwork.networks.compression.fisher import Survey
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.lockstep import lockstep
 from ketwork.networks.compression.lowrank import Factors, Metric, Pair, from_inputs, from_outputs, refit
-from ketwork.networks.compression.scatter import Scatter
+from ketwork.networks.compression.scatter import Scatter, added
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.compression.surgery import replace as put
 
@@ -97,20 +97,18 @@ def sequential(
 
     def meet(path: str, inputs: list[list[Tensor]]) -> None:
         layer = by_path[path]
-        originals = [layer.rows_in(x, batch.mask) for x, batch in zip(inputs[0], batches, strict=True)]
         matrix = layer.weight()
-        narrow = layer.m < layer.k
-        if narrow:  # the products with y = W x are fewer than those with x
-            thin = matrix.to(originals[0].dtype)
-            originals = [x @ thin.T for x in originals]
+        narrow = layer.m < layer.k  # the products with y = W x are then fewer than those with x
         for twin, theirs in zip(twins, inputs[1:], strict=True):
-            rows = [layer.rows_in(x, batch.mask) for x, batch in zip(theirs, batches, strict=True)]
-            if all(len(a) == len(b) for a, b in zip(originals, rows, strict=True)):
-                inside = _parts([Scatter.of(x) for x in rows])
-                across = _parts([Scatter.of(x, y) for x, y in zip(originals, rows, strict=True)])
-                turn = None if narrow else matrix
-                whole, part, rest = (_pair(a, b, turn) for a, b in zip(inside, across, strict=True))
-                twin.fit(layer, whole, part, rest)
+            inside, across = _Parts(), _Parts()
+            for i, (x, y, batch) in enumerate(zip(inputs[0], theirs, batches, strict=True)):
+                original, row = layer.rows_in(x, batch.mask), layer.rows_in(y, batch.mask)
+                if len(original) != len(row):
+                    return
+                inside.add(i, Scatter.of(row))
+                across.add(i, Scatter.of(original @ matrix.to(x.dtype).T if narrow else original, row))
+            turn = None if narrow else matrix
+            twin.fit(layer, *(_pair(a, b, turn) for a, b in zip(inside.all(), across.all(), strict=True)))
 
     calls = [lambda model, batch=batch: calibration.output(model, batch) for batch in batches]
     lockstep([base, *(twin.model for twin in twins)], calls, order, meet)
@@ -170,14 +168,25 @@ class _Twin:
             module.bias.copy_(bias)
 
 
-def _parts(scatters: list[Scatter]) -> tuple[Scatter, Scatter, Scatter]:
-    """All batches, those to fit a ridge on and those to judge it by: every fourth, or the same where there are few."""
-    rest = scatters[_JUDGES - 1 :: _JUDGES]
-    if not rest:
-        whole = _total(scatters)
-        return whole, whole, whole
-    judged, fitted = _total(rest), _total([s for i, s in enumerate(scatters) if i % _JUDGES != _JUDGES - 1])
-    return fitted + judged, fitted, judged
+@dataclass
+class _Parts:
+    """The batches to fit a ridge on, and those to judge it by: every fourth, or the same where there are few."""
+
+    fitted: Scatter | None = None
+    judged: Scatter | None = None
+
+    def add(self, number: int, scatter: Scatter) -> None:
+        if number % _JUDGES == _JUDGES - 1:
+            self.judged = added(self.judged, scatter)
+        else:
+            self.fitted = added(self.fitted, scatter)
+
+    def all(self) -> tuple[Scatter, Scatter, Scatter]:
+        """All, those to fit on and those to judge by."""
+        assert self.fitted is not None
+        if self.judged is None:
+            return self.fitted, self.fitted, self.fitted
+        return self.fitted + self.judged, self.fitted, self.judged
 
 
 def _pair(inputs: Scatter, across: Scatter, matrix: Tensor | None) -> Pair:
@@ -185,10 +194,3 @@ def _pair(inputs: Scatter, across: Scatter, matrix: Tensor | None) -> Pair:
     if matrix is None:
         return Pair(inputs, across.covariance(), across.left)
     return Pair(inputs, matrix @ across.covariance(), matrix @ across.left)
-
-
-def _total(parts: list[Scatter]) -> Scatter:
-    first, *others = parts
-    for other in others:
-        first = first + other
-    return first

@@ -61,6 +61,14 @@ class Scatter:
         return self.total / max(self.n, 1)
 
 
+def added(total: Scatter | None, part: Scatter) -> Scatter:
+    """The sum so far, which takes the part up, or the part where there is none yet."""
+    if total is None:
+        return part
+    total += part
+    return total
+
+
 def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
     if rows.dtype.itemsize < 4:
         rows = rows.float()
