@@ -136,10 +136,10 @@ def networks(kind: str, seed: int, data: "Data", folder: Path) -> nn.Module:
     if kind == "transformer":
         net: nn.Module = Transformer(data.alphabet)
         windows = data.train[kind][0]
-        return trained(net, windows[:, :-1], windows[:, 1:], kept, seed=seed, batch=20, steps=2500)
+        return trained(net, windows[:, :-1], windows[:, 1:], kept, seed=seed, batch=20, steps=1600)
     net = Mlp() if kind == "MLP" else Cnn()
     images, labels = data.train[kind]
-    return trained(net, images, labels, kept, seed=seed, batch=128, steps=2800)
+    return trained(net, images, labels, kept, seed=seed, batch=128, steps=2800 if kind == "MLP" else 1400)
 
 
 class Data:
