@@ -169,8 +169,8 @@ def _refused(constant: str) -> None:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 19:
-        raise ValueError(f"{digits[:19]}… is no integer of 64 bits")
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+        raise ValueError(f"{digits[:20]}… is no integer of 64 bits")
     return int(digits)
 
 

@@ -126,7 +126,7 @@ def test_moments_merge_in_any_order_and_form(
     assert float(left[-1]) <= total.slack + 1e-10
     torch.testing.assert_close(total.diagonal(), exact.diagonal().real, rtol=1e-10, atol=1e-10)
     tensors = {name: tensor.contiguous() for name, tensor in total.tensors().items()}
-    back = Moment.from_tensors(tensors, d=d, n=total.n, weight=total.weight)
+    back = Moment.from_tensors(tensors, d=d, n=total.n, weight=total.weight, limit=total.limit)
     torch.testing.assert_close(back.matrix(), total.matrix(), rtol=1e-12, atol=1e-14)
     assert back.slack == total.slack
     more = Moment.of(unit(_decaying(30, d, power, seed=9))[0].to(rows.dtype))

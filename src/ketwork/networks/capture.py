@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ketwork._checked import Malformed, check
 from ketwork.networks.layout import FeatureAxis, Grid, Layouts, decides, sequence_first_paths
 from ketwork.networks.select import Layers, Selection, select, tidy
 from ketwork.networks.trees import Leaf, activations, told
@@ -88,6 +89,26 @@ class Capture:
         self._tensors.clear()
         return output
 
+    def header(self) -> dict[str, Any]:
+        """What the batches so far have shown of the network, as plain values."""
+        return {
+            "chosen": list(self.selection.chosen),
+            "aliases": [[list(alias), list(row)] for alias, row in self.aliases.items()],
+            "skipped": dict(self.skipped),
+            "refused": [list(key) for key in sorted(self.refused)],
+            "ran": sorted(self.ran),
+            "leaves": [[list(key), leaf] for key, leaf in self._leaf.items()],
+        }
+
+    def restore(self, header: dict[str, Any]) -> None:
+        """Takes over what `header` described."""
+        check(header, _HEADER, "capture")
+        self.aliases = {as_key(alias): as_key(row) for alias, row in map(_pair, header["aliases"])}
+        self.skipped = dict(header["skipped"])
+        self.refused = {as_key(key) for key in header["refused"]}
+        self.ran = set(header["ran"])
+        self._leaf = {as_key(key): str(leaf) for key, leaf in map(_pair, header["leaves"])}
+
     def _hook(self, path: str, module: nn.Module, inputs: Any, output: Any, chosen: bool) -> None:
         if not self._running:
             return  # someone else's forward pass: another capture holds the same module
@@ -143,6 +164,31 @@ class Capture:
 
     def _skip(self, path: str, reason: str) -> None:
         self.skipped.setdefault(path, reason)
+
+
+_HEADER = {
+    "chosen": [str],
+    "aliases": [list],
+    "skipped": {str: str},
+    "refused": [list],
+    "ran": [str],
+    "leaves": [list],
+}
+
+
+def as_key(told: Any) -> Key:
+    """The key of a row that plain data describe: a path and a call."""
+    path, call = _pair(told)
+    check([path], [str], "path")
+    check([call], [int], "call")
+    return path, call
+
+
+def _pair(told: Any) -> tuple[Any, Any]:
+    check(told, list, "a pair")
+    if len(told) != 2:
+        raise Malformed(f"a pair cannot have {len(told)} parts")
+    return told[0], told[1]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from ketwork.quantum import Density, Ensemble, Measurement
 
 _HEADER = {
     "names": [(str, int, float, bool)],
-    "complex": bool,
+    "statistics": dict,
     "estimates": PACKED,
     "confusion": [KINDS],
     "strengths": {str: float},
@@ -112,7 +112,7 @@ class Knowledge:
         """All but the tensors, for a file."""
         return {
             "names": list(self.names),
-            "complex": self.statistics.complex,
+            "statistics": self.statistics.header(),
             "estimates": pack(self.estimates),
             "confusion": list(self.confusion),
             "strengths": self.strengths,
@@ -128,8 +128,8 @@ class Knowledge:
         """What `header` and `tensors` described."""
         check(header, _HEADER, "knowledge")
         names = tuple(header["names"])
-        statistics = LabelledStatistics.from_tensors(tensors, header["complex"])
-        if len(statistics.sums.moments.counts) > max(1, len(names)):
+        statistics = LabelledStatistics.from_header(header["statistics"], tensors)
+        if statistics.classes > max(1, len(names)):
             raise Malformed(f"knowledge of {len(names)} labels has sums of more")
         k = {"k": len(names)}
         for kind in header["confusion"]:

@@ -8,14 +8,16 @@ are, on which regularisation is chosen: the sums do not hold them, so a fit to t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ketwork._checked import Malformed, check_codes, check_tensors
+from ketwork._checked import Count, Malformed, check, check_codes, check_tensors
 from ketwork.networks.classes import ClassMoments
 from ketwork.networks.encode import unit
+from ketwork.networks.labels import MOST_LABELS
 from ketwork.networks.storage import under
 
 HELD_SHARE = 0.25
@@ -193,35 +195,55 @@ class LabelledStatistics:
         counts[: len(known)] += known
         return counts
 
+    @property
+    def classes(self) -> int:
+        """How many classes there are at least, if targets are codes."""
+        waiting = (1 + int(rows.codes.max()) for rows in self.waiting if len(rows))
+        return max(len(self.sums.moments.counts), *waiting, 0)
+
+    def header(self) -> dict[str, Any]:
+        """The plain values of a file; `tensors` has the rest."""
+        return {"complex": self.complex, "room": asdict(self.room)}
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a file."""
-        self.settle()
         found = {f"sums.{name}": tensor for name, tensor in self.sums.moments.tensors().items()}
-        for part, rows in (("held", self.held), ("checks", self.checks)):
+        parts = {"held": self.held, "checks": self.checks}
+        if self.waiting:
+            parts["waiting"] = Rows.joined(self.waiting)
+        for part, rows in parts.items():
             found |= {f"{part}.{name}": getattr(rows, name) for name in _ROWS}
         if self.sums.cross is not None and self.sums.level is not None:
             found |= {"cross": self.sums.cross, "level": self.sums.level}
         return found
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], is_complex: bool) -> LabelledStatistics:
-        """The statistics that `tensors` described."""
+    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelledStatistics:
+        """The statistics that `header` and `tensors` described."""
+        check(header, _HEADER, "labelled")
         moments = ClassMoments.from_tensors(under("sums.", tensors))
         values = check_tensors(tensors, {"d": moments.d}, cross="real m d?", level="real m?")
         if ("cross" in tensors) != ("level" in tensors):
             raise Malformed("targets must have both a level and products with the kets, or neither")
         parts = []
-        for part in ("held", "checks"):
+        for part in ("held", "checks", "waiting"):
             fields = under(f"{part}.", tensors)
+            if part == "waiting" and not fields:
+                break
             targets = "real n m" if "m" in values else "int n"
             check_tensors(fields, values, kets="real n d", targets=targets, keys="real n", samples="int n")
-            if "m" not in values:
-                check_codes(fields, "targets", len(moments.counts))
+            if "m" not in values:  # those that wait may have new ones
+                check_codes(fields, "targets", MOST_LABELS if part == "waiting" else len(moments.counts))
             parts.append(Rows(*(fields[name] for name in _ROWS)))
-        held, checks = parts
-        return cls(held, checks, Sums(moments, tensors.get("cross"), tensors.get("level")), is_complex)
+        held, checks, *waiting = parts
+        sums = Sums(moments, tensors.get("cross"), tensors.get("level"))
+        return cls(held, checks, sums, header["complex"], waiting, Room(**header["room"]))
 
 
+_HEADER = {
+    "complex": bool,
+    "room": {"held": Count, "checks": Count, "waiting": Count, "moments": (Count, None)},
+}
 _ROWS = ("kets", "targets", "keys", "samples")
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ketwork._checked import Malformed, check
+
 IGNORED = -100
 """Samples or positions with this integer have no label (the convention of PyTorch's cross entropy)."""
 
@@ -18,6 +20,8 @@ MOST_LABELS = 4096
 """A layer's sums grow with the number of labels (and of numbers a sample)."""
 
 Task = Literal["classes", "positions", "values"]
+
+_HEADER = {"task": ("classes", "positions", "values", None), "names": [(str, int, bool)], "notes": [str]}
 
 
 @dataclass
@@ -118,6 +122,18 @@ class Labels:
         if whole and not isinstance(self.given, str):
             return len(pd.unique(np.asarray(self.given).reshape(-1)))
         return max(len(self.names), self._numbers)
+
+    def header(self, known: int) -> dict[str, Any]:
+        """What the batches have shown until the first so many names were known, as plain values."""
+        return {"task": self.task, "names": self.names[:known], "notes": list(self.notes)}
+
+    def restore(self, header: dict[str, Any]) -> None:
+        """Takes over what `header` described."""
+        check(header, _HEADER, "labels")
+        if len(header["names"]) > MOST_LABELS:
+            raise Malformed(f"labels cannot have {len(header['names'])} names")
+        self.task, self.names, self.notes = header["task"], list(header["names"]), list(header["notes"])
+        self._codes = {IGNORED: -1} | {name: code for code, name in enumerate(self.names)}
 
     def check_length(self, samples: int, limited: bool) -> None:
         """Refuses labels left over at the end of the data, which would mean that they belong to other data."""

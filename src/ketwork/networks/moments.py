@@ -152,7 +152,11 @@ class Moment:
     def tensors(self) -> dict[str, Tensor]:
         """What `from_tensors` needs, for a file."""
         if self.rows is not None:
-            return {"first": self.first, "rows": torch.cat(self.rows)} if self.rows else {"first": self.first}
+            if not self.rows:
+                return {"first": self.first}
+            # Sums over rows go batch by batch: the same batches later give the same digits.
+            lengths = torch.tensor([len(rows) for rows in self.rows])
+            return {"first": self.first, "rows": torch.cat(self.rows), "lengths": lengths}
         if self.sketch is not None and self.populations is not None:
             told = [self.sketch.rank, self.sketch.slack, self.sketch.lost]
             return {
@@ -162,15 +166,16 @@ class Moment:
                 "populations": self.populations,
             }
         assert self.upper is not None
-        i, j = torch.triu_indices(self.d, self.d)
-        return {"first": self.first, "upper": self.upper[i, j]}
+        return {"first": self.first, "upper": torch.cat([self.upper[i, i:] for i in range(self.d)])}
 
     def _crowded(self) -> bool:
         return self.n > (self.d // 2 if self.limit is None else 2 * self.limit)
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], *, d: int, n: int, weight: float) -> Moment:
-        """The moment that `tensors` described."""
+    def from_tensors(
+        cls, tensors: dict[str, Tensor], *, d: int, n: int, weight: float, limit: int | None = None
+    ) -> Moment:
+        """The moment that `tensors` described, which goes over to a sketch of `limit` directions later on."""
         sizes = {"d": d, "n": n, "half": d * (d + 1) // 2}
         check_tensors(tensors, sizes, first="sum d", rows="ket n d?", upper="sum half?", sketch="sum r d?")
         first = tensors["first"]
@@ -180,7 +185,7 @@ class Moment:
                 f"a moment of {n} kets must hold their rows, their upper triangle or a sketch, of its own kind"
             )
         if given == "rows":
-            return cls(d, n, weight, first, [tensors["rows"]] if "rows" in tensors else [], None)
+            return cls(d, n, weight, first, _batches(tensors, n) if "rows" in tensors else [], None, limit)
         if given == "sketch":
             check_tensors(tensors, {"d": d, "three": 3}, certificate="real three", populations="real d")
             rank, slack, lost = tensors["certificate"].tolist()
@@ -190,10 +195,19 @@ class Moment:
                 )
             sketch = FrequentDirections(int(rank), slack, lost, tensors["sketch"], len(tensors["sketch"]))
             return cls(d, n, weight, first, None, None, int(rank), sketch, tensors["populations"])
-        upper = torch.zeros(d, d, dtype=first.dtype)
-        i, j = torch.triu_indices(d, d)
-        upper[i, j] = tensors["upper"]
+        upper = first.new_zeros(d, d)
+        for i, row in enumerate(tensors["upper"].split(list(range(d, 0, -1)))):
+            upper[i, i:] = row
         return cls(d, n, weight, first, None, upper)
+
+
+def _batches(tensors: dict[str, Tensor], n: int) -> list[Tensor]:
+    """The rows batch by batch, as they were."""
+    check_tensors(tensors, {}, lengths="int b")
+    lengths = tensors["lengths"].tolist()
+    if min(lengths, default=0) < 0 or sum(lengths) != n:
+        raise Malformed(f"the batches of {n} rows cannot have lengths {lengths[:8]}")
+    return list(tensors["rows"].split(lengths))
 
 
 def _wide(kets: Tensor) -> torch.dtype:

@@ -8,13 +8,16 @@ moments at half the width is kept beside, from which the error of the projection
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ketwork._checked import Count, Malformed, check, check_tensors
 from ketwork.networks.sketch import Sketch
+from ketwork.networks.storage import under
 
 MEMORY = 2 << 30
 """Bytes that the pairs of layers may take unless told otherwise."""
@@ -101,6 +104,67 @@ class PairMoments:
         if self.cross is not None and self._waiting:
             self.cross.add([torch.cat(chunks) for chunks in self._rows])
             self._rows, self._waiting = [[] for _ in self.keys], 0
+
+    def header(self) -> dict[str, Any]:
+        """The plain values of a file but the keys, which are named by their places; `tensors` has the rest."""
+        return {
+            "memory": self.memory,
+            "seed": self.seed,
+            "n": self.n,
+            "split": self.split,
+            "incomplete": [i for i, key in enumerate(self.keys) if key in self.incomplete],
+            "widths": self.widths,
+            "sketches": {str(i): sketch.k for i, sketch in self.sketches.items()},
+            "summed": None if self.cross is None else self.cross.n,
+            "half": None if self.half is None else self.half.header(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a file."""
+        found = {f"rows.{i}": self.rows(i) for i in range(len(self.keys))} if self._waiting else {}
+        if self.cross is not None:
+            found |= {f"cross.{name}": tensor for name, tensor in self.cross.tensors().items()}
+        if self.half is not None:
+            found |= {f"half.{name}": tensor for name, tensor in self.half.tensors().items()}
+        return found
+
+    @classmethod
+    def from_header(
+        cls, header: dict[str, Any], tensors: dict[str, Tensor], keys: Sequence[Hashable]
+    ) -> PairMoments:
+        """The pairs of the layers `keys` that `header` and `tensors` described."""
+        check(header, _HEADER, "pairs")
+        if (header["half"] is None) != (not header["sketches"]):
+            raise Malformed("pairs must have both projections and moments at half their width, or neither")
+        found = cls(memory=header["memory"], seed=header["seed"])
+        found.n, found.split, found.widths = header["n"], header["split"], list(header["widths"])
+        found.keys, places = list(keys), range(len(keys))
+        sketches = header["sketches"]
+        if len(found.widths) != len(keys) or not (
+            {*header["incomplete"]} <= {*places} and {*sketches} <= {*map(str, places)}
+        ):
+            raise Malformed(f"pairs of {len(keys)} layers cannot have these widths and places")
+        found.incomplete = {keys[i] for i in header["incomplete"]}
+        if not all(0 < k < found.widths[int(i)] for i, k in sketches.items()):
+            raise Malformed("layers cannot be projected to no or to more features than they have")
+        rows = under("rows.", tensors)
+        sizes = {f"d{i}": int(sketches.get(str(i), d)) for i, d in enumerate(found.widths)}
+        summed = header["summed"]
+        waiting = check_tensors(rows, sizes, **{f"{i}": f"real n d{i}?" for i in places}).get("n", 0)
+        if waiting + (summed or 0) != found.n or len(rows) != (len(keys) if waiting else 0):
+            raise Malformed(f"pairs of {found.n} rows must hold them, or their moments")
+        for i, k in sketches.items():
+            found.sketches[int(i)] = Sketch.draw(found.widths[int(i)], k, found.seed)
+        found._rows, found._waiting = [[rows[f"{i}"]] if waiting else [] for i in places], waiting
+        if summed is not None:
+            found.cross = CrossMoments(found.dims, found.split)
+            found.cross.restore(summed, under("cross.", tensors))
+        if header["half"] is not None:
+            found.half = cls.from_header(header["half"], under("half.", tensors), keys)
+            folded = [k // 2 if i in found.sketches else k for i, k in enumerate(found.dims)]
+            if found.half.widths != folded:
+                raise Malformed(f"half of {found.dims} features cannot be {found.half.widths}")
+        return found
 
     @property
     def dims(self) -> list[int]:
@@ -214,6 +278,28 @@ class CrossMoments:
                 self.right[i] += piece.mT @ chunk[:, self._partners(i)]
         self.n += len(x)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a file."""
+        found = {name: getattr(self, name) for name in _SUMS}
+        for name in _LISTS:
+            found |= {f"{name}.{i}": tensor for i, tensor in enumerate(getattr(self, name))}
+        return found
+
+    def restore(self, n: int, tensors: dict[str, Tensor]) -> None:
+        """Takes over the sums over n rows that `tensors` described."""
+        count, total = len(self.dims), self.starts[-1]
+        sizes = {"l": count, "w": total} | {f"d{i}": d for i, d in enumerate(self.dims)}
+        sizes |= {f"p{i}": len(range(total)[self._partners(i)]) for i in range(count)}
+        forms = dict(_SUMS)
+        for name, form in _LISTS.items():
+            forms |= {f"{name}.{i}": form.replace("#", str(i)) for i in range(count)}
+        check_tensors(tensors, sizes, **forms)
+        for name in _SUMS:
+            setattr(self, name, tensors[name])
+        for name in _LISTS:
+            setattr(self, name, [tensors[f"{name}.{i}"] for i in range(count)])
+        self.n = n
+
     def raw(self, i: int, j: int) -> Tensor:
         """Σ x yᵀ of layers i ≤ j, (dᵢ, dⱼ)."""
         if i == j:
@@ -257,6 +343,26 @@ def least_bytes(widths: list[int], split: int | None = None) -> int:
 def _bytes_at(k: int, widths: list[int], split: int | None) -> int:
     whole, half = ([min(d, k // by) if d > k else d for d in widths] for by in (1, 2))
     return _moment_bytes(whole, split) + _moment_bytes(half, split)
+
+
+_HEADER = {
+    "memory": Count,
+    "seed": int,
+    "n": Count,
+    "split": (Count, None),
+    "incomplete": [Count],
+    "widths": [Count],
+    "sketches": {str: Count},
+    "summed": (Count, None),
+    "half": (dict, None),
+}
+_SUMS = {
+    "sums": "real w",
+    "lengths": "real l",
+    "lengths_of_pairs": "real l l",
+    "weighted": "real l w",
+}
+_LISTS = {"origin": "real d#", "own": "real d# d#", "right": "real d# p#"}
 
 
 def _moment_bytes(dims: list[int], split: int | None) -> int:

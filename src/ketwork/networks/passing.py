@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
+from ketwork._checked import Count, Malformed, check, check_tensors
 from ketwork.networks.batches import Batch
 from ketwork.networks.budget import Plan, Share, Width
-from ketwork.networks.capture import Activation, Key
+from ketwork.networks.capture import Activation, Key, as_key
 from ketwork.networks.compare import sample_rows
 from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.labels import Labels
 from ketwork.networks.moments import Moment
 from ketwork.networks.pairs import PairMoments
 from ketwork.networks.reservoir import SAMPLES
-from ketwork.networks.statistics import LayerStatistics, NonFiniteActivationError
+from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics, NonFiniteActivationError
+from ketwork.networks.storage import under
 
 
 @dataclass
@@ -26,6 +30,45 @@ class Row:
     first: Activation
     statistics: LayerStatistics
     labelled: LabelledStatistics | None
+
+    def header(self) -> dict[str, Any]:
+        """The plain values of a file; `tensors` has the rest."""
+        return {
+            "key": list(self.first.key),
+            "kind": self.first.kind,
+            "positions": self.first.positions,
+            "leaf": self.first.leaf,
+            "axis": self.first.axis,
+            "statistics": self.statistics.header(),
+            "labelled": None if self.labelled is None else self.labelled.header(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a file."""
+        known = {} if self.labelled is None else self.labelled.tensors()
+        return self.statistics.tensors() | {f"{_LABELLED}{name}": tensor for name, tensor in known.items()}
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Row:
+        """The row that `header` and `tensors` described."""
+        check(header, _ROW, "row")
+        statistics = LayerStatistics.from_header(header["statistics"], tensors)
+        labelled = None
+        if header["labelled"] is not None:
+            labelled = LabelledStatistics.from_header(header["labelled"], under(_LABELLED, tensors))
+            d = labelled.sums.moments.d
+            if d != statistics.d * (2 if labelled.complex else 1):
+                raise Malformed(f"a row of {statistics.d} features has labelled kets of {d}")
+        first = Activation(
+            as_key(header["key"]),
+            header["kind"],
+            statistics.reservoir.kets.new_empty(0),
+            header["positions"],
+            None,
+            header["leaf"],
+            header["axis"],
+        )
+        return cls(first, statistics, labelled)
 
 
 @dataclass
@@ -44,15 +87,86 @@ class Pass:
     rows: dict[Key, Row] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     _batch: Batch | None = None
-    _keys: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    _targets: torch.Tensor | None = None
+    _keys: Tensor = field(default_factory=lambda: torch.empty(0))
+    _targets: Tensor | None = None
     _pending: dict[Key, Row] = field(default_factory=dict)
-    _pooled: dict[Hashable, torch.Tensor] = field(default_factory=dict)
+    _pooled: dict[Hashable, Tensor] = field(default_factory=dict)
     _masked: bool = False
     _seed: int = field(init=False)
+    _drawn: Tensor = field(init=False)  # the generator's state after the last batch
+    _named: int = 0  # the labels that were known then
 
     def __post_init__(self) -> None:
         self._seed = int(torch.randint(2**62, (), generator=self.generator))
+        self._drawn = self.generator.get_state()
+
+    def header(self) -> dict[str, Any]:
+        """All of the state after the last batch but its tensors, as plain values, for `restore`."""
+        return {
+            "normalize": self.normalize,
+            "skip_bad": self.skip_bad,
+            "must_mask": self.must_mask,
+            "samples": self.samples,
+            "batches": self.batches,
+            "seed": self._seed,
+            "notes": list(self.notes),
+            "labels": self.labels.header(self._named),
+            "rows": [row.header() for row in self.rows.values()],
+            "plan": None if self.plan is None else self.plan.header(),
+            "pairs": None if self.pairs is None else self.pairs.header(),
+            "pair_keys": [] if self.pairs is None else [list(cast(Key, key)) for key in self.pairs.keys],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the state after the last batch."""
+        found = {"generator": self._drawn}
+        for i, row in enumerate(self.rows.values()):
+            found |= {f"{i}.{name}": tensor for name, tensor in row.tensors().items()}
+        if self.pairs is not None:
+            found |= {f"{_PAIRS}{name}": tensor for name, tensor in self.pairs.tensors().items()}
+        return found
+
+    def restore(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Takes over the state that `header` and `tensors` described; batches then go on to the same digits.
+
+        The state is where the tensors are, and the generator goes on from where it was.
+
+        Raises:
+            Malformed: they describe none.
+        """
+        check(header, _HEADER, "pass")
+        for name in ("normalize", "skip_bad", "must_mask", "samples", "batches"):
+            setattr(self, name, header[name])
+        self._seed = header["seed"]
+        self.notes = dict.fromkeys(header["notes"])
+        self.labels.restore(header["labels"])
+        found = [Row.from_header(row, under(f"{i}.", tensors)) for i, row in enumerate(header["rows"])]
+        self.rows = {row.first.key: row for row in found}
+        keys = [as_key(key) for key in header["pair_keys"]]
+        if len(self.rows) != len(found) or not self.rows.keys() >= {*keys}:
+            raise Malformed("the rows of a pass must have keys of their own, and its pairs must be of rows")
+        for row in found if self.labels.task != "values" else ():
+            if row.labelled is not None and row.labelled.classes > len(self.labels.names):
+                raise Malformed(
+                    f"a pass of {len(self.labels.names)} labels has kets of {row.labelled.classes}"
+                )
+        self.plan = None if header["plan"] is None else Plan.from_header(header["plan"])
+        self.pairs = None
+        if header["pairs"] is not None:
+            check(header["pairs"], {"widths": [Count]}, "pairs")
+            for key, width in zip(keys, header["pairs"]["widths"], strict=False):
+                statistics = self.rows[key].statistics
+                if width != statistics.d * (2 if statistics.moment.first.is_complex() else 1):
+                    raise Malformed(
+                        f"layer {key[0]!r} of {statistics.d} features has {width} of them in pairs"
+                    )
+            self.pairs = PairMoments.from_header(header["pairs"], under(_PAIRS, tensors), keys)
+        check_tensors(tensors, {}, generator="byte state")
+        try:
+            self.generator.set_state(tensors["generator"].cpu())
+        except RuntimeError as error:
+            raise Malformed(f"the generator's state is none ({error})") from error
+        self._drawn, self._named = self.generator.get_state(), len(self.labels.names)
 
     def begin(self, batch: Batch) -> None:
         """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
@@ -140,6 +254,7 @@ class Pass:
             self.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
         self.samples += self._batch.size
         self.batches += 1
+        self._drawn, self._named = self.generator.get_state(), len(self.labels.names)
 
     def _share(self, activation: Activation) -> Share | None:
         """What the layer may keep; one that the batch of the plan did not reach is added to that."""
@@ -157,7 +272,7 @@ class Pass:
             ] = None
         return share
 
-    def _present(self, activation: Activation) -> torch.Tensor | None:
+    def _present(self, activation: Activation) -> Tensor | None:
         assert self._batch is not None
         if activation.present is not None:
             return activation.present
@@ -181,6 +296,33 @@ class Pass:
             f"{', '.join(map(str, shown))}{more} (counted from 0). Mend the data or the network there, or leave "
             "such samples out with `skip_bad=True` (--skip-bad)."
         )
+
+
+_LABELLED = "labelled."
+_PAIRS = "pairs."
+_ROW = {
+    "key": list,
+    "kind": str,
+    "positions": bool,
+    "leaf": str,
+    "axis": int,
+    "statistics": dict,
+    "labelled": (dict, None),
+}
+_HEADER = {
+    "normalize": NORMALIZATIONS,
+    "skip_bad": bool,
+    "must_mask": bool,
+    "samples": Count,
+    "batches": Count,
+    "seed": Count,
+    "notes": [str],
+    "labels": dict,
+    "rows": [dict],
+    "plan": (dict, None),
+    "pairs": (dict, None),
+    "pair_keys": [list],
+}
 
 
 def _without_values(activation: Activation) -> Activation:

@@ -20,7 +20,7 @@ from ketwork.networks.storage import under
 NORMALIZATIONS = ("state", "ensemble")
 
 _COUNTS = ("d", "kets", "samples", "zeros", "dropped", "reservoir")
-_HEADER = dict.fromkeys(_COUNTS, Count) | {"weight": float, "norms": float}
+_HEADER = dict.fromkeys(_COUNTS, Count) | {"weight": float, "norms": float, "limit": (Count, None)}
 
 
 class NonFiniteActivationError(ValueError):
@@ -122,6 +122,7 @@ class LayerStatistics:
             "dropped": self.dropped,
             "norms": self.norms,
             "reservoir": self.reservoir.most,
+            "limit": self.moment.limit,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -142,7 +143,11 @@ class LayerStatistics:
             header["dropped"],
             header["norms"],
             Moment.from_tensors(
-                under("moment.", tensors), d=header["d"], n=header["kets"], weight=header["weight"]
+                under("moment.", tensors),
+                d=header["d"],
+                n=header["kets"],
+                weight=header["weight"],
+                limit=header["limit"],
             ),
             reservoir,
         )
