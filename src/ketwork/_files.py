@@ -24,6 +24,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+TEMPORARY = ".ketwork-"
+"""How the names of files begin that are being written; one that stays was left by a process that was killed."""
+
 _DIGEST = "digest"
 _DEEPEST = 32  # levels of JSON inside each other
 
@@ -81,7 +84,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str,
 def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
     """What `write_tensors` wrote, tensors and `about`, and whether the digest agrees with both.
 
-    `about` is empty where the file has no such JSON; of a file without a digest nothing is known, which is True.
+    `about` is empty where the file has no such JSON.
 
     Nothing in a safetensors file is run, and no more is made of it than its length holds.
 
@@ -97,7 +100,7 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
         raise ValueError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
     about = _parsed(text)
     digest = about.pop(_DIGEST, None)
-    return tensors, about, digest is None or digest == _digest(tensors, about)
+    return tensors, about, digest == _digest(tensors, about)
 
 
 def writable(path: str | Path) -> bool:
@@ -114,7 +117,7 @@ def _beside_a_file(target: Path) -> Iterator[Path]:
     before = target.stat() if target.exists() else None
     if before is not None:  # a rename would ask for the folder's permission alone
         os.close(os.open(target, os.O_WRONLY))
-    temporary = target.with_name(f".ketwork-{secrets.token_hex(8)}")  # short, whatever the target's name
+    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")  # short, whatever the target's name
     # Made by open, not by tempfile, so that the permissions are those the umask leaves.
     made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
@@ -156,10 +159,13 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """A JSON object; empty where it is none, or holds numbers that neither JSON nor 64 bits have."""
+    """A JSON object; empty where it is none, or holds numbers that neither JSON nor 64 bits have, or no text."""
     try:
         about = json.loads(text, parse_constant=_refused, parse_int=_integer, parse_float=_finite)
-        return about if isinstance(about, dict) and _depth(about) <= _DEEPEST else {}
+        if not isinstance(about, dict) or _depth(about) > _DEEPEST:
+            return {}
+        json.dumps(about, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
+        return about
     except (ValueError, RecursionError):
         return {}
 

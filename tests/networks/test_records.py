@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ketwork import _files
 from ketwork.networks import Study, study
 from ketwork.networks.moments import Moment
 from ketwork.networks.record import SCHEMA
@@ -111,8 +112,7 @@ def test_files_of_a_newer_schema(saved: Path) -> None:
 
 def test_files_that_lack_a_part(saved: Path) -> None:
     tensors = load_file(saved)
-    header = {"kind": "study", "schema": SCHEMA}
-    save_file(tensors, saved, metadata={"ketwork": json.dumps(header)})
+    _files.write_tensors(saved, tensors, {"kind": "study", "schema": SCHEMA}, "ketwork")
     with pytest.raises(ValueError, match="lacks a part of one"):
         Study.load(saved)
 

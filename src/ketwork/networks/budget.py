@@ -19,7 +19,7 @@ import pandas as pd
 from ketwork._checked import Count, check
 from ketwork.networks.capture import Activation, Key
 from ketwork.networks.classes import MOST_BYTES
-from ketwork.networks.labelled import Room
+from ketwork.networks.labelled import ROOM, Room
 from ketwork.networks.pairs import least_bytes
 from ketwork.networks.readouts import MOST_DIMENSIONS
 from ketwork.networks.reservoir import POSITIONS, SAMPLES, kets_each
@@ -158,12 +158,11 @@ class Plan:
         return cls(header["memory"], tuple(shares), header["pairs"], header["work"])
 
 
-_ROOM = {"held": Count, "checks": Count, "waiting": Count, "moments": (Count, None)}
 _SHARE = {field.name: Count for field in fields(Share)} | {
     "layer": str,
     "call": int,
     "rank": (Count, None),
-    "room": (_ROOM, None),
+    "room": (ROOM, None),
     "late": bool,
 }
 _PLAN = {"memory": Count, "shares": [_SHARE], "pairs": Count, "work": Count}

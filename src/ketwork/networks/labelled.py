@@ -240,10 +240,10 @@ class LabelledStatistics:
         return cls(held, checks, sums, header["complex"], waiting, Room(**header["room"]))
 
 
-_HEADER = {
-    "complex": bool,
-    "room": {"held": Count, "checks": Count, "waiting": Count, "moments": (Count, None)},
-}
+ROOM = {"held": Count, "checks": Count, "waiting": Count, "moments": (Count, None)}
+"""What the plain values of a `Room` must be."""
+
+_HEADER = {"complex": bool, "room": ROOM}
 _ROWS = ("kets", "targets", "keys", "samples")
 
 
