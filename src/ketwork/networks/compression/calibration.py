@@ -141,7 +141,7 @@ def calibration(
         start += batch.size
         for part, rows in ((fit, numbers != HELD_BACK - 1), (held_back, numbers == HELD_BACK - 1)):
             if rows.any():
-                part.append(_rows(batch, rows))
+                part.append(batch if bool(rows.all()) else picked(batch, rows.nonzero()[:, 0]))
     if not held_back:
         raise ValueError(
             f"Argument `data` must hold at least {HELD_BACK} samples, one of them being held back to choose by, but "
@@ -171,15 +171,13 @@ def _classes(batch: Batch, predictions: int) -> Tensor:
     return labels.reshape(-1)
 
 
-def _rows(batch: Batch, rows: Tensor) -> Batch:
-    """The batch with some of its samples."""
-    if bool(rows.all()):
-        return batch
+def picked(batch: Batch, index: Tensor) -> Batch:
+    """The batch of these samples, by their places in the batch."""
 
     def pick(tensor: Tensor) -> Tensor:
-        return tensor[rows.to(tensor.device)] if tensor.ndim and len(tensor) == batch.size else tensor
+        return tensor[index.to(tensor.device)] if tensor.ndim and len(tensor) == batch.size else tensor
 
     content = map_tensors(batch.content, pick)
     labels = map_tensors(batch.labels, pick)
     mask = None if batch.mask is None else pick(batch.mask)
-    return Batch(content, labels, mask, int(rows.sum()))
+    return Batch(content, labels, mask, len(index))

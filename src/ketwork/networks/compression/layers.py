@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, skip_init
 
+_CONVOLUTION = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+
 
 @dataclass(frozen=True)
 class WeightLayer:
@@ -98,19 +100,9 @@ class WeightLayer:
         if self.convolution:
             conv = self.module
             kind = nn.Conv1d if self.kind == "conv1d" else nn.Conv2d
+            alike = {name: getattr(conv, name) for name in _CONVOLUTION}
             parts = [
-                skip_init(
-                    kind,
-                    conv.in_channels,
-                    rank,
-                    conv.kernel_size,
-                    stride=conv.stride,
-                    padding=conv.padding,
-                    dilation=conv.dilation,
-                    padding_mode=conv.padding_mode,
-                    bias=False,
-                    **options,
-                ),
+                skip_init(kind, conv.in_channels, rank, bias=False, **alike, **options),
                 skip_init(kind, rank, self.m, 1, **options),
             ]
         else:
@@ -123,6 +115,37 @@ class WeightLayer:
                 part.weight.copy_(matrix.reshape(part.weight.shape))
             parts[1].bias.copy_(bias)
         return nn.Sequential(*parts).train(self.module.training)
+
+    def narrowed(self, rows: Tensor | None, columns: Tensor | None) -> WeightLayer:
+        """The layer with some of its outputs, as a smaller module that reads some of its columns; None: all of them.
+
+        Of a convolution's columns only whole channels can go.
+        """
+        weight, bias = self.weight(), self.bias()
+        if columns is not None:
+            weight = weight[:, columns]
+        if rows is not None:
+            weight, bias = weight[rows], bias[rows]
+        return self.with_weight(weight, bias if self.has_bias else None)
+
+    def with_weight(self, weight: Tensor, bias: Tensor | None = None) -> WeightLayer:
+        """A layer of the same kind with W of any size and, unless it is None, that b, in a plain module of its own."""
+        m, k = weight.shape
+        like, old = self.module.weight, self.module
+        has_bias = bias is not None or self.has_bias
+        options: Any = {"dtype": like.dtype, "device": like.device, "bias": has_bias}
+        if self.convolution:
+            area = self.k // old.in_channels
+            options |= {name: getattr(old, name) for name in _CONVOLUTION}
+            module = skip_init(nn.Conv1d if self.kind == "conv1d" else nn.Conv2d, k // area, m, **options)
+        else:
+            module = skip_init(nn.Linear, k, m, **options)
+        with torch.no_grad():
+            module.weight.copy_(weight.reshape(module.weight.shape))
+            if has_bias:
+                module.bias.copy_(self.bias() if bias is None else bias)
+        module.train(old.training).requires_grad_(like.requires_grad)
+        return WeightLayer(self.paths, module, self.kind if self.convolution else "linear", m, k)
 
 
 def weight_layers(model: nn.Module) -> tuple[list[WeightLayer], dict[str, str]]:

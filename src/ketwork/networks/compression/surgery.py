@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 _FOLDED = (
-    1e-4  # relative; a fold that changes the output by more was none: something else reads the layer too
+    1e-4  # relative; surgery that changes the output by more was unsound: something else reads the layer too
 )
 
 
@@ -50,14 +50,14 @@ def fold_batchnorm(model: nn.Module, call: Callable[[nn.Module], Tensor]) -> dic
     with torch.no_grad():
         before = call(model)
         undo = {norm: _fold(model, layer, norm) for norm, layer in feeds.items()}
-        if _same(before, call(model)):
+        if same(before, call(model)):
             return feeds
         for norm in undo:
             replace(model, undo[norm])
         kept = {}
         for norm, layer in feeds.items():
             back = _fold(model, layer, norm)
-            if _same(before, call(model)):
+            if same(before, call(model)):
                 kept[norm] = layer
             else:
                 replace(model, back)
@@ -113,7 +113,8 @@ def _fold(model: nn.Module, layer: str, norm: str) -> dict[str, nn.Module]:
     return {layer: old, norm: batchnorm}
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two outputs differ by rounding alone."""
     scale = a.double().norm()
     return bool((a.double() - b.double()).norm() <= _FOLDED * scale)
 

@@ -1,0 +1,246 @@
+"""Units removed with the next layer repaired: closed forms, the best subsets by trying all, sound networks."""
+
+from itertools import combinations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from ketwork.networks.batches import Batch
+from ketwork.networks.compression.feeding import Feed, feeds, staying_of
+from ketwork.networks.compression.layers import weight_layers
+from ketwork.networks.compression.lowrank import Metric
+from ketwork.networks.compression.removal import Order, Reader, ordered, repaired, staying
+from ketwork.networks.compression.scatter import Scatter
+from ketwork.networks.compression.surgery import replace
+
+
+def reader(x: Tensor, weight: Tensor, *, fisher: Tensor | None = None, block: int = 1) -> Reader:
+    columns = torch.arange(x.shape[1]).reshape(-1, block)
+    metric = Metric.none(weight) if fisher is None else Metric.of(fisher)
+    return Reader(weight, Scatter.of(x), metric, columns)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def least_squares(x: Tensor, weight: Tensor, stay: Tensor) -> float:
+    """The least E ‖W x − W′ x_S − b‖², by an ordinary regression."""
+    x = x - x.mean(0)
+    y = x @ weight.T
+    rest = y - x[:, stay] @ torch.linalg.lstsq(x[:, stay], y, driver="gelsd").solution
+    return float(rest.square().sum() / len(x))
+
+
+def test_what_says_nothing_of_its_own_goes_first_and_costs_nothing() -> None:
+    x = draw(200, 8)
+    x[:, 5] = x[:, 0]  # a duplicate
+    x[:, 6] = 3.0  # dead: a constant
+    x[:, 7] = 2 * x[:, 1] - x[:, 2] + 1  # a linear combination
+    one = reader(x, draw(4, 8, seed=1))
+    order = ordered([one])
+    assert 6 not in order.kept(5)
+    assert order.error(5) < 1e-7 * order.error(0)
+    assert order.error(4) > 1e-2 * order.error(0)
+    kept = order.kept(5)
+    assert len({0, 5} & set(kept.tolist())) == 1
+    assert len({1, 2, 7} & set(kept.tolist())) == 2
+    bias = draw(4, seed=2)
+    weight, shift = repaired(one, kept, bias)
+    torch.testing.assert_close(x[:, kept] @ weight.T + shift, x @ one.weight.T + bias, atol=1e-6, rtol=1e-6)
+
+
+def test_a_duplicates_weights_go_to_the_one_that_stays() -> None:
+    x = draw(100, 1).repeat(1, 2)
+    one = reader(x, torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64))
+    weight, _ = repaired(one, ordered([one]).kept(1), draw(2))
+    torch.testing.assert_close(weight[:, 0], torch.tensor([3.0, 2.0], dtype=torch.float64))
+
+
+def test_units_that_are_all_constant() -> None:
+    one = reader(torch.ones(20, 3, dtype=torch.float64), draw(2, 3))
+    order = ordered([one])
+    assert order.error(0) == pytest.approx(0, abs=1e-12) or order.share(3) == 0
+    weight, bias = repaired(one, order.kept(1), torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close((weight @ torch.ones(1).double()) + bias, one.weight.sum(1))
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_errors_are_those_of_the_regression_and_close_to_the_best_subsets(block: int) -> None:
+    ratios = []
+    for seed in range(4):
+        mixed = draw(100, 8, seed=seed) @ draw(8, 8, seed=seed + 50)
+        one = reader(mixed, draw(5, 8, seed=seed + 100), block=block)
+        order = ordered([one])
+        units = 8 // block
+        for count in range(1, units):
+            stay = staying(one.columns, order.kept(count), 8)
+            assert order.error(count) == pytest.approx(least_squares(mixed, one.weight, stay), rel=1e-5)
+            best = min(
+                least_squares(mixed, one.weight, staying(one.columns, torch.tensor(subset), 8))
+                for subset in combinations(range(units), count)
+            )
+            ratios.append(order.error(count) / best)
+    assert min(ratios) > 1 - 1e-5
+    assert sum(ratios) / len(ratios) < 1.1
+    assert sum(ratio < 1 + 1e-5 for ratio in ratios) > 0.5 * len(ratios)
+
+
+def test_the_metric_says_which_outputs_matter() -> None:
+    x = draw(400, 2)
+    weight = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))
+    assert ordered([reader(x, weight)]).kept(1).tolist() == [0]
+    fisher = torch.diag(torch.tensor([1.0, 100.0], dtype=torch.float64))
+    assert ordered([reader(x, weight, fisher=fisher)]).kept(1).tolist() == [1]
+
+
+def test_several_readers_count_together_and_other_columns_stay() -> None:
+    x = draw(400, 3)
+    a = Reader(torch.eye(3, dtype=torch.float64), Scatter.of(x), Metric.none(x[:3]), torch.tensor([[0], [1]]))
+    b = reader(x[:, :2], torch.tensor([[0.0, 5.0]], dtype=torch.float64))
+    order = ordered([a, b])
+    assert order.kept(1).tolist() == [1]
+    assert len(order.order) == 2
+    assert staying(a.columns, order.kept(1), 3).tolist() == [1, 2]
+    assert order.error(1) == pytest.approx(least_squares(x, a.weight, torch.tensor([1, 2])), rel=1e-5)
+    # Of none, what the third column says stays known to the first reader.
+    rest = least_squares(x, a.weight, torch.tensor([2])) + 25 * float(x[:, 1].var(correction=0))
+    assert order.error(0) == pytest.approx(rest, rel=1e-5)
+
+
+def found(net: nn.Module, data: Tensor | dict[str, Tensor]) -> list[Feed]:
+    layers, _ = weight_layers(net)
+    size = len(data) if isinstance(data, Tensor) else len(next(iter(data.values())))
+
+    def rows(model: nn.Module, batch: Batch) -> Tensor:
+        out = model(**batch.content) if isinstance(batch.content, dict) else model(batch.content)
+        return (out if isinstance(out, Tensor) else out.logits).flatten(0, -2)
+
+    return feeds(net.eval(), layers, rows, Batch(data, None, None, size))
+
+
+def named(of: list[Feed]) -> dict[tuple[str, ...], dict[str, tuple[int, ...]]]:
+    return {
+        tuple(layer.path for layer in feed.sources): {p: tuple(c.shape) for p, c in feed.readers.items()}
+        for feed in of
+    }
+
+
+class Residual(nn.Module):
+    """A residual block whose inner layer alone has units of its own, after a normalisation over channels."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 8), nn.Linear(8, 5)
+        self.a, self.b = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.norm = nn.LayerNorm(8) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.b(self.a(self.norm(x)).relu()))
+
+
+class Fixed(nn.Module):
+    """A network whose code reckons with a number of features: 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.inner, self.head = nn.Conv2d(1, 2, 3), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.inner(self.conv(x).view(-1, 8)).relu())
+
+
+class Branching(nn.Module):
+    """Two layers read one, and what a third makes of the mean over units as well."""
+
+    def __init__(self, mean: bool) -> None:
+        super().__init__()
+        self.first, self.left, self.right = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+        self.mean = mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).tanh()
+        out = self.left(x) + self.right(x)
+        return out + x.mean(-1, keepdim=True) if self.mean else out
+
+
+class Joined(nn.Module):
+    """Two layers' outputs side by side, read position by position by a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv1d(2, 3, 1), nn.Conv1d(2, 4, 1), nn.Linear(7 * 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([self.b(x).relu(), self.a(x)], 1).mT.flatten(1))
+
+
+def test_units_are_found_through_activations_pooling_and_flattening() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.GELU(), nn.Dropout2d(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 10), nn.PReLU(), nn.Linear(10, 3),
+    )  # fmt: skip
+    feed = found(net, torch.randn(20, 1, 12, 12))
+    assert named(feed) == {("0",): {"3": (4, 9)}, ("3",): {"8": (6, 4)}, ("8",): {"10": (10, 1)}}
+    assert feed[1].readers["8"][2].tolist() == [8, 9, 10, 11]
+
+
+def test_a_sum_ties_units_together_and_a_normalisation_mixes_them() -> None:
+    data = torch.randn(20, 4)
+    inner = {("a",): {"b": (12, 1)}}
+    assert named(found(Residual(norm=True), data)) == inner
+    assert named(found(Residual(norm=False), data)) == {**inner, ("stem", "b"): {"a": (8, 1), "head": (8, 1)}}
+
+
+def test_units_that_something_else_reads_are_left() -> None:
+    data = torch.randn(20, 4)
+    assert named(found(Branching(mean=True), data)) == {}
+    assert named(found(Branching(mean=False), data)) == {("first",): {"left": (6, 1), "right": (6, 1)}}
+    assert named(found(Fixed(), torch.randn(20, 1, 4, 4))) == {("inner",): {"head": (6, 1)}}
+
+
+def test_columns_of_units_side_by_side() -> None:
+    net = Joined()
+    feed = found(net, torch.randn(20, 2, 5))
+    columns = {one.path: one.readers["head"] for one in feed}
+    assert columns["b"][1].tolist() == [1, 8, 15, 22, 29]
+    assert columns["a"][0].tolist() == [4, 11, 18, 25, 32]
+    layers = {layer.path: layer for layer in weight_layers(net)[0]}
+    rows, stay = staying_of(feed, {"a": torch.tensor([2]), "b": torch.tensor([0, 3])}, layers)
+    assert rows["b"].tolist() == [0, 3]
+    assert stay["head"].tolist() == [0, 3, 6, 7, 10, 13, 14, 17, 20, 21, 24, 27, 28, 31, 34]
+
+
+def test_in_transformers_the_inner_units_of_the_feed_forward_parts_are_found() -> None:
+    data = {"input_ids": torch.randint(0, 50, (16, 9))}
+    small = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    gpt = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, **small))
+    assert named(found(gpt, data)) == {("transformer.h.0.mlp.c_fc",): {"transformer.h.0.mlp.c_proj": (64, 1)}}
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    llama = LlamaForCausalLM(LlamaConfig(**sizes, **small))
+    mlp = "model.layers.0.mlp"
+    gated = {(f"{mlp}.gate_proj", f"{mlp}.up_proj"): {f"{mlp}.down_proj": (24, 1)}}
+    assert named(found(llama, data)) == gated
+
+
+def test_nothing_removed_changes_nothing_and_hooks_are_gone() -> None:
+    torch.manual_seed(0)
+    net, data = Residual(norm=True), torch.randn(20, 4)
+    before = net(data)
+    feed = found(net, data)
+    assert torch.equal(net(data), before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    layers = {layer.path: layer for layer in weight_layers(net)[0]}
+    rows, columns = staying_of(feed, {"a": torch.arange(12)}, layers)
+    small = {p: layers[p].narrowed(rows.get(p), columns.get(p)).module for p in ("a", "b")}
+    replace(net, small)
+    torch.testing.assert_close(net(data), before)
+
+
+def test_the_order_reads_well() -> None:
+    order = Order(torch.tensor([2, 0, 1]), torch.tensor([4.0, 1.0, 0.5, 0.0]))
+    assert order.kept(2).tolist() == [0, 2]
+    assert (order.error(1), order.share(1)) == (1.0, 0.25)
