@@ -192,6 +192,8 @@ def _whole(layer: WeightLayer, columns: Tensor) -> bool:
 def _merged(found: Sequence[Feed]) -> list[Feed]:
     """Feeds that share columns are one, or none where they do not share them unit by unit."""
     merged: list[Feed] = []
+    apart: list[Feed]
+    together: list[Feed]
     for feed in found:
         apart, together = [], [feed]
         for other in merged:
