@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -15,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ketwork import _options as options
-from ketwork._console import UsageError, one_line_errors, progress_bar
+from ketwork._console import UsageError, one_line_errors, progress_bar, standard_output
 from ketwork._figures import blank, write
 from ketwork.networks import CollapseCurve, collapse_curve
 from ketwork.report import curve_as_json, render_curve
@@ -29,8 +28,6 @@ HELP = """Examples:
 
 - `ketwork collapse path/to/hf-folder --data messages.csv --text text --layers blocks --samples 500`
 """
-
-_PIPE_WIDTH = 140  # what goes to a file or a pipe has no width of its own
 
 
 class Metric(StrEnum):
@@ -146,10 +143,7 @@ def show_curve(curve: CollapseCurve, as_json_: bool) -> None:
     if as_json_:
         print(json.dumps(curve_as_json(curve), indent=1, ensure_ascii=False, allow_nan=False), flush=True)
         return
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=_PIPE_WIDTH)
-    render_curve(curve, console)
+    render_curve(curve, standard_output())
 
 
 def _numbers(given: str | None) -> list[int] | None:

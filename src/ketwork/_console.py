@@ -28,6 +28,8 @@ from ketwork.sources import SourceError
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
+_PIPE_WIDTH = 140  # what goes to a file or a pipe has no width of its own
+
 
 class UsageError(ValueError):
     """Arguments that do not go together, or a file that is not what the command needs."""
@@ -107,3 +109,11 @@ def progress_bar(total: int | None) -> Iterator[Callable[[int], None] | None]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("samples", total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def standard_output() -> Console:
+    """The terminal, or a pipe with room for whole tables."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(width=_PIPE_WIDTH)
+    return console

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -19,15 +18,21 @@ from rich.console import Console
 
 from ketwork import _collapse, _ground
 from ketwork import _options as options
-from ketwork._console import INTERRUPTED, UsageError, complain, one_line_errors, progress_bar, said
+from ketwork._console import (
+    INTERRUPTED,
+    UsageError,
+    complain,
+    one_line_errors,
+    progress_bar,
+    said,
+    standard_output,
+)
 from ketwork._version import __version__
 from ketwork.networks import CollapseCurve, Comparison, Study, StudyInterrupted
 from ketwork.networks import compare as compare_networks
 from ketwork.networks import study as study_network
-from ketwork.report import as_json, comparison_as_json, render, write_comparison
+from ketwork.report import as_json, comparison_as_json, render, render_comparison, write_comparison
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
-
-_PIPE_WIDTH = 140  # what goes to a file or a pipe has no width of its own
 
 Record = Study | Comparison | CollapseCurve
 
@@ -271,7 +276,7 @@ def compare(
             if report is not None:
                 write_comparison(found, report)
         finally:
-            _print(comparison_as_json(found)) if as_json_ else print(found, flush=True)
+            _show_comparison(found, as_json_)
         _tell_files(save, report)
         if not found.complete:
             raise RuntimeError(f"{_why(found.error)}. What {found.n} samples before it gave is shown.")
@@ -301,7 +306,7 @@ def show(
         elif isinstance(found, CollapseCurve):
             _collapse.show_curve(found, as_json_)
         else:
-            _print(comparison_as_json(found)) if as_json_ else print(found, flush=True)
+            _show_comparison(found, as_json_)
 
 
 @app.command("report", epilog="Example: `ketwork report study.safetensors -o study.html`")
@@ -342,10 +347,14 @@ def _show(found: Study, as_json_: bool) -> None:
     if as_json_:
         _print(as_json(found))
         return
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=_PIPE_WIDTH)
-    render(found, console)
+    render(found, standard_output())
+
+
+def _show_comparison(found: Comparison, as_json_: bool) -> None:
+    if as_json_:
+        _print(comparison_as_json(found))
+    else:
+        render_comparison(found, standard_output())
 
 
 def _print(numbers: dict[str, Any]) -> None:

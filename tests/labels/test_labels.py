@@ -51,6 +51,42 @@ def test_arrays_of_classes(given: Any, names: set[Any]) -> None:
     assert sum(found.confusion["linear"].flatten().tolist()) == len(found.held_out)
 
 
+@pytest.mark.parametrize("labels", [[("ham", "spam")[c] for c in CLASSES], pd.Series(CLASSES.numpy())])
+def test_inputs_and_plain_labels_are_a_pair(labels: Any) -> None:
+    found = known((X, labels))
+    assert found.names == known(X, labels).names
+    assert found.estimates == known(X, labels).estimates
+    assert kw.study(nn.Identity(), (X, labels)).samples == 400
+
+
+def test_a_warning_names_the_layers_that_it_is_about() -> None:
+    class Falls(nn.Module):
+        """Drops the samples from 30 on, by NaN."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x[:, :1] > 900, torch.nan, x)
+
+    x, labels = X[:60].clone(), ["a", "b"] * 15 + ["c", "d"] * 15
+    x[30:, 0] = 1000
+    record = kw.study(
+        nn.Sequential(nn.Identity(), Falls()), x, labels=labels, layers=["0", "1"], skip_bad=True
+    )
+    assert record["0"].knowledge is not None
+    assert record["0"].knowledge.warnings == []
+    assert record["1"].knowledge is not None
+    for warning in record["1"].knowledge.warnings:
+        assert f"At 1: {warning}" in record.warnings
+
+
+def test_a_printed_study_shows_what_is_known_of_labels() -> None:
+    record = kw.study(nn.Identity(), X, labels=CLASSES)
+    for shown in (str(record), record._repr_html_()):
+        assert "linear, balanced" in shown
+        assert str(record["(model)"].linear_balanced) in shown
+        assert str(record["(model)"].holevo) in shown
+    assert "Holevo" not in str(kw.study(nn.Identity(), X, labels=False))
+
+
 def test_labels_come_with_batches_by_key_or_not_at_all() -> None:
     class Keyed(nn.Identity):
         def forward(self, x: Tensor) -> Tensor:

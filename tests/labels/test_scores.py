@@ -73,6 +73,15 @@ def test_standard_error_of_r_squared_is_that_of_resampling() -> None:
     assert score.r_squared(guess, y).stderr == pytest.approx(spread, rel=0.12)
 
 
+def test_labels_with_a_single_row_are_not_certain() -> None:
+    """Each alone among its kind, K rows read rightly with chance p have the deviation √(p(1 − p)/K) of a coin."""
+    given, codes = torch.eye(8, dtype=torch.float64), torch.arange(8)
+    given[:3] = given[[1, 2, 0]]  # 5 of 8 are right
+    found = score.balanced_accuracy(given, codes)
+    assert found.value == pytest.approx(5 / 8)
+    assert found.stderr == pytest.approx(math.sqrt(5 / 8 * 3 / 8 / 8))
+
+
 @pytest.mark.parametrize("measure", [score.accuracy, score.balanced_accuracy, score.macro_auc])
 def test_positions_of_one_sample_count_as_one(measure: object) -> None:
     given, codes = made(100, 3)

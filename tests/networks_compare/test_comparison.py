@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -72,6 +74,18 @@ def test_best_match_is_never_itself(found: kw.Comparison, crossed: kw.Comparison
         assert row["mutual"] == (crossed.cka[row["match"]].idxmax() == name)
     with pytest.raises(ValueError, match="`measure` must be one of cka,"):
         found.best_match("cca")
+
+
+def test_a_notebook_shows_the_best_matches(found: kw.Comparison) -> None:
+    cells = re.findall(r"<td>(.*?)</td>", found._repr_html_())
+    best = found.best_match().reset_index()
+    width = len(cells) // len(best)
+    assert cells[::width] == best["layer"].tolist()
+    assert cells[1::width] == best["match"].tolist()
+    assert [float(cell) for cell in cells[2::width]] == pytest.approx(best["cka"].tolist(), abs=6e-4)
+    evil = replace(found, settings=found.settings | {"model": "<b>"})
+    assert "<b>" not in evil._repr_html_()
+    assert "Comparison of &lt;b&gt; with itself" in evil._repr_html_()
 
 
 def test_repr_reads_well(found: kw.Comparison, crossed: kw.Comparison) -> None:

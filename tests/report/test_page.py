@@ -43,6 +43,43 @@ def test_one_layer_and_no_layer(tmp_path, data):
     assert "No layer was reached by the data." in empty
 
 
+def test_the_bits_of_unequal_labels_are_their_entropy(tmp_path, data):
+    labels = (torch.arange(90) % 10 == 0).long()
+    record = kw.study(TWO, (data, labels), layers="0")
+    counts = torch.tensor(record["0"].knowledge.counts, dtype=torch.float64)
+    bits = float(kw.shannon_entropy(counts / counts.sum()))
+    assert bits < 0.6
+    text = text_of(record.report(tmp_path / "x.html"))
+    assert f"Holevo bits of the {bits:.2f} that the labels have" in text
+
+
+def test_layers_that_are_numbered_read_as_layers(tmp_path, data):
+    text = text_of(kw.study(TWO, data, compare=True).report(tmp_path / "x.html"))
+    assert re.search(r"collapse\? Layer [01] carries the most: effective rank", text)
+    assert "Layer 1 repeats layer 0 most closely" in text
+    one = text_of(kw.study(TWO, data, layers="0").report(tmp_path / "one.html"))
+    assert "Layer 0 has effective rank" in one
+    assert "the luckiest" not in one
+
+
+def test_layers_that_cannot_be_compared_are_named(tmp_path, data):
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.ones_like(x)
+
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), Constant())
+    record = kw.study(net, data, compare=True, layers="all")
+    text = text_of(record.report(tmp_path / "x.html"))
+    assert f"Not compared: 2 ({record.compare().skipped['2']})." in text
+
+
+def test_two_models_of_one_name_are_told_apart(tmp_path, data):
+    changed = kw.compare(TWO, nn.Sequential(nn.Linear(4, 6), nn.ReLU()), data).report(tmp_path / "c.html")
+    assert "Rows are layers of Sequential (A), columns of Sequential (B)." in text_of(changed)
+    same = kw.compare(TWO, TWO, data).report(tmp_path / "s.html")
+    assert "All 2 layers of the same name are alike: debiased CKA 1.000." in text_of(same)
+
+
 def test_numbers_as_labels(tmp_path, data):
     target = data @ torch.tensor([1.0, -1.0, 0.5, 0.0])
     record = kw.study(TWO, (data, target), layers="0")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from torch import nn
 
 from ketwork.demo import digits
@@ -185,7 +186,7 @@ def test_the_answers_are_those_of_the_record(record, path, open_page):
     assert f"{closest} repeats {names[names.index(closest) - 1]} most closely" in said
     assert f"debiased CKA {near[closest]:.3f}" in said
     coherent = min(record, key=lambda c: c.coherence.value / (c.coherence.value + c.entropy.value))
-    assert f"{coherent.name} most: coherence {coherent.coherence.value:.3f}" in said
+    assert f"{coherent.name} aligns most: it has {coherent.coherence.value:.3f}" in said
 
 
 def test_hovering_and_clicking_a_point(record, path, open_page):
@@ -200,6 +201,64 @@ def test_hovering_and_clicking_a_point(record, path, open_page):
     assert f"{record['conv1'].effective_rank.value:.3f} ± " in tip.inner_text()
     point.click()
     assert page.get_by_role("dialog", name="conv1").is_visible()
+
+
+def test_nothing_that_axe_finds_is_wrong_for_those_who_do_not_see_or_point(path, open_page):
+    """Names, roles, contrast, size of targets: the WCAG 2.2 rules (A and AA) and good practice, of axe-core."""
+    page = open_page(path, bypass_csp=True)  # for axe alone, which is no script of the page's own
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
+    assert Axe().run(page, options=rules).generate_snapshot() == ""
+    page.locator("#table").get_by_role("button", name="conv1").click()
+    page.locator("#confusion svg").wait_for()
+    assert Axe().run(page, options=rules).generate_snapshot() == ""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_counts_in_the_darkest_cells_can_be_read(path, open_page, scheme):
+    page = open_page(path, scheme=scheme)
+    page.locator("#table").get_by_role("button", name="conv1").click()
+    page.locator("#confusion svg").wait_for()
+    colours = page.evaluate("""() => {
+        const style = getComputedStyle(document.body.appendChild(document.createElement("i")));
+        return ["first", "ink", "paper"].map((name) => {
+            document.body.lastChild.style.color = `var(--${name})`;
+            return style.color.match(/[0-9]+/g).map(Number);
+        });
+    }""")
+    deepest = page.locator("#confusion .mark-rect path").evaluate_all(
+        "all => Math.max(...all.map(cell => Number(cell.getAttribute('fill-opacity'))))"
+    )
+    first, ink, paper = ([channel / 255 for channel in colour] for colour in colours)
+    cell = [deepest * a + (1 - deepest) * b for a, b in zip(first, paper, strict=True)]
+    bright, dark = sorted((luminance(ink), luminance(cell)), reverse=True)
+    assert deepest > 0.3
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+def luminance(colour):
+    """Relative luminance as WCAG defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_long_table_keeps_its_head_and_long_names_their_place(tmp_path, open_page):
+    torch.manual_seed(0)
+    net = nn.Sequential()
+    for i in range(60):
+        net.add_module("a_name_that_is_long_and_goes_on_" * (i == 0) + f"x{i}", nn.Linear(4, 4))
+    page = open_page(study(net, torch.randn(60, 4), layers="all").report(tmp_path / "x.html"))
+    scroll = page.locator(".scroll")
+    scroll.evaluate("node => node.scrollTo(300, node.scrollHeight)")
+    box, head = (
+        scroll.bounding_box(),
+        page.locator("#table thead").get_by_text("layer", exact=True).bounding_box(),
+    )
+    assert box["height"] < 900
+    assert box["y"] <= head["y"] < box["y"] + 30
+    assert box["x"] <= head["x"] < box["x"] + 30  # the names stay at the side
+    name = page.locator("#table tbody .layer").first
+    assert name.bounding_box()["width"] < 320
+    assert name.locator("..").get_attribute("title") == name.text_content()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

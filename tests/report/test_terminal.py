@@ -1,4 +1,5 @@
 import io
+import itertools
 import re
 from dataclasses import replace
 
@@ -9,8 +10,8 @@ from rich.console import Console
 from torch import nn
 
 from ketwork.demo import digits
-from ketwork.networks import study
-from ketwork.report import as_json, render
+from ketwork.networks import compare, study
+from ketwork.report import as_json, render, render_comparison
 from ketwork.report.terminal import plus_minus
 
 
@@ -49,6 +50,51 @@ def test_every_width_shows_whole_numbers(demo, width):
         value, error = map(float, numbers[0])
         assert value == pytest.approx(table.loc[layer, "entropy"], abs=6e-4)
         assert error == pytest.approx(table.loc[layer, "entropy_se"], abs=1.01e-3)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_a_comparison_at_every_width(width):
+    other = digits.architecture().eval()
+    found = compare(digits.model(), other, digits.held_out())
+    stream = io.StringIO()
+    render_comparison(found, Console(file=stream, width=width))
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    best = found.best_match()
+    for layer, match, value in zip(best.index, best["match"], best["cka"], strict=True):
+        line = next(line for line in text.splitlines() if line.startswith(f"{layer} ")).split()
+        assert line[1] == match
+        assert f"{value:.3f}" in line
+    flat = " ".join(text.split())
+    same = {name: found.cka.loc[name, name] for name in found.cka.index}
+    least = min(same, key=same.get)
+    assert f"{least} differs most (debiased CKA {same[least]:.3f})" in flat
+    assert flat.startswith("Comparison of Sequential (A) with Sequential (B)")
+
+
+def test_what_a_comparison_of_equal_models_and_of_neighbours_says():
+    def told(found):
+        stream = io.StringIO()
+        render_comparison(found, Console(file=stream, width=140))
+        return stream.getvalue()
+
+    assert "All 8 layers of the same name are alike" in told(
+        compare(digits.model(), digits.model(), digits.held_out())
+    )
+    itself = compare(digits.model(), None, digits.held_out())
+    near = {names: itself.cka.loc[names] for names in itertools.pairwise(itself.cka.index)}
+    first, second = max(near, key=near.get)
+    assert (
+        f"{second} repeats its neighbour {first} most closely (debiased CKA {max(near.values()):.3f})"
+        in told(itself)
+    )
+    constant = compare(nn.Identity(), None, torch.ones(20, 3))
+    assert "No pair of layers has a value." in told(constant)
+
+
+def test_labels_come_before_what_describes_the_state_alone(demo):
+    assert "linear" in drawn(demo, 80).partition("540 samples")[0]
+    assert "linear" in drawn(demo, 60).partition("540 samples")[0]
 
 
 def test_what_80_columns_and_what_140_columns_hold():

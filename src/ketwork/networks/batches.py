@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -55,9 +56,9 @@ def batches(
     """The batches of `data`, at most `samples` samples of it.
 
     Args:
-        data: an array or tensor (samples first), a mapping of them, a tuple (inputs, labels) of them, a
-            `Dataset`, a `DataLoader`, or any iterable of batches. A batch is a tensor, a tuple or list
-            (x, y), or a mapping.
+        data: an array or tensor (samples first), a mapping of them, a tuple (inputs, labels) of them (labels
+            may be a list or a pandas column too), a `Dataset`, a `DataLoader`, or any iterable of batches. A
+            batch is a tensor, a tuple or list (x, y), or a mapping.
         batch_size: for data that is not batched yet.
         samples: stop after so many.
         mask: where positions exist: the key of a mapping (None: `attention_mask` where there is one), an
@@ -97,6 +98,8 @@ def _contents(data: Any, batch_size: int) -> Iterable[Any]:
         return data
     if isinstance(data, (Dataset, IterableDataset)):
         return DataLoader(data, batch_size=batch_size)
+    if isinstance(data, tuple) and _are_inputs_and_plain_labels(data):
+        data = data[0], np.asarray(data[1])
     if isinstance(data, Mapping) or (isinstance(data, tuple) and _are_arrays(data)):
         values = list(data.values()) if isinstance(data, Mapping) else list(data)
         lengths = [len(value) for value in values]
@@ -117,6 +120,16 @@ def _are_arrays(data: tuple[Any, ...]) -> bool:
     return len(data) == 2 and all(
         isinstance(value, (np.ndarray, Tensor)) and value.ndim > 0 for value in data
     )
+
+
+def _are_inputs_and_plain_labels(data: tuple[Any, ...]) -> bool:
+    """Whether it is an array and a list (or pandas column) of single labels, which no batch could be."""
+    if len(data) != 2 or not isinstance(data[0], (np.ndarray, Tensor)):
+        return False
+    labels = data[1]
+    if isinstance(labels, list):
+        return bool(labels) and all(isinstance(label, (str, int, float, np.generic)) for label in labels)
+    return isinstance(labels, pd.Series)
 
 
 def _slice(data: Any, start: int, stop: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,7 @@ _HEADER = {
     "error": (str, None),
 }
 _SHOWN = ("bures", "bures_null", "r2", "r2_reverse")
+_PRINTED: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "–"}
 
 
 @dataclass(frozen=True)
@@ -391,25 +393,36 @@ class Comparison:
         )
 
     def __repr__(self) -> str:
+        head, best = self._brief()
+        notes = "".join(f"\n! {warning}" for warning in self.warnings)
+        if best.empty:
+            return f"{head}\nno pair of layers has a value{notes}"
+        return f"{head}\n{best.to_string(index=False, **_PRINTED)}{notes}"
+
+    def _repr_html_(self) -> str:
+        head, best = self._brief()
+        notes = "".join(f"<p>! {html.escape(warning)}</p>" for warning in self.warnings)
+        shown = (
+            "<p>no pair of layers has a value</p>"
+            if best.empty
+            else best.to_html(index=False, border=0, **_PRINTED)
+        )
+        return f"<p>{html.escape(head).replace(chr(10), '<br>')}</p>{shown}{notes}"
+
+    def _brief(self) -> tuple[str, pd.DataFrame]:
+        """What is compared, in words, and each layer's best match with some measures of the two."""
         with_whom = "with itself" if self.itself else f"with {self.settings['other']}"
         head = (
             f"Comparison of {self.settings['model']} {with_whom}: {len(self.rows)} × {len(self.columns)} layers, "
-            f"N = {self.n} {self._unit}"
+            f"N = {self.n} {self._unit}\nEach layer's best match by {self.measures[0]}:"
         )
         best = self.best_match().reset_index()
-        if len(best):
-            places = {layer.name: i for i, layer in enumerate(self.rows)}
-            others = {layer.name: j for j, layer in enumerate(self.columns)}
-            at = [(places[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
-            for name in [n for n in _SHOWN if n in self.matrices and n not in best]:
-                best[name] = [float(self.matrices[name][place]) for place in at]
-            shown = best.drop(columns="mutual").to_string(
-                index=False, float_format="{:.3f}".format, na_rep="–"
-            )
-        else:
-            shown = "no pair of layers has a value"
-        notes = "".join(f"\n! {warning}" for warning in self.warnings)
-        return f"{head}\nEach layer's best match by {self.measures[0]}:\n{shown}{notes}"
+        places = {layer.name: i for i, layer in enumerate(self.rows)}
+        others = {layer.name: j for j, layer in enumerate(self.columns)}
+        at = [(places[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
+        for name in [n for n in _SHOWN if n in self.matrices and n not in best]:
+            best[name] = [float(self.matrices[name][place]) for place in at]
+        return head, best.drop(columns="mutual")
 
     @property
     def _unit(self) -> str:

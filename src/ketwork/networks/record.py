@@ -27,6 +27,15 @@ SCHEMA = 1
 """The version of the file format; files of a newer one are refused."""
 
 _FEW = 10
+
+_BRIEF_OF_LABELS = {
+    "holevo": "Holevo bits",
+    "holevo_null": "of random labels",
+    "linear_balanced": "linear, balanced",
+    "pgm_balanced": "pretty good, balanced",
+    "linear_r2": "linear R²",
+}
+"""What a printed study shows of labels, and its titles."""
 _KNOWN = "knowledge."
 _COMPARED = "comparison."
 _EXACT = ("dead", "zero", "holevo", "holevo_null")
@@ -221,7 +230,15 @@ class Study:
 
     def _label_warnings(self) -> list[str]:
         known = {layer.name: layer.knowledge for layer in self.layers if layer.knowledge is not None}
-        found = list(dict.fromkeys(warning for each in known.values() for warning in each.warnings))
+        told: dict[str, list[str]] = {}
+        for name, each in known.items():
+            for warning in each.warnings:
+                told.setdefault(warning, []).append(name)
+        # Layers differ where samples fell out at some of them, for NaN or zero activations.
+        found = [
+            warning if len(names) == len(known) else f"At {_listed(names)}: {warning}"
+            for warning, names in told.items()
+        ]
         cut = [name for name, each in known.items() if each.discarded > 0]
         if cut:
             most = max(each.discarded for each in known.values())
@@ -375,7 +392,7 @@ class Study:
         return f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
 
     def _brief(self) -> pd.DataFrame:
-        return pd.DataFrame(
+        brief = pd.DataFrame(
             {
                 "layer": [layer.name for layer in self.layers],
                 "call": [layer.call for layer in self.layers],
@@ -388,6 +405,11 @@ class Study:
                 "dead": [f"{layer.estimates['dead'].value:.3f}" for layer in self.layers],
             }
         )
+        for name, title in _BRIEF_OF_LABELS.items():
+            found = [layer.all_estimates.get(name) for layer in self.layers]
+            if any(estimate is not None and math.isfinite(estimate.value) for estimate in found):
+                brief[title] = ["–" if e is None or math.isnan(e.value) else str(e) for e in found]
+        return brief
 
     def _row(self, layer: Layer) -> dict[str, Any]:
         row: dict[str, Any] = {

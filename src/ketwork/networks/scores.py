@@ -25,13 +25,17 @@ def accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Es
 
 
 def balanced_accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Estimate:
-    """Mean over the labels present of the share of their rows that is read rightly."""
+    """Mean over the labels present of the share of their rows that is read rightly.
+
+    A single row of a label says nothing of its spread: it counts with that around the mean of all labels.
+    """
     if len(codes) == 0:
         return Estimate(math.nan)
     right = (scores.argmax(dim=1) == codes).double()
     _, places, counts = codes.unique(return_inverse=True, return_counts=True)
     recall = torch.zeros_like(counts, dtype=torch.float64).index_add(0, places, right) / counts
-    shares = (right - recall[places]) / counts[places] / len(counts)
+    around = torch.where(counts > 1, recall, recall.mean())
+    shares = (right - around[places]) / counts[places] / len(counts)
     return _estimate(recall.mean(), shares, samples)
 
 

@@ -1,5 +1,6 @@
 """How records are shown: terminal tables, plain JSON, HTML pages, plots. Reads records, computes nothing."""
 
+from ketwork.report.comparisons import render_comparison
 from ketwork.report.curves import render_curve
 from ketwork.report.page import ready, write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_spectrum, plot_study
@@ -15,6 +16,7 @@ __all__ = [
     "plot_study",
     "ready",
     "render",
+    "render_comparison",
     "render_curve",
     "write_comparison",
     "write_study",

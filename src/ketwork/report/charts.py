@@ -22,6 +22,8 @@ _SHORT = (
     "length(datum.label) > 24 ? '…' + slice(datum.label, -23) : datum.label"  # names differ at their ends
 )
 _HEIGHT = 180
+_DEEPEST = 0.5  # of a cell's colour, so that the count in it keeps a contrast of 4.5, light and dark
+_LETTER = 6.2  # pixels, of names beside a matrix
 _AXIS = 44  # the room of every vertical axis, so that pictures below each other line up
 
 Spec = dict[str, Any]
@@ -69,10 +71,21 @@ def matrix_side(rows: int, columns: int) -> int:
     return min(440, max(160, 28 * max(rows, columns)))
 
 
+def matrix_width(rows: Sequence[str], columns: int) -> float:
+    """The width of a comparison's picture with its names, in pixels."""
+    named = 0 if _many(len(rows), columns) else min(24, max(map(len, rows)))
+    return matrix_side(len(rows), columns) + 16 + _LETTER * named
+
+
+def _many(rows: int, columns: int) -> bool:
+    """Whether names would run into each other beside a matrix."""
+    return max(rows, columns) > 40
+
+
 def matrix_chart(rows: int, columns: int) -> Spec:
     """The picture of a comparison's matrix, of the page's data set `cells`."""
     base = alt.Chart(alt.NamedData("cells"))
-    many = max(rows, columns) > 40
+    many = _many(rows, columns)
     axis = alt.Axis(labels=not many, ticks=False, domain=False, labelExpr=_SHORT, labelOverlap=True)
     chart = base.mark_rect().encode(
         x=alt.X("other:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0)),
@@ -81,7 +94,7 @@ def matrix_chart(rows: int, columns: int) -> Spec:
             "value:Q",
             title=None,
             scale=alt.Scale(scheme="viridis", domain=[0, 1], clamp=True),
-            legend=alt.Legend(orient="top", gradientThickness=8, gradientLength=160, values=[0, 0.5, 1]),
+            legend=alt.Legend(orient="top", gradientThickness=8, gradientLength=140, values=[0, 0.5, 1]),
         ),
         tooltip=[alt.Tooltip(name, title=title) for name, title in _MATRIX_TIP.items()],
     )
@@ -111,7 +124,8 @@ def _along_depth(
     else:
         x = alt.X("label:N", sort=None, title=None, scale=alt.Scale(type="point", padding=0.4))
         x = x.axis(labelAngle=-40, labelExpr=_SHORT, labelOverlap="greedy", grid=False, labels=names)
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
+    # Accuracies start near chance: from zero on, what tells the layers apart would be squeezed into the top.
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=level is None))
     y = y.axis(
         format="~%" if percent else "~f", tickCount=4, minExtent=_AXIS, maxExtent=_AXIS, titlePadding=8
     )
@@ -158,7 +172,7 @@ def _coloured(series: dict[str, str]) -> alt.Color:
 def _spectra(count: int) -> alt.TopLevelMixin:
     """Discarded weight against rank, a line a layer, from the first (quiet) to the last (strong)."""
     base = alt.Chart(alt.NamedData("spectra"))
-    opacity = 0.85 if count <= 12 else 0.5 if count <= 60 else 0.2
+    opacity = 0.85 if count <= 12 else 0.5 if count <= 60 else 0.35
     x = alt.X("rank:Q", title="rank kept", scale=alt.Scale(type="log", nice=False))
     x = x.axis(format="~s", tickCount=5, grid=False)
     y = alt.Y("discarded:Q", title="discarded weight")
@@ -270,7 +284,9 @@ def _confusion() -> alt.TopLevelMixin:
     tip.append(alt.Tooltip("share:Q", title="of the label", format=".1%"))
     cells = base.mark_rect(fill=_FIRST, stroke=_LINE, strokeWidth=0.5).encode(
         **place,
-        fillOpacity=alt.FillOpacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0, 0.75]), legend=None),
+        fillOpacity=alt.FillOpacity(
+            "share:Q", scale=alt.Scale(domain=[0, 1], range=[0, _DEEPEST]), legend=None
+        ),
         tooltip=tip,
     )
     text = base.transform_filter("datum.count > 0 && datum.small").mark_text(color=_INK, fontSize=11)

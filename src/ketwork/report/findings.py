@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ketwork.networks import Comparison, Study
+from ketwork.quantum import shannon_entropy
 from ketwork.report.views import View
 
 ALIKE = 0.95
@@ -27,18 +30,15 @@ class Dimensions:
 class Labels:
     """The best layer by each of Holevo bits (above the null), pretty good measurement and linear readout.
 
-    `first` is the first layer that was read out, `most` the most bits that the labels could give, log₂ K.
+    `first` is the first layer that was read out, `most` the bits that the labels have: their entropy in the fitting
+    part, log₂ K where all are equally frequent.
     """
 
     first: View
     holevo: View | None
     readouts: dict[str, View]
     classes: int
-
-    @property
-    def most(self) -> float:
-        """log₂ of the number of labels."""
-        return math.log2(self.classes) if self.classes else math.nan
+    most: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ class Changed:
     shared: int
     themselves: int
 
+    @property
+    def same(self) -> bool:
+        """Whether none differs by as much as is shown."""
+        return self.least[1] >= 0.9995
+
 
 def dimensions(rows: Sequence[View]) -> Dimensions | None:
     """Which layer carries the most dimensions, and where they collapse."""
@@ -97,10 +102,12 @@ def labels(study: Study, rows: Sequence[View]) -> Labels | None:
     if not readouts and not bits:
         return None
     holevo = max(bits, key=above_null, default=None)
-    known = read[0].layer.knowledge
+    known = (holevo or read[0]).layer.knowledge
     assert known is not None
+    counts = torch.tensor(known.counts, dtype=torch.float64)
+    most = float(shannon_entropy(counts / counts.sum())) if holevo else math.nan
     first = next(row for row in read if row.has(*readouts) or row in bits)
-    return Labels(first, holevo, readouts, len(known.names))
+    return Labels(first, holevo, readouts, len(known.names), most)
 
 
 def above_null(row: View) -> float:
@@ -145,6 +152,15 @@ def redundant(comparison: Comparison | None) -> Redundant | None:
     return Redundant(measure, comparison.rows[i].name, comparison.rows[i + 1].name, value, alike, len(values))
 
 
+def not_compared(study: Study, comparison: Comparison | None) -> dict[str, list[str]]:
+    """The layers of a study that its comparison leaves out, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for layer in study.layers if comparison is not None else ():
+        if comparison is not None and layer.name in comparison.skipped and layer.name not in study.skipped:
+            reasons.setdefault(comparison.skipped[layer.name], []).append(layer.name)
+    return reasons
+
+
 def changed(comparison: Comparison) -> Changed | None:
     """How alike the layers are that two models share by name."""
     if comparison.itself:
@@ -169,6 +185,19 @@ def changed(comparison: Comparison) -> Changed | None:
         len(found),
         themselves,
     )
+
+
+def sides(comparison: Comparison) -> tuple[str, str]:
+    """What the two models of a comparison are called: as they were given on the command line, else by their class.
+
+    Where both are called the same, they are A and B.
+    """
+    settings = comparison.settings
+    source = settings.get("source", {})
+    first, second = (str(source.get(side, {}).get("spec") or settings[side]) for side in ("model", "other"))
+    if first == second and not comparison.itself:
+        return f"{first} (A)", f"{second} (B)"
+    return first, second
 
 
 def skipped(record: Study | Comparison) -> dict[str, list[str]]:

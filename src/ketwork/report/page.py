@@ -27,7 +27,6 @@ from ketwork.report.terminal import short
 from ketwork.report.views import View, views
 
 _MATRIX_CELLS = 120_000
-_MATRIX_NAMES = 110  # pixels beside the matrix
 _DIGITS = 6
 
 _OWN_DEFINITIONS = {
@@ -123,6 +122,7 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         "most_dead": charts.MOST_DEAD,
         "charts": drawn,
         "comparison": comparison,
+        "not_compared": findings.not_compared(study, comparison),
         "table": layer_table(rows),
         **_matrix_content(comparison, data),
     }
@@ -143,9 +143,7 @@ def _comparison_page(comparison: Comparison) -> _Page:
         "table": best_matches(comparison),
         **_matrix_content(comparison, data),
     }
-    settings = comparison.settings
-    source = settings.get("source", {})
-    names = [short(str(source.get(side, {}).get("spec") or settings[side])) for side in ("model", "other")]
+    names = [short(name) for name in findings.sides(comparison)]
     content["names"] = names
     title = names[0] if comparison.itself else " and ".join(names)
     return _Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
@@ -167,9 +165,10 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     shown = list(comparison.matrices)[:room]
     sides = len(comparison.rows), len(comparison.columns)
     data["charts"]["matrix"] = _charts().matrix_chart(*sides)
-    content["matrix_width"] = _charts().matrix_side(*sides) + _MATRIX_NAMES
+    names = _distinct([layer.name for layer in comparison.rows])
+    content["matrix_width"] = round(_charts().matrix_width(names, sides[1]))
     data["matrices"] = {
-        "rows": _distinct([layer.name for layer in comparison.rows]),
+        "rows": names,
         "columns": _distinct([layer.name for layer in comparison.columns]),
         "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in shown},
     }
@@ -224,7 +223,9 @@ def _ball(row: View) -> dict[str, Any]:
     words += "; orange ones the labels' states (of pooled kets)." if ball.labels else "."
     flat = not row.layer.statistics.reservoir.kets.is_complex()
     words += (
-        " All amplitudes are real, so y = 0 and nothing is hidden." if flat else " y points out of the page."
+        " All amplitudes are real, so all states lie in the disc that is drawn, y = 0."
+        if flat
+        else " y points out of the page."
     )
     return {
         "told": words,
@@ -248,6 +249,7 @@ def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = _breakable
+    environment.tests["numeral"] = _numeral
     text = environment.get_template(page.template).render(
         **page.content,
         title=page.title,
@@ -282,6 +284,15 @@ def _breakable(words: object) -> Markup:
     """
     parts = re.split(r"(?<=[.:/@_])(?=\w)|(?<=:)(?=<)", str(words))
     return Markup("<wbr>").join(parts)
+
+
+def _numeral(name: str) -> bool:
+    """Whether a layer's name is but a number, which would read as one in a sentence.
+
+    >>> [_numeral(name) for name in ("0", "3.1", "0 (2)", "conv1")]
+    [True, True, True, False]
+    """
+    return re.fullmatch(r"\d[\d.]*( \(\d+\))?", name) is not None
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

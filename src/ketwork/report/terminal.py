@@ -166,9 +166,9 @@ _COLUMNS = (
     _Column("pgm_balanced", "pgm", "balanced", 9, _estimates("pgm_balanced")),
     _Column("pgm_auc", "pgm AUC", "", 12, _estimates("pgm_auc")),
     _Column("linear_accuracy", "linear acc.", "", 13, _estimates("linear_accuracy")),
-    _Column("linear_balanced", "linear", "balanced", 7, _estimates("linear_balanced")),
+    _Column("linear_balanced", "linear", "balanced", 4, _estimates("linear_balanced")),
     _Column("linear_auc", "linear AUC", "", 12, _estimates("linear_auc")),
-    _Column("linear_r2", "linear R²", "", 7, _estimates("linear_r2")),
+    _Column("linear_r2", "linear R²", "", 4, _estimates("linear_r2")),
 )
 
 

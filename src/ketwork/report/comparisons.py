@@ -1,0 +1,78 @@
+"""A comparison in a terminal: where two models differ or one repeats itself, and each layer's best match."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ketwork.networks import Comparison
+from ketwork.report import findings
+from ketwork.report.columns import NARROWEST_NAME, Column, drawn
+from ketwork.report.tables import MEASURES
+from ketwork.report.terminal import folded, short
+
+_RANKS = {"cka": 1, "bures": 2, "bures_null": 5, "r2": 3, "r2_reverse": 4}
+"""The measures shown, by how long they stay as the terminal gets narrower."""
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Prints the answer as a sentence, then one row a layer: its best match, and the measures of the two."""
+    names = [short(name) for name in findings.sides(comparison)]
+    with_whom = " with itself" if comparison.itself else f" with {names[1]}"
+    title = Text.assemble(("Comparison of ", "bold"), (names[0], "bold cyan"), with_whom)
+    console.print(title, highlight=False)
+    best = comparison.best_match().reset_index()
+    if best.empty:
+        console.print("No pair of layers has a value.", style="yellow")
+    else:
+        rows = {layer.name: i for i, layer in enumerate(comparison.rows)}
+        others = {layer.name: j for j, layer in enumerate(comparison.columns)}
+        at = [(rows[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
+        room = max(NARROWEST_NAME, console.width // 4)
+        matches = [Text(folded(match, room)) for match in best["match"]]
+        columns = [Column("best match", matches, 0, words=True)]
+        for measure in _shown(comparison):
+            values = [float(comparison.matrices[measure][place]) for place in at]
+            cells = [Text("–" if math.isnan(value) else f"{value:.3f}") for value in values]
+            columns.append(Column(MEASURES[measure], cells, _RANKS.get(measure, 1)))
+        console.print(drawn(best["layer"].tolist(), columns, console.width))
+    _footer(comparison, console)
+
+
+def _shown(comparison: Comparison) -> list[str]:
+    """The usual measures, and that of the match whatever it is."""
+    return [name for name in comparison.matrices if name in _RANKS or name == comparison.measures[0]]
+
+
+def _footer(comparison: Comparison, console: Console) -> None:
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, highlight=False, markup=False)
+
+    if found := findings.changed(comparison):
+        measure = MEASURES[found.measure]
+        if found.same:
+            say(f"All {found.shared} layers of the same name are alike ({measure} 1.000).")
+        else:
+            say(
+                f"Of {found.shared} layers of the same name, {found.least[0]} differs most ({measure} "
+                f"{found.least[1]:.3f}), {found.most[0]} least ({found.most[1]:.3f}); for {found.themselves} of them "
+                "the best match is their namesake."
+            )
+    if near := findings.redundant(comparison):
+        say(
+            f"{near.second} repeats its neighbour {near.first} most closely ({MEASURES[near.measure]} "
+            f"{near.value:.3f}); {near.alike} of {near.pairs} neighbouring pairs are at {findings.ALIKE} or above."
+        )
+    unit = "positions" if comparison.settings.get("unit") == "positions" else "samples"
+    layers = f"{len(comparison.rows)} × {len(comparison.columns)} layers"
+    say(f"{comparison.n:,} {unit}, {layers}; the match is the best by {MEASURES[comparison.measures[0]]}.")
+    for warning in comparison.warnings:
+        say(f"! {' '.join(warning.split())}", "yellow")
+    meanings = Table.grid(padding=(0, 2, 0, 0))
+    for measure in _shown(comparison):
+        meanings.add_row(Text(MEASURES[measure], "bold dim"), Text(comparison.definitions[measure], "dim"))
+    console.print(Padding(meanings, (1, 0, 0, 0)), highlight=False)
