@@ -3,7 +3,9 @@
     python benchmarks/compare.py            # needs the packages of tests/real-inputs.txt and transformers
     python benchmarks/compare.py --peer     # installs torch-cka 0.21 into a temporary folder and times it too
 
-Prints ratios measured in one run: medians over rounds in which the contestants take turns (torch-cka runs once).
+torch-cka compares flattened activations batch by batch, ketwork (by default) each text's mean over tokens, exactly over all
+of the data: the same question, not the same arithmetic. No method that runs the network at all can beat torch-cka's total
+by more than that total over one forward pass, which is printed too. Prints ratios measured in one run: medians over rounds in which the contestants take turns (torch-cka runs once).
 """
 
 from __future__ import annotations
@@ -136,7 +138,8 @@ def main() -> None:
     if arguments.peer:
         with tempfile.TemporaryDirectory() as folder:
             theirs = peer(model, batches, names, folder)
-        print(f"torch-cka 0.21         {theirs:7.2f} s   {theirs / alone:5.2f} × compare, CKA alone")
+        most = f"at most {theirs / forward:.2f} ×: the forward pass alone"
+        print(f"torch-cka 0.21         {theirs:7.2f} s   {theirs / alone:5.2f} × compare, CKA alone ({most})")
         # torch-cka runs the network once for either side.
         beyond, own = theirs - 2 * forward, alone - forward
         shown = f"{beyond / own:.1f} × ours" if own > 0 else "more than can be told (ours is below the noise)"

@@ -94,7 +94,6 @@ def test_what_a_comparison_of_equal_models_and_of_neighbours_says():
 
 def test_labels_come_before_what_describes_the_state_alone(demo):
     assert "linear" in drawn(demo, 80).partition("540 samples")[0]
-    assert "linear" in drawn(demo, 60).partition("540 samples")[0]
 
 
 def test_what_80_columns_and_what_140_columns_hold():

@@ -99,7 +99,7 @@ def _contents(data: Any, batch_size: int) -> Iterable[Any]:
     if isinstance(data, (Dataset, IterableDataset)):
         return DataLoader(data, batch_size=batch_size)
     if isinstance(data, tuple) and _are_inputs_and_plain_labels(data):
-        data = data[0], np.asarray(data[1])
+        data = data[0], np.array(data[1])  # a copy, since a pandas column cannot be written to
     if isinstance(data, Mapping) or (isinstance(data, tuple) and _are_arrays(data)):
         values = list(data.values()) if isinstance(data, Mapping) else list(data)
         lengths = [len(value) for value in values]
