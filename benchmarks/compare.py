@@ -3,9 +3,11 @@
     python benchmarks/compare.py            # needs the packages of tests/real-inputs.txt and transformers
     python benchmarks/compare.py --peer     # installs torch-cka 0.21 into a temporary folder and times it too
 
-torch-cka compares flattened activations batch by batch, ketwork (by default) each text's mean over tokens, exactly over all
-of the data: the same question, not the same arithmetic. No method that runs the network at all can beat torch-cka's total
-by more than that total over one forward pass, which is printed too. Prints ratios measured in one run: medians over rounds in which the contestants take turns (torch-cka runs once).
+torch-cka compares flattened activations batch by batch; ketwork, by default, each text's mean over its tokens, exactly
+over all of the data: the same question, not the same arithmetic. No method that runs the network can be quicker than
+one forward pass, so torch-cka's total over that, which is printed too, is the most that the ratio of totals can be.
+
+Prints ratios measured in one run: medians over rounds in which the contestants take turns (torch-cka runs once).
 """
 
 from __future__ import annotations

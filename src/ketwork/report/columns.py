@@ -51,8 +51,12 @@ def drawn(names: Sequence[str], columns: Sequence[Column], width: int) -> Paddin
     kept = [column for column in columns if column.header in shown]
     table.add_column("layer", style="bold cyan", no_wrap=True)
     for column in kept:
-        justify = "left" if column.words else "right"
-        table.add_column(column.header, justify=justify, no_wrap=column.words, overflow="fold")
+        table.add_column(
+            column.header,
+            justify="left" if column.words else "right",
+            no_wrap=column.words,
+            overflow="fold",
+        )
     for i, name in enumerate(names):
         table.add_row(Text(folded(name, room)), *(column.cells[i] for column in kept))
     return Padding(table, (1, 0))
