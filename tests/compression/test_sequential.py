@@ -1,0 +1,97 @@
+"""Layers fitted one after another on what the fitted ones before give them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ketwork.networks.compression.calibration import Calibration, calibration
+from ketwork.networks.compression.fisher import survey
+from ketwork.networks.compression.fits import Fits, Variant, one_shot, sequential
+from ketwork.networks.compression.layers import weight_layers
+from ketwork.networks.compression.surgery import copied
+
+
+def fits(
+    net: nn.Module, x: Tensor, loss: str = "squared", batch_size: int = 100
+) -> tuple[nn.Module, Fits, Calibration]:
+    base = copied(net).requires_grad_(False)
+    gathered = calibration(base, x, samples=None, batch_size=batch_size, loss=loss)
+    gathered.remember(base, 2**30)
+    layers, _ = weight_layers(base)
+    return base, Fits(layers, survey(base, layers, gathered, torch.Generator().manual_seed(0))), gathered
+
+
+def deep(width: int = 24, depth: int = 4) -> nn.Sequential:
+    torch.manual_seed(1)
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 6))
+
+
+def correlated(n: int, width: int = 24) -> Tensor:
+    draw = torch.Generator().manual_seed(2)
+    return torch.randn(n, width, generator=draw) * torch.logspace(0.5, -1, width) + 0.5
+
+
+def test_at_full_rank_the_network_is_what_it_was() -> None:
+    net, x = deep(), correlated(1000)
+    base, found, gathered = fits(net, x)
+    full = {layer.path: min(layer.m, layer.k) for layer in found.layers}
+    variants = [Variant(full, False), Variant(full, True)]
+    for model, missed in sequential(base, found, variants, gathered, gathered.fit):
+        assert missed == frozenset()
+        assert isinstance(model[0], nn.Sequential)
+        torch.testing.assert_close(model(x), base(x), atol=2e-4, rtol=2e-4)
+    for weighted in (False, True):
+        torch.testing.assert_close(one_shot(base, found, full, weighted)(x), base(x), atol=2e-4, rtol=2e-4)
+
+
+def test_it_beats_layers_cut_each_by_itself() -> None:
+    net, x = deep(), correlated(3000)
+    base, found, gathered = fits(net, x)
+    ranks = {layer.path: 4 if layer.m > 6 else None for layer in found.layers}
+    before = gathered.ran
+    made = sequential(base, found, [Variant(ranks, False), Variant(ranks, True)], gathered, gathered.fit)
+    assert gathered.ran - before == 3 * sum(batch.size for batch in gathered.fit)  # each network once
+    for (model, _), weighted in zip(made, (False, True), strict=True):
+        alone = gathered.harm(one_shot(base, found, ranks, weighted))
+        assert gathered.harm(model) < 0.85 * alone
+
+
+def test_each_layer_is_fitted_on_inputs_of_the_network_compressed_so_far() -> None:
+    """Of two layers the second, dense, must be the least-squares map from the compressed first's output."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(10, 12), nn.Tanh(), nn.Linear(12, 3))
+    x = torch.randn(6000, 10)
+    base, found, gathered = fits(net, x, batch_size=500)
+    ((model, _),) = sequential(base, found, [Variant({"0": 3, "2": None}, False)], gathered, gathered.fit)
+    kept = torch.cat([batch.content for batch in gathered.fit])
+    h, y = model[:2](kept).detach().double(), base(kept).double()
+    ones = torch.ones(len(h), 1, dtype=torch.float64)
+    best = torch.linalg.lstsq(torch.cat([h, ones], 1), y).solution
+    residual = (torch.cat([h, ones], 1) @ best - y).square().sum()
+    assert float((model(kept).detach().double() - y).square().sum()) == pytest.approx(
+        float(residual), rel=1e-3
+    )
+
+
+def test_layers_called_twice_are_fitted_by_themselves_and_named() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.step, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.tanh(self.step(torch.tanh(self.step(x)))))
+
+    torch.manual_seed(0)
+    x = torch.randn(300, 8)
+    base, found, gathered = fits(Twice(), x)
+    ranks = {"step": 2, "out": 2}
+    ((model, missed),) = sequential(base, found, [Variant(ranks, False)], gathered, gathered.fit)
+    assert missed == {"step"}
+    alone = one_shot(base, found, ranks, False)
+    for one, other in zip(model.step, alone.step, strict=True):
+        torch.testing.assert_close(one.weight, other.weight)
+    assert gathered.harm(model) < gathered.harm(alone)
