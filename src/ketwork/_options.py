@@ -17,6 +17,7 @@ from ketwork.report import ready
 
 DEMO_MODEL = "ketwork.demo.digits:model"
 DEMO_DATA = "ketwork.demo.digits:held_out"
+DEMO_TRAINING = "ketwork.demo.digits:training"
 
 
 class Recorded(TyperCommand):

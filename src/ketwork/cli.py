@@ -1,5 +1,5 @@
 """The command: `study` reads a network as a quantum system, `compare` says how alike layers are, `collapse` how many
-eigenstates they need; `report` makes a page of what was saved, `show` prints it.
+eigenstates they need, `compress` makes it smaller; `report` makes a page of what was saved, `show` prints it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 import typer
 from rich.console import Console
 
-from ketwork import _collapse, _ground
+from ketwork import _collapse, _compress, _ground
 from ketwork import _options as options
 from ketwork._console import (
     INTERRUPTED,
@@ -283,6 +283,8 @@ def compare(
 
 
 app.command(cls=options.Recorded, epilog=_collapse.HELP)(_collapse.collapse)
+
+app.command(cls=options.Recorded, epilog=_compress.HELP)(_compress.compress)
 
 app.command(epilog=_ground.HELP)(_ground.ground)
 

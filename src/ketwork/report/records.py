@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from ketwork.networks import CollapseCurve, Comparison, Study
+from ketwork.networks import CollapseCurve, Comparison, Compressed, Study
 
 
 def as_json(study: Study) -> dict[str, Any]:
@@ -58,9 +59,26 @@ def curve_as_json(curve: CollapseCurve) -> dict[str, Any]:
     }
 
 
+def compressed_as_json(result: Compressed) -> dict[str, Any]:
+    """What became of each module as a list of records, the candidates, and the totals before and after."""
+    return {
+        "before": asdict(result.before),
+        "after": asdict(result.after),
+        "kl": result.kl,
+        "chosen": result.chosen,
+        "candidates": [
+            {name: _number(value) for name, value in asdict(tried).items()} for tried in result.candidates
+        ],
+        "passes": result.passes,
+        "settings": result.settings,
+        "warnings": list(result.warnings),
+        "table": _rows(result.table()),
+    }
+
+
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): _number(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)) else value

@@ -257,7 +257,7 @@ def _footer(study: Study, table: pd.DataFrame, columns: Sequence[_Column], conso
     )
     for warning in study.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")
-    reasons = list(_by_reason(study.skipped).items())
+    reasons = list(by_reason(study.skipped).items())
     for reason, names in reasons[:_REASONS]:
         shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
         say(Text.assemble("Left out: ", (shown, "cyan"), f" ({reason})"), "dim")
@@ -280,10 +280,10 @@ def _footer(study: Study, table: pd.DataFrame, columns: Sequence[_Column], conso
         say(f"A wider terminal shows {', '.join(hidden)} too; --json has everything.", "dim")
 
 
-def _by_reason(skipped: dict[str, str]) -> dict[str, list[str]]:
+def by_reason(skipped: dict[str, str]) -> dict[str, list[str]]:
     """Names by reason, repeated blocks as one.
 
-    >>> _by_reason({"h.0.drop": "does nothing", "h.1.drop": "does nothing", "flat": "reshapes"})
+    >>> by_reason({"h.0.drop": "does nothing", "h.1.drop": "does nothing", "flat": "reshapes"})
     {'does nothing': ['h.*.drop'], 'reshapes': ['flat']}
     """
     reasons: dict[str, list[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class Calibration:
     predictions: Predictions
     forward: Forward | None = None
     label_key: str | None = None
+    progress: Callable[[int], None] | None = None
     ran: int = 0
     samples: int = field(init=False)
     _truth: list[Tensor] = field(default_factory=list)
@@ -42,8 +44,11 @@ class Calibration:
 
     def output(self, model: nn.Module, batch: Batch) -> Any:
         """What the network puts out for a batch."""
+        output = batch.run(model, self.forward, self.label_key)
         self.ran += batch.size
-        return batch.run(model, self.forward, self.label_key)
+        if self.progress is not None:
+            self.progress(self.ran)
+        return output
 
     def rows(self, model: nn.Module, batch: Batch) -> Tensor:
         """The network's predictions for a batch, (P, features)."""
@@ -118,6 +123,7 @@ def calibration(
     loss: str | None = None,
     forward: Forward | None = None,
     labels: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Calibration:
     """The calibration data of `data` for a network in evaluation mode, which runs once on the first samples.
 
@@ -147,7 +153,7 @@ def calibration(
             f"Argument `data` must hold at least {HELD_BACK} samples, one of them being held back to choose by, but "
             f"holds {start}. Give a few hundred like those that the network will meet."
         )
-    whole = Calibration(fit, held_back, Predictions("", "squared"), forward, labels)
+    whole = Calibration(fit, held_back, Predictions("", "squared"), forward, labels, progress)
     with torch.no_grad():
         first = whole.output(model, fit[0])
     whole.predictions = Predictions.of(output, loss, first, fit[0])

@@ -48,6 +48,7 @@ def compress(
     multiple: int = 8,
     memory: int = 2**32,
     generator: torch.Generator | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Compressed:
     """A smaller network of plain torch.nn modules that predicts what `model` does, without training.
 
@@ -81,6 +82,7 @@ def compress(
         memory: bytes that the sequential fit may hold of activations, and bytes of the original's predictions that
             may be kept; each takes as many samples as fit.
         generator: draws the directions of gradients; None is a fixed seed.
+        progress: called with the number of samples that went through networks so far, after each batch.
 
     Returns:
         A `Compressed`: the network, a table of what became of each layer and why, and measured totals.
@@ -117,6 +119,7 @@ def compress(
             loss=loss,
             forward=forward,
             labels=labels,
+            progress=progress,
         )
         gathered.remember(base, memory)
         work = prepared(
