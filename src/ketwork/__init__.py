@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketwork._version import __version__ as __version__
 from ketwork.networks import (
+    CheckpointError,
     CollapseCurve,
     Comparison,
     Compressed,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *_quantum,
+    "CheckpointError",
     "CollapseCurve",
     "Comparison",
     "Compressed",

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ketwork._signals import terminable
-from ketwork.networks import SelectorError
+from ketwork.networks import CheckpointError, SelectorError
 from ketwork.sources import SourceError
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -63,7 +63,7 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             traceback.print_exception(error)
-        misused = isinstance(error, UsageError | SourceError | SelectorError)
+        misused = isinstance(error, UsageError | SourceError | SelectorError | CheckpointError)
         complain(str(error) if misused else said(error))
         raise typer.Exit(MISUSED if misused else FAILED) from error
 

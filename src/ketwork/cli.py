@@ -28,7 +28,7 @@ from ketwork._console import (
     standard_output,
 )
 from ketwork._version import __version__
-from ketwork.networks import CollapseCurve, Comparison, Study, StudyInterrupted
+from ketwork.networks import EVERY, CollapseCurve, Comparison, Study, StudyInterrupted
 from ketwork.networks import compare as compare_networks
 from ketwork.networks import study as study_network
 from ketwork.report import as_json, comparison_as_json, render, render_comparison, write_comparison
@@ -122,6 +122,18 @@ def study(
             show_default=False,
         ),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write the state of the pass there again and again, for --resume."
+        ),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="BATCHES", help="From one --checkpoint to the next.")
+    ] = EVERY,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the --checkpoint, if there is one yet.")
+    ] = False,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -134,6 +146,8 @@ def study(
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
         options.check_targets(save, report)
+        if resume and checkpoint is None:
+            raise UsageError("--resume needs the folder to go on from. Give --checkpoint FOLDER.")
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
             loaded = load_model(model or options.DEMO_MODEL, device)
             source = load_data(
@@ -162,6 +176,9 @@ def study(
                         generator=torch.Generator().manual_seed(seed),
                         skip_bad=skip_bad,
                         compare=report is not None if compare is None else compare,
+                        checkpoint=checkpoint,
+                        every=every,
+                        resume=resume,
                         progress=progress,
                     )
             except StudyInterrupted as interrupt:
@@ -182,7 +199,7 @@ def study(
                 found.report(report)
         finally:
             _show(found, as_json_)
-        _end(found, save, report)
+        _end(found, save, report, checkpoint)
 
 
 @app.command(
@@ -363,13 +380,15 @@ def _print(numbers: dict[str, Any]) -> None:
     print(json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False), flush=True)
 
 
-def _end(found: Study, save: Path | None, report: Path | None) -> None:
+def _end(found: Study, save: Path | None, report: Path | None, checkpoint: Path | None) -> None:
     """Ends the command with the right exit code where the study is partial."""
     _tell_files(save if found.complete else None, report)
     if found.complete:
         return
     kept = f"saved to {save}" if save is not None else "not saved: no --save was given"
     partial = f"What {found.samples} samples before it gave is shown, and {kept}."
+    if checkpoint is not None:
+        partial += " With --resume the same command goes on from there."
     if isinstance(found.error, Exception):
         raise RuntimeError(f"{_why(found.error)}. {partial}") from found.error
     complain(f"interrupted. {partial}")

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import ketwork as kw
 from ketwork import _signals
 from ketwork.cli import app
+from ketwork.networks import readings
 from ketwork.networks.statistics import LayerStatistics
 from ketwork.waves.command import ground
 from ketwork.waves.problems import network as wave_network
@@ -108,6 +109,39 @@ def test_a_data_loader_worker_that_dies(tmp_path):
     assert same(found, kw.study(small(), whole, batch_size=8))
     found.save(tmp_path / "study")
     assert "DataLoader worker" in str(kw.Study.load(tmp_path / "study").error)
+
+
+def test_a_worker_whose_death_is_told_late_takes_nothing_with_it(monkeypatch):
+    """PyTorch's handler raises in whatever runs: in the middle of a batch, or when the pass is over."""
+    told, before = [], signal.getsignal(signal.SIGCHLD)
+
+    def handler(number, frame):
+        told.append(number)
+        raise RuntimeError("DataLoader worker is killed by signal: Killed.")
+
+    def dying(function):
+        def call(*given, **options):
+            if len(told) == 0 and len(calls) in (1, 5):
+                signal.raise_signal(signal.SIGCHLD)
+            calls.append(None)
+            return function(*given, **options)
+
+        return call
+
+    data = batches(4)
+    for owner, name, samples in ((LayerStatistics, "__iadd__", 8), (readings, "density", 16)):
+        calls, told[:] = [None], []
+        signal.signal(signal.SIGCHLD, handler)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, dying(getattr(owner, name)))
+                found = kw.study(small(), data)
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+        assert told == [signal.SIGCHLD]
+        assert {layer.N for layer in found} == {samples} == {found.samples}
+        assert found.complete == (samples == 16)
+        assert same(found, kw.study(small(), data[: samples // 4]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,6 +2,7 @@
 
 from ketwork.networks.budget import Plan, Share
 from ketwork.networks.capture import POOLED, Activation, capture
+from ketwork.networks.checkpoints import EVERY, CheckpointError
 from ketwork.networks.collapse import Collapsed, collapse
 from ketwork.networks.collapse_curve import collapse_curve
 from ketwork.networks.compare import compare
@@ -18,9 +19,11 @@ from ketwork.networks.select import ROOT, SelectorError, select
 from ketwork.networks.study import StudyInterrupted, study
 
 __all__ = [
+    "EVERY",
     "POOLED",
     "ROOT",
     "Activation",
+    "CheckpointError",
     "CollapseCurve",
     "Collapsed",
     "ComparedLayer",

@@ -95,7 +95,7 @@ def _contents(data: Any, batch_size: int) -> Iterable[Any]:
             raise ValueError("Argument `data` must have samples on its first axis, but is a single number.")
         return (data[i : i + batch_size] for i in range(0, len(data), batch_size))
     if isinstance(data, DataLoader):
-        return data
+        return _loaded(data)
     if isinstance(data, (Dataset, IterableDataset)):
         return DataLoader(data, batch_size=batch_size)
     if isinstance(data, tuple) and _are_inputs_and_plain_labels(data):
@@ -114,6 +114,16 @@ def _contents(data: Any, batch_size: int) -> Iterable[Any]:
         "Argument `data` must be an array, a tensor, a Dataset, a DataLoader or an iterable of batches, "
         f"but is a {type(data).__name__}."
     )
+
+
+def _loaded(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader; where a worker of it died before its last one was taken over, the error says so."""
+    try:
+        yield from loader
+    except (OSError, EOFError) as error:
+        if not loader.num_workers or "DataLoader worker" in str(error):
+            raise
+        raise RuntimeError(f"A DataLoader worker ended before its batch was taken over ({error}).") from error
 
 
 def _are_arrays(data: tuple[Any, ...]) -> bool:

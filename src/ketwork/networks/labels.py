@@ -135,10 +135,17 @@ class Labels:
         self.task, self.names, self.notes = header["task"], list(header["names"]), list(header["notes"])
         self._codes = {IGNORED: -1} | {name: code for code, name in enumerate(self.names)}
 
+    def given_to(self, start: int, size: int) -> Any:
+        """What was given for these samples beside the batches: a part of an array, or None."""
+        return np.asarray(self.given)[start : start + size] if self._whole else None
+
+    @property
+    def _whole(self) -> bool:
+        return not (self.given is None or self.given is False or isinstance(self.given, str))
+
     def check_length(self, samples: int, limited: bool) -> None:
         """Refuses labels left over at the end of the data, which would mean that they belong to other data."""
-        whole = not (self.given is None or self.given is False or isinstance(self.given, str))
-        if whole and not limited and len(self.given) != samples:
+        if self._whole and not limited and len(self.given) != samples:
             raise ValueError(
                 f"Argument `labels` must have one entry a sample, but has {len(self.given)} for {samples} samples."
             )

@@ -70,6 +70,10 @@ class Row:
         )
         return cls(first, statistics, labelled)
 
+    def to(self, device: torch.device) -> Row:
+        """The row on a device."""
+        return Row.from_header(self.header(), {name: t.to(device) for name, t in self.tensors().items()})
+
 
 @dataclass
 class Pass:
@@ -86,6 +90,7 @@ class Pass:
     batches: int = 0
     rows: dict[Key, Row] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    torn: bool = False  # a batch has entered some rows, and an error kept it from the others
     _batch: Batch | None = None
     _keys: Tensor = field(default_factory=lambda: torch.empty(0))
     _targets: Tensor | None = None
@@ -126,10 +131,13 @@ class Pass:
             found |= {f"{_PAIRS}{name}": tensor for name, tensor in self.pairs.tensors().items()}
         return found
 
-    def restore(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def restore(
+        self, header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | None = None
+    ) -> None:
         """Takes over the state that `header` and `tensors` described; batches then go on to the same digits.
 
-        The state is where the tensors are, and the generator goes on from where it was.
+        The generator goes on from where it was. The pairs of layers go to `device`, and each row to where its layer
+        is, when it is next reached.
 
         Raises:
             Malformed: they describe none.
@@ -160,7 +168,8 @@ class Pass:
                     raise Malformed(
                         f"layer {key[0]!r} of {statistics.d} features has {width} of them in pairs"
                     )
-            self.pairs = PairMoments.from_header(header["pairs"], under(_PAIRS, tensors), keys)
+            held = {name: tensor.to(device) for name, tensor in under(_PAIRS, tensors).items()}
+            self.pairs = PairMoments.from_header(header["pairs"], held, keys)
         check_tensors(tensors, {}, generator="byte state")
         try:
             self.generator.set_state(tensors["generator"].cpu())
@@ -179,6 +188,8 @@ class Pass:
     def receive(self, activation: Activation) -> None:
         """Reduces one activation, inside the hook."""
         row = self.rows.get(activation.key)
+        if row is not None and row.first.values.device != activation.values.device:  # as a restored one is
+            row = self.rows[activation.key] = row.to(activation.values.device)
         if row is not None and activation.values.shape[-1] != row.statistics.d:
             raise ValueError(
                 f"Layer {activation.key[0]!r} had {row.statistics.d} features and now has "
@@ -233,6 +244,7 @@ class Pass:
         assert self._batch is not None
         if self.must_mask and not self._masked and self.notes:
             raise ValueError(f"Argument `mask` must fit the positions of a layer. {' '.join(self.notes)}")
+        self.torn = True
         for key, new in self._pending.items():
             if key not in self.rows:
                 empty = Moment.empty(new.statistics.d, new.statistics.moment.first)
@@ -255,6 +267,7 @@ class Pass:
         self.samples += self._batch.size
         self.batches += 1
         self._drawn, self._named = self.generator.get_state(), len(self.labels.names)
+        self.torn = False
 
     def _share(self, activation: Activation) -> Share | None:
         """What the layer may keep; one that the batch of the plan did not reach is added to that."""

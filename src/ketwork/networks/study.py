@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ketwork._signals import deferred
+from ketwork._signals import deferred, without_children
 from ketwork.networks import readings
 from ketwork.networks.batches import Batch, Forward, Mask, batches
 from ketwork.networks.budget import Plan, Width, parse, plan
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
+from ketwork.networks.checkpoints import EVERY, CheckpointError, checkpoints
 from ketwork.networks.compare import FEWEST, UNITS
 from ketwork.networks.comparison import ComparedLayer, Comparison
+from ketwork.networks.fingerprints import of_network
 from ketwork.networks.knowledge import knowledge
 from ketwork.networks.labels import Labels
 from ketwork.networks.layout import FeatureAxis
@@ -55,6 +59,9 @@ def study(
     compare: bool = False,
     memory: int | str | None = None,
     planned: Callable[[Plan], None] | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = EVERY,
+    resume: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Study:
     """Every layer's state over the data, in one forward pass of a trained network.
@@ -95,6 +102,13 @@ def study(
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
             number that follows lies within its interval (`Estimate.bounds`). None: exact.
         planned: called with the `Plan` of the memory before anything is kept; the record has it as `plan`.
+        checkpoint: a folder that gets the state of the pass after `every` batches and at its end, however it ends, in
+            one step each; the last two are kept. One run at a time can use it. A run that was killed loses `every`
+            batches of work at most.
+        every: batches from one checkpoint to the next.
+        resume: go on from the newest whole checkpoint in the folder, if there is one, to the same result as if nothing
+            had happened. The batches that it has are read again, but not run; they, the network and all settings
+            must be what they were.
         progress: called with the number of samples done, after every batch.
 
     Returns:
@@ -103,6 +117,8 @@ def study(
     Raises:
         SelectorError: `layers` names nothing.
         TypeError, ValueError: an argument is not what it must be, or the first batch already failed.
+        CheckpointError: the folder's checkpoints are of another network, other data or settings (it says which), are
+            there without `resume`, or belong to a run that has not ended.
         StudyInterrupted: on Ctrl-C, with what was gathered.
 
     Cost: the forward passes, O(d²) a ket and layer, O(d³) a layer at the end. Memory: O(d²) a layer, whatever
@@ -121,6 +137,10 @@ def study(
         raise ValueError(f"Argument `batch_size` must be at least 1, but is {batch_size}.")
     if samples is not None and samples < 1:
         raise ValueError(f"Argument `samples` must be at least 1, but is {samples}. Leave it out for all.")
+    if every < 1:
+        raise ValueError(f"Argument `every` must be at least 1, but is {every}.")
+    if resume and checkpoint is None:
+        raise ValueError("Argument `resume` needs a folder to go on from. Give `checkpoint=` (--checkpoint).")
     budget = parse(memory)
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
@@ -144,7 +164,24 @@ def study(
         "memory": memory,
         "torch": torch.__version__,
     }
-    with capture(network, layers, receive=run.receive, calls=calls, feature_axis=feature_axis) as live:
+    with contextlib.ExitStack() as stack:
+        live = stack.enter_context(
+            capture(network, layers, receive=run.receive, calls=calls, feature_axis=feature_axis)
+        )
+        saved = None
+        if checkpoint is not None:
+            belongs = {
+                **{name: settings[name] for name in _BINDING},
+                "layers": list(live.selection.chosen),
+                "seed": draw.initial_seed(),
+                "compare": compare,
+                "labels": _told(labels),
+                "mask": _told(mask),
+                "forward": _told(forward),
+                "feature_axis": _told(feature_axis),
+            }
+            saved = stack.enter_context(checkpoints(checkpoint, every, resume, of_network(network), belongs))
+            saved.restore(run, live, target)
         source = batches(
             data, batch_size=batch_size, samples=samples, mask=mask, dtype=_dtype(network), device=target
         )
@@ -152,6 +189,8 @@ def study(
             if device is not None:
                 network.to(target)
             for batch in source:
+                if saved is not None and saved.has(batch, run):
+                    continue
 
                 def call(net: nn.Module, batch: Batch = batch) -> Any:
                     return batch.run(net, forward, key)
@@ -164,9 +203,17 @@ def study(
                 live.forward(call, batch.size)
                 with deferred():
                     run.commit()
+                    if saved is not None:
+                        saved.add(batch, run)
+                if saved is not None:
+                    saved.save_if_due(run, live)
                 if progress is not None:
                     progress(run.samples)
+            if saved is not None:
+                saved.ended()
             run.labels.check_length(run.samples, limited=samples is not None)
+        except CheckpointError:
+            raise
         except KeyboardInterrupt:
             interrupted = True
         except Exception as failure:
@@ -176,11 +223,28 @@ def study(
         finally:
             if device is not None:
                 network.to(home)
-    gathered = _record(run, live, settings, error, interrupted, center) if run.batches else None
+        if saved is not None:
+            with without_children():
+                saved.save(run, live)
+    with without_children():
+        gathered = _record(run, live, settings, error, interrupted, center) if run.batches else None
     if interrupted:
         raise StudyInterrupted(gathered)
     assert gathered is not None
     return gathered
+
+
+_BINDING = ("normalize", "center", "calls", "batch_size", "samples", "skip_bad", "memory")
+"""The settings that a checkpoint must agree with as they are."""
+
+
+def _told(argument: Any) -> Any:
+    """A plain value that tells arguments of different kinds apart, the same in every process."""
+    if argument is None or isinstance(argument, bool | int | str):
+        return argument
+    if isinstance(argument, Mapping):
+        return {str(name): _told(value) for name, value in argument.items()}
+    return "a function" if callable(argument) else "an array"
 
 
 def _plan(run: Pass, live: Capture, batch: Batch, call: Callable[[nn.Module], Any], memory: int) -> None:

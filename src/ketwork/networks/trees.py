@@ -33,7 +33,7 @@ def activations(output: Any) -> Iterator[Leaf]:
     Tuples, lists, mappings and dataclasses (a `transformers` ModelOutput is a mapping) are searched depth
     first: LSTM's (output, (h, c)) gives `[0]` first, a ModelOutput its first field.
     """
-    for path, value in _leaves(output):
+    for path, value in leaves(output):
         if isinstance(value, PackedSequence):
             padded, lengths = pad_packed_sequence(value, batch_first=True)
             yield Leaf(padded, path, value, _within(lengths, padded.shape[1]))
@@ -45,7 +45,7 @@ def told(output: Any) -> str:
     """A sentence that says what an output without activations holds instead."""
     found = [
         f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
-        for _, value in _leaves(output)
+        for _, value in leaves(output)
         if value is not None
     ]
     return f"its output holds no floating-point tensor (found: {', '.join(found) or 'nothing'})"
@@ -95,25 +95,26 @@ def replaced(tree: Any, leaf: Leaf, tensor: Tensor) -> Any:
 
 def tensors(tree: Any) -> Iterator[Tensor]:
     """The tensors of a tree, depth first."""
-    for _, value in _leaves(tree):
+    for _, value in leaves(tree):
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, PackedSequence):
             yield pad_packed_sequence(value, batch_first=True)[0]
 
 
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All that a tree holds, depth first, each with its path."""
     if isinstance(tree, (Tensor, PackedSequence)) or tree is None:
         yield path, tree
     elif isinstance(tree, Mapping):
         for key, value in tree.items():
-            yield from _leaves(value, f"{path}.{key}" if str(key).isidentifier() else f"{path}[{key!r}]")
+            yield from leaves(value, f"{path}.{key}" if str(key).isidentifier() else f"{path}[{key!r}]")
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         for field in dataclasses.fields(tree):
-            yield from _leaves(getattr(tree, field.name), f"{path}.{field.name}")
+            yield from leaves(getattr(tree, field.name), f"{path}.{field.name}")
     elif isinstance(tree, Sequence) and not isinstance(tree, (str, bytes)):
         for i, value in enumerate(tree):
-            yield from _leaves(value, f"{path}[{i}]")
+            yield from leaves(value, f"{path}[{i}]")
     else:
         yield path, tree
 
