@@ -1,6 +1,8 @@
 """Units removed with the next layer repaired: closed forms, the best subsets by trying all, sound networks."""
 
+from collections.abc import Mapping
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +10,11 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ketwork.networks.batches import Batch
+from ketwork.networks.compression import compress, load_compressed
 from ketwork.networks.compression.feeding import Feed, feeds, staying_of
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.lowrank import Metric
+from ketwork.networks.compression.plans import Descent, Item
 from ketwork.networks.compression.removal import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.scatter import Scatter
 from ketwork.networks.compression.surgery import replace
@@ -20,6 +24,10 @@ def reader(x: Tensor, weight: Tensor, *, fisher: Tensor | None = None, block: in
     columns = torch.arange(x.shape[1]).reshape(-1, block)
     metric = Metric.none(weight) if fisher is None else Metric.of(fisher)
     return Reader(weight, Scatter.of(x), metric, columns)
+
+
+def mended(one: Reader, kept: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    return repaired(one.weight, bias, one.inputs, staying(one.columns, kept, one.weight.shape[1]))
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -48,14 +56,14 @@ def test_what_says_nothing_of_its_own_goes_first_and_costs_nothing() -> None:
     assert len({0, 5} & set(kept.tolist())) == 1
     assert len({1, 2, 7} & set(kept.tolist())) == 2
     bias = draw(4, seed=2)
-    weight, shift = repaired(one, kept, bias)
+    weight, shift = mended(one, kept, bias)
     torch.testing.assert_close(x[:, kept] @ weight.T + shift, x @ one.weight.T + bias, atol=1e-6, rtol=1e-6)
 
 
 def test_a_duplicates_weights_go_to_the_one_that_stays() -> None:
     x = draw(100, 1).repeat(1, 2)
     one = reader(x, torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64))
-    weight, _ = repaired(one, ordered([one]).kept(1), draw(2))
+    weight, _ = mended(one, ordered([one]).kept(1), draw(2))
     torch.testing.assert_close(weight[:, 0], torch.tensor([3.0, 2.0], dtype=torch.float64))
 
 
@@ -63,7 +71,7 @@ def test_units_that_are_all_constant() -> None:
     one = reader(torch.ones(20, 3, dtype=torch.float64), draw(2, 3))
     order = ordered([one])
     assert order.error(0) == pytest.approx(0, abs=1e-12) or order.share(3) == 0
-    weight, bias = repaired(one, order.kept(1), torch.zeros(2, dtype=torch.float64))
+    weight, bias = mended(one, order.kept(1), torch.zeros(2, dtype=torch.float64))
     torch.testing.assert_close((weight @ torch.ones(1).double()) + bias, one.weight.sum(1))
 
 
@@ -244,3 +252,99 @@ def test_the_order_reads_well() -> None:
     order = Order(torch.tensor([2, 0, 1]), torch.tensor([4.0, 1.0, 0.5, 0.0]))
     assert order.kept(2).tolist() == [0, 2]
     assert (order.error(1), order.share(1)) == (1.0, 0.25)
+
+
+# From here on, whole networks through `compress`
+
+
+class Twins(nn.Module):
+    """A trained-like network every unit of which stands twice: half of them say nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.last = nn.Linear(20, 64), nn.Linear(64, 48), nn.Linear(48, 5)
+        with torch.no_grad():
+            for layer in (self.first, self.second):
+                half = layer.out_features // 2
+                layer.weight[half:], layer.bias[half:] = layer.weight[:half], layer.bias[:half]
+            self.last.weight *= 5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.first(x).relu()).relu())
+
+
+def test_units_that_stand_twice_are_removed_at_no_harm_and_the_file_brings_the_network_back(
+    tmp_path: Path,
+) -> None:
+    net, x = Twins().eval(), torch.randn(400, 20)
+    halves = 20 * 32 + 32 + 32 * 24 + 24 + 24 * 5 + 5
+    whole = 20 * 64 + 64 + 64 * 48 + 48 + 48 * 5 + 5
+    result = compress(net, x, keep=halves / whole, multiple=1)
+    kl = {tried.name: tried.kl for tried in result.candidates}
+    assert kl["removal"] < 1e-9
+    assert min(kl[name] for name in kl if "remov" not in name) > 1e-4
+    assert "removal" in result.chosen
+    assert result.after.parameters <= halves
+    torch.testing.assert_close(result.model(x), net(x), atol=1e-4, rtol=1e-4)
+    table = result.table().set_index("layer")
+    if result.chosen == "removal":
+        assert table["units"].dropna().to_dict() == {"first": 32, "second": 24}
+        assert isinstance(result.model.first, nn.Linear)
+    result.save(tmp_path / "small.safetensors")
+    back = load_compressed(str(tmp_path / "small.safetensors"), Twins())
+    assert torch.equal(back.eval()(x), result.model(x))
+    assert net.first.out_features == 64
+
+
+def test_channels_of_a_trained_network_are_removed(
+    digit_network: nn.Module, mnist: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = mnist
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    images, labels = images[order], labels[order]
+    result = compress(digit_network, images[:600], keep=0.5, budget="multiply-adds", layers="conv_layers.*")
+    by_name = {tried.name: tried for tried in result.candidates}
+    removed = by_name["removal"]
+    assert removed.cost <= 0.5 * result.before.multiply_adds
+    assert removed.kl < 0.05
+    images, labels = images[600:2600], labels[600:2600]
+    with torch.no_grad():
+        right = [(net(images).argmax(1) == labels).double().mean() for net in (digit_network, result.model)]
+    assert right[1] > right[0] - 0.005
+    assert result.after.multiply_adds <= 0.5 * result.before.multiply_adds
+
+
+def test_the_descent_keeps_to_its_budget_and_comes_close_to_the_best_of_all_choices() -> None:
+    draw_of = torch.Generator().manual_seed(0)
+    widths = {"a": 4, "b": 5, "c": 3}
+    for _ in range(20):
+        errors = {
+            name: [0.0, *torch.rand(width - 1, generator=draw_of).cumsum(0).square().tolist()]
+            for name, width in widths.items()
+        }
+        items = [
+            Item(("units", name), dict(enumerate(errors[name])), touches)
+            for name, touches in (("a", ("1", "2")), ("b", ("2", "3")), ("c", ("3",)))
+        ]
+
+        def price(layer: str, chosen: Mapping[tuple[str, str], int | None]) -> float:
+            a, b, c = (widths[name] - (chosen["units", name] or 0) for name in "abc")
+            return {"1": 7.0 * a, "2": float(a * b), "3": float(b * c)}[layer]
+
+        room = 30.0
+        chosen = Descent(items, ["1", "2", "3"], price).to(room)
+        assert chosen is not None
+        assert sum(price(layer, chosen) for layer in "123") <= room
+        every = [
+            {("units", "a"): a, ("units", "b"): b, ("units", "c"): c}
+            for a in range(4) for b in range(5) for c in range(3)
+        ]  # fmt: skip
+        best = min(
+            sum(errors[name][one["units", name]] for name in "abc")
+            for one in every
+            if sum(price(layer, one) for layer in "123") <= room
+        )
+        found_error = sum(errors[name][chosen["units", name] or 0] for name in "abc")
+        assert found_error <= 1.6 * best + 1e-9
+    assert Descent(items, ["1", "2", "3"], price).to(3.0) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from ketwork.networks.compression.layers import WeightLayer
 
 KINDS = ("parameters", "multiply-adds", "latency")
 
+_FEW = 4  # a layer with so few times fewer inputs and outputs is timed for the overhead
 _LEAST = 0.005  # seconds of one timing of a layer, so that the clock's grain does not matter
 _TIMED_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the rank at which factors have as many parameters as the matrix
 
@@ -26,14 +28,30 @@ _TIMED_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the rank at which factors have as m
 class Budget:
     """One kind of cost: `whole` of the original network, `prices` of each layer dense (None) and at each rank.
 
-    `measure` measures a network's whole cost.
+    `overheads` is what a layer costs however small it is, `measure` measures a network's whole cost.
     """
 
     kind: str
     whole: float
     fixed: float
     prices: dict[str, dict[int | None, float]]
+    overheads: dict[str, float]
     measure: Callable[[nn.Module], float]
+
+    def price(self, layer: WeightLayer, rank: int | None, m: int, k: int) -> float:
+        """What a layer costs with m outputs and k inputs left, of that rank or, where that costs less, dense.
+
+        Exact but for seconds: of those, what is above the overhead is taken to go as the multiply-adds.
+        """
+        shares: dict[int | None, float] = {None: m * k / (layer.m * layer.k)}
+        if rank is not None:
+            shares[rank] = (m + k) / (layer.m + layer.k)
+        prices = self.prices[layer.path]
+        if self.kind == "parameters":
+            has_bias = layer.has_bias or k < layer.k
+            return min(m * k + (m if has_bias else 0), math.inf if rank is None else rank * (m + k) + m)
+        least = self.overheads.get(layer.path, 0.0)
+        return min(least + (prices[one] - least) * share for one, share in shares.items())
 
     def choices(self, fits: Fits, scales: dict[str, float] | None = None) -> list[list[Choice]]:
         """What can be done with each layer: dense, or a rank that is cheaper, with its harm in nats.
@@ -75,9 +93,11 @@ def budget(
     measure = measures(calibration)[kind]
     ranks = {layer.path: _ranks(layer, multiple) for layer in layers}
     prices: dict[str, dict[int | None, float]] = {}
+    overheads: dict[str, float] = {}
     for layer in layers:
         if kind == "latency":
             prices[layer.path] = _timed(layer, ranks[layer.path], survey)
+            overheads[layer.path] = _overhead(layer, survey)
             continue
         if kind == "parameters":
             prices[layer.path] = {None: layer.parameters}
@@ -87,12 +107,15 @@ def budget(
             prices[layer.path] = {None: positions * layer.m * layer.k}
             prices[layer.path] |= {rank: positions * rank * (layer.m + layer.k) for rank in ranks[layer.path]}
     of_base = min(measure(base), whole)  # of what folding gave: never more, but for noise
+    if kind == "latency":
+        measure = partial(_in_turns, calibration, base, of_base)
     dense = sum(price[None] for price in prices.values())
     if dense > of_base:  # alone, layers may take longer than in the network
         prices = {
             path: {rank: price * of_base / dense for rank, price in of.items()} for path, of in prices.items()
         }
-    return Budget(kind, whole, max(of_base - dense, 0.0), prices, measure)
+        overheads = {path: time * of_base / dense for path, time in overheads.items()}
+    return Budget(kind, whole, max(of_base - dense, 0.0), prices, overheads, measure)
 
 
 def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]]:
@@ -110,6 +133,14 @@ def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]
         "multiply-adds": products,
         "latency": seconds,
     }
+
+
+def _in_turns(calibration: Calibration, base: nn.Module, whole: float, model: nn.Module) -> float:
+    """The seconds of a network where `base` takes `whole`: timed in turns, so that other work cancels."""
+    batch, ran = calibration.fit[0], calibration.ran
+    small, large = latencies([partial(calibration.output, one, batch) for one in (model, base)], least=_LEAST)
+    calibration.ran = ran  # no pass over the data
+    return whole * small / large
 
 
 def _ranks(layer: WeightLayer, multiple: int) -> list[int]:
@@ -142,6 +173,23 @@ def _timed(layer: WeightLayer, ranks: list[int], survey: Survey) -> dict[int | N
             share = (rank - grid[i - 1]) / (grid[i] - grid[i - 1])
             prices[rank] = times[i - 1] + share * (times[i] - times[i - 1])
     return prices
+
+
+def _overhead(layer: WeightLayer, survey: Survey) -> float:
+    """The seconds of a layer that do not go with its multiply-adds: by its time with few inputs and outputs."""
+    shape = list(survey.layers[layer.path].shape)
+    axis = -1 if not layer.convolution else len(shape) - (2 if layer.kind == "conv1d" else 3)
+    inputs = max(1, shape[axis] // _FEW)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=draw).to(layer.module.weight)
+    weight = layer.weight()[: max(1, layer.m // _FEW), : layer.k // shape[axis] * inputs]
+    small = layer.with_weight(weight, layer.bias()[: len(weight)])
+    few = x.narrow(axis, 0, inputs).contiguous()
+    share = weight.numel() / (layer.m * layer.k)
+    if share == 1:
+        return 0.0
+    whole, part = latencies([partial(layer.module, x), partial(small.module, few)], least=_LEAST)
+    return min(max((part - share * whole) / (1 - share), 0.0), whole)
 
 
 def _of_rank(layer: WeightLayer, rank: int) -> nn.Module:

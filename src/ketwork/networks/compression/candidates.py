@@ -11,14 +11,15 @@ from torch import nn
 class LayerChange:
     """What became of one layer.
 
-    `rank` is None where its matrix stays whole. `discarded` is the share of its weight (of what the fit minimises) that
-    was given up, `harm` what that costs by estimate, nats a prediction.
+    `rank` is None where its matrix stays one, `units` where all its units stay. `discarded` is the share of its weight
+    (of what the fit minimises) that was given up, `harm` what that costs by estimate, nats a prediction.
     """
 
     rank: int | None = None
     discarded: float = 0.0
     harm: float = 0.0
     note: str = ""
+    units: int | None = None
 
 
 @dataclass(frozen=True)

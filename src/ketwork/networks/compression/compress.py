@@ -21,7 +21,7 @@ from ketwork.networks.compression.loader import unfused
 from ketwork.networks.compression.outputs import Output
 from ketwork.networks.compression.record import Compressed, LayerRow, Tried, described
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.compression.work import Work, prepared
+from ketwork.networks.compression.work import SLOWER, Work, prepared
 from ketwork.networks.select import Layers
 
 _NAMED = 3  # layers that a warning names
@@ -55,7 +55,9 @@ def compress(
     Each linear layer and convolution may become two thinner ones: its output is truncated to the leading
     eigenstates of its density over the data, W′ = U(UᵀW), or of that weighted by how much the predictions depend
     on it. Which layer gets which rank, or stays whole, is one minimisation of the estimated KL over all layers.
-    Several candidates are made; the one with the least KL from the original on data held back is returned.
+    Beside that, neurons and channels are removed outright that the layers reading them can do without, once those are
+    refitted to what is left. Several candidates are made, of either and of both; the one with the least KL from the
+    original on data held back is returned, with a budget of latency the best of those that were timed to be within it.
 
     Args:
         model: any `nn.Module`; it is copied and never changed.
@@ -78,7 +80,7 @@ def compress(
         forward: `forward(model, batch)` in place of the usual call.
         samples: stop after so many.
         batch_size: for data that is not batched yet; and what latency is measured with.
-        multiple: ranks are multiples of it.
+        multiple: ranks, and the numbers of units that stay where some are removed, are multiples of it.
         memory: bytes that the sequential fit may hold of activations, and bytes of the original's predictions that
             may be kept; each takes as many samples as fit.
         generator: draws the directions of gradients; None is a fixed seed.
@@ -191,14 +193,15 @@ def _at(
             f"Argument `keep` must be at least {least:.3f} of the {work.budget.kind} here, but is {keep}: "
             f"{work.budget.fixed / work.budget.whole:.3f} are in modules that are left alone. Give a larger share."
         )
-    best: tuple[float, Candidate] | None = None
+    best: tuple[tuple[bool, float], Candidate] | None = None
     tried: list[Tried] = []
     for candidate in work.candidates(keep * work.budget.whole):
         kl = work.harm(candidate)
         cost = work.budget.measure(candidate.model)
         tried.append(Tried(candidate.name, kl, cost))
-        if (best is None or kl < best[0]) and good(candidate):
-            best = kl, candidate
+        late = work.budget.kind == "latency" and cost > keep * work.budget.whole * SLOWER
+        if (best is None or (late, kl) < best[0]) and good(candidate):
+            best = (late, kl), candidate
     return (None if best is None else best[1]), tried
 
 
@@ -271,7 +274,7 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
     few = [
         f"{layer.path} ({rows:,} for {layer.k:,})"
         for layer in work.layers
-        if best.changes[layer.path].rank is not None
+        if not best.changes[layer.path].note.startswith("left dense")
         and (rows := work.survey.layers[layer.path].rows) < layer.k
     ]
     if few:

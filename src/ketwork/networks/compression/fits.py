@@ -34,6 +34,9 @@ class Fits:
 
     layers: Sequence[WeightLayer]
     survey: Survey
+    rows: Mapping[str, Tensor | None] = field(
+        default_factory=dict
+    )  # of layers that are smaller than the network's own
     _metrics: dict[str, Metric] = field(default_factory=dict)
     _factors: dict[tuple[str, bool], Factors] = field(default_factory=dict)
 
@@ -63,8 +66,12 @@ def one_shot(base: nn.Module, fits: Fits, ranks: Ranks, weighted: bool) -> nn.Mo
     for layer in fits.layers:
         rank = ranks[layer.path]
         if rank is not None:
-            module = layer.factored(*fits.factors(layer, weighted).cut(rank))
-            new.update(dict.fromkeys(layer.paths, module))
+            module: nn.Module = layer.factored(*fits.factors(layer, weighted).cut(rank))
+        elif layer.path in fits.rows:
+            module = copied(layer.module)
+        else:
+            continue
+        new.update(dict.fromkeys(layer.paths, module))
     twin = copied(base)
     put(twin, new)
     return twin
@@ -72,10 +79,14 @@ def one_shot(base: nn.Module, fits: Fits, ranks: Ranks, weighted: bool) -> nn.Mo
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to fit in lockstep: its ranks, whether the metric is used, whether dense layers are refitted too."""
+    """One way to fit in lockstep: its ranks, whether the metric is used, whether dense layers are refitted too.
+
+    `fits` are its own where its layers are smaller than the network's.
+    """
 
     ranks: Ranks
     weighted: bool
+    fits: Fits | None = None
     refit_dense: bool = True
 
 
@@ -91,7 +102,7 @@ def sequential(
     One forward pass of the original and one of each variant over `batches`. With each network come the layers
     that were fitted by themselves after all (called not once, or in another order).
     """
-    twins = [_Twin.of(base, fits, variant) for variant in variants]
+    twins = [_Twin.of(base, variant.fits or fits, variant) for variant in variants]
     by_path = {layer.path: layer for layer in fits.layers}
     order = [path for path in fits.survey.order if path in by_path and by_path[path].k <= WIDEST_INPUT]
 
@@ -102,7 +113,7 @@ def sequential(
         for twin, theirs in zip(twins, inputs[1:], strict=True):
             inside, across = _Parts(), _Parts()
             for i, (x, y, batch) in enumerate(zip(inputs[0], theirs, batches, strict=True)):
-                original, row = layer.rows_in(x, batch.mask), layer.rows_in(y, batch.mask)
+                original, row = layer.rows_in(x, batch.mask), twin.layers[path].rows_in(y, batch.mask)
                 if len(original) != len(row):
                     return
                 inside.add(i, Scatter.of(row))
@@ -122,24 +133,32 @@ class _Twin:
     model: nn.Module
     fits: Fits
     variant: Variant
+    layers: dict[str, WeightLayer]
     cuts: dict[str, tuple[Tensor, Tensor, Tensor]]
     fitted: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, base: nn.Module, fits: Fits, variant: Variant) -> _Twin:
-        twin = cls(copied(base), fits, variant, {})
+        twin = cls(copied(base), fits, variant, {layer.path: layer for layer in fits.layers}, {})
         for layer in fits.layers:
+            if layer.path in fits.rows:
+                put(twin.model, dict.fromkeys(layer.paths, copied(layer.module)))
             rank = variant.ranks[layer.path]
             if rank is not None:
                 twin._cut(layer, fits.factors(layer, variant.weighted), rank)
         return twin
 
-    def fit(self, layer: WeightLayer, whole: Pair, part: Pair, rest: Pair) -> None:
-        rank = self.variant.ranks[layer.path]
+    def fit(self, original: WeightLayer, *pairs: Pair) -> None:
+        """`pairs` are of all batches, of those to fit a ridge on and of those to judge it by."""
+        layer, bias, rank = self.layers[original.path], original.bias(), self.variant.ranks[original.path]
         if rank is None and not (self.variant.refit_dense and layer.has_bias):
             return
         metric = self.fits.metric(layer, self.variant.weighted)
-        found = refit(layer.weight(), layer.bias(), whole, part, rest, metric)
+        rows = self.fits.rows.get(layer.path)
+        if rows is not None:
+            bias, pairs = bias[rows], tuple(pair.of(rows) for pair in pairs)
+        whole, part, rest = pairs
+        found = refit(layer.weight(), bias, whole, part, rest, metric)
         if rank is None:
             self._set(layer, found.dense, found.bias)
         else:

@@ -119,6 +119,10 @@ class Pair:
     cross: Tensor
     outputs: Tensor
 
+    def of(self, rows: Tensor) -> Pair:
+        """What is known of some of the outputs."""
+        return Pair(self.inputs, self.cross[rows], self.outputs[rows])
+
 
 def refit(weight: Tensor, bias: Tensor, whole: Pair, part: Pair, rest: Pair, metric: Metric) -> Refit:
     """Minimises E ‖H (W x + b − W′ x̃ − b′)‖² + δ ‖H (W′ − W)‖².

@@ -72,7 +72,7 @@ class Compressed:
     warnings: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """One row a module: kind, shape, rank, costs before and after, what was discarded, share of the harm, why left.
+        """One row a module: kind, shape, rank, units kept, costs before and after, what was discarded, why left.
 
         `discarded` is the share of the layer's own weight, `harm` its estimated cost in nats a prediction, each layer
         by itself, `harm_share` that over the sum.
@@ -84,6 +84,7 @@ class Compressed:
                 "kind": row.kind,
                 "shape": row.shape,
                 "rank": row.change.rank,
+                "units": row.change.units,
                 "parameters_before": row.parameters_before,
                 "parameters": row.parameters,
                 "multiply_adds_before": row.multiply_adds_before,
@@ -94,7 +95,7 @@ class Compressed:
                 "reason": row.reason or row.change.note,
             }
             for row in self.layers
-        ).astype({"rank": "Int64"})
+        ).astype({"rank": "Int64", "units": "Int64"})
 
     def save(self, path: str | Path) -> None:
         """Writes the weights (safetensors), with what modules are new in the file's metadata.

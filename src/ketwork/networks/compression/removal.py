@@ -21,6 +21,7 @@ from ketwork.networks.compression.lowrank import Metric
 from ketwork.networks.compression.scatter import Scatter
 
 _RIDGE = 1e-9  # of the largest variance: what is linearly dependent is then seen as that
+_RIDGES = range(-9, 1)  # powers of ten, times the largest variance
 _AT_ONCE = 0.5  # of the units that are left go before Q and V are computed anew from D: that keeps them small and exact
 _WAITING = 48  # columns of Q that are taken away together
 
@@ -92,13 +93,31 @@ def ordered(readers: Sequence[Reader]) -> Order:
     return Order(alive.new_tensor(going[::-1]), torch.tensor(spent[::-1], dtype=torch.float64))
 
 
-def repaired(reader: Reader, kept: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """W′ (m, columns that stay) and b′ by least squares, for the units that stay."""
-    stay = staying(reader.columns, kept, reader.weight.shape[1])
-    covariance = _damped(reader.inputs)
-    weight = reader.weight @ covariance[:, stay] @ _inverse(covariance[stay][:, stay])
-    means = reader.inputs.left
-    return weight, bias + reader.weight @ means - weight @ means[stay]
+def repaired(weight: Tensor, bias: Tensor, inputs: Scatter, stay: Tensor) -> tuple[Tensor, Tensor]:
+    """W′ (m, columns that stay) and b′ by least squares, for inputs with these moments. O(k³).
+
+    What the other columns carried is regressed on those that stay, with the ridge that generalised cross-validation
+    takes for the best (Golub, Heath and Wahba 1979, Technometrics 21, 215).
+    """
+    covariance = inputs.covariance()
+    gone = torch.ones(len(covariance), dtype=torch.bool, device=stay.device)
+    gone[stay] = False
+    carried = weight[:, gone]
+    values, vectors = torch.linalg.eigh(covariance[stay][:, stay])
+    values = values.clamp(min=0)
+    across = carried @ covariance[gone][:, stay] @ vectors
+    explained, whole = across.square().sum(0), float((carried @ covariance[gone][:, gone] * carried).sum())
+    largest = float(covariance.diagonal().max()) or 1.0
+    best, ridge = torch.inf, largest
+    for power in _RIDGES:
+        damped = values + 10.0**power * largest
+        rest = whole - float((explained * (2 * damped - values) / damped.square()).sum())
+        freedom = 1 - (1 + float((values / damped).sum())) / inputs.n
+        score = max(rest, 0.0) / freedom**2 if freedom > 0 else torch.inf
+        if score < best:
+            best, ridge = score, 10.0**power * largest
+    small = weight[:, stay] + (across / (values + ridge)) @ vectors.T
+    return small, bias + weight @ inputs.left - small @ inputs.left[stay]
 
 
 def staying(columns: Tensor, kept: Tensor, k: int) -> Tensor:
@@ -182,12 +201,15 @@ class _Elimination:
 
 
 def _damped(inputs: Scatter) -> Tensor:
+    """C + δ. Of fewer than two rows a dimension many a combination seems to be dependent: there δ is up to tr C / n."""
     covariance = inputs.covariance()
     variances = covariance.diagonal()
-    ridge = _RIDGE * float(variances.max())
-    return covariance + (ridge or 1.0) * torch.eye(
-        len(covariance), dtype=covariance.dtype, device=covariance.device
-    )
+    ridge = _RIDGE * float(variances.max()) or 1.0
+    if inputs.n < 2 * len(covariance):
+        values = torch.linalg.eigvalsh(covariance)
+        rank = int((values > _RIDGE * values[-1]).sum())
+        ridge += max(0.0, 2 * rank / inputs.n - 1) * float(variances.sum()) / inputs.n
+    return covariance + ridge * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
 
 
 def _inverse(matrix: Tensor) -> Tensor:

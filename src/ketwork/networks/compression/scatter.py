@@ -56,6 +56,10 @@ class Scatter:
         total += other
         return total
 
+    def of_both(self, index: Tensor) -> Scatter:
+        """Of these entries of x, where y is x."""
+        return Scatter(self.n, self.left[index], self.right[index], self.total[index][:, index])
+
     def covariance(self) -> Tensor:
         """Their covariance Σ (x − x̄)(y − ȳ)ᵀ / n, (p, q)."""
         return self.total / max(self.n, 1)

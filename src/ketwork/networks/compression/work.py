@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -15,14 +15,18 @@ from ketwork.networks.compression.allocation import allocate
 from ketwork.networks.compression.budgets import Budget, budget, measures
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.candidates import Candidate, LayerChange
+from ketwork.networks.compression.feeding import feeds
 from ketwork.networks.compression.fisher import Survey, survey
-from ketwork.networks.compression.fits import Fits, Ranks, Variant, one_shot, sequential
+from ketwork.networks.compression.fits import WIDEST_INPUT, Fits, Ranks, Variant, one_shot, sequential
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
+from ketwork.networks.compression.narrowing import Narrowing, planned, usable
 from ketwork.networks.compression.surgery import fold_batchnorm, read_directly
 from ketwork.networks.select import Layers, select
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
 _RUINED = 1e6  # nats: more than any prediction can be worth
+SLOWER = 1.02  # a latency above the budget by less is noise
+_REPLANNED = 3  # times that a network is planned anew because it was timed to be too slow
 _PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs
 
 
@@ -38,6 +42,8 @@ class Work:
     survey: Survey
     fits: Fits
     budget: Budget
+    narrowing: Narrowing
+    multiple: int
     memory: int
     _harms: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
 
@@ -49,7 +55,8 @@ class Work:
     def candidates(self, cost: float) -> Iterator[Candidate]:
         """All candidates at that cost, one at a time; the sequential ones at the ranks that did better without."""
         ranks = self._ranks(cost)
-        measured = self._ranks(cost, self._scales(ranks))
+        scales = self._scales(ranks)
+        measured = self._ranks(cost, scales)
         yield self._candidate("one-sided", one_shot(self.base, self.fits, ranks, False), ranks)
         rivals = {"two-sided": ranks, "two-sided, measured ranks": measured}
         if measured == ranks:
@@ -69,6 +76,40 @@ class Work:
         made = sequential(self.base, self.fits, list(variants.values()), self.calibration, batches)
         for (name, variant), (model, missed) in zip(variants.items(), made, strict=True):
             yield self._candidate(name, model, variant.ranks, missed)
+        yield from self._removals(cost, scales)
+
+    def _removals(self, cost: float, scales: dict[str, float]) -> Iterator[Candidate]:
+        """Networks with units removed, and with ranks beside that; the better one fitted in sequence as well."""
+        by_harm: list[tuple[float, str]] = []
+        rivals: dict[str, tuple[Fits, Ranks, dict[str, int]]] = {}
+        for name, of in (("removal", None), ("removal and ranks", scales)):
+            candidate = None
+            room = cost - self.budget.fixed
+            for _ in range(_REPLANNED if self.budget.kind == "latency" else 1):
+                plan = planned(self.narrowing, self.budget, room, self.multiple, of)
+                if plan is None or not plan[1]:
+                    break
+                chosen, units = plan
+                fits = self.narrowing.narrowed(units)
+                candidate = self._candidate(
+                    name, one_shot(self.base, fits, chosen, True), chosen, units=units
+                )
+                rivals[name] = fits, chosen, units
+                if self.budget.kind != "latency":
+                    break
+                measured = self.budget.measure(candidate.model)
+                if measured <= cost * SLOWER:
+                    break
+                room *= cost / measured  # what layers cost together was not what they were timed at alone
+            if candidate is not None:
+                by_harm.append((self.harm(candidate), name))
+                yield candidate
+        if by_harm:
+            name = min(by_harm)[1]
+            fits, ranks, units = rivals[name]
+            variants = [Variant(ranks, True, fits)]
+            ((model, missed),) = sequential(self.base, self.fits, variants, self.calibration, self.in_step(1))
+            yield self._candidate(f"sequential, {name}", model, ranks, missed, units)
 
     def harm(self, candidate: Candidate) -> float:
         """Its KL from the original on data held back, measured once."""
@@ -115,19 +156,48 @@ class Work:
         return scales
 
     def _candidate(
-        self, name: str, model: nn.Module, ranks: Ranks, missed: frozenset[str] = frozenset()
+        self,
+        name: str,
+        model: nn.Module,
+        ranks: Ranks,
+        missed: frozenset[str] = frozenset(),
+        units: Mapping[str, int] | None = None,
     ) -> Candidate:
         changes = {}
+        of = {source.path: feed for feed in self.narrowing.feeds for source in feed.sources}
         for layer in self.layers:
-            rank = ranks[layer.path]
-            note = "fitted by itself" if layer.path in missed else ""
-            if rank is None:
-                changes[layer.path] = LayerChange(note="left dense")
+            rank, feed = ranks[layer.path], of.get(layer.path)
+            count = None if units is None or feed is None else units.get(feed.path)
+            notes = ["fitted by itself"] if layer.path in missed else []
+            harm = discarded = 0.0
+            if rank is not None:
+                factors = self.fits.factors(layer, True)
+                harm, discarded = factors.tail(rank) / 2, factors.share(rank)
+            if count is not None and feed is not None:
+                order = self.narrowing.order(feed)
+                notes.append(f"{count} of {feed.units} units kept")
+                discarded = 1 - (1 - discarded) * (1 - order.share(count))
+                if layer is feed.sources[0]:
+                    harm += order.error(count) / 2
+                else:
+                    notes.append(f"with {feed.path}")
+            if rank is None and count is None:
+                changes[layer.path] = LayerChange(note=self._why_dense(layer, units))
                 continue
-            factors = self.fits.factors(layer, True)
-            harm = factors.tail(rank) / 2 if self.survey.differentiable else float("nan")
-            changes[layer.path] = LayerChange(rank, factors.share(rank), harm, note)
+            if not self.survey.differentiable:
+                harm = float("nan")
+            changes[layer.path] = LayerChange(rank, discarded, harm, "; ".join(notes), count)
         return Candidate(name, model, changes)
+
+    def _why_dense(self, layer: WeightLayer, units: Mapping[str, int] | None) -> str:
+        feeds = [feed.path for feed in self.narrowing.feeds if layer.path in feed.readers]
+        gone = [path for path in feeds if units is not None and path in units]
+        if gone:
+            return f"reads what is left of {', '.join(gone)}"
+        prices = self.budget.prices[layer.path]
+        if self.budget.kind == "latency" and all(price >= prices[None] for price in prices.values()):
+            return "left dense: any two factors were timed to be slower"
+        return "left dense"
 
 
 def prepared(
@@ -155,7 +225,8 @@ def prepared(
         if not any(path in chosen for path in layer.paths):
             left[layer.path] = "not among `layers`"
     found = [layer for layer in found if layer.path not in left]
-    seen = survey(base, found, calibration, generator)
+    fed = feeds(base, found, calibration.rows, first)
+    seen = survey(base, found, calibration, generator, {path for feed in fed for path in feed.readers})
     for layer in found:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
@@ -172,7 +243,9 @@ def prepared(
             f"{f' ({reasons})' if reasons else ''}."
         )
     prices = budget(kind, whole, base, found, seen, calibration, multiple)
-    return Work(base, found, left, folded, calibration, seen, Fits(found, seen), prices, memory)
+    fits = Fits(found, seen)
+    narrowing = Narrowing(fits, usable(fed, found, seen.order, WIDEST_INPUT))
+    return Work(base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple, memory)
 
 
 def _rows(calibration: Calibration, batch: Batch, model: nn.Module) -> torch.Tensor:
