@@ -80,7 +80,7 @@ def test_a_budget_that_cannot_be_met_says_what_can(budget: str) -> None:
         "parameters": result.after.parameters / result.before.parameters,
         "multiply-adds": result.after.multiply_adds / result.before.multiply_adds,
     }[budget]
-    assert least - 0.001 < kept <= least
+    assert kept <= least
     with pytest.raises(ValueError, match="must be at least"):
         kw.compress(mlp(), X, keep=least - 0.001, budget=budget)
 
@@ -136,7 +136,7 @@ def test_raw_parameters_and_layers_that_never_ran_are_left_alone_and_listed() ->
         torch.testing.assert_close(
             result.model[1].get_parameter(name), net[1].get_parameter(name), atol=0, rtol=0
         )
-    assert result.table()["rank"].notna().any()
+    assert result.table()[["rank", "units"]].notna().any(axis=None)
 
 
 def test_a_layer_with_hooks_keeps_them() -> None:

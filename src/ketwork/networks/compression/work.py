@@ -53,11 +53,12 @@ class Work:
         return self._candidate("two-sided", one_shot(self.base, self.fits, ranks, True), ranks)
 
     def candidates(self, cost: float) -> Iterator[Candidate]:
-        """All candidates at that cost, one at a time; the sequential ones at the ranks that did better without."""
+        """All candidates at that cost, one at a time; the sequential ones at what did better without."""
         ranks = self._ranks(cost)
         scales = self._scales(ranks)
         measured = self._ranks(cost, scales)
-        yield self._candidate("one-sided", one_shot(self.base, self.fits, ranks, False), ranks)
+        plain = self._candidate("one-sided", one_shot(self.base, self.fits, ranks, False), ranks)
+        yield plain
         rivals = {"two-sided": ranks, "two-sided, measured ranks": measured}
         if measured == ranks:
             del rivals["two-sided, measured ranks"]
@@ -69,47 +70,49 @@ class Work:
         better = rivals[min(by_harm)[1]]
         note = ", measured ranks" if better is not ranks else ""
         variants = {
-            f"sequential{note}": Variant(better, False),
             f"sequential, two-sided{note}": Variant(better, True),
+            f"sequential{note}": Variant(better, False),
         }
+        units: dict[str, dict[str, int]] = {}
+        removals: list[tuple[float, str, Variant]] = []
+        kinds: dict[str, dict[str, float] | None] = {"removal": None, "removal and ranks": scales}
+        for name, probed in kinds.items():
+            found = self._removal(name, cost, probed)
+            if found is not None:
+                candidate, variant, units[f"sequential, {name}"] = found
+                removals.append((self.harm(candidate), f"sequential, {name}", variant))
+                yield candidate
+        if removals:
+            harm, name, variant = min(removals, key=lambda one: one[:2])
+            whole = min(by_harm)[0]
+            if harm < whole:  # it takes the place of that of the others which did worse without
+                del variants[list(variants)[1 if whole < self.harm(plain) else 0]]
+                variants[name] = variant
         batches = self.in_step(len(variants))
         made = sequential(self.base, self.fits, list(variants.values()), self.calibration, batches)
         for (name, variant), (model, missed) in zip(variants.items(), made, strict=True):
-            yield self._candidate(name, model, variant.ranks, missed)
-        yield from self._removals(cost, scales)
+            yield self._candidate(name, model, variant.ranks, missed, units.get(name))
 
-    def _removals(self, cost: float, scales: dict[str, float]) -> Iterator[Candidate]:
-        """Networks with units removed, and with ranks beside that; the better one fitted in sequence as well."""
-        by_harm: list[tuple[float, str]] = []
-        rivals: dict[str, tuple[Fits, Ranks, dict[str, int]]] = {}
-        for name, of in (("removal", None), ("removal and ranks", scales)):
-            candidate = None
-            room = cost - self.budget.fixed
-            for _ in range(_REPLANNED if self.budget.kind == "latency" else 1):
-                plan = planned(self.narrowing, self.budget, room, self.multiple, of)
-                if plan is None or not plan[1]:
-                    break
-                chosen, units = plan
-                fits = self.narrowing.narrowed(units)
-                candidate = self._candidate(
-                    name, one_shot(self.base, fits, chosen, True), chosen, units=units
-                )
-                rivals[name] = fits, chosen, units
-                if self.budget.kind != "latency":
-                    break
-                measured = self.budget.measure(candidate.model)
-                if measured <= cost * SLOWER:
-                    break
-                room *= cost / measured  # what layers cost together was not what they were timed at alone
-            if candidate is not None:
-                by_harm.append((self.harm(candidate), name))
-                yield candidate
-        if by_harm:
-            name = min(by_harm)[1]
-            fits, ranks, units = rivals[name]
-            variants = [Variant(ranks, True, fits)]
-            ((model, missed),) = sequential(self.base, self.fits, variants, self.calibration, self.in_step(1))
-            yield self._candidate(f"sequential, {name}", model, ranks, missed, units)
+    def _removal(
+        self, name: str, cost: float, scales: dict[str, float] | None
+    ) -> tuple[Candidate, Variant, dict[str, int]] | None:
+        """A network with units removed and, given `scales`, ranks; how it is fitted in sequence; units that stay."""
+        room, found = cost - self.budget.fixed, None
+        for _ in range(_REPLANNED):
+            plan = planned(self.narrowing, self.budget, room, self.multiple, scales)
+            if plan is None or not plan[1]:
+                break
+            ranks, units = plan
+            fits = self.narrowing.narrowed(units)
+            model = one_shot(self.base, fits, ranks, True)
+            found = self._candidate(name, model, ranks, units=units), Variant(ranks, True, fits), units
+            if self.budget.kind != "latency":
+                break
+            measured = self.budget.measure(model)
+            if measured <= cost * SLOWER:
+                break
+            room *= cost / measured  # together, layers cost something else than what each was timed at
+        return found
 
     def harm(self, candidate: Candidate) -> float:
         """Its KL from the original on data held back, measured once."""
