@@ -214,6 +214,16 @@ def test_100_layers_stay_below_3_megabytes(tmp_path):
     assert path.stat().st_size < 3_000_000
 
 
+def test_500_layers(tmp_path, data):
+    record = kw.study(TWO, (data, torch.arange(90) % 3))
+    layers = tuple(replace(record.layers[i % 2], name=f"block.{i}") for i in range(500))
+    path = replace(record, layers=layers).report(tmp_path / "x.html")
+    text = path.read_text()
+    assert "90 samples, 500 layers." in text_of(path)
+    assert len(re.findall(r'<tr id="row-\d+"', text)) == 500
+    assert path.stat().st_size < 5_000_000
+
+
 def test_the_notebook_table(data):
     shown = kw.study(TWO, data)
     html = replace(shown, notes=("a <b>",))._repr_html_()
