@@ -93,8 +93,7 @@ def mnist(folder: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def dialogue(path: Path) -> tuple[Tensor, Tensor, int]:
-    """Windows of CONTEXT + 1 characters to train with and, from the text's last tenth, every fourth to test; the size of
-    the alphabet."""
+    """Windows of CONTEXT + 1 characters to train with, others of the text's last tenth to test, the alphabet's size."""
     text = path.read_text(encoding="utf8", errors="replace")
     common = {c for c, n in zip(*np.unique(list(text), return_counts=True), strict=True) if n >= 50}
     alphabet = {c: i for i, c in enumerate(["\0", *sorted(common)])}
