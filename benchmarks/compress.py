@@ -45,8 +45,8 @@ from ketwork.networks.compression.surgery import fold_batchnorm, replace
 
 SEEDS = (0, 1, 2)
 CALIBRATION = {
-    "MLP": 8192,
-    "CNN": 8192,
+    "MLP": 4096,
+    "CNN": 4096,
     "transformer": 512,
 }  # samples; of the transformer, windows of 128 characters
 TIMES = {"MLP": (2.0, 4.0), "CNN": (2.0, 4.0), "transformer": (1.25, 2.0, 4.0)}
