@@ -46,7 +46,7 @@ from ketwork.networks.compression.surgery import fold_batchnorm, replace
 SEEDS = (0, 1, 2)
 CALIBRATION = {
     "MLP": 4096,
-    "CNN": 4096,
+    "CNN": 2048,
     "transformer": 512,
 }  # samples; of the transformer, windows of 128 characters
 TIMES = {"MLP": (2.0, 4.0), "CNN": (2.0, 4.0), "transformer": (1.25, 2.0, 4.0)}
