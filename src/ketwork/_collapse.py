@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ketwork import _options as options
-from ketwork._console import UsageError, one_line_errors, progress_bar, standard_output
+from ketwork._console import UsageError, one_line_errors, progress_bar, wide_console
 from ketwork._figures import blank, write
 from ketwork.networks import CollapseCurve, collapse_curve
 from ketwork.report import curve_as_json, render_curve
@@ -143,7 +143,7 @@ def show_curve(curve: CollapseCurve, as_json_: bool) -> None:
     if as_json_:
         print(json.dumps(curve_as_json(curve), indent=1, ensure_ascii=False, allow_nan=False), flush=True)
         return
-    render_curve(curve, standard_output())
+    render_curve(curve, wide_console())
 
 
 def _numbers(given: str | None) -> list[int] | None:

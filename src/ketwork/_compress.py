@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from ketwork import _options as options
-from ketwork._console import UsageError, one_line_errors, progress_bar, standard_output
+from ketwork._console import UsageError, one_line_errors, progress_bar, wide_console
 from ketwork._files import write_text
 from ketwork.networks import compress as compress_network
 from ketwork.report import compressed_as_json, render_compressed
@@ -169,7 +169,7 @@ def compress(
         if as_json_:
             print(numbers, flush=True)
         else:
-            render_compressed(result, standard_output())
+            render_compressed(result, wide_console())
         for told, path in (("Network saved to", out), ("Record saved to", record)):
             if path is not None:
                 Console(stderr=True).print(

@@ -111,9 +111,9 @@ def progress_bar(total: int | None) -> Iterator[Callable[[int], None] | None]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def standard_output() -> Console:
+def wide_console(stderr: bool = False) -> Console:
     """The terminal, or a pipe with room for whole tables."""
-    console = Console()
+    console = Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(width=_PIPE_WIDTH)
+        return Console(stderr=stderr, width=_PIPE_WIDTH)
     return console

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from ketwork._console import UsageError
 from ketwork._files import writable
+from ketwork.networks.budget import parse
 from ketwork.report import ready
 
 DEMO_MODEL = "ketwork.demo.digits:model"
@@ -79,6 +80,15 @@ ImageSize = Annotated[
     str | None, typer.Option(metavar="N or HxW", help="Resize images to this height and width.")
 ]
 Device = Annotated[str, typer.Option(help="Where to run the network: cpu, cuda, cuda:1, mps.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BYTES",
+        help="What the statistics of all layers may take, on top of the network: `800MB`, `2GiB`. The widest layers "
+        "become sketches where it must be, with certain bounds for each number. Default: exact.",
+        show_default=False,
+    ),
+]
 Save = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Save the result, states included (safetensors).")
 ]
@@ -110,6 +120,16 @@ def image_size(given: str | None) -> tuple[int, int] | None:
     if match is None:
         raise UsageError(f"--image-size must be a number of pixels or HEIGHTxWIDTH, but was {given!r}.")
     return int(match[1]), int(match[2] or match[1])
+
+
+def check_memory(given: str | None) -> None:
+    """Whether a budget is one, before anything is loaded."""
+    if given is None:
+        return
+    try:
+        parse(given)
+    except ValueError as error:
+        raise UsageError(str(error).replace("Argument `memory`", "--memory")) from error
 
 
 def check_targets(save: Path | None, report: Path | None, option: str = "--report") -> None:

@@ -25,13 +25,20 @@ from ketwork._console import (
     one_line_errors,
     progress_bar,
     said,
-    standard_output,
+    wide_console,
 )
 from ketwork._version import __version__
 from ketwork.networks import EVERY, CollapseCurve, Comparison, Study, StudyInterrupted
 from ketwork.networks import compare as compare_networks
 from ketwork.networks import study as study_network
-from ketwork.report import as_json, comparison_as_json, render, render_comparison, write_comparison
+from ketwork.report import (
+    as_json,
+    comparison_as_json,
+    render,
+    render_comparison,
+    render_plan,
+    write_comparison,
+)
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 
 Record = Study | Comparison | CollapseCurve
@@ -113,6 +120,7 @@ def study(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out, and count, samples with NaN or infinite values.")
     ] = False,
+    memory: options.Memory = None,
     save: options.Save = None,
     report: options.Report = None,
     compare: Annotated[
@@ -145,6 +153,7 @@ def study(
         options.both_or_neither(model, data)
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
+        options.check_memory(memory)
         options.check_targets(save, report)
         if resume and checkpoint is None:
             raise UsageError("--resume needs the folder to go on from. Give --checkpoint FOLDER.")
@@ -179,6 +188,8 @@ def study(
                         checkpoint=checkpoint,
                         every=every,
                         resume=resume,
+                        memory=memory,
+                        planned=lambda plan: render_plan(plan, wide_console(stderr=True)),
                         progress=progress,
                     )
             except StudyInterrupted as interrupt:
@@ -366,14 +377,14 @@ def _show(found: Study, as_json_: bool) -> None:
     if as_json_:
         _print(as_json(found))
         return
-    render(found, standard_output())
+    render(found, wide_console())
 
 
 def _show_comparison(found: Comparison, as_json_: bool) -> None:
     if as_json_:
         _print(comparison_as_json(found))
     else:
-        render_comparison(found, standard_output())
+        render_comparison(found, wide_console())
 
 
 def _print(numbers: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from ketwork.demo import digits
-from ketwork.networks import compare, study
+from ketwork.networks import Estimate, compare, study
 from ketwork.report import as_json, render, render_comparison
 from ketwork.report.terminal import plus_minus
 
@@ -221,7 +221,7 @@ def test_plus_minus_covers_the_error():
     values = rng.normal(size=50) * 10.0 ** rng.integers(-3, 4, size=50)
     errors = np.abs(values) * 10.0 ** rng.uniform(-4, -0.5, size=50)
     for value, error in zip(values, errors, strict=True):
-        (cell,) = plus_minus([value], [error])
+        (cell,) = plus_minus([Estimate(value, error)])
         shown_value, shown_error = map(float, cell.split(" ± "))
         assert abs(shown_value - value) <= 0.51 * max(error, 1e-3)
         assert shown_error >= 0.74 * error
@@ -229,9 +229,9 @@ def test_plus_minus_covers_the_error():
 
 
 def test_plus_minus_of_what_has_no_error():
-    assert plus_minus([float("nan"), 2.0], [float("nan"), 0.5]) == ["–", "2.0 ± 0.5"]
-    assert plus_minus([1.0], [0.0]) == ["1.000 ± 0.000"]
-    assert plus_minus([123456.7, 5.0], [2000.0, 900.0]) == ["123457 ± 2000", "5 ±  900"]
+    assert plus_minus([Estimate(float("nan")), Estimate(2.0, 0.5)]) == ["–", "2.0 ± 0.5"]
+    assert plus_minus([Estimate(1.0, 0.0)]) == ["1.000 ± 0.000"]
+    assert plus_minus([Estimate(123456.7, 2000.0), Estimate(5.0, 900.0)]) == ["123457 ± 2000", "5 ±  900"]
 
 
 def test_json_has_none_for_what_does_not_exist(demo):

@@ -1,9 +1,8 @@
 """What each layer may take of a memory budget: decided before the pass, from the widths that one forward pass shows.
 
-Every layer keeps its exact d × d moment where all fit. Where they do not, the widest become Frequent Directions
-sketches, as few as will do; only then are the kept samples made fewer. Counted are the sums that the pass keeps, and
-once the memory of what is computed on one layer at a time. The network, one batch of its activations and their kets
-come on top.
+Every layer keeps its exact d × d moment where all fit, if need be with fewer kept samples. Where they do not, the
+widest become Frequent Directions sketches, as few as will do. Counted are the sums that the pass keeps, and once the
+memory of what is computed on one layer at a time. The network, one batch of its activations and their kets come on top.
 """
 
 from __future__ import annotations
@@ -168,7 +167,7 @@ _SHARE = {field.name: Count for field in fields(Share)} | {
 _PLAN = {"memory": Count, "shares": [_SHARE], "pairs": Count, "work": Count}
 
 
-def parse(memory: int | str | None) -> int | None:
+def parse(memory: int | str) -> int:
     """Bytes of a budget: a number, or a text with a unit: kB, MB, GB, TB of 1000, KiB, MiB, GiB, TiB of 1024.
 
     Raises:
@@ -177,8 +176,6 @@ def parse(memory: int | str | None) -> int | None:
     >>> parse("1.5GB"), parse("800 MiB"), parse(10**9)
     (1500000000, 838860800, 1000000000)
     """
-    if memory is None:
-        return None
     said = (
         "Argument `memory` must be a positive number of bytes, or a text such as '800MB' or '2GiB', "
         f"but is {memory!r}."
@@ -214,7 +211,9 @@ def plan(
     layers = list(widths.values())
     of_pairs = _LEAST_PAIRS * least_bytes([_numbers(width) for width in layers]) if pairs else 0
     reserved = max(memory // 4, of_pairs) if pairs else 0
-    for level, rank in (*((level, _GOOD_RANK) for level in _LEVELS), (_LEVELS[-1], _RANKS[-1])):
+    exact = [(level, None) for level in _LEVELS[:-1]]
+    sketches = [(level, _GOOD_RANK) for level in _LEVELS]
+    for level, rank in (*exact, *sketches, (_LEVELS[-1], _RANKS[-1])):
         found = _fitting(layers, memory, reserved, classes, level, rank)
         if found is not None:
             return found
@@ -233,12 +232,12 @@ def _told(memory: int, up: bool = True) -> str:
 
 
 def _fitting(
-    layers: list[Width], memory: int, pairs: int, classes: int | None, level: float, least: int
+    layers: list[Width], memory: int, pairs: int, classes: int | None, level: float, least: int | None
 ) -> Plan | None:
-    """The plan with the fewest sketches that fits, these as fine as they can be; None if none does."""
-    for count in range(len(layers) + 1):
+    """The plan with the fewest sketches that fits, none below rank `least` (None: no sketches); None if none does."""
+    for count in range(1 if least is None else len(layers) + 1):
         for rank in _RANKS if count else _RANKS[:1]:
-            if rank < least:
+            if least is not None and rank < least:
                 break
             found = _plan(layers, memory, pairs, classes, level, count, rank)
             if found.total <= memory:

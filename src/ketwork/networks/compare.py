@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.batches import Batch, Forward, Mask, batches
+from ketwork.networks.budget import parse
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
 from ketwork.networks.comparison import SIDES, ComparedLayer, Comparison
 from ketwork.networks.encode import unit
@@ -52,7 +53,7 @@ def compare(
     center: bool = True,
     calls: str = "separate",
     feature_axis: FeatureAxis = None,
-    memory: int = MEMORY,
+    memory: int | str = MEMORY,
     generator: torch.Generator | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
@@ -93,9 +94,9 @@ def compare(
         normalize: `"ensemble"`, rows as they are, or `"state"`, each scaled to a ket of norm 1.
         center: whether `bures` is of centred features; False leaves the origin in, as in a study's states, and
             gives no null.
-        memory: bytes for what the pass keeps. Rows are kept while they are the smaller side, else cross moments;
-            where both are larger than this, layers are projected at random to fewer dimensions, and `errors`
-            of the result says by how much that may have changed each number (one standard deviation and bias,
+        memory: bytes for what the pass keeps, or a text such as "2GB". Rows are kept while they are the smaller side,
+            else cross moments; where both are larger than this, layers are projected at random to fewer dimensions, and
+            `errors` of the result says by how much that may have changed each number (one standard deviation and bias,
             from the change that half the width makes).
         generator: seeds the projection; None is a fixed seed.
 
@@ -130,7 +131,7 @@ def compare(
     elif data_b is not None or layers_b is not None or forward_b is not None:
         raise ValueError("Arguments `data_b`, `layers_b` and `forward_b` need a `model_b`, but it is None.")
     seed = 0 if generator is None else int(torch.randint(2**31, (), generator=generator))
-    pairs = PairMoments(memory=memory, seed=seed)
+    pairs = PairMoments(memory=parse(memory), seed=seed)
     error: Exception | None = None
     done = 0
     with contextlib.ExitStack() as stack:

@@ -76,6 +76,10 @@ class Known:
         """Of the largest eigenvalue."""
         return float(self.most_mixed.max()), float(self.purest.max())
 
+    def kept(self, rank: int) -> Interval:
+        """Of the sum of so many of the largest eigenvalues."""
+        return float(self.most_mixed[:rank].sum()), float(self.purest[:rank].sum())
+
     @property
     def _floor(self) -> Tensor:
         return torch.nn.functional.pad(self.low[: self.rank], (0, max(self.rank - len(self.low), 0)))

@@ -76,7 +76,8 @@ class Knowledge:
     def helstrom(self, a: Any, b: Any) -> float:
         """The best success of one measurement of one copy at telling labels a and b, equally likely: ½(1 + D).
 
-        D is the trace distance of the two labels' states (Helstrom 1969). Cost O(d³) at most.
+        D is the trace distance of the two labels' states (Helstrom 1969). Where labels lost the shares δ of their
+        weight (see `discarded`) it lies within (δₐ + δ_b)/2 of that of the whole states. Cost O(d³) at most.
         """
         first, second = self._states([a, b])
         best = Measurement.helstrom(first, second, 0.5)

@@ -281,7 +281,7 @@ class Pass:
             self.notes[
                 f"Layer {activation.key[0]} was first reached in batch {self.batches} (counted from 0), after the plan "
                 f"of the memory: it is kept {'exactly' if share.rank is None else f'as a sketch of rank {share.rank}'}"
-                + (f", {over / 1e6:.0f} MB beyond the budget." if over > 0 else ".")
+                + (f", {over / 1e6:.1f} MB beyond the budget." if over > 0 else ".")
             ] = None
         return share
 

@@ -93,6 +93,12 @@ DEFINITIONS: dict[str, str] = {
     "kets": "positions of samples that entered, zero vectors excluded",
     "n_per_d": "kets / d: below about 10, entropy and effective rank are visibly limited by the data",
     "dropped": "samples left out at this layer for NaN or infinite values",
+    "sketch": "rank ℓ of the sketch (Frequent Directions) that stands for the layer's d × d moment, which the memory "
+    "budget has no room for; the layer is exact where there is none",
+    "sketch_error": "certified: in no direction does what the sketch keeps of ρ fall short of ρ by more than this (the "
+    "spectral norm of the difference)",
+    "bounds": "Columns _low and _high: between these lies, for certain, what exact moments of the same data and kept "
+    "samples would give; a number without them is not touched by the sketch. ± is the sampling of the data, as always",
     **{
         q.name: f"{q.definition} [{q.unit}]" if q.unit else q.definition
         for q in (*QUANTITIES, *CLASS_QUANTITIES, *VALUE_QUANTITIES)

@@ -8,6 +8,7 @@ since positions of one sample are not independent; the variance of these sums ov
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,9 +38,26 @@ class Estimate:
         if math.isnan(self.value):
             return "–"
         if math.isnan(self.stderr):
-            return f"{self.value:.4g}"
+            return self.worded("{:.4g}".format)
         places = 2 if self.stderr == 0 else max(0, 1 - math.floor(math.log10(self.stderr)))
-        return f"{self.value:.{min(places, 6)}f} ± {self.stderr:.{min(places, 6)}f}"
+        words = f"{{:.{min(places, 6)}f}}".format
+        return f"{self.worded(words)} ± {words(self.stderr)}"
+
+    def scaled(self, by: float) -> Estimate:
+        """The estimate of so many times the quantity."""
+        low, high = self.bounds or (math.nan, math.nan)
+        return Estimate(by * self.value, by * self.stderr, (by * low, by * high) if self.bounds else None)
+
+    def worded(self, words: Callable[[float], str]) -> str:
+        """The value in words, or its bounds where these tell two numbers apart.
+
+        >>> Estimate(1.5, bounds=(1.25, 1.75)).worded("{:.1f}".format), Estimate(1.5, bounds=(1.49, 1.51)).worded(str)
+        ('1.2 … 1.8', '1.49 … 1.51')
+        >>> Estimate(1.5, bounds=(1.49, 1.51)).worded("{:.1f}".format)
+        '1.5'
+        """
+        ends = dict.fromkeys(map(words, self.bounds or ()))
+        return " … ".join(ends) if len(ends) == 2 else words(self.value)
 
 
 PACKED = {str: [(float, None)]}
@@ -96,10 +114,19 @@ def density(stats: LayerStatistics, center: bool = False) -> Density | None:
     return Density(matrix / trace, False, (moment.d,)) if trace > _NOTHING else None
 
 
-def known(stats: LayerStatistics, rho: Density | None, center: bool = False) -> Known | None:
-    """What is certain of the eigenvalues where the moment is a sketch, whose state is `rho`; None where it is exact."""
+def slack(stats: LayerStatistics, center: bool = False) -> float:
+    """The most by which what a sketch keeps of ρ falls short of ρ in any direction; 0 where the moment is exact."""
     moment = stats.moment
-    if moment.sketch is None or rho is None:
+    if moment.sketch is None:
+        return 0.0
+    trace = float(_populations(stats, center).sum())
+    return moment.slack / trace if trace > 0 else 0.0
+
+
+def known(stats: LayerStatistics, values: Tensor, center: bool = False) -> Known | None:
+    """What is certain of ρ's eigenvalues where its moment is a sketch, whose state has `values`; else None."""
+    moment = stats.moment
+    if moment.sketch is None:
         return None
     trace = float(_populations(stats, center).sum())
     whole = float(moment.sketch.rows.abs().square().sum())
@@ -107,9 +134,8 @@ def known(stats: LayerStatistics, rho: Density | None, center: bool = False) -> 
         whole = float(
             _less(moment.sketch.rows, moment.first.conj() / math.sqrt(moment.n)).abs().square().sum()
         )
-    values = rho.eigenstates(min(rho.data.shape))[0].clamp(min=0)
     rank = min(moment.n - center, moment.d)
-    return Known(values * (whole / trace), moment.slack / trace, rank)
+    return Known(values.clamp(min=0) * (whole / trace), slack(stats, center), rank)
 
 
 def _populations(stats: LayerStatistics, center: bool) -> Tensor:
@@ -145,8 +171,8 @@ def estimates(
     }
     if rho is None:
         return {q.name: rest.get(q.name, Estimate(math.nan)) for q in QUANTITIES}
-    certain = known(stats, rho, center)
     values, states = rho.eigenstates(min(rho.data.shape[-2:]))
+    certain = known(stats, values, center)
     r = len(values)
     values = values.clamp(min=0)
     spectrum = values if certain is None else certain.middle

@@ -103,6 +103,17 @@ class Layer:
         return self.statistics.kets
 
     @property
+    def sketch(self) -> int | None:
+        """The rank ℓ of the sketch that stands for the layer's moment, None where that is exact."""
+        sketch = self.statistics.moment.sketch
+        return sketch.rank if sketch is not None else None
+
+    @property
+    def sketch_error(self) -> float:
+        """The most by which what the sketch keeps of ρ falls short of ρ in any direction (certified); 0 where exact."""
+        return readings.slack(self.statistics, self.center)
+
+    @property
     def all_estimates(self) -> dict[str, Estimate]:
         """The quantities of the layer and, with labels, of what it knows of them."""
         return self.estimates | (self.knowledge.estimates if self.knowledge else {})
@@ -110,6 +121,9 @@ class Layer:
     @cached_property
     def density(self) -> Density:
         """The layer's state ρ, in float64, with eigenstates, measures and measurements of its own.
+
+        Where a memory budget made the moment a `sketch`, the state of what that keeps, which `sketch_error` bounds; the
+        layer's own numbers have intervals then, this state's measures have none.
 
         Raises:
             ValueError: the layer has no state, since each activation was a zero vector (or all equal, centred).
@@ -239,9 +253,18 @@ class Study:
             warning if len(names) == len(known) else f"At {_listed(names)}: {warning}"
             for warning, names in told.items()
         ]
-        cut = [name for name, each in known.items() if each.discarded > 0]
+        lost = {name: each.discarded for name, each in known.items() if each.discarded > 0}
+        sketched = [name for name in lost if self._bounded(known[name].estimates)]
+        if sketched:
+            most = max(lost[name] for name in sketched)
+            found.append(
+                f"The states of the labels are sketches at {_listed(sketched)}, without up to {most:.0%} of their "
+                "weight: Holevo's bits lie between their bounds; the readouts are solved from the sketches, and scored "
+                "on held-out samples as always."
+            )
+        cut = [name for name in lost if name not in sketched]
         if cut:
-            most = max(each.discarded for each in known.values())
+            most = max(lost[name] for name in cut)
             found.append(
                 f"Labels and features are too many for a state of each label at {_listed(cut)}: up to {most:.0%} of "
                 "the weight is kept for all labels in common. Holevo's bits are a lower bound there, and the pretty "
@@ -250,31 +273,45 @@ class Study:
         return found
 
     def table(self) -> pd.DataFrame:
-        """One row a layer and call, in order of execution; `definitions` says what the columns mean."""
+        """One row a layer and call, in order of execution; `definitions` says what the columns mean.
+
+        Where layers are sketched there are `sketch` and `sketch_error`, and for each number that this touches
+        `…_low` and `…_high`; of exact layers these are missing (NaN).
+        """
         columns = ["layer", "call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
+        bounded = {name for layer in self.layers for name in self._bounded(layer.all_estimates)}
+        columns += ["sketch", "sketch_error"] if bounded else []
         for quantity in self.quantities:
             columns += [quantity.name] if quantity.name in _EXACT else [quantity.name, f"{quantity.name}_se"]
-        return pd.DataFrame([self._row(layer) for layer in self.layers], columns=columns)
+            columns += [f"{quantity.name}_low", f"{quantity.name}_high"] if quantity.name in bounded else []
+        table = pd.DataFrame([self._row(layer) for layer in self.layers], columns=columns)
+        return table.astype({"sketch": "Int64"}) if bounded else table
+
+    @staticmethod
+    def _bounded(estimates: dict[str, Estimate]) -> list[str]:
+        return [name for name, estimate in estimates.items() if estimate.bounds is not None]
 
     def long(self) -> pd.DataFrame:
-        """One row a layer, call and quantity: value, standard error, unit, N and d."""
-        return pd.DataFrame(
-            [
-                {
-                    "layer": layer.name,
-                    "call": layer.call,
-                    "quantity": quantity.name,
-                    "value": layer.all_estimates.get(quantity.name, _NONE).value,
-                    "stderr": layer.all_estimates.get(quantity.name, _NONE).stderr,
-                    "unit": quantity.unit,
-                    "N": layer.N,
-                    "d": layer.d,
-                }
-                for layer in self.layers
-                for quantity in self.quantities
-            ],
-            columns=["layer", "call", "quantity", "value", "stderr", "unit", "N", "d"],
-        )
+        """One row a layer, call and quantity: value, standard error, bounds where it is not exact, unit, N and d."""
+        rows = []
+        for layer in self.layers:
+            for quantity in self.quantities:
+                estimate = layer.all_estimates.get(quantity.name, _NONE)
+                rows.append(
+                    {
+                        "layer": layer.name,
+                        "call": layer.call,
+                        "quantity": quantity.name,
+                        "value": estimate.value,
+                        "stderr": estimate.stderr,
+                        **dict(zip(("low", "high"), estimate.bounds or (math.nan, math.nan), strict=True)),
+                        "unit": quantity.unit,
+                        "N": layer.N,
+                        "d": layer.d,
+                    }
+                )
+        columns = ["layer", "call", "quantity", "value", "stderr", "low", "high", "unit", "N", "d"]
+        return pd.DataFrame(rows, columns=columns)
 
     def compare(self) -> Comparison:
         """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
@@ -404,6 +441,11 @@ class Study:
                 "top weight": [str(layer.estimates["top_weight"]) for layer in self.layers],
                 "dead": [f"{layer.estimates['dead'].value:.3f}" for layer in self.layers],
             }
+            | (
+                {"sketch": [_sketched(layer) for layer in self.layers]}
+                if any(map(_sketched, self.layers))
+                else {}
+            )
         )
         for name, title in _BRIEF_OF_LABELS.items():
             found = [layer.all_estimates.get(name) for layer in self.layers]
@@ -422,9 +464,16 @@ class Study:
             "n_per_d": layer.kets / layer.d,
             "dropped": layer.statistics.dropped,
         }
+        row |= {"sketch": layer.sketch, "sketch_error": layer.sketch_error}
         for name, estimate in layer.all_estimates.items():
             row |= {name: estimate.value, f"{name}_se": estimate.stderr}
+            if estimate.bounds is not None:
+                row |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
         return row
+
+
+def _sketched(layer: Layer) -> str:
+    return f"{layer.sketch}: {layer.sketch_error:.1e}" if layer.sketch is not None else ""
 
 
 def _listed(names: list[str], most: int = 6) -> str:

@@ -141,7 +141,7 @@ def study(
         raise ValueError(f"Argument `every` must be at least 1, but is {every}.")
     if resume and checkpoint is None:
         raise ValueError("Argument `resume` needs a folder to go on from. Give `checkpoint=` (--checkpoint).")
-    budget = parse(memory)
+    budget = None if memory is None else parse(memory)
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
     run = Pass(

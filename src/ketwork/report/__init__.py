@@ -6,7 +6,7 @@ from ketwork.report.curves import render_curve
 from ketwork.report.page import ready, write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_spectrum, plot_study
 from ketwork.report.records import as_json, comparison_as_json, compressed_as_json, curve_as_json
-from ketwork.report.terminal import render
+from ketwork.report.terminal import render, render_plan
 
 __all__ = [
     "as_json",
@@ -21,6 +21,7 @@ __all__ = [
     "render_comparison",
     "render_compressed",
     "render_curve",
+    "render_plan",
     "write_comparison",
     "write_study",
 ]

@@ -130,8 +130,8 @@ def _along_depth(
         format="~%" if percent else "~f", tickCount=4, minExtent=_AXIS, maxExtent=_AXIS, titlePadding=8
     )
     lines = _series(alt.Chart(alt.NamedData("layers")), series).transform_calculate(
-        low="datum.value - (datum[datum.field + '_se'] || 0)",
-        high="datum.value + (datum[datum.field + '_se'] || 0)",
+        low=_end("datum[datum.field]", "-", "datum[datum.field + '_se']", "datum[datum.field + '_low']"),
+        high=_end("datum[datum.field]", "+", "datum[datum.field + '_se']", "datum[datum.field + '_high']"),
         text="datum[datum.field + '_text']",
     )
     tip = [alt.Tooltip(name, title=told) for name, told in _DEPTH_TIP.items()]
@@ -149,6 +149,12 @@ def _along_depth(
         rule = alt.Chart(alt.InlineData([{"level": level}])).mark_rule(strokeDash=[2, 4], color=_QUIET)
         layers.insert(0, rule.encode(y=alt.Y("level:Q", title=title)))
     return alt.layer(*layers).properties(width="container", height=_HEIGHT)
+
+
+def _end(value: str, sign: str, stderr: str, bound: str) -> str:
+    """Where the bar of a value ends: at its standard error, or its bound where that is farther."""
+    farther = "min" if sign == "-" else "max"
+    return f"{farther}({value} {sign} ({stderr} || 0), isValid({bound}) ? {bound} : {value})"
 
 
 _DEPTH_TIP = {"label:N": "layer", "series:N": "quantity", "text:N": "value"}
@@ -214,9 +220,9 @@ def _neurons() -> alt.TopLevelMixin:
     y = y.axis(tickCount=5, format="~f", minExtent=_AXIS, maxExtent=_AXIS)
     spread = base.transform_calculate(
         **{
-            f"{name}_{end}": f"datum.{name} {sign} (datum.{name}_se || 0)"
+            f"{name}_{end}": _end(f"datum.{name}", sign, f"datum.{name}_se", f"datum.{name}_{bound}")
             for name in ("entropy", "coherence")
-            for end, sign in (("low", "-"), ("high", "+"))
+            for end, sign, bound in (("from", "-", "low"), ("to", "+", "high"))
         }
     )
     tip = [
@@ -233,10 +239,10 @@ def _neurons() -> alt.TopLevelMixin:
     place = {"x": x, "y": y}
     return alt.layer(
         spread.mark_rule(color=_FIRST).encode(
-            x=alt.X("entropy_low:Q", title=across), x2="entropy_high:Q", y=y
+            x=alt.X("entropy_from:Q", title=across), x2="entropy_to:Q", y=y
         ),
         spread.mark_rule(color=_FIRST).encode(
-            x=x, y=alt.Y("coherence_low:Q", title=upwards), y2="coherence_high:Q"
+            x=x, y=alt.Y("coherence_from:Q", title=upwards), y2="coherence_to:Q"
         ),
         points.encode(**place, tooltip=tip),
         *(text.encode(**place, text="name:N", color=alt.value(_INK)) for text in texts),

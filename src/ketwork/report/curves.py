@@ -62,8 +62,7 @@ def _table(curve: CollapseCurve, width: int) -> Padding:
 
 
 def _values(estimates: Sequence[Estimate]) -> list[Text]:
-    shown = plus_minus([each.value for each in estimates], [each.stderr for each in estimates])
-    return [dimmed(cell) for cell in shown]
+    return [dimmed(cell) for cell in plus_minus(estimates)]
 
 
 def _bar(share: float) -> Text:

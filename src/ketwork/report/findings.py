@@ -224,7 +224,7 @@ def settings(record: Study | Comparison) -> dict[str, Any]:
 
 
 def _falls(before: View, after: View, quantity: str) -> bool:
-    """Whether a quantity falls by more than twice the error of the difference."""
+    """Whether a quantity falls for certain, and by more than twice the error of the difference."""
     a, b = before[quantity], after[quantity]
     error = math.hypot(*(e.stderr if math.isfinite(e.stderr) else 0.0 for e in (a, b)))
-    return a.value - b.value > 2 * error
+    return (a.bounds or [a.value])[0] - (b.bounds or [b.value])[-1] > 2 * error

@@ -23,7 +23,7 @@ from ketwork.networks import Comparison, Study
 from ketwork.networks.pages import writes
 from ketwork.report import findings
 from ketwork.report.tables import MEASURES, best_matches, layer_table
-from ketwork.report.terminal import short
+from ketwork.report.terminal import megabytes, short
 from ketwork.report.views import View, views
 
 _MATRIX_CELLS = 120_000
@@ -124,6 +124,7 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         "comparison": comparison,
         "not_compared": findings.not_compared(study, comparison),
         "table": layer_table(rows),
+        "sketched": any(row.layer.sketch is not None for row in rows),
         **_matrix_content(comparison, data),
     }
     if comparison is not None:
@@ -186,6 +187,8 @@ def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence
             found[f"{name}_text"] = row.told(name)
             if math.isfinite(estimate.stderr):
                 found[f"{name}_se"] = estimate.stderr
+            if estimate.bounds is not None:
+                found |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
     return found
 
 
@@ -248,7 +251,7 @@ def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "megabytes": megabytes}
     environment.tests["numeral"] = _numeral
     text = environment.get_template(page.template).render(
         **page.content,

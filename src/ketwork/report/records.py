@@ -24,6 +24,7 @@ def as_json(study: Study) -> dict[str, Any]:
         "warnings": list(study.warnings),
         "skipped": study.skipped,
         "table": _rows(study.table()),
+        "plan": study.plan.header() if study.plan is not None else None,
         "definitions": study.definitions,
     }
 

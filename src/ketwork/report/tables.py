@@ -85,6 +85,9 @@ def layer_table(rows: Sequence[View]) -> Table:
         [_number(row.layer.d) for row in rows],
         [_kets(row) for row in rows],
     ]
+    if any(row.layer.sketch is not None for row in rows):
+        columns.append(Column("sketch", "sketch", "rank: error"))
+        cells.append([_sketch(row) for row in rows])
     for column in _ESTIMATES:
         found = [row[column.name] for row in rows]
         if all(math.isnan(estimate.value) for estimate in found):
@@ -123,14 +126,14 @@ def best_matches(comparison: Comparison) -> Table:
 
 
 def _column(found: Sequence[Estimate], share: bool) -> list[Cell]:
-    scale = 100.0 if share else 1.0
-    values = [scale * estimate.value for estimate in found]
+    scaled = [estimate.scaled(100.0) for estimate in found] if share else found
     if all(math.isnan(estimate.stderr) for estimate in found):
+        values = [estimate.value for estimate in scaled]
         whole = all(math.isnan(value) or value == round(value) for value in values) and not share
-        places = 0 if whole else 1 if share else 3
-        shown = ["–" if math.isnan(value) else f"{value:.{places}f}" for value in values]
+        words = f"{{:.{0 if whole else 1 if share else 3}f}}".format
+        shown = ["–" if math.isnan(estimate.value) else estimate.worded(words) for estimate in scaled]
     else:
-        shown = plus_minus(values, [scale * estimate.stderr for estimate in found])
+        shown = plus_minus(scaled)
     cells = []
     for estimate, text in zip(found, shown, strict=True):
         value, _, error = text.strip().partition(" ± ")
@@ -141,6 +144,11 @@ def _column(found: Sequence[Estimate], share: bool) -> list[Cell]:
 def _kets(row: View) -> Cell:
     few = f"fewer than {FEW_KETS} a dimension: entropy and effective rank are limited by the data"
     return Cell(f"{row.layer.kets:,}", row.layer.kets, mark=few if row.few_kets else "")
+
+
+def _sketch(row: View) -> Cell:
+    rank = row.layer.sketch
+    return Cell("exact", 0) if rank is None else Cell(f"{rank}: {row.layer.sketch_error:.1e}", rank)
 
 
 def _number(value: int) -> Cell:

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks import Study
+from ketwork.networks import Estimate, Plan, Share, Study
 
 _GAP = 2  # spaces between columns
 _PLACES = 3  # decimals shown at most; the record has all
@@ -55,26 +55,69 @@ def render(study: Study, console: Console) -> None:
     _footer(study, table, columns, console)
 
 
-def plus_minus(values: Sequence[float], errors: Sequence[float]) -> list[str]:
+def render_plan(plan: Plan, console: Console) -> None:
+    """Prints what becomes of a memory budget: a row for each width and form of layers, and the bytes of each part."""
+    alike: dict[tuple[int, int | None], list[Share]] = {}
+    for share in plan.shares:
+        alike.setdefault((share.d, share.rank), []).append(share)
+    drawn = _plain_table()
+    for name in ("layers", "d", "kept", "moments", "samples for ±", "for labels"):
+        drawn.add_column(name, justify="left" if name in ("layers", "kept") else "right", overflow="fold")
+    for (d, rank), shares in alike.items():
+        names = [share.layer for share in shares]
+        shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+        sizes = ([getattr(share, part) for share in shares] for part in ("moment", "reservoir", "labels"))
+        form = "exact" if rank is None else f"sketch of rank {rank}"
+        drawn.add_row(Text(shown, "cyan"), str(d), form, *(megabytes(sum(each)) for each in sizes))
+    title = (
+        f": {megabytes(plan.total)} of {megabytes(plan.memory)}, on top of the network and one batch in it"
+    )
+    console.print(Text.assemble(("Plan of the memory", "bold"), title), highlight=False)
+    console.print(Padding(drawn, (1, 0)))
+    pairs = f", {megabytes(plan.pairs)} to compare layers" if plan.pairs else ""
+    console.print(
+        f"Of these {megabytes(plan.work)} for work on one layer at a time{pairs}.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _plain_table() -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold"
+    )
+
+
+def megabytes(size: int) -> str:
+    """Bytes in megabytes, of 10⁶.
+
+    >>> megabytes(1_500_000), megabytes(2_000_000_000), megabytes(1)
+    ('1.5 MB', '2,000 MB', '0.0 MB')
+    """
+    return f"{size / 1e6:,.{0 if size >= 1e7 else 1}f} MB"
+
+
+def plus_minus(estimates: Sequence[Estimate]) -> list[str]:
     """Values with their standard errors, with as many decimals in the whole column as its smallest error needs.
 
-    An error too small for three decimals shows as one unit of the last.
+    An error too small for three decimals shows as one unit of the last. Of a value that is only known to lie between
+    two numbers, these two are shown where their decimals tell them apart.
 
-    >>> plus_minus([1.74867, 12.5, 2.0], [0.0022, 0.41, float("nan")])
-    ['1.749 ± 0.002', '12.500 ± 0.410', '2.000        ']
+    >>> plus_minus([Estimate(1.74867, 0.0022), Estimate(12.5, 0.41), Estimate(2.0, bounds=(1.9, 2.2))])
+    ['1.749 ± 0.002', '12.500 ± 0.410', '1.900 … 2.200        ']
     """
-    known = [error for error in errors if error > 0 and math.isfinite(error)]
+    known = [estimate.stderr for estimate in estimates if 0 < estimate.stderr < math.inf]
     places = min(_PLACES, max(map(_decimals, known), default=_PLACES))
-    unit = 10.0**-places
+    words, unit = f"{{:.{places}f}}".format, 10.0**-places
     cells = []
-    for value, error in zip(values, errors, strict=True):
-        if not math.isfinite(value):
+    for estimate in estimates:
+        error = estimate.stderr
+        if not math.isfinite(estimate.value):
             cells.append("–")
         elif not math.isfinite(error):
-            cells.append(f"{value:.{places}f}")
+            cells.append(estimate.worded(words))
         else:
-            shown = max(error, unit) if error > 0 else 0.0
-            cells.append(f"{value:.{places}f} ± {shown:.{places}f}")
+            cells.append(f"{estimate.worded(words)} ± {words(max(error, unit) if error > 0 else 0.0)}")
     widest = max((len(cell.partition(" ± ")[2]) for cell in cells), default=0)
     return [_aligned(cell, widest) for cell in cells]
 
@@ -98,9 +141,21 @@ def _aligned(cell: str, widest: int) -> str:
 
 def _estimates(name: str) -> Callable[[pd.DataFrame], list[Text]]:
     def cells(table: pd.DataFrame) -> list[Text]:
-        return [dimmed(cell) for cell in plus_minus(table[name].tolist(), table[f"{name}_se"].tolist())]
+        return [dimmed(cell) for cell in plus_minus(_of(table, name))]
 
     return cells
+
+
+def _of(table: pd.DataFrame, name: str) -> list[Estimate]:
+    """A quantity's values with what the table has beside them: standard errors, bounds."""
+    beside = [
+        table[column].tolist() if column in table else [math.nan] * len(table)
+        for column in (f"{name}_se", f"{name}_low", f"{name}_high")
+    ]
+    return [
+        Estimate(value, stderr, None if math.isnan(low) else (low, high))
+        for value, stderr, low, high in zip(table[name].tolist(), *beside, strict=True)
+    ]
 
 
 def dimmed(cell: str) -> Text:
@@ -109,16 +164,19 @@ def dimmed(cell: str) -> Text:
     return Text.assemble(value, (sign + error, "dim"))
 
 
-def _exact(name: str) -> Callable[[pd.DataFrame], list[Text]]:
-    return lambda table: [Text(cell) for cell in plus_minus(table[name].tolist(), [math.nan] * len(table))]
-
-
 def _plain(name: str) -> Callable[[pd.DataFrame], list[Text]]:
     return lambda table: [Text(str(value)) for value in table[name]]
 
 
 def _percent(name: str) -> Callable[[pd.DataFrame], list[Text]]:
     return lambda table: [Text("–" if math.isnan(value) else f"{value:.1%}") for value in table[name]]
+
+
+def _sketches(table: pd.DataFrame) -> list[Text]:
+    return [
+        Text("exact", "dim") if pd.isna(rank) else Text.assemble(str(rank), (f": {error:.1e}", "dim"))
+        for rank, error in zip(table["sketch"], table["sketch_error"], strict=True)
+    ]
 
 
 def _calls(table: pd.DataFrame) -> list[Text]:
@@ -147,6 +205,7 @@ _COLUMNS = (
     _Column("kind", "kind", "", 12, _plain("kind")),
     _Column("d", "d", "", 1, _plain("d")),
     _Column("kets", "kets ", "", 2, _kets),
+    _Column("sketch", "sketch", "rank: error", 2, _sketches),
     _Column("entropy", "entropy", "bits", 3, _estimates("entropy")),
     _Column("of_most", "of log₂ d", "", 8, _bars),
     _Column("effective_rank", "eff. rank", "2^S", 4, _estimates("effective_rank")),
@@ -160,8 +219,8 @@ _COLUMNS = (
     _Column("entanglement", "entangl.", "bits", 9, _estimates("entanglement")),
     _Column("rank_collapse", "collapse", "", 11, _estimates("rank_collapse")),
     _Column("norm", "norm", "", 14, _estimates("norm")),
-    _Column("holevo", "Holevo", "bits", 7, _exact("holevo")),
-    _Column("holevo_null", "null", "bits", 11, _exact("holevo_null")),
+    _Column("holevo", "Holevo", "bits", 7, _estimates("holevo")),
+    _Column("holevo_null", "null", "bits", 11, _estimates("holevo_null")),
     _Column("pgm_accuracy", "pgm acc.", "", 13, _estimates("pgm_accuracy")),
     _Column("pgm_balanced", "pgm", "balanced", 9, _estimates("pgm_balanced")),
     _Column("pgm_auc", "pgm AUC", "", 12, _estimates("pgm_auc")),
@@ -174,6 +233,8 @@ _COLUMNS = (
 
 def _told(column: _Column, table: pd.DataFrame) -> bool:
     """Whether a column has anything to say about this study."""
+    if column.name == "sketch":
+        return "sketch" in table
     if column.name in ("zero", "dropped", "call"):
         return bool((table[column.name] != 0).any())
     number = "entropy" if column.name == "of_most" else column.name
@@ -203,9 +264,7 @@ def _fitting(table: pd.DataFrame, width: int) -> list[_Column]:
 
 
 def _drawn(table: pd.DataFrame, columns: Sequence[_Column], width: int) -> Padding:
-    drawn = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold"
-    )
+    drawn = _plain_table()
     used = sum(_width(column, table) + _GAP for column in columns)
     room = max(_NARROWEST_NAME, width - used)
     drawn.add_column("layer", style="bold cyan", no_wrap=True)
@@ -275,6 +334,9 @@ def _footer(study: Study, table: pd.DataFrame, columns: Sequence[_Column], conso
             meanings.add_row(
                 Text(column.header.strip(), "bold dim"), Text(study.definitions[column.name], "dim")
             )
+    if "sketch" in shown_names:
+        meanings.add_row(Text("error", "bold dim"), Text(study.definitions["sketch_error"], "dim"))
+        meanings.add_row(Text("low … high", "bold dim"), Text(study.definitions["bounds"], "dim"))
     console.print(Padding(meanings, (1, 0, 0, 0)), highlight=False)
     if hidden:
         say(f"A wider terminal shows {', '.join(hidden)} too; --json has everything.", "dim")

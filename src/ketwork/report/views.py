@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ketwork.networks import Estimate, Layer, Study
+from ketwork.networks import Estimate, Layer, Study, readings
+from ketwork.networks.intervals import Interval, Known
 from ketwork.networks.knowledge import Knowledge
 from ketwork.report.terminal import plus_minus
 
@@ -52,7 +53,10 @@ class Ball:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A layer as a page shows it: its place along the depth (from 0), its label, its row, and its spectrum (r,)."""
+    """A layer as a page shows it: its place along the depth (from 0), its label, its row, and its spectrum (r,).
+
+    `certain` says between which spectra that lies where the layer is sketched.
+    """
 
     place: int
     label: str
@@ -60,12 +64,13 @@ class View:
     spectrum: Tensor
     ball: Ball | None
     label_names: tuple[str, ...] | None = None
+    certain: Known | None = None
 
     def __getitem__(self, quantity: str) -> Estimate:
         if quantity == "rank_kept" and self.rank_kept is not None:
-            return Estimate(float(self.rank_kept))
+            return Estimate(float(self.rank_kept), bounds=self._rank_bounds)
         if quantity == "coherent_share":
-            return Estimate(self.coherent_share)
+            return Estimate(self.coherent_share, bounds=self._share_bounds)
         return self.layer.all_estimates.get(quantity, _NONE)
 
     def has(self, *quantities: str) -> bool:
@@ -76,10 +81,10 @@ class View:
         """A quantity in words, ± its standard error, shares in per cent."""
         estimate = self[quantity]
         if quantity == "rank_kept":
-            return f"{estimate.value:.0f}"
+            return estimate.worded("{:.0f}".format)
         if quantity not in SHARES or math.isnan(estimate.value):
-            return plus_minus([estimate.value], [estimate.stderr])[0].strip()
-        value, error = (f"{100 * x:.1f}" for x in (estimate.value, estimate.stderr))
+            return plus_minus([estimate])[0].strip()
+        value, error = estimate.worded(_percent), _percent(estimate.stderr)
         return f"{value} %" if math.isnan(estimate.stderr) else f"{value} ± {error} %"
 
     @property
@@ -90,20 +95,29 @@ class View:
     @property
     def rank_kept(self) -> int | None:
         """How many leading eigenstates carry 99 % of the weight; None without a state."""
-        if not len(self.spectrum):
+        return _rank_kept(self.spectrum) if len(self.spectrum) else None
+
+    @property
+    def _rank_bounds(self) -> Interval | None:
+        if self.certain is None:
             return None
-        return 1 + int((self.discarded > 1 - KEPT + 1e-12).sum())
+        return _rank_kept(self.certain.purest), _rank_kept(self.certain.most_mixed)
 
     @property
     def discarded(self) -> Tensor:
         """1 − Σ λ of the k largest eigenvalues, (r,), for k = 1 … r."""
-        return self.spectrum.flip(0).cumsum(0).flip(0) - self.spectrum
+        return _discarded(self.spectrum)
 
     @property
     def coherent_share(self) -> float:
         """Coherence over S(diag ρ), the entropy in the neuron basis: 0 if the eigenstates are single neurons."""
         total = self["entropy"].value + self["coherence"].value
         return self["coherence"].value / total if total > 1e-9 else math.nan
+
+    @property
+    def _share_bounds(self) -> Interval | None:
+        total, bounds = self["entropy"].value + self["coherence"].value, self["coherence"].bounds
+        return (bounds[0] / total, bounds[1] / total) if bounds is not None and total > 1e-9 else None
 
     @property
     def dead_neurons(self) -> int:
@@ -145,9 +159,23 @@ def views(study: Study) -> Iterator[View]:
             continue
         rho = layer.density
         values, states = rho.eigenstates(min(rho.data.shape[-2:]))
+        certain = readings.known(layer.statistics, values, layer.center)
         values = values.clamp(min=0) / values.clamp(min=0).sum()
         ball = _ball(layer, values, states.amplitudes[:2], names) if len(values) > 1 else None
-        yield View(place, label, layer, values, ball, names)
+        spectrum = values if certain is None else certain.middle
+        yield View(place, label, layer, spectrum, ball, names, certain)
+
+
+def _discarded(spectrum: Tensor) -> Tensor:
+    return spectrum.flip(0).cumsum(0).flip(0) - spectrum
+
+
+def _rank_kept(spectrum: Tensor) -> int:
+    return 1 + int((_discarded(spectrum) > 1 - KEPT + 1e-12).sum())
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def named(known: Knowledge, label_names: tuple[str, ...] | None) -> tuple[list[str], list[int]]:
