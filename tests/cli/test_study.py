@@ -264,3 +264,32 @@ def test_a_language_model_on_real_messages(here, run, installed):
     assert {row["kets"] for row in told["table"]} == {1877}
     assert all(row["entanglement"] > 0 for row in told["table"])
     assert Study.load("s.safetensors").samples == 64
+
+
+def test_a_memory_budget_prints_its_plan_beside_the_numbers(run, here):
+    path = here / "small.study"
+    done = run("study", *SMALL, "--memory", "3kB", "--json", "--save", str(path))
+    assert done.exit_code == 0, done.stderr
+    assert "Plan of the memory: 0.0 MB of 0.0 MB" in done.stderr
+    assert "sketch of rank 1" in done.stderr
+    told, record = json.loads(done.stdout), Study.load(path)
+    assert told["plan"] == record.plan.header()
+    assert told["plan"]["memory"] == 3000
+    assert [row["sketch"] for row in told["table"]] == [layer.sketch for layer in record]
+    assert told["table"][0]["entropy_low"] == record["0"].entropy.bounds[0]
+
+
+@pytest.mark.parametrize("memory", ["", "0", "much", "-1GB", "2XB"])
+def test_what_is_no_budget_is_refused_before_anything_is_loaded(run, memory):
+    done = run("study", "no_such_module:net", "--data", "no.npz", f"--memory={memory}")
+    assert done.exit_code == 2
+    assert (
+        f"--memory must be a positive number of bytes, or a text such as '800MB' or '2GiB', but is {memory!r}."
+        in (" ".join(done.stderr.split()))
+    )
+
+
+def test_a_budget_too_small_is_refused_with_what_it_takes(run, here):
+    done = run("study", *SMALL, "--memory", "10")
+    assert done.exit_code == 1
+    assert "must be at least 1,920 bytes for these 3 layers, but is 10 bytes" in " ".join(done.stderr.split())

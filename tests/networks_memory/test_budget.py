@@ -220,7 +220,7 @@ def test_a_budget_too_small_says_what_it_takes(labels: Any, compare: bool) -> No
         return study(Wide(), _data(n=200), memory=memory, labels=labels, compare=compare)
 
     with pytest.raises(
-        ValueError, match=r"at least [\d.]+ MB for these 2 layers, but is 0\.01 MB\. Give more"
+        ValueError, match=r"at least [\d.]+ MB for these 2 layers, but is 10,000 bytes\. Give more"
     ) as refused:
         run("10kB")
     least = float(str(refused.value).split("at least ")[1].split(" MB")[0])

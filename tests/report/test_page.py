@@ -10,6 +10,7 @@ from torch import nn
 
 import ketwork as kw
 from ketwork.report import page as page_module
+from ketwork.report.terminal import plus_minus
 from ketwork.report.views import views
 
 TWO = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
@@ -245,3 +246,29 @@ def test_a_sentence_transformer(tmp_path, minilm, sms):
     best = max(record, key=lambda layer: layer.linear_balanced.value)
     assert f"at {best.name}: {100 * best.linear_balanced.value:.1f} ± " in text
     assert path.stat().st_size < 1_500_000
+
+
+def test_a_sketched_layer_stands_as_intervals_with_their_definition_and_the_plan(tmp_path):
+    network = nn.Sequential(nn.Linear(64, 300), nn.ReLU())
+    x = torch.randn(900, 64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    record = kw.study(network, x, memory="2MB", compare=True)
+    path = record.report(tmp_path / "x.html")
+    text, source = text_of(path), path.read_text()
+    wide = record["1"]
+    rows = list(views(record))
+    between = plus_minus([row["entropy"] for row in rows])[1]
+    assert float(between.split()[0]) == pytest.approx(wide.entropy.low, abs=0.01)
+    assert " … " in between
+    assert between in text
+    assert f"{wide.sketch}: {wide.sketch_error:.1e}" in text
+    assert 'popovertarget="def-bounds"' in source
+    assert record.definitions["bounds"] in text
+    assert record.definitions["sketch_error"] in text
+    assert f"Plan of the memory: {record.plan.total / 1e6:.1f} MB of 2.0 MB" in text
+    assert f"sketch of rank {wide.sketch}" in text
+    row, exact = rows[1], list(views(kw.study(network, x)))[1]
+    for name in ("rank_kept", "coherent_share"):
+        assert row[name].low <= exact[name].value <= row[name].high
+        assert row[name].low < row[name].high
+    assert row.told("rank_kept") == f"{row['rank_kept'].low:.0f} … {row['rank_kept'].high:.0f}"

@@ -11,7 +11,7 @@ from torch import nn
 
 from ketwork.demo import digits
 from ketwork.networks import Estimate, compare, study
-from ketwork.report import as_json, render, render_comparison
+from ketwork.report import as_json, render, render_comparison, render_plan
 from ketwork.report.terminal import plus_minus
 
 
@@ -239,3 +239,29 @@ def test_json_has_none_for_what_does_not_exist(demo):
     by_layer = {row["layer"]: row for row in told["table"]}
     assert by_layer["hidden"]["entanglement"] is None
     assert by_layer["conv1"]["entanglement"] == demo["conv1"].entanglement.value
+
+
+def test_sketched_layers_stand_as_intervals_and_the_plan_is_a_table():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 8))
+    record = study(network, torch.randn(900, 64), memory="2MB")
+    wide = record["1"]
+    low, high = wide.entropy.bounds
+    text = drawn(record, 200)
+    assert f"{low:.3f} … {high:.3f} ± " in text
+    assert f"{wide.sketch}: {wide.sketch_error:.1e}" in text
+    assert " ".join(record.definitions["bounds"].split()[:6]) in text
+    assert "exact" in next(line for line in text.splitlines() if line.startswith("2 "))
+    buffer = io.StringIO()
+    render_plan(record.plan, Console(file=buffer, width=120))
+    assert f"0, 1 300 sketch of rank {wide.sketch}" in " ".join(buffer.getvalue().split())
+    assert "of 2.0 MB" in buffer.getvalue()
+    assert as_json(record)["plan"] == record.plan.header()
+
+
+def test_what_is_only_known_between_bounds_is_rounded_only_where_that_hides_nothing():
+    assert plus_minus([Estimate(1.5, 0.01, (1.4998, 1.5002))]) == ["1.500 ± 0.010"]
+    assert plus_minus([Estimate(1.5, 0.3, (1.0, 2.0)), Estimate(3.0, 0.3)]) == [
+        "1.0 … 2.0 ± 0.3",
+        "3.0 ± 0.3",
+    ]

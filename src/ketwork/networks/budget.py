@@ -226,7 +226,9 @@ def plan(
 
 
 def _told(memory: int, up: bool = True) -> str:
-    """Bytes in megabytes, with decimals where there are few, rounded to the safe side."""
+    """Bytes in words, rounded to the safe side."""
+    if memory < 10**5:
+        return f"{memory:,} bytes"
     unit = 10**6 if memory >= 10**7 else 10**4
     return f"{(-(-memory // unit) if up else memory // unit) * unit / 10**6:g} MB"
 

@@ -43,6 +43,16 @@ class Estimate:
         words = f"{{:.{min(places, 6)}f}}".format
         return f"{self.worded(words)} ± {words(self.stderr)}"
 
+    @property
+    def low(self) -> float:
+        """What the number is at least: the value itself where it is exact."""
+        return self.value if self.bounds is None else self.bounds[0]
+
+    @property
+    def high(self) -> float:
+        """What the number is at most."""
+        return self.value if self.bounds is None else self.bounds[1]
+
     def scaled(self, by: float) -> Estimate:
         """The estimate of so many times the quantity."""
         low, high = self.bounds or (math.nan, math.nan)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ketwork.networks import Comparison, Study
+from ketwork.networks import Comparison, Estimate, Study
 from ketwork.quantum import shannon_entropy
 from ketwork.report.views import View
 
@@ -46,7 +46,7 @@ class Cut:
     """The layer of which the smallest share of dimensions carries 99 % of the weight; kept and all dimensions."""
 
     narrowest: View
-    kept: int
+    kept: Estimate
     total: int
 
 
@@ -83,7 +83,7 @@ def dimensions(rows: Sequence[View]) -> Dimensions | None:
     known = [row for row in rows if row.has("effective_rank")]
     if not known:
         return None
-    most = max(known, key=lambda row: row["effective_rank"].value)
+    most = max(known, key=lambda row: row["effective_rank"].low)
     pairs = [pair for pair in itertools.pairwise(known) if _falls(*pair, "effective_rank")]
     fall = min(pairs, key=lambda p: p[1]["effective_rank"].value / p[0]["effective_rank"].value, default=None)
     return Dimensions(most, fall)
@@ -113,17 +113,19 @@ def labels(study: Study, rows: Sequence[View]) -> Labels | None:
 def above_null(row: View) -> float:
     """Holevo bits less what random labels would give (less nothing where that is unknown)."""
     null = row["holevo_null"].value
-    return row["holevo"].value - (null if math.isfinite(null) else 0.0)
+    return row["holevo"].low - (null if math.isfinite(null) else 0.0)
 
 
 def cut(rows: Sequence[View]) -> Cut | None:
     """Which layer could be cut most, by the rank that carries 99 % of its weight."""
-    ranks = [(row, row.rank_kept) for row in rows]
-    known = [(row, rank) for row, rank in ranks if rank is not None]
+    known = [row for row in rows if row.has("rank_kept")]
     if not known:
         return None
-    narrowest, _ = min(known, key=lambda pair: pair[1] / pair[0].layer.d)
-    return Cut(narrowest, sum(rank for _, rank in known), sum(row.layer.d for row, _ in known))
+    narrowest = min(known, key=lambda row: row["rank_kept"].high / row.layer.d)
+    low, value, high = (
+        sum(getattr(row["rank_kept"], end) for row in known) for end in ("low", "value", "high")
+    )
+    return Cut(narrowest, Estimate(value, bounds=(low, high)), sum(row.layer.d for row in known))
 
 
 def aligned(rows: Sequence[View]) -> list[View]:
@@ -227,4 +229,4 @@ def _falls(before: View, after: View, quantity: str) -> bool:
     """Whether a quantity falls for certain, and by more than twice the error of the difference."""
     a, b = before[quantity], after[quantity]
     error = math.hypot(*(e.stderr if math.isfinite(e.stderr) else 0.0 for e in (a, b)))
-    return (a.bounds or [a.value])[0] - (b.bounds or [b.value])[-1] > 2 * error
+    return a.low - b.high > 2 * error

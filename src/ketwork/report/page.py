@@ -204,9 +204,14 @@ def _details(row: View) -> dict[str, Any]:
     }
     if row.rank_kept is not None:
         found["spectrum"] = (
-            f"The {row.rank_kept} largest of {layer.d} eigenvalues carry 99 % of the weight, "
-            f"the largest one {float(row.spectrum[0]):.1%}."
+            f"The {row.told('rank_kept')} largest of {layer.d} eigenvalues carry 99 % of the weight, "
+            f"the largest one {row['top_weight'].worded('{:.1%}'.format)}."
         )
+        if layer.sketch is not None:
+            found["spectrum"] += (
+                f" The layer is a sketch of rank {layer.sketch}, certain to {layer.sketch_error:.1e}: drawn is the "
+                "middle between the purest and the most mixed spectrum that it allows."
+            )
     if row.confusion is not None:
         found["confusion"] = row.confusion
     if row.ball is not None:
@@ -224,6 +229,8 @@ def _ball(row: View) -> dict[str, Any]:
         "single kets of the data"
     )
     words += "; orange ones the labels' states (of pooled kets)." if ball.labels else "."
+    if row.layer.sketch is not None:
+        words += " All of this is of what the layer's sketch keeps."
     flat = not row.layer.statistics.reservoir.kets.is_complex()
     words += (
         " All amplitudes are real, so all states lie in the disc that is drawn, y = 0."

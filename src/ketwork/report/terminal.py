@@ -249,7 +249,7 @@ def _width(column: _Column, table: pd.DataFrame) -> int:
 
 def _fitting(table: pd.DataFrame, width: int) -> list[_Column]:
     """The most important columns that fit beside the names, in their order on the page."""
-    longest = max(len(name) for name in table["layer"])
+    longest = max(len("layer"), *map(len, table["layer"]))
     left = width - min(longest, max(_NARROWEST_NAME, width // 4))
     chosen = set()
     for column in sorted(_COLUMNS, key=lambda column: column.rank):
