@@ -147,3 +147,24 @@ def test_a_network_without_gradients_is_said_to_be_one() -> None:
     found, gathered = surveyed(Cut(), torch.randn(20, 4))
     assert (found.differentiable, found.fisher("layer")) == (False, None)
     assert gathered.ran == 16 + 16  # to see what comes out, then one forward pass
+
+
+def test_of_gradients_too_only_positions_that_exist_count() -> None:
+    torch.manual_seed(0)
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.features(x).mean(1))  # the gradient is the same at every position
+
+    net, x = Mean(), torch.randn(20, 3, 3)
+    base = copied(net).requires_grad_(False)
+    found = []
+    for mask in (torch.ones(20, 3), torch.tensor([[1, 0, 0]]).expand(20, 3)):
+        gathered = calibration(base, x, samples=None, batch_size=32, mask=mask)
+        layers, _ = weight_layers(base)
+        found.append(survey(base, layers, gathered, torch.Generator().manual_seed(0)).fisher("features"))
+    torch.testing.assert_close(found[1], found[0] / 3)
