@@ -89,6 +89,10 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+WAIT = 1800.0
+Timeout = Annotated[
+    float, typer.Option(min=1, help="Under torchrun: seconds to wait for processes that are slower.")
+]
 Save = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Save the result, states included (safetensors).")
 ]

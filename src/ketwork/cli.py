@@ -27,10 +27,12 @@ from ketwork._console import (
     said,
     wide_console,
 )
+from ketwork._job import launched
 from ketwork._version import __version__
-from ketwork.networks import EVERY, CollapseCurve, Comparison, Study, StudyInterrupted
+from ketwork.networks import EVERY, CollapseCurve, Comparison, Plan, ProcessError, Study, StudyInterrupted
 from ketwork.networks import compare as compare_networks
 from ketwork.networks import study as study_network
+from ketwork.networks.study import INTERRUPTION
 from ketwork.report import (
     as_json,
     comparison_as_json,
@@ -142,6 +144,7 @@ def study(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the --checkpoint, if there is one yet.")
     ] = False,
+    timeout: options.Timeout = options.WAIT,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -149,7 +152,7 @@ def study(
 
     Without arguments: a small network trained on scikit-learn's digits, on digits it has not seen.
     """
-    with one_line_errors(debug):
+    with one_line_errors(debug), launched(timeout) as job:
         options.both_or_neither(model, data)
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
@@ -158,7 +161,7 @@ def study(
         if resume and checkpoint is None:
             raise UsageError("--resume needs the folder to go on from. Give --checkpoint FOLDER.")
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
-            loaded = load_model(model or options.DEMO_MODEL, device)
+            loaded = load_model(model or options.DEMO_MODEL, job.device(device) if job else device)
             source = load_data(
                 data or options.DEMO_DATA,
                 text=text,
@@ -189,13 +192,22 @@ def study(
                         every=every,
                         resume=resume,
                         memory=memory,
-                        planned=lambda plan: render_plan(plan, wide_console(stderr=True)),
+                        planned=None if job and job.rank else _print_plan,
+                        processes="split" if job else None,
+                        timeout=timeout,
                         progress=progress,
                     )
-            except StudyInterrupted as interrupt:
-                if interrupt.study is None:
+            except (StudyInterrupted, ProcessError) as ended:
+                if job:
+                    job.met = True
+                gathered = ended.study if isinstance(ended, StudyInterrupted) else ended.found
+                if gathered is None:
                     raise
-                found = interrupt.study
+                found = gathered
+        if job:
+            job.met = True
+            if job.rank:
+                return  # process 0 tells
         found = replace(
             found,
             settings=found.settings
@@ -205,7 +217,7 @@ def study(
         )
         try:
             if save is not None:
-                found.save(save)
+                found.save(save, pairs=bool(compare))
             if report is not None:
                 found.report(report)
         finally:
@@ -244,6 +256,7 @@ def compare(
     ] = False,
     save: options.Save = None,
     report: options.Report = None,
+    timeout: options.Timeout = options.WAIT,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -251,13 +264,14 @@ def compare(
 
     Two models get the same samples; a second one with a tokenizer of its own reads texts through that.
     """
-    with one_line_errors(debug):
+    with one_line_errors(debug), launched(timeout) as job:
         if data is None:
             raise UsageError("`ketwork compare` needs --data. Give what both models are to be run on.")
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
         options.check_targets(save, report)
         with redirect_stdout(sys.stderr):
+            device = job.device(device) if job else device
             first = load_model(model_a, device)
             second = None if model_b is None else load_model(model_b, device)
 
@@ -277,18 +291,31 @@ def compare(
             source = read(first)
             own = second is not None and text is not None
             with progress_bar(source.samples if source.samples is not None else samples) as progress:
-                found = compare_networks(
-                    first.model,
-                    None if second is None else second.model,
-                    source.batches,
-                    data_b=read(second).batches if second is not None and own else None,
-                    layers=chosen,
-                    samples=samples,
-                    batch_size=batch_size,
-                    positions=positions,
-                    generator=torch.Generator().manual_seed(seed),
-                    progress=progress,
-                )
+                try:
+                    found = compare_networks(
+                        first.model,
+                        None if second is None else second.model,
+                        source.batches,
+                        data_b=read(second).batches if second is not None and own else None,
+                        layers=chosen,
+                        samples=samples,
+                        batch_size=batch_size,
+                        positions=positions,
+                        generator=torch.Generator().manual_seed(seed),
+                        processes="split" if job else None,
+                        timeout=timeout,
+                        progress=progress,
+                    )
+                except ProcessError as ended:
+                    if job:
+                        job.met = True
+                    if ended.found is None:
+                        raise
+                    found = ended.found
+        if job:
+            job.met = True
+            if job.rank:
+                return  # process 0 tells
         described = {"model": first.description, "data": source.description}
         if second is not None:
             described["other"] = second.description
@@ -387,6 +414,10 @@ def _show_comparison(found: Comparison, as_json_: bool) -> None:
         render_comparison(found, wide_console())
 
 
+def _print_plan(plan: Plan) -> None:
+    render_plan(plan, wide_console(stderr=True))
+
+
 def _print(numbers: dict[str, Any]) -> None:
     print(json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False), flush=True)
 
@@ -402,6 +433,8 @@ def _end(found: Study, save: Path | None, report: Path | None, checkpoint: Path 
         partial += " With --resume the same command goes on from there."
     if isinstance(found.error, Exception):
         raise RuntimeError(f"{_why(found.error)}. {partial}") from found.error
+    if found.error != INTERRUPTION:
+        raise RuntimeError(f"{_why(found.error)}. {partial}")
     complain(f"interrupted. {partial}")
     raise typer.Exit(INTERRUPTED)
 

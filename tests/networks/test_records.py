@@ -196,7 +196,7 @@ def _reservoir(samples: int, seed: int, positions: int = 3) -> Reservoir:
     draw = torch.Generator().manual_seed(seed)
     values = torch.randn(samples, positions, 4, generator=draw)
     keys = torch.rand(samples, generator=draw, dtype=torch.float64)
-    return Reservoir.of(values, None, keys, True, draw)
+    return Reservoir.of(values, None, keys, True)
 
 
 @pytest.mark.parametrize("sizes", [(5, 7, 9), (100, 100, 100), (1, 400, 3), (128, 0, 1)])
@@ -237,3 +237,26 @@ def test_every_sample_has_the_same_chance_to_stay() -> None:
     # Each stays 200 × 128/400 = 64 times, ± 6.6.
     assert float(((stays - 64) ** 2).sum()) / (64 * (1 - 128 / 400)) == pytest.approx(400, rel=0.25)
     assert float(stays[:100].mean()) == pytest.approx(float(stays[300:].mean()), abs=3)
+
+
+def test_parts_of_data_draw_independent_samples_with_one_generator() -> None:
+    """Each of 40 first parts keeps 128 of 400 places, and so does its second part: 41 in common by chance."""
+    draw = torch.Generator().manual_seed(0)
+    common = []
+    for _ in range(40):
+        values = torch.randn(800, 1, 2, generator=draw)
+        kept = []
+        for part in values.split(400):
+            reservoir = study(nn.Identity(), part)["(model)"].statistics.reservoir
+            norms = part[:, 0].norm(dim=1)
+            kept.append({int((norms - norm).abs().argmin()) for norm in reservoir.norms[:, 0]})
+        common.append(len(kept[0] & kept[1]))
+    # Hypergeometric: mean 128²/400 = 40.96, standard deviation 4.36; of the mean of 40, 0.69.
+    assert sum(common) / len(common) == pytest.approx(40.96, abs=4 * 0.69)
+
+
+def test_a_sample_keeps_the_same_positions_whatever_batch_it_came_in() -> None:
+    values = torch.randn(300, 90, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    one, other = (study(nn.Identity(), values, batch_size=size)["(model)"] for size in (7, 100))
+    for name, estimate in one.estimates.items():
+        assert estimate.stderr == pytest.approx(other.estimates[name].stderr, rel=1e-6, nan_ok=True), name

@@ -13,6 +13,7 @@ from ketwork.networks.encode import decode, encode
 from ketwork.networks.knowledge import Knowledge
 from ketwork.networks.outcomes import Positions
 from ketwork.networks.pairs import PairMoments
+from ketwork.networks.processes import ProcessError
 from ketwork.networks.readings import Estimate
 from ketwork.networks.record import Layer, Study
 from ketwork.networks.select import ROOT, SelectorError, select
@@ -37,6 +38,7 @@ __all__ = [
     "PairMoments",
     "Plan",
     "Positions",
+    "ProcessError",
     "SelectorError",
     "Share",
     "Study",

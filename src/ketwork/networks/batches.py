@@ -24,12 +24,16 @@ _MASK_KEY = "attention_mask"
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: `content` as it came (on the network's device), what of it are labels, which positions exist."""
+    """One batch: `content` as it came (on the network's device), what of it are labels, which positions exist.
+
+    `elsewhere` says that another process takes it in; it is not on the device then.
+    """
 
     content: Any
     labels: Any
     mask: Tensor | None
     size: int
+    elsewhere: bool = False
 
     def run(self, model: nn.Module, forward: Forward | None, without: str | None = None) -> Any:
         """Calls the network: `model(x)`, `model(**mapping)` less the labels, or `forward(model, batch)`.
@@ -44,6 +48,10 @@ class Batch:
         return model(_inputs(self.content))
 
 
+class EmptyDataError(ValueError):
+    """The data hold no sample."""
+
+
 def batches(
     data: Any,
     *,
@@ -52,6 +60,7 @@ def batches(
     mask: Mask = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    mine: Callable[[int], bool] | None = None,
 ) -> Iterator[Batch]:
     """The batches of `data`, at most `samples` samples of it.
 
@@ -66,27 +75,34 @@ def batches(
         dtype: what floating NumPy arrays become (they are float64 by habit, networks are not); complex ones
             too, if it is complex.
         device: where tensors go.
+        mine: which batches, by number, are taken in here; None for all.
 
     Raises:
         TypeError, ValueError: data that is none of these, or holds no sample.
     """
     left = samples
     start = 0
+    number = 0
     for content in _contents(data, batch_size):
-        content = map_tensors(_as_tensors(content, dtype), lambda tensor: tensor.to(device))
+        elsewhere = mine is not None and not mine(number)
+        content = _as_tensors(content, dtype)
+        if not elsewhere:
+            content = map_tensors(content, lambda tensor: tensor.to(device))
         size = _size(content)
         if left is not None and size > left:
             content, size = _first(content, left, size), left
         if size == 0:
             continue
-        yield Batch(content, _labels(content), _mask(content, mask, start, size, device), size)
+        present = None if elsewhere else _mask(content, mask, start, size, device)
+        yield Batch(content, _labels(content), present, size, elsewhere)
         start += size
+        number += 1
         if left is not None:
             left -= size
             if left == 0:
                 return
     if start == 0:
-        raise ValueError("Argument `data` must hold at least one sample, but is empty.")
+        raise EmptyDataError("Argument `data` must hold at least one sample, but is empty.")
 
 
 def _contents(data: Any, batch_size: int) -> Iterable[Any]:

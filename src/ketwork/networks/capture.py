@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ from ketwork.networks.trees import Leaf, activations, told
 
 POOLED = -1
 """The call index of a row in which all calls of a module are pooled."""
+
+NEVER = "it never ran in the forward pass"
+"""Why a module that other data may reach gave no row."""
 
 Key = tuple[str, int]
 
@@ -252,14 +256,14 @@ def capture(
         yield live
     for path in selection.chosen:
         if path not in live.ran:
-            live.skipped.setdefault(path, "it never ran in the forward pass")
+            live.skipped.setdefault(path, NEVER)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside `torch.compile` and data-parallel wrappers.
 
     Raises:
-        TypeError: not an `nn.Module`, or a TorchScript one.
+        TypeError: not an `nn.Module`, a TorchScript one, or one whose parameters are sharded over processes.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"Argument `model` must be a torch.nn.Module, but is a {type(model).__name__}.")
@@ -276,7 +280,23 @@ def unwrapped(model: nn.Module) -> nn.Module:
             "Argument `model` is a TorchScript module, which refuses forward hooks. "
             "Pass the Python module that it was scripted or traced from."
         )
+    if _sharded(model):
+        raise TypeError(
+            "Argument `model` is sharded over processes (FSDP or tensor parallelism): no process has a whole layer, and "
+            "every forward pass needs all processes at once, so that one with more data than another would wait for "
+            "ever. Load the weights into the network before it is sharded; "
+            "`torch.distributed.checkpoint.state_dict.get_model_state_dict` gathers them with `full_state_dict=True`."
+        )
     return model
+
+
+def _sharded(model: nn.Module) -> bool:
+    """Whether parts of the network's parameters are elsewhere; asked of what is loaded, since loading it takes long."""
+    tensor, fsdp = (sys.modules.get(f"torch.distributed.{name}") for name in ("tensor", "fsdp"))
+    parts = tensor is not None and any(isinstance(p, tensor.DTensor) for p in model.parameters())
+    return parts or (
+        fsdp is not None and any(isinstance(m, fsdp.FullyShardedDataParallel) for m in model.modules())
+    )
 
 
 def _bound(live: Capture, path: str, chosen: bool) -> Callable[[nn.Module, Any, Any, Any], None]:

@@ -119,7 +119,7 @@ class Checkpoints:
                 damaged.append(path)
                 why = error
                 continue
-            self.saved = self._begun = run.batches
+            self.saved, self._begun = run.batches, run.number
             self._expected = header["data"]
             for other in damaged:
                 run.notes[

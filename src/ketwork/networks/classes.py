@@ -108,6 +108,24 @@ class ClassMoments:
             min(filter(None, (a.most, b.most)), default=None),
         )._bounded()
 
+    def recoded(self, codes: Tensor) -> ClassMoments:
+        """The same with codes[k] for the code k, all of them different."""
+        codes = codes[: len(self.counts)].to(self.owners)
+        k = 1 + int(codes.max()) if len(codes) else 0
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.new_zeros(k, *tensor.shape[1:]).index_copy_(0, codes, tensor)
+
+        return replace(
+            self,
+            counts=moved(self.counts),
+            sums=moved(self.sums),
+            owners=codes[self.owners],
+            lost=moved(self.lost),
+            slack=moved(self.slack),
+            dense=None if self.dense is None else moved(self.dense),
+        )
+
     def mapped(self, basis: Tensor) -> ClassMoments:
         """The moments of the kets' coordinates in the columns of `basis` (d, q), which are real numbers."""
         rows = self.rows @ basis.to(self.rows)

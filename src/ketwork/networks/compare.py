@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.batches import Batch, Forward, Mask, batches
+from ketwork.networks.batches import Batch, EmptyDataError, Forward, Mask, batches
 from ketwork.networks.budget import parse
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
 from ketwork.networks.comparison import SIDES, ComparedLayer, Comparison
@@ -22,6 +22,7 @@ from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.likeness import MEASURES
 from ketwork.networks.names import row_names
 from ketwork.networks.pairs import MEMORY, PairMoments
+from ketwork.networks.processes import TIMEOUT, ProcessError, Processes, joined
 from ketwork.networks.select import Layers, SelectorError
 from ketwork.networks.statistics import NORMALIZATIONS
 from ketwork.networks.trees import map_tensors
@@ -55,6 +56,8 @@ def compare(
     feature_axis: FeatureAxis = None,
     memory: int | str = MEMORY,
     generator: torch.Generator | None = None,
+    processes: str | None = None,
+    timeout: float = TIMEOUT,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
     """How alike every layer of one model is to every layer of another, or of its own, in one pass over data.
@@ -99,14 +102,17 @@ def compare(
             `errors` of the result says by how much that may have changed each number (one standard deviation and bias,
             from the change that half the width makes).
         generator: seeds the projection; None is a fixed seed.
+        processes, timeout: as in `study`.
 
     Returns:
-        A `Comparison`. If a batch fails after others went through, the comparison of those, with `error` set.
+        A `Comparison`. If a batch fails after others went through, the comparison of those, with `error` set. With
+        `processes`, process 0 has the comparison over all data, and the others have None.
 
     Raises:
         SelectorError: a selector names nothing.
         TypeError, ValueError: an argument is not what it must be, fewer than 4 samples, NaN or infinite values
             (layer, batch and sample are named), or `data_b` that disagrees on the samples.
+        ProcessError: as in `study`.
 
     Cost: the forward passes; then, for Bures and R², O(N dᵢ dⱼ) and an eigenvalue problem of min(d, N) for each
     pair; for CKA alone O(N² d) a layer while rows are kept. With `positions=True` the products exceed the forward
@@ -131,58 +137,159 @@ def compare(
     elif data_b is not None or layers_b is not None or forward_b is not None:
         raise ValueError("Arguments `data_b`, `layers_b` and `forward_b` need a `model_b`, but it is None.")
     seed = 0 if generator is None else int(torch.randint(2**31, (), generator=generator))
-    pairs = PairMoments(memory=parse(memory), seed=seed)
-    error: Exception | None = None
-    done = 0
-    with contextlib.ExitStack() as stack:
-        for side in sides:
-            side.enter(stack, calls, feature_axis)
-        sources = [
-            batches(source, batch_size=batch_size, samples=samples, mask=mask, dtype=side.dtype)
-            for source, side in zip([data] if data_b is None else [data, data_b], sides, strict=False)
-        ]
-        try:
-            for aligned in _side_by_side(sources):
-                for side, batch in zip(sides, itertools.chain(aligned, aligned), strict=False):
-                    side.run(batch, done, sides[0].dtype)
-                if pairs.n == 0:
-                    _choose(sides)
-                pairs.add(*(side.rows for side in sides))
-                done += aligned[0].size
-                if progress is not None:
-                    progress(done)
-        except _MisalignedError:
-            raise
-        except Exception as failure:
-            error = failure
-            if pairs.n < FEWEST:
-                raise
-    if pairs.n < FEWEST:
-        raise ValueError(
-            f"Argument `data` must hold at least {FEWEST} samples, but holds {pairs.n}: debiased CKA divides by N − 3."
+    with joined(processes, timeout) as group:
+        pairs = PairMoments(memory=parse(memory), seed=seed)
+        error: Exception | None = None
+        done = 0
+        with contextlib.ExitStack() as stack:
+            for side in sides:
+                side.enter(stack, calls, feature_axis)
+            sources = [
+                batches(
+                    source,
+                    batch_size=batch_size,
+                    samples=samples,
+                    mask=mask,
+                    dtype=side.dtype,
+                    mine=None if group is None else group.mine,
+                )
+                for source, side in zip([data] if data_b is None else [data, data_b], sides, strict=False)
+            ]
+            try:
+                for aligned in _side_by_side(sources):
+                    if aligned[0].elsewhere:
+                        done += aligned[0].size
+                        continue
+                    for side, batch in zip(sides, itertools.chain(aligned, aligned), strict=False):
+                        side.run(batch, done, sides[0].dtype)
+                    if pairs.n == 0:
+                        _choose(sides)
+                    pairs.add(*(side.rows for side in sides))
+                    done += aligned[0].size
+                    if progress is not None:
+                        progress(done)
+            except Exception as failure:
+                error = failure
+                if group is None and (pairs.n < FEWEST or isinstance(failure, _MisalignedError)):
+                    raise
+        if group is None and pairs.n < FEWEST:
+            raise ValueError(
+                f"Argument `data` must hold at least {FEWEST} samples, but holds {pairs.n}: debiased CKA divides by "
+                "N − 3."
+            )
+        settings = {
+            "model": type(sides[0].model).__name__,
+            "other": type(sides[-1].model).__name__,
+            "layers": "default" if layers is None else str(layers),
+            "unit": unit_of_comparison,
+            "normalize": normalize,
+            "center": center,
+            "calls": calls,
+            "batch_size": batch_size,
+            "samples": samples,
+            "memory": memory,
+            "seed": seed,
+            "torch": torch.__version__,
+        }
+        part = _Part.of(pairs, sides)
+        if group is not None:
+            return _together(group, part, error, settings, measures, center)
+        return part.comparison(settings, measures, center, error)
+
+
+@dataclass
+class _Part:
+    """What a pass over a part of the data gathered: what comparing layers takes, their names, and what was left out."""
+
+    pairs: PairMoments
+    named: dict[Hashable, ComparedLayer]
+    skipped: dict[str, str]
+
+    @classmethod
+    def of(cls, pairs: PairMoments, sides: list[_Side]) -> _Part:
+        """What this pass gathered."""
+        named = {key: layer for side in sides for key, layer in side.named().items()}
+        skipped = {
+            path if len(sides) == 1 else f"{side.name}: {path}": reason
+            for side in sides
+            for path, reason in side.skipped().items()
+        }
+        return cls(pairs, named, skipped)
+
+    def comparison(
+        self, settings: dict[str, Any], measures: Collection[str], center: bool, error: Exception | str | None
+    ) -> Comparison:
+        """The comparison that it makes."""
+        found = Comparison.of(
+            self.pairs, self.named, settings, self.skipped, measures=measures, center=center
         )
-    settings = {
-        "model": type(sides[0].model).__name__,
-        "other": type(sides[-1].model).__name__,
-        "layers": "default" if layers is None else str(layers),
-        "unit": unit_of_comparison,
-        "normalize": normalize,
-        "center": center,
-        "calls": calls,
-        "batch_size": batch_size,
-        "samples": samples,
-        "memory": memory,
-        "seed": seed,
-        "torch": torch.__version__,
-    }
-    named = {key: layer for side in sides for key, layer in side.named().items()}
-    skipped = {
-        path if len(sides) == 1 else f"{side.name}: {path}": reason
-        for side in sides
-        for path, reason in side.skipped().items()
-    }
-    found = Comparison.of(pairs, named, settings, skipped, measures=measures, center=center)
-    return replace(found, complete=error is None, error=error)
+        return replace(found, complete=error is None, error=error)
+
+    def take(self, other: _Part, start: int | None = None) -> None:
+        """Adds the part of another process; where its samples stand does not matter."""
+        self.pairs += other.pairs
+        self.named = other.named | self.named
+        self.skipped = other.skipped | self.skipped
+
+    def header(self) -> dict[str, Any]:
+        """All but the tensors, as plain values."""
+        return {
+            "pairs": self.pairs.header(),
+            "keys": [_plain_key(key) for key in self.pairs.keys],
+            "named": [[_plain_key(key), layer.header()] for key, layer in self.named.items()],
+            "skipped": self.skipped,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors."""
+        return self.pairs.tensors()
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> _Part:
+        """The part that `header` and `tensors` described."""
+        keys = [_key(told) for told in header["keys"]]
+        named = {_key(told): ComparedLayer.from_header(layer) for told, layer in header["named"]}
+        return cls(PairMoments.from_header(header["pairs"], tensors, keys), named, dict(header["skipped"]))
+
+
+def _plain_key(key: Any) -> list[Any]:
+    side, (path, call) = key
+    return [side, path, call]
+
+
+def _key(told: list[Any]) -> Hashable:
+    side, path, call = told
+    return side, (path, call)
+
+
+def _together(
+    group: Processes,
+    part: _Part,
+    error: Exception | None,
+    settings: dict[str, Any],
+    measures: Collection[str],
+    center: bool,
+) -> Comparison:
+    """The comparison over what all processes gathered, at process 0."""
+    failed = error is not None and not isinstance(error, EmptyDataError)
+    told = group.exchange(
+        {"error": f"{type(error).__name__}: {error}" if failed else None, "n": part.pairs.n}
+    )
+    failures = [f"process {rank} failed ({one['error']})" for rank, one in enumerate(told) if one["error"]]
+    total = sum(one["n"] for one in told)
+    if total < FEWEST and not failures:
+        raise ValueError(
+            f"Argument `data` must hold at least {FEWEST} samples, but holds {total} in {group.count} processes: "
+            "debiased CKA divides by N − 3."
+        )
+    group.add_up(part, _Part.from_header)
+    found = None
+    if group.rank == 0 and total >= FEWEST:
+        settings = settings | {"processes": group.count}
+        found = part.comparison(settings, measures, center, "; ".join(failures) or None)
+    if failures:
+        raise ProcessError(f"In a job of {group.count} processes, {'; '.join(failures)}.", found) from error
+    return found  # type: ignore[return-value]  # None in the other processes, as documented
 
 
 class _MisalignedError(ValueError):

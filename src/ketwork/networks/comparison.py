@@ -81,6 +81,16 @@ class ComparedLayer:
         name, call = place
         return cls(name if call <= 0 else f"{name}#{call}", kind, d, d, aliases)
 
+    def header(self) -> dict[str, Any]:
+        """The layer as plain values."""
+        return {name: getattr(self, name) for name in _LAYER} | {"aliases": list(self.aliases)}
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> ComparedLayer:
+        """The layer that `header` described."""
+        check(header, _LAYER, "layer")
+        return cls(**{name: header[name] for name in _LAYER} | {"aliases": tuple(header["aliases"])})
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -352,8 +362,8 @@ class Comparison:
         """All of the comparison but its tensors, for a file."""
         failed = isinstance(self.error, Exception)
         return {
-            "rows": [_plain(layer) for layer in self.rows],
-            "columns": [_plain(layer) for layer in self.columns],
+            "rows": [layer.header() for layer in self.rows],
+            "columns": [layer.header() for layer in self.columns],
             "measures": list(self.matrices),
             "n": self.n,
             "settings": self.settings,
@@ -368,7 +378,8 @@ class Comparison:
         """The comparison that `tensors` and `header` described."""
         check(header, _HEADER, "comparison")
         check(header["settings"].get("source", {}), {str: dict}, "source")
-        rows, columns, names = _layers(header["rows"]), _layers(header["columns"]), header["measures"]
+        rows, columns = (tuple(map(ComparedLayer.from_header, header[side])) for side in ("rows", "columns"))
+        names = header["measures"]
         sizes = {"rows": len(rows), "columns": len(columns)}
         check_tensors(tensors, sizes, **dict.fromkeys(names, "value rows columns"))
         errors = storage.under("error.", tensors)
@@ -448,17 +459,6 @@ def _uncertain(values: Tensor, halved: Tensor) -> Tensor:
     change, unit = (values - halved).abs(), (1 - values.square()).clamp(min=0)
     pooled = torch.where(unit > 1e-6, (change / unit).square(), torch.nan).nanmean().sqrt().nan_to_num()
     return torch.maximum(change, pooled * unit)
-
-
-def _plain(layer: ComparedLayer) -> dict[str, Any]:
-    return {name: getattr(layer, name) for name in _LAYER} | {"aliases": list(layer.aliases)}
-
-
-def _layers(headers: list[dict[str, Any]]) -> tuple[ComparedLayer, ...]:
-    return tuple(
-        ComparedLayer(**{name: header[name] for name in _LAYER} | {"aliases": tuple(header["aliases"])})
-        for header in headers
-    )
 
 
 def _listed(names: list[str], most: int = 6) -> str:

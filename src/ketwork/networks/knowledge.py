@@ -13,7 +13,7 @@ from ketwork._checked import Malformed, check, check_tensors
 from ketwork.networks import information
 from ketwork.networks import scores as score
 from ketwork.networks.intervals import around
-from ketwork.networks.labelled import LabelledStatistics
+from ketwork.networks.labelled import LabelledStatistics, Rows
 from ketwork.networks.quantities import CLASS_QUANTITIES, VALUE_QUANTITIES
 from ketwork.networks.readings import PACKED, Estimate, pack, unpack
 from ketwork.networks.readouts import KINDS, LINEAR, PRETTY_GOOD, Readout, read_out
@@ -163,9 +163,10 @@ def knowledge(statistics: LabelledStatistics, names: tuple[Any, ...]) -> Knowled
         found["holevo"] = Estimate((low + high) / 2, bounds=around((low + high) / 2, low, high))
     else:
         found["holevo"] = Estimate(information.bits(moments, statistics.complex))
-    kept = torch.cat([held.kets, statistics.checks.kets])
+    kept = Rows.joined([held, statistics.checks])
+    kept = kept[kept.keys.argsort(stable=True)]  # in whatever order they came together
     counts = [int(count) for count in moments.counts.tolist() if count > 0]
-    null = information.null_bits(information.as_complex(kept, statistics.complex), counts)
+    null = information.null_bits(information.as_complex(kept.kets, statistics.complex), counts)
     found["holevo_null"] = Estimate(null)
     readouts = read_out(statistics, fitting)
     confusions = {}

@@ -8,7 +8,7 @@ are, on which regularisation is chosen: the sums do not hold them, so a fit to t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -163,6 +163,23 @@ class LabelledStatistics:
         if sum(map(len, self.waiting)) > max(self.room.waiting, 2 * len(self.sums.moments.counts)):
             self.settle()
         return self
+
+    def moved(self, codes: Tensor, start: int) -> LabelledStatistics:
+        """The same for data that stand `start` samples later, of which codes[k] is the code k (none for numbers)."""
+
+        def rows(given: Rows) -> Rows:
+            targets = codes.to(given.targets)[given.targets] if len(codes) else given.targets
+            return replace(given, targets=targets, samples=given.samples + start)
+
+        sums = replace(self.sums, moments=self.sums.moments.recoded(codes)) if len(codes) else self.sums
+        return LabelledStatistics(
+            rows(self.held),
+            rows(self.checks),
+            sums,
+            self.complex,
+            [rows(part) for part in self.waiting],
+            self.room,
+        )
 
     def settle(self) -> None:
         """Sorts the waiting rows into the held-out part, the checks and the sums, which they then bound."""

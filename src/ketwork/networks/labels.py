@@ -123,6 +123,17 @@ class Labels:
             return len(pd.unique(np.asarray(self.given).reshape(-1)))
         return max(len(self.names), self._numbers)
 
+    def joined(self, other: Labels) -> Tensor:
+        """Takes in the names of other labels; gives the code here of each of their codes, (K,).
+
+        Raises:
+            ValueError: they are of another kind, or too many together.
+        """
+        if other.task is not None:
+            self._same_task(other.task)
+        self.notes += [note for note in other.notes if note not in self.notes]
+        return torch.tensor([self._code(name, 0) for name in other.names], dtype=torch.long)
+
     def header(self, known: int) -> dict[str, Any]:
         """What the batches have shown until the first so many names were known, as plain values."""
         return {"task": self.task, "names": self.names[:known], "notes": list(self.notes)}

@@ -8,6 +8,7 @@ moments at half the width is kept beside, from which the error of the projection
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,71 @@ class PairMoments:
                 raise ValueError(f"Layer {key!r} had {self.widths[i]} features and now has {rows.shape[1]}.")
             parts.append(rows)
         self._add(self._projected(parts))
+
+    def __iadd__(self, other: PairMoments) -> PairMoments:
+        """Adds the pairs of other samples, whose layers are found by their keys; one that is missing is `incomplete`.
+
+        Exact but for rounding, also of projected layers, since the same seed and budget give the same projection.
+
+        Raises:
+            ValueError: the same layers were held in other widths, or projected otherwise.
+        """
+        if not other.keys:
+            return self
+        if not self.keys:
+            self.__dict__.update(copy.deepcopy(other).__dict__)
+            return self
+        places = self._places(other)
+        self.incomplete |= {key for key in other.incomplete if key in self.keys}
+        self.incomplete |= {key for key, place in zip(self.keys, places, strict=True) if place is None}
+        if other.sketches and not self.sketches:
+            # What is held as rows is projected as the other's were, and enters its sums.
+            self._project()
+        if other.cross is None:
+            parts = other._parts(places, self.widths if not other.sketches else self.dims)
+            self._add(self._projected(parts) if self.sketches and not other.sketches else parts)
+            return self
+        other.flush()
+        if self.cross is None:
+            self.cross = CrossMoments(self.dims, self.split)
+        self.flush()
+        self._take(other, places)
+        return self
+
+    def _take(self, other: PairMoments, places: list[int | None]) -> None:
+        """Adds the sums of another, which hold all that it has."""
+        assert self.cross is not None
+        assert other.cross is not None
+        self.cross += other.cross.reordered(places, self.dims, self.split)
+        self.n += other.n
+        if self.half is not None and other.half is not None:
+            self.half += other.half
+
+    def _places(self, other: PairMoments) -> list[int | None]:
+        """Where the other has each of these layers."""
+        known = {key: i for i, key in enumerate(other.keys)}
+        places = [known.get(key) for key in self.keys]
+        for key, width, place in zip(self.keys, self.widths, places, strict=True):
+            if place is not None and other.widths[place] != width:
+                raise ValueError(
+                    f"Layer {key!r} has {width} features in one part and {other.widths[place]} in another."
+                )
+        if (self.split is None) != (other.split is None):
+            raise ValueError("One part compares two models, another one with itself.")
+        if (self.sketches or other.sketches) and (self.seed, self.memory) != (other.seed, other.memory):
+            raise ValueError(
+                f"Projected layers can only be added where seed and memory are the same, but they are {self.seed} and "
+                f"{self.memory} bytes in one part and {other.seed} and {other.memory} bytes in another."
+            )
+        return places
+
+    def _parts(self, places: list[int | None], widths: list[int]) -> list[Tensor]:
+        """The kept rows by place, 0 where there is none."""
+        like = self._rows[0][0]
+        return [
+            like.new_zeros(self.n, width) if place is None else self.rows(place)
+            for place, width in zip(places, widths, strict=True)
+        ]
 
     def rows(self, i: int) -> Tensor:
         """The kept rows of the i-th layer, (n, d), where `cross` is None."""
@@ -278,6 +344,70 @@ class CrossMoments:
                 self.right[i] += piece.mT @ chunk[:, self._partners(i)]
         self.n += len(x)
 
+    def __iadd__(self, other: CrossMoments) -> CrossMoments:
+        """Adds sums about other origins: with y = u + δ, u about its own, all follow from what it holds."""
+        if not self.origin:
+            self.__dict__.update(copy.deepcopy(other).__dict__)
+            return self
+        n, count = other.n, len(self.dims)
+        deltas = [theirs - mine for theirs, mine in zip(other.origin, self.origin, strict=True)]
+        totals = [other.sums[self._columns(i)] for i in range(count)]
+        squares = [float(delta @ delta) for delta in deltas]
+        along = [float(delta @ total) for delta, total in zip(deltas, totals, strict=True)]  # δ · Σu
+        for i in range(count):
+            for j in (i, *self._later(i)):
+                raw, left, right = other.raw(i, j), deltas[i], deltas[j]
+                both = float(left @ raw @ right)
+                moved = raw + torch.outer(left, totals[j]) + torch.outer(totals[i], right)
+                self.raw(i, j).add_(moved + n * torch.outer(left, right))
+                for a, b, product in [(i, j, raw), (j, i, raw.mT)][: 1 + (i != j)]:
+                    # Σ‖u_a + δ_a‖² (u_b + δ_b), with `product` Σ u_a u_bᵀ
+                    self.weighted[a, self._columns(b)] += (
+                        other.of_lengths(a, b)
+                        + 2 * product.mT @ deltas[a]
+                        + squares[a] * totals[b]
+                        + (float(other.lengths[a]) + 2 * along[a] + n * squares[a]) * deltas[b]
+                    )
+                total = (
+                    float(other.lengths_of_pairs[i, j])
+                    + 2 * float(right @ other.of_lengths(i, j) + left @ other.of_lengths(j, i))
+                    + squares[j] * float(other.lengths[i])
+                    + squares[i] * float(other.lengths[j])
+                    + 4 * both
+                    + 2 * (squares[j] * along[i] + squares[i] * along[j])
+                    + n * squares[i] * squares[j]
+                )
+                self.lengths_of_pairs[i, j] += total
+                if i != j:
+                    self.lengths_of_pairs[j, i] += total
+        for i, delta in enumerate(deltas):
+            self.lengths[i] += other.lengths[i] + 2 * along[i] + n * squares[i]
+            self.sums[self._columns(i)] += totals[i] + n * delta
+        self.n += n
+        return self
+
+    def reordered(self, places: list[int | None], dims: list[int], split: int | None) -> CrossMoments:
+        """The same sums for layers in another order, 0 for those that are not here."""
+        if places == list(range(len(self.dims))):
+            return self
+        found = CrossMoments(dims, split)
+        found._begin([self.sums.new_zeros(1, d) for d in dims])
+        found.n = self.n
+        for i, a in enumerate(places):
+            if a is None:
+                continue
+            found.origin[i] = self.origin[a]
+            found.sums[found._columns(i)] = self.sums[self._columns(a)]
+            found.lengths[i] = self.lengths[a]
+            for j, b in enumerate(places):
+                if b is None:
+                    continue
+                found.lengths_of_pairs[i, j] = self.lengths_of_pairs[a, b]
+                found.weighted[i, found._columns(j)] = self.weighted[a, self._columns(b)]
+                if j == i or j in found._later(i):
+                    found.raw(i, j).copy_(self.raw(a, b) if a <= b else self.raw(b, a).mT)
+        return found
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a file."""
         found = {name: getattr(self, name) for name in _SUMS}
@@ -330,9 +460,13 @@ class CrossMoments:
     def _columns(self, i: int) -> slice:
         return slice(self.starts[i], self.starts[i + 1])
 
-    def _partners(self, i: int) -> slice:
+    def _later(self, i: int) -> range:
+        """The later layers that the i-th is paired with."""
         first = i + 1 if self.split is None else (self.split if i < self.split else len(self.dims))
-        return slice(self.starts[first], self.starts[-1])
+        return range(first, len(self.dims))
+
+    def _partners(self, i: int) -> slice:
+        return slice(self.starts[self._later(i).start], self.starts[-1])
 
 
 def least_bytes(widths: list[int], split: int | None = None) -> int:

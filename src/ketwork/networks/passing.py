@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from ketwork.networks.batches import Batch
 from ketwork.networks.budget import Plan, Share, Width
 from ketwork.networks.capture import Activation, Key, as_key
 from ketwork.networks.compare import sample_rows
+from ketwork.networks.draws import stream
 from ketwork.networks.labelled import LabelledStatistics
 from ketwork.networks.labels import Labels
 from ketwork.networks.moments import Moment
@@ -77,7 +79,11 @@ class Row:
 
 @dataclass
 class Pass:
-    """The state of the one pass: a batch's statistics enter all rows together, once its forward pass is over."""
+    """The state of the one pass: a batch's statistics enter all rows together, once its forward pass is over.
+
+    `samples` and `batches` count what was taken in; `position` and `number` what of the data has gone by, which is
+    more where other processes take in the rest. `stream` is the seed of the samples' keys, None before any was drawn.
+    """
 
     normalize: str
     generator: torch.Generator
@@ -91,18 +97,19 @@ class Pass:
     rows: dict[Key, Row] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     torn: bool = False  # a batch has entered some rows, and an error kept it from the others
+    position: int = 0
+    number: int = 0
+    stream: int | None = None
     _batch: Batch | None = None
     _keys: Tensor = field(default_factory=lambda: torch.empty(0))
     _targets: Tensor | None = None
     _pending: dict[Key, Row] = field(default_factory=dict)
     _pooled: dict[Hashable, Tensor] = field(default_factory=dict)
     _masked: bool = False
-    _seed: int = field(init=False)
     _drawn: Tensor = field(init=False)  # the generator's state after the last batch
     _named: int = 0  # the labels that were known then
 
     def __post_init__(self) -> None:
-        self._seed = int(torch.randint(2**62, (), generator=self.generator))
         self._drawn = self.generator.get_state()
 
     def header(self) -> dict[str, Any]:
@@ -113,7 +120,9 @@ class Pass:
             "must_mask": self.must_mask,
             "samples": self.samples,
             "batches": self.batches,
-            "seed": self._seed,
+            "position": self.position,
+            "number": self.number,
+            "stream": self.stream,
             "notes": list(self.notes),
             "labels": self.labels.header(self._named),
             "rows": [row.header() for row in self.rows.values()],
@@ -143,9 +152,17 @@ class Pass:
             Malformed: they describe none.
         """
         check(header, _HEADER, "pass")
-        for name in ("normalize", "skip_bad", "must_mask", "samples", "batches"):
+        for name in (
+            "normalize",
+            "skip_bad",
+            "must_mask",
+            "samples",
+            "batches",
+            "position",
+            "number",
+            "stream",
+        ):
             setattr(self, name, header[name])
-        self._seed = header["seed"]
         self.notes = dict.fromkeys(header["notes"])
         self.labels.restore(header["labels"])
         found = [Row.from_header(row, under(f"{i}.", tensors)) for i, row in enumerate(header["rows"])]
@@ -180,8 +197,11 @@ class Pass:
     def begin(self, batch: Batch) -> None:
         """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
         self._batch = batch
+        if self.stream is None:
+            self.stream = stream(self.generator, batch)
+            self.generator = torch.Generator().manual_seed(self.stream)
         self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
-        self._targets = self.labels.of(batch.content, batch.labels, self.samples, batch.size)
+        self._targets = self.labels.of(batch.content, batch.labels, self.position, batch.size)
         self._pending.clear()
         self._pooled.clear()
 
@@ -205,8 +225,6 @@ class Pass:
                 self._keys,
                 positions=activation.positions,
                 normalize=self.normalize,
-                # Every layer draws the same positions, so it does not matter which others are studied.
-                generator=torch.Generator().manual_seed(self._seed + self.batches),
                 worst=row.statistics.reservoir.worst if row is not None else float("inf"),
                 drop_bad=self.skip_bad,
                 limit=share.rank if share is not None else None,
@@ -222,7 +240,7 @@ class Pass:
                 present,
                 self._targets,
                 self._keys,
-                self.samples,
+                self.position,
                 per_position,
                 share.room if share is not None else None,
             )
@@ -266,8 +284,57 @@ class Pass:
             self.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
         self.samples += self._batch.size
         self.batches += 1
-        self._drawn, self._named = self.generator.get_state(), len(self.labels.names)
+        self.skip()
         self.torn = False
+
+    def skip(self) -> None:
+        """Lets the batch go by: its samples drew their keys and named their labels, whoever takes them in."""
+        assert self._batch is not None
+        self.position += self._batch.size
+        self.number += 1
+        self._drawn, self._named = self.generator.get_state(), len(self.labels.names)
+
+    def take(self, other: Pass, start: int) -> None:
+        """Adds what another pass gathered, whose samples stand `start` places later in the data than it counted them.
+
+        Layers are found by their keys. The other's tensors may be shared afterwards, none is changed.
+
+        Raises:
+            ValueError: the same layer has other widths, or labels are of another kind.
+        """
+        if not other.batches:
+            return
+        if self.batches and (self.labels.task is None) != (other.labels.task is None):
+            self.notes[_PARTLY_LABELLED] = None
+        codes = self.labels.joined(other.labels)
+        for key, row in other.rows.items():
+            labelled = row.labelled.moved(codes, start) if row.labelled is not None else None
+            known = self.rows.get(key)
+            if known is None:
+                self.rows[key] = Row(row.first, copy.deepcopy(row.statistics), labelled)
+                continue
+            if known.statistics.d != row.statistics.d:
+                raise ValueError(
+                    f"Layer {key[0]!r} has {known.statistics.d} features in one part and {row.statistics.d} in another."
+                )
+            known.statistics += replace(row.statistics, reservoir=copy.copy(row.statistics.reservoir))
+            if known.labelled is None or labelled is None:
+                known.labelled = None
+            else:
+                known.labelled += labelled
+        if self.pairs is not None and other.pairs is not None:
+            self.pairs += other.pairs
+        elif self.pairs is not None or other.pairs is not None:
+            self.pairs = None
+            self.notes[_PARTLY_COMPARED] = None
+        self.notes |= other.notes
+        self.samples += other.samples
+        self.batches += other.batches
+        self.position = max(self.position, start + other.position)
+        self.number = max(self.number, other.number)
+        self.stream = other.stream if self.stream is None else self.stream
+        self.plan = self.plan or other.plan
+        self._named = len(self.labels.names)
 
     def _share(self, activation: Activation) -> Share | None:
         """What the layer may keep; one that the batch of the plan did not reach is added to that."""
@@ -279,7 +346,7 @@ class Pass:
             share = self.plan.shares[-1]
             over = self.plan.total - self.plan.memory
             self.notes[
-                f"Layer {activation.key[0]} was first reached in batch {self.batches} (counted from 0), after the plan "
+                f"Layer {activation.key[0]} was first reached in batch {self.number} (counted from 0), after the plan "
                 f"of the memory: it is kept {'exactly' if share.rank is None else f'as a sketch of rank {share.rank}'}"
                 + (f", {over / 1e6:.1f} MB beyond the budget." if over > 0 else ".")
             ] = None
@@ -302,15 +369,20 @@ class Pass:
         return None
 
     def _told(self, layer: str, bad: NonFiniteActivationError) -> str:
-        shown = [self.samples + i for i in bad.samples[:5]]
+        shown = [self.position + i for i in bad.samples[:5]]
         more = f" and {len(bad.samples) - 5} more" if len(bad.samples) > 5 else ""
         return (
-            f"Layer {layer!r} put out NaN or infinite values in batch {self.batches}, sample "
+            f"Layer {layer!r} put out NaN or infinite values in batch {self.number}, sample "
             f"{', '.join(map(str, shown))}{more} (counted from 0). Mend the data or the network there, or leave "
             "such samples out with `skip_bad=True` (--skip-bad)."
         )
 
 
+_PARTLY_LABELLED = "Only a part of the data has labels: layers are not asked about them."
+_PARTLY_COMPARED = (
+    "Only a part of the data kept what comparing layers takes, so that they are not compared. Study each part with "
+    "`compare=True`."
+)
 _LABELLED = "labelled."
 _PAIRS = "pairs."
 _ROW = {
@@ -328,7 +400,9 @@ _HEADER = {
     "must_mask": bool,
     "samples": Count,
     "batches": Count,
-    "seed": Count,
+    "position": Count,
+    "number": Count,
+    "stream": (Count, None),
     "notes": [str],
     "labels": dict,
     "rows": [dict],

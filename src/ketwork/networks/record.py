@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from ketwork._checked import Count, Malformed, check
 from ketwork.networks import pages, readings, storage
 from ketwork.networks.budget import Plan
-from ketwork.networks.comparison import Comparison
-from ketwork.networks.knowledge import Knowledge, quantities
+from ketwork.networks.capture import Activation, Key, as_key
+from ketwork.networks.compare import FEWEST, UNITS
+from ketwork.networks.comparison import ComparedLayer, Comparison
+from ketwork.networks.gathered import Gathered
+from ketwork.networks.knowledge import Knowledge, knowledge, quantities
+from ketwork.networks.labels import Labels
+from ketwork.networks.pairs import PairMoments
+from ketwork.networks.passing import Pass, Row
 from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
 from ketwork.networks.readings import PACKED, Estimate, pack, unpack
 from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics
@@ -38,6 +46,7 @@ _BRIEF_OF_LABELS = {
 """What a printed study shows of labels, and its titles."""
 _KNOWN = "knowledge."
 _COMPARED = "comparison."
+_PAIRS = "pairs."
 _EXACT = ("dead", "zero", "holevo", "holevo_null")
 _NONE = Estimate(math.nan)
 _NAMES = tuple(quantity.name for quantity in QUANTITIES)
@@ -64,6 +73,8 @@ _HEADER = {
     "notes": [str],
     "comparison": (dict, None),
     "plan": (dict, None),
+    "streams": [int],
+    "pairs": (dict, None),
 }
 
 
@@ -196,7 +207,8 @@ class Study:
     """The record of one pass: its layers in order of execution, its settings, and what was left out.
 
     `complete` is False where the pass ended early; `error` then says why (a text in a loaded study).
-    `plan` says what each layer kept of a memory budget, None where there was none.
+    `plan` says what each layer kept of a memory budget, None where there was none. `streams` are the seeds of the
+    random keys by which samples were kept; `pairs` is what comparing the layers takes, if that was asked for.
     `study["layer"]` gives a `Layer`, `study["layer", 2]` its third call; `print(study)` the table.
     """
 
@@ -209,6 +221,101 @@ class Study:
     notes: tuple[str, ...] = field(default=())
     comparison: Comparison | None = None
     plan: Plan | None = None
+    streams: tuple[int, ...] = ()
+    pairs: PairMoments | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, found: Gathered, settings: dict[str, Any], why: Exception | str | None) -> Study:
+        """The study of what was gathered; `why` says why the pass ended early. Cost: O(d³) a layer at most."""
+        run, center = found.run, settings["center"]
+        names = tuple(run.labels.names)
+        layers = []
+        for (name, call), aliases in found.shown.items():
+            row = run.rows[name, call]
+            rho = readings.density(row.statistics, center)
+            layers.append(
+                Layer(
+                    name,
+                    call,
+                    row.first.kind,
+                    aliases,
+                    row.first.leaf,
+                    row.first.axis,
+                    row.statistics,
+                    run.normalize,
+                    center,
+                    readings.estimates(row.statistics, rho, run.normalize, center),
+                    knowledge(row.labelled, names) if row.labelled and run.labels.task else None,
+                )
+            )
+        shown = {name for layer in layers for name in (layer.name, *layer.aliases)}
+        skipped = {path: reason for path, reason in found.skipped.items() if path not in shown}
+        settings = settings | {"task": run.labels.task}
+        return cls(
+            tuple(layers),
+            skipped,
+            settings,
+            run.samples,
+            why is None,
+            why,
+            (*run.notes, *run.labels.notes),
+            _compared(found, settings, skipped),
+            run.plan,
+            found.streams,
+            run.pairs,
+        )
+
+    def gathered(self) -> Gathered:
+        """What the study was made of, to add to; it shares the study's tensors."""
+        task = self.settings.get("task")
+        names = next((list(layer.knowledge.names) for layer in self.layers if layer.knowledge), [])
+        labels = Labels()
+        labels.restore({"task": task, "names": names, "notes": []})
+        normalize = self.settings["normalize"]
+        run = Pass(normalize, torch.Generator(), False, False, labels, self.pairs, self.plan)
+        run.samples = run.position = self.samples
+        run.batches = int(self.samples > 0)
+        run.notes = dict.fromkeys(self.notes)
+        for layer in self.layers:
+            key = (layer.name, layer.call)
+            nothing = layer.statistics.reservoir.kets.new_empty(0)
+            first = Activation(key, layer.kind, nothing, False, None, layer.leaf, layer.axis)
+            run.rows[key] = Row(
+                first, layer.statistics, layer.knowledge.statistics if layer.knowledge else None
+            )
+        aliases = {(layer.name, layer.call): layer.aliases for layer in self.layers}
+        return Gathered(run, aliases, dict(self.skipped), set(), self.streams)
+
+    def __add__(self, other: Study) -> Study:
+        """The study of both data joined, first this one's, then the other's.
+
+        Moments are those of the joined data (a sketch's bound is the sum of both), and what follows from them; the kept
+        samples are a fair draw from all. Labels are matched by name. The cost is that of the end of a study: O(d³) a
+        layer. `sum` of many works too, and costs that each time.
+
+        Raises:
+            ValueError: the studies are not of the same layers, or not made alike; it says what differs.
+        """
+        if not isinstance(other, Study):
+            return NotImplemented
+        differing = [
+            f"`{name}` is {self.settings.get(name)!r} and {other.settings.get(name)!r}"
+            for name in _ALIKE
+            if self.settings.get(name) != other.settings.get(name)
+        ]
+        if differing:
+            raise ValueError(f"Studies can only be added that were made alike, but {'; '.join(differing)}.")
+        found = copy.deepcopy(self.gathered())
+        found.take(other.gathered())
+        if {*self.streams} & {*other.streams}:
+            found.run.notes[_SAME_KEYS] = None
+        failures = [told for one in (self, other) if (told := _told(one.error)) is not None]
+        return Study.of(
+            found, _joined(self.settings, other.settings), "; ".join(dict.fromkeys(failures)) or None
+        )
+
+    def __radd__(self, other: Any) -> Study:
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -342,25 +449,33 @@ class Study:
         """
         return pages.write(self, path, comparison=comparison or self.comparison)
 
-    def save(self, path: str | Path) -> None:
-        """Writes the study, states included, to one safetensors file; replaces the file in one step."""
+    def save(self, path: str | Path, *, pairs: bool = True) -> None:
+        """Writes the study, states included, to one safetensors file; replaces the file in one step.
+
+        `pairs=False` leaves out `pairs`, which is large and needed for no more than adding up comparisons.
+        """
         tensors = {
             f"{i}.{name}": tensor
             for i, layer in enumerate(self.layers)
             for name, tensor in layer.tensors().items()
         }
-        told = self.error if self.error is None or isinstance(self.error, str) else _told(self.error)
-        header = {
+        header: dict[str, Any] = {
             "layers": [layer.header() for layer in self.layers],
             "skipped": self.skipped,
             "settings": self.settings,
             "samples": self.samples,
             "complete": self.complete,
-            "error": told,
+            "error": _told(self.error),
             "notes": list(self.notes),
             "comparison": None,
             "plan": self.plan.header() if self.plan is not None else None,
+            "streams": list(self.streams),
+            "pairs": None,
         }
+        if pairs and self.pairs is not None:
+            keys = [list(cast(Key, key)) for key in self.pairs.keys]
+            header["pairs"] = self.pairs.header() | {"keys": keys}
+            tensors |= {f"{_PAIRS}{name}": tensor for name, tensor in self.pairs.tensors().items()}
         if self.comparison is not None:
             header["comparison"] = self.comparison.header()
             tensors |= {f"{_COMPARED}{name}": t for name, t in self.comparison.tensors().items()}
@@ -392,6 +507,8 @@ class Study:
                 if header["comparison"]
                 else None,
                 Plan.from_header(header["plan"]) if header["plan"] else None,
+                tuple(header["streams"]),
+                _pairs(header["pairs"], storage.under(_PAIRS, tensors)) if header["pairs"] else None,
             )
         except Malformed as error:
             raise ValueError(
@@ -480,5 +597,37 @@ def _listed(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _told(error: Exception | str | None) -> str | None:
+    return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+
+
+def _compared(found: Gathered, settings: dict[str, Any], skipped: dict[str, str]) -> Comparison | None:
+    """The comparison of the layers with each other, where the pass kept what it takes."""
+    run = found.run
+    if run.pairs is None or run.pairs.n < FEWEST:
+        return None
+    named: dict[Hashable, ComparedLayer] = {
+        key: ComparedLayer.at(key, found.aliases.get(key, ()), row.first.kind, row.statistics.d)
+        for key, row in run.rows.items()
+    }
+    # As `compare` does it by default, whatever weighs the kets of the study itself.
+    how = {"other": settings["model"], "unit": UNITS[0], "normalize": "ensemble", "center": True}
+    return Comparison.of(run.pairs, named, settings | how, skipped)
+
+
+def _pairs(header: dict[str, Any], tensors: dict[str, Tensor]) -> PairMoments:
+    check(header, {"keys": [list]}, "pairs")
+    return PairMoments.from_header(header, tensors, [as_key(key) for key in header["keys"]])
+
+
+def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """What both settings say alike, and as `parts` all that they say."""
+    parts = [part for one in (a, b) for part in one.get("parts", [one])]
+    return {name: value for name, value in a.items() if name in b and b[name] == value} | {"parts": parts}
+
+
+_ALIKE = ("model", "normalize", "center", "calls")
+_SAME_KEYS = (
+    "Two parts drew the same random keys, since their data begin alike: the samples kept stand at the same places of "
+    "both. Study one of them with another `generator` (--seed) for independent ones."
+)

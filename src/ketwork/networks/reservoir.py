@@ -59,24 +59,26 @@ class Reservoir:
         present: Tensor | None,
         keys: Tensor,
         positions: bool,
-        generator: torch.Generator,
         most: int = SAMPLES,
     ) -> Reservoir:
-        """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,)."""
+        """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,).
+
+        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in.
+        """
         kept = keys.argsort()[:most].to(values.device)
-        values = values[kept]
+        values, keys = values[kept], keys.to(values.device)[kept]
         n, t, d = values.shape
         valid = values.abs().amax(dim=-1) > 0
         if present is not None:
             valid &= present[kept]
+        p = kets_each(d, t, values.element_size())
+        order = _order(keys, valid, min(p, POSITIONS) if positions and d > POSITIONS else p)
         grams = sides = None
         if positions:
-            grams, sides = _grams(values, valid, generator)
-        p = kets_each(d, t, values.element_size())
-        chosen, real = _draw(valid, p, generator)
+            grams, sides = _grams(values, valid, order)
+        chosen, real = order[:, :p], valid.gather(1, order[:, :p])
         kets, norms = unit(values.gather(1, chosen[..., None].expand(n, p, d)))
         kets = torch.where(real[..., None], kets, torch.zeros_like(kets))
-        keys = keys.to(values.device)[kept]
         return cls(
             keys,
             valid.sum(dim=1),
@@ -169,11 +171,12 @@ class Reservoir:
                 setattr(reservoir, name, _padded(getattr(reservoir, name), axis, size))
 
 
-def _grams(values: Tensor, valid: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _grams(values: Tensor, valid: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """Gram matrices of activations with norm 1 in all, on the smaller of the sides positions and features."""
     n, t, d = values.shape
     if t > POSITIONS and d > POSITIONS:
-        chosen, valid = _draw(valid, POSITIONS, generator)
+        chosen = order[:, :POSITIONS]
+        valid = valid.gather(1, chosen)
         values = values.gather(1, chosen[..., None].expand(n, POSITIONS, d))
     real = torch.where(valid[..., None], values, torch.zeros_like(values))
     flat, _ = unit(real.flatten(1))
@@ -182,13 +185,15 @@ def _grams(values: Tensor, valid: Tensor, generator: torch.Generator) -> tuple[T
     return grams, valid.sum(dim=1).clamp(max=d)
 
 
-def _draw(valid: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices (N, most) of randomly drawn positions, valid ones first, and which of them are valid."""
-    if valid.shape[1] == 1:
-        return torch.zeros_like(valid, dtype=torch.long), valid
-    order = torch.rand(valid.shape, generator=generator).to(valid.device)
-    chosen = torch.where(valid, order, order + 1).argsort(dim=1)[:, :most]
-    return chosen, valid.gather(1, chosen)
+def _order(keys: Tensor, valid: Tensor, most: int) -> Tensor:
+    """The positions (N, T) of each sample, valid ones first; in random order unless all are wanted."""
+    n, t = valid.shape
+    order = torch.zeros(n, t)
+    if t > most:
+        generator = torch.Generator()
+        for row, key in zip(order, keys.tolist(), strict=True):
+            torch.rand(t, generator=generator.manual_seed(int(key * 2**53)), out=row)
+    return torch.where(valid, order.to(valid.device), order.to(valid.device) + 1).argsort(dim=1, stable=True)
 
 
 def kets_each(d: int, t: int, itemsize: int) -> int:

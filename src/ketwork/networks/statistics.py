@@ -55,7 +55,6 @@ class LayerStatistics:
         *,
         positions: bool,
         normalize: str,
-        generator: torch.Generator,
         worst: float = float("inf"),
         drop_bad: bool = False,
         limit: int | None = None,
@@ -96,7 +95,6 @@ class LayerStatistics:
             present[offered] if present is not None else None,
             keys[offered.to(keys.device)],
             positions,
-            generator,
             kept,
         )
         total = float(norms.sum(dtype=torch.float64))

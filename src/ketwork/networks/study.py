@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,18 @@ import torch
 from torch import nn
 
 from ketwork._signals import deferred, without_children
-from ketwork.networks import readings
-from ketwork.networks.batches import Batch, Forward, Mask, batches
+from ketwork.networks.batches import Batch, EmptyDataError, Forward, Mask, batches
 from ketwork.networks.budget import Plan, Width, parse, plan
 from ketwork.networks.capture import Activation, Capture, Key, capture, unwrapped
 from ketwork.networks.checkpoints import EVERY, CheckpointError, checkpoints
-from ketwork.networks.compare import FEWEST, UNITS
-from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.fingerprints import of_network
-from ketwork.networks.knowledge import knowledge
+from ketwork.networks.gathered import Gathered, named_plan
 from ketwork.networks.labels import Labels
 from ketwork.networks.layout import FeatureAxis
-from ketwork.networks.names import row_names
 from ketwork.networks.pairs import PairMoments
 from ketwork.networks.passing import Pass
-from ketwork.networks.record import Layer, Study
+from ketwork.networks.processes import TIMEOUT, ProcessError, Processes, joined
+from ketwork.networks.record import Study
 from ketwork.networks.select import Layers
 from ketwork.networks.statistics import NORMALIZATIONS
 
@@ -62,6 +59,8 @@ def study(
     checkpoint: str | Path | None = None,
     every: int = EVERY,
     resume: bool = False,
+    processes: str | None = None,
+    timeout: float = TIMEOUT,
     progress: Callable[[int], None] | None = None,
 ) -> Study:
     """Every layer's state over the data, in one forward pass of a trained network.
@@ -109,10 +108,16 @@ def study(
         resume: go on from the newest whole checkpoint in the folder, if there is one, to the same result as if nothing
             had happened. The batches that it has are read again, but not run; they, the network and all settings
             must be what they were.
-        progress: called with the number of samples done, after every batch.
+        processes: None studies here and now, whatever job this process is in. In a job of `torch.distributed` in which
+            every process calls this: `"split"`, all are given the same data, and process r of W takes the batches
+            r, r + W, … of it; `"own"`, each is given its own part of the data (as a `DistributedSampler` gives it), of
+            any length, none included. The result is that of one process over all of it.
+        timeout: seconds that a process waits at the end for another one, which may be slower.
+        progress: called with the number of samples that have gone by, after every batch.
 
     Returns:
-        A `Study`. If a batch fails after others went through, the study of those, with `error` set.
+        A `Study`. If a batch fails after others went through, the study of those, with `error` set. With `processes`,
+        process 0 has the study of all data, and the others have None.
 
     Raises:
         SelectorError: `layers` names nothing.
@@ -120,6 +125,8 @@ def study(
         CheckpointError: the folder's checkpoints are of another network, other data or settings (it says which), are
             there without `resume`, or belong to a run that has not ended.
         StudyInterrupted: on Ctrl-C, with what was gathered.
+        ProcessError: in every process, where one failed or was not heard of; at process 0 `found` is the study of what
+            was gathered nevertheless.
 
     Cost: the forward passes, O(d²) a ket and layer, O(d³) a layer at the end. Memory: O(d²) a layer, whatever
     the number of samples.
@@ -144,94 +151,157 @@ def study(
     budget = None if memory is None else parse(memory)
     network = unwrapped(model)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    run = Pass(
-        normalize, draw, skip_bad, mask is not None, Labels(labels), PairMoments() if compare else None
-    )
-    home = _device(network)
-    target = torch.device(device) if device is not None else home
-    key = labels if isinstance(labels, str) else None
-    error: Exception | None = None
-    interrupted = False
-    settings = {
-        "model": type(network).__name__,
-        "layers": "default" if layers is None else str(layers),
-        "normalize": normalize,
-        "center": center,
-        "calls": calls,
-        "batch_size": batch_size,
-        "samples": samples,
-        "skip_bad": skip_bad,
-        "memory": memory,
-        "torch": torch.__version__,
-    }
-    with contextlib.ExitStack() as stack:
-        live = stack.enter_context(
-            capture(network, layers, receive=run.receive, calls=calls, feature_axis=feature_axis)
+    with joined(processes, timeout) as group:
+        run = Pass(
+            normalize,
+            draw if group is None else group.seeded(draw),
+            skip_bad,
+            mask is not None,
+            Labels(labels),
+            PairMoments() if compare else None,
         )
-        saved = None
-        if checkpoint is not None:
-            belongs = {
-                **{name: settings[name] for name in _BINDING},
-                "layers": list(live.selection.chosen),
-                "seed": draw.initial_seed(),
-                "compare": compare,
-                "labels": _told(labels),
-                "mask": _told(mask),
-                "forward": _told(forward),
-                "feature_axis": _told(feature_axis),
-            }
-            saved = stack.enter_context(checkpoints(checkpoint, every, resume, of_network(network), belongs))
-            saved.restore(run, live, target)
-        source = batches(
-            data, batch_size=batch_size, samples=samples, mask=mask, dtype=_dtype(network), device=target
-        )
-        try:
-            if device is not None:
-                network.to(target)
-            for batch in source:
-                if saved is not None and saved.has(batch, run):
-                    continue
+        home = _device(network)
+        target = torch.device(device) if device is not None else home
+        key = labels if isinstance(labels, str) else None
+        error: Exception | None = None
+        interrupted = False
+        settings = {
+            "model": type(network).__name__,
+            "layers": "default" if layers is None else str(layers),
+            "normalize": normalize,
+            "center": center,
+            "calls": calls,
+            "batch_size": batch_size,
+            "samples": samples,
+            "skip_bad": skip_bad,
+            "memory": memory,
+            "torch": torch.__version__,
+        }
+        with contextlib.ExitStack() as stack:
+            live = stack.enter_context(
+                capture(network, layers, receive=run.receive, calls=calls, feature_axis=feature_axis)
+            )
+            saved = None
+            if checkpoint is not None:
+                belongs = {
+                    **{name: settings[name] for name in _BINDING},
+                    "layers": list(live.selection.chosen),
+                    "seed": draw.initial_seed(),
+                    "compare": compare,
+                    "labels": _told(labels),
+                    "mask": _told(mask),
+                    "forward": _told(forward),
+                    "feature_axis": _told(feature_axis),
+                    "processes": None if group is None else [processes, group.rank, group.count],
+                }
+                folder = Path(checkpoint) if group is None else Path(checkpoint, f"process-{group.rank}")
+                saved = stack.enter_context(checkpoints(folder, every, resume, of_network(network), belongs))
+                saved.restore(run, live, target)
+            source = batches(
+                data,
+                batch_size=batch_size,
+                samples=samples,
+                mask=mask,
+                dtype=_dtype(network),
+                device=target,
+                mine=None if group is None else group.mine,
+            )
+            try:
+                if device is not None:
+                    network.to(target)
+                for batch in source:
+                    if saved is not None and saved.has(batch, run):
+                        continue
 
-                def call(net: nn.Module, batch: Batch = batch) -> Any:
-                    return batch.run(net, forward, key)
+                    def call(net: nn.Module, batch: Batch = batch) -> Any:
+                        return batch.run(net, forward, key)
 
-                if budget is not None and run.plan is None:
-                    _plan(run, live, batch, call, budget)
-                    if planned is not None:
-                        planned(_named(run, live))
-                run.begin(batch)
-                live.forward(call, batch.size)
-                with deferred():
-                    run.commit()
+                    if budget is not None and run.plan is None and not batch.elsewhere:
+                        _plan(run, live, batch, call, budget)
+                        if planned is not None and run.plan is not None:
+                            planned(named_plan(run.plan, live))
+                    run.begin(batch)
+                    if batch.elsewhere:
+                        run.skip()
+                        if saved is not None:
+                            saved.add(batch, run)
+                        continue
+                    live.forward(call, batch.size)
+                    with deferred():
+                        run.commit()
+                        if saved is not None:
+                            saved.add(batch, run)
                     if saved is not None:
-                        saved.add(batch, run)
+                        saved.save_if_due(run, live)
+                    if progress is not None:
+                        progress(run.position)
                 if saved is not None:
-                    saved.save_if_due(run, live)
-                if progress is not None:
-                    progress(run.samples)
+                    saved.ended()
+                run.labels.check_length(run.position, limited=samples is not None)
+            except CheckpointError as failure:
+                if group is None:
+                    raise
+                error = failure
+            except KeyboardInterrupt:
+                interrupted = True
+            except Exception as failure:
+                error = failure
+                if group is None and run.batches == 0:
+                    raise
+            finally:
+                if device is not None:
+                    network.to(home)
             if saved is not None:
-                saved.ended()
-            run.labels.check_length(run.samples, limited=samples is not None)
-        except CheckpointError:
-            raise
-        except KeyboardInterrupt:
-            interrupted = True
-        except Exception as failure:
-            error = failure
-            if run.batches == 0:
-                raise
-        finally:
-            if device is not None:
-                network.to(home)
-        if saved is not None:
-            with without_children():
-                saved.save(run, live)
-    with without_children():
-        gathered = _record(run, live, settings, error, interrupted, center) if run.batches else None
-    if interrupted:
-        raise StudyInterrupted(gathered)
-    assert gathered is not None
-    return gathered
+                with without_children():
+                    saved.save(run, live)
+        found = Gathered.of(run, live)
+        with without_children():
+            if group is not None:
+                return _together(group, found, error, interrupted, settings)
+            why = INTERRUPTION if interrupted else error
+            record = Study.of(found, settings, why) if run.batches else None
+        if interrupted:
+            raise StudyInterrupted(record)
+        assert record is not None
+        return record
+
+
+INTERRUPTION = "interrupted"
+
+
+def _together(
+    group: Processes, found: Gathered, error: Exception | None, interrupted: bool, settings: dict[str, Any]
+) -> Study:
+    """The study of what all processes gathered, at process 0."""
+    run = found.run
+    empty = isinstance(error, EmptyDataError)
+    told = group.exchange(
+        {
+            "error": None if error is None or empty else f"{type(error).__name__}: {error}",
+            "interrupted": interrupted,
+            "samples": run.samples,
+            "stream": run.stream,
+        }
+    )
+    if group.split and len({one["stream"] for one in told} - {None}) > 1:
+        raise ProcessError(
+            'Argument `processes` is "split", but the processes were not given the same data, or not the same '
+            '`generator`. Use "own" where each has data of its own.'
+        )
+    if not any(one["samples"] or one["error"] or one["interrupted"] for one in told):
+        raise EmptyDataError("Argument `data` must hold at least one sample, but is empty in all processes.")
+    found = group.add_up(found, Gathered.from_header)
+    failures = [f"process {rank} failed ({one['error']})" for rank, one in enumerate(told) if one["error"]]
+    stopped = any(one["interrupted"] for one in told)
+    record = None
+    if group.rank == 0 and found.run.batches:
+        why = "; ".join(failures) or (INTERRUPTION if stopped else None)
+        record = Study.of(found, settings | {"processes": group.count}, why)
+    if failures:
+        raise ProcessError(f"In a job of {group.count} processes, {'; '.join(failures)}.", record) from error
+    if stopped:
+        raise StudyInterrupted(record)
+    return record  # type: ignore[return-value]  # None in the other processes, as documented
 
 
 _BINDING = ("normalize", "center", "calls", "batch_size", "samples", "skip_bad", "memory")
@@ -259,68 +329,11 @@ def _plan(run: Pass, live: Capture, batch: Batch, call: Callable[[nn.Module], An
         live.forward(call, batch.size)
     finally:
         live.receive = receive
-    run.labels.of(batch.content, batch.labels, 0, batch.size)
+    run.labels.of(batch.content, batch.labels, run.position, batch.size)
     shown = {key: width for key, width in widths.items() if key not in live.refused}
     run.plan = plan(shown, memory, classes=run.labels.classes, pairs=run.pairs is not None)
     if run.pairs is not None:
         run.pairs = PairMoments(memory=run.plan.pairs // 2)
-
-
-def _named(run: Pass, live: Capture) -> Plan:
-    """The plan with the names that the layers' rows will have."""
-    assert run.plan is not None
-    names = row_names(live, [(share.layer, share.call) for share in run.plan.shares])
-    return run.plan.named({key: name for key, (name, _) in names.items()})
-
-
-def _record(
-    run: Pass,
-    live: Capture,
-    settings: dict[str, Any],
-    error: Exception | None,
-    interrupted: bool,
-    center: bool,
-) -> Study:
-    named = row_names(live, run.rows)
-    layers = []
-    for key, row in run.rows.items():
-        if key in live.refused:
-            continue
-        (name, call), aliases = named[key]
-        rho = readings.density(row.statistics, center)
-        layers.append(
-            Layer(
-                name,
-                call,
-                row.first.kind,
-                aliases,
-                row.first.leaf,
-                row.first.axis,
-                row.statistics,
-                run.normalize,
-                center,
-                readings.estimates(row.statistics, rho, run.normalize, center),
-                knowledge(row.labelled, tuple(run.labels.names))
-                if row.labelled and run.labels.task
-                else None,
-            )
-        )
-    shown = {layer.name for layer in layers} | {alias for layer in layers for alias in layer.aliases}
-    skipped = {path: reason for path, reason in live.skipped.items() if path not in shown}
-    why = error if error is not None else ("interrupted" if interrupted else None)
-    settings["task"] = run.labels.task
-    comparison = None
-    if run.pairs is not None and run.pairs.n >= FEWEST:
-        compared: dict[Hashable, ComparedLayer] = {
-            key: ComparedLayer.at(*named[key], row.first.kind, row.statistics.d)
-            for key, row in run.rows.items()
-        }
-        # As `compare` does it by default, whatever weighs the kets of the study itself.
-        how = {"other": settings["model"], "unit": UNITS[0], "normalize": "ensemble", "center": True}
-        comparison = Comparison.of(run.pairs, compared, settings | how, skipped)
-    notes = (*run.notes, *run.labels.notes)
-    planned = _named(run, live) if run.plan is not None else None
-    return Study(tuple(layers), skipped, settings, run.samples, why is None, why, notes, comparison, planned)
 
 
 def _device(model: nn.Module) -> torch.device:
