@@ -72,6 +72,12 @@ def uneven(folder: Path, rank: int, count: int) -> None:
     keep(kw.study(Network(), mine, layers="all", processes="own", compare=True), folder, rank)
 
 
+def last_empty(folder: Path, rank: int, count: int) -> None:
+    """The last two have nothing."""
+    mine = batches() if rank == 0 else []
+    keep(kw.study(Network(), mine, layers="all", processes="own", compare=True), folder, rank)
+
+
 def wrapped(folder: Path, rank: int, count: int) -> None:
     model = nn.parallel.DistributedDataParallel(Network(), find_unused_parameters=True)
     keep(kw.study(model, batches(), layers="all", processes="split"), folder, rank)

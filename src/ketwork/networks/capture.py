@@ -282,9 +282,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
         )
     if _sharded(model):
         raise TypeError(
-            "Argument `model` is sharded over processes (FSDP or tensor parallelism): no process has a whole layer, and "
-            "every forward pass needs all processes at once, so that one with more data than another would wait for "
-            "ever. Load the weights into the network before it is sharded; "
+            "Argument `model` is sharded over processes (FSDP or tensor parallelism): no process has a whole layer, "
+            "and every forward pass needs all processes at once, so that one with more data than another would wait "
+            "for ever. Load the weights into the network before it is sharded; "
             "`torch.distributed.checkpoint.state_dict.get_model_state_dict` gathers them with `full_state_dict=True`."
         )
     return model

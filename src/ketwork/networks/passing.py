@@ -107,10 +107,10 @@ class Pass:
     _pooled: dict[Hashable, Tensor] = field(default_factory=dict)
     _masked: bool = False
     _drawn: Tensor = field(init=False)  # the generator's state after the last batch
-    _named: int = 0  # the labels that were known then
+    _named: int = field(init=False)  # the labels that were known then
 
     def __post_init__(self) -> None:
-        self._drawn = self.generator.get_state()
+        self._drawn, self._named = self.generator.get_state(), len(self.labels.names)
 
     def header(self) -> dict[str, Any]:
         """All of the state after the last batch but its tensors, as plain values, for `restore`."""

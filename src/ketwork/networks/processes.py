@@ -109,7 +109,7 @@ class Processes:
             if self.rank + step < self.count:
                 other = self._receive(self.rank + step, self.timeout)
                 try:
-                    part.take(read(*other), 0 if self.split else None)  # type: ignore[arg-type]
+                    part.take(read(*other), 0 if self.split else None)
                 except ValueError as error:
                     failure = failure or str(error)
             step *= 2
