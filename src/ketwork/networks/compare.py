@@ -282,7 +282,7 @@ def _together(
             f"Argument `data` must hold at least {FEWEST} samples, but holds {total} in {group.count} processes: "
             "debiased CKA divides by N − 3."
         )
-    group.add_up(part, _Part.from_header)
+    part = group.add_up(part, _Part.from_header)
     found = None
     if group.rank == 0 and total >= FEWEST:
         settings = settings | {"processes": group.count}

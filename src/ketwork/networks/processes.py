@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -56,6 +56,9 @@ class Sum(Protocol):
         """Adds the other, in place."""
 
 
+Part = TypeVar("Part", bound=Sum)
+
+
 @dataclass
 class Processes:
     """This process among the `count` of a job; `split` says that all are given the same data."""
@@ -94,13 +97,18 @@ class Processes:
             self._send(rank, every, {})
         return every["every"]
 
-    def add_up(self, part: Sum, read: Callable[[dict[str, Any], dict[str, Tensor]], Sum]) -> None:
-        """Adds the parts of all processes to that of process 0; `read` makes one of header and tensors.
+    def add_up(self, part: Part, read: Callable[[dict[str, Any], dict[str, Tensor]], Part]) -> Part:
+        """The parts of all processes added to that of process 0, on the CPU; `read` makes one of header and tensors.
+
+        In the other processes it is what this one handed on.
 
         Raises:
             ProcessError: in all processes, where two parts do not fit or a process was not heard of.
         """
         failure: str | None = None
+        tensors = part.tensors()
+        if any(tensor.device.type != "cpu" for tensor in tensors.values()):  # as those of the others arrive
+            part = read(part.header(), {name: tensor.cpu() for name, tensor in tensors.items()})
         step = 1
         while step < self.count:
             if self.rank % (2 * step):
@@ -116,6 +124,7 @@ class Processes:
         failures = [told["error"] for told in self.exchange({"error": failure}) if told["error"]]
         if failures:
             raise ProcessError(failures[0])
+        return part
 
     def _send(self, to: int, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         forms = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()]
