@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -105,6 +106,19 @@ def other_data(folder: Path, rank: int, count: int) -> None:
 def other_network(folder: Path, rank: int, count: int) -> None:
     network = Network() if rank != count - 1 else nn.Sequential(nn.Linear(6, 3).double())
     kw.study(network, data()[0], processes="own")
+
+
+def resumed(folder: Path, rank: int, count: int) -> None:
+    """The data break off, differently far for each process; then the job goes on."""
+
+    def breaks() -> Any:
+        yield from batches()[: 5 + rank]
+        raise OSError("disk gone")
+
+    options = {"layers": "all", "processes": "split", "checkpoint": folder / "kept", "every": 1}
+    with pytest.raises(kw.ProcessError, match="disk gone"):
+        kw.study(Network(), breaks(), **options)
+    keep(kw.study(Network(), batches(), resume=True, **options), folder, rank)
 
 
 def compared(folder: Path, rank: int, count: int) -> None:

@@ -21,7 +21,7 @@ from . import job
 
 COUNT = 3
 TOGETHER = (
-    "split", "uneven", "last_empty", "wrapped", "compared",
+    "split", "uneven", "last_empty", "wrapped", "resumed", "compared",
     "empty", "fails", "fails_at_once", "other_data", "other_network",
 )  # fmt: skip
 
@@ -101,8 +101,9 @@ def test_shares_of_any_length_and_none(ran: Path, whole: kw.Study, scenario: str
         assert sorted(one.knowledge.names) == sorted(job.WORDS)
 
 
-def test_a_network_wrapped_for_training_in_parallel(ran: Path, whole: kw.Study) -> None:
-    same(kw.Study.load(ran / "wrapped" / "found"), whole, exactly=True, compared=False)
+@pytest.mark.parametrize("scenario", ["wrapped", "resumed"])
+def test_wrapped_for_training_in_parallel_and_resumed(ran: Path, whole: kw.Study, scenario: str) -> None:
+    same(kw.Study.load(ran / scenario / "found"), whole, exactly=True, compared=False)
 
 
 def test_compare_in_several_processes(ran: Path) -> None:
