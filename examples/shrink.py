@@ -57,7 +57,9 @@ def main(keep: float = 0.25) -> tuple[kw.Compressed, float, float]:
 
     result = kw.compress(network, data, keep=keep)
     print(
-        result.table()[["layer", "shape", "rank", "parameters_before", "parameters"]].to_string(index=False)
+        result.table()[["layer", "shape", "rank", "units", "parameters_before", "parameters"]].to_string(
+            index=False
+        )
     )
     print(result)
 

@@ -37,7 +37,7 @@ def render_compressed(result: Compressed, console: Console) -> None:
     )
     say(title.append(f" by {short(str(data))}" if data else ""))
     table = result.table()
-    layers = table[table["reason"].isin(["", "left dense", "fitted by itself"])]
+    layers = table[[not row.reason for row in result.layers]]
     console.print(_layers(layers, console.width))
     console.print(Padding(_totals(result), (0, 0, 1, 0)))
     console.print(Padding(_candidates(result), (0, 0, 1, 0)))
@@ -51,8 +51,8 @@ def render_compressed(result: Compressed, console: Console) -> None:
     settings = result.settings
     say(
         f"{settings['samples']:,} samples, of which {settings['held_back']:,} held back to measure the KL (nats a "
-        f"prediction); {result.passes:.1f} forward passes over them. Rank: – is left whole; kept: of its parameters; "
-        "discarded: of the layer's own weight; harm: its share of what all layers are estimated to cost."
+        f"prediction); {result.passes:.1f} forward passes over them. Rank and units that stay: – is all; kept: of its "
+        "parameters; discarded: of the layer's own weight; harm: its share of what all layers are estimated to cost."
     )
     for warning in result.warnings:
         say(f"! {warning}", "yellow")
@@ -64,7 +64,7 @@ def _layers(table: pd.DataFrame, width: int) -> Padding:
     columns: list[tuple[str, list[Text], bool, int]] = [
         ("kind", [Text(kind) for kind in table["kind"]], True, 5),
         ("m × k", [Text(shape) for shape in table["shape"]], False, 3),
-        ("rank", [Text("–" if pd.isna(rank) else str(rank), "bold") for rank in table["rank"]], False, 0),
+        *((name, [_count(count) for count in table[name]], False, 0) for name in ("rank", "units")),
         ("parameters", [Text(f"{count:,}") for count in table["parameters"]], False, 0),
         ("kept", [Text(f"{share:.1%}") for share in kept], False, 1),
         ("", [_bar(share) for share in kept], True, 4),
@@ -127,6 +127,10 @@ def _plain(*headers: str) -> Table:
     for i, header in enumerate(headers):
         drawn.add_column(header, justify="right" if i else "left", overflow="fold")
     return drawn
+
+
+def _count(count: object) -> Text:
+    return Text("–" if pd.isna(count) else str(count), "bold")
 
 
 def _share(share: float) -> Text:
