@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -129,7 +130,7 @@ def _plain(*headers: str) -> Table:
     return drawn
 
 
-def _count(count: object) -> Text:
+def _count(count: Any) -> Text:
     return Text("–" if pd.isna(count) else str(count), "bold")
 
 
