@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ketwork._files import visible
 from ketwork._signals import terminable
 from ketwork.networks import CheckpointError, SelectorError
 from ketwork.sources import SourceError
@@ -81,7 +82,7 @@ def _raised_here(error: BaseException) -> bool:
 
 
 def complain(message: str) -> None:
-    line = " ".join(message.split())
+    line = visible(" ".join(message.split()))
     Console(stderr=True).print(f"ketwork: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -84,7 +84,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str,
 def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
     """What `write_tensors` wrote, tensors and `about`, and whether the digest agrees with both.
 
-    `about` is empty where the file has no such JSON.
+    `about` is empty where the file has no such JSON; its texts show control characters, which a terminal would obey.
 
     Nothing in a safetensors file is run, and no more is made of it than its length holds.
 
@@ -100,7 +100,16 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
         raise ValueError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
     about = _parsed(text)
     digest = about.pop(_DIGEST, None)
-    return tensors, about, digest == _digest(tensors, about)
+    return tensors, _visible(about), digest == _digest(tensors, about)
+
+
+def visible(text: str) -> str:
+    """The text with a picture of each control character (␛) in its place, but for tabs and ends of lines.
+
+    >>> visible("a\x1b[2Jb\tc")
+    'a␛[2Jb\tc'
+    """
+    return text.translate(_PICTURES)
 
 
 def writable(path: str | Path) -> bool:
@@ -168,6 +177,18 @@ def _parsed(text: str) -> dict[str, Any]:
         return about
     except (ValueError, RecursionError):
         return {}
+
+
+_PICTURES = dict.fromkeys(range(127, 160), 0x2421)
+_PICTURES |= {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"}
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {visible(name): _visible(inner) for name, inner in value.items()}
+    return [_visible(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _refused(constant: str) -> None:

@@ -35,6 +35,7 @@ OPTIONS = (
     "--data", "--text", "--input", "--label", "--layers", "--samples", "--batch-size", "--image-size", "--device",
     "--seed", "--normalize", "--calls", "--save", "--json", "--center", "--skip-bad", "--positions", "--nothing", "-o",
     "--sites", "--steps", "--lattice", "--model", "--alpha", "--resume", "--field", "--debug", "-h",
+    "--checkpoint", "--every", "--memory", "--keep",
 )  # fmt: skip
 COMMANDS = {
     "study": ["nets_of_trust:small", "--data", "x.npz"],

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import socket
 import struct
 import zipfile
 from pathlib import Path
@@ -258,6 +259,21 @@ def test_an_image_that_is_a_program_is_not_run(tmp_path):
         assert image.format == "EPS"  # which Pillow gives to Ghostscript
     with pytest.raises(SourceError, match=r"program\.png is not one"):
         load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "spec", ["http://127.0.0.1:9/x.csv", "https://x.invalid/x.parquet", "s3://x/x.jsonl"]
+)
+def test_addresses_are_no_files_and_nothing_is_fetched(spec, monkeypatch):
+    def connect(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    with pytest.raises(SourceError, match="there is no file"):
+        load_data(spec)
+    with pytest.raises(SourceError, match="Argument `model` must be"):
+        load_model(spec)
 
 
 @pytest.mark.parametrize(

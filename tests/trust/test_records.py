@@ -2,15 +2,19 @@
 
 import json
 import random
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from typer.testing import CliRunner
 
 import ketwork as kw
 from ketwork import _files, waves
+from ketwork.cli import app
 from ketwork.report import as_json, comparison_as_json, curve_as_json
 
 from .mutations import MANY, attempt, bytes_of, plain_of, tensors_of
@@ -55,16 +59,11 @@ def record(request):
         return _study("classes").compare(), kw.Comparison.load, _told
     if request.param == "curve":
         x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
-        return kw.collapse_curve(_network(), x), kw.CollapseCurve.load, _told
-    if request.param == "curve":
-        x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
         return kw.collapse_curve(_network(), x, ranks=[1, 2]), kw.CollapseCurve.load, _told
     return _study(request.param), kw.Study.load, _told
 
 
 def _told(found) -> str:
-    if isinstance(found, kw.CollapseCurve):
-        return f"{found!r}{found.table()}"
     if isinstance(found, kw.Comparison):
         return f"{found!r}{found.table()}{json.dumps(comparison_as_json(found))}"
     if isinstance(found, kw.CollapseCurve):
@@ -146,6 +145,55 @@ def test_headers_that_are_no_header(text, tmp_path, bounded):
     with bounded(), pytest.raises(ValueError, match="Argument `path` must be a saved study") as raised:
         kw.Study.load(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_record_cannot_speak_to_the_terminal(tmp_path):
+    network = _network()
+    network.add_module("3\x1b]0;owned\x07", nn.ReLU())
+    path = tmp_path / "study"
+    kw.study(network, torch.randn(9, 4), layers="all").save(path)
+    found = CliRunner().invoke(app, ["show", str(path)])
+    assert found.exit_code == 0
+    assert "␛]0;owned␇" in " ".join(found.stdout.split())
+    assert not {"\x1b", "\x07"} & {*found.stdout}
+    found = CliRunner().invoke(app, ["show", "\x1b]0;owned\x07"])
+    assert found.exit_code == 2
+    assert not {"\x1b", "\x07"} & {*found.stderr}
+
+
+def test_a_checkpoint_of_a_study(tmp_path, bounded):
+    """Damaged, it falls back; made to harm, with a digest, it is refused, or gives a study or an error in words."""
+    x, folder = torch.randn(40, 4, generator=torch.Generator().manual_seed(1)), tmp_path / "folder"
+
+    def run(every=100):
+        options = {"compare": True, "checkpoint": folder, "every": every, "resume": True}
+        return kw.study(_network(), (x, torch.arange(40) % 3), layers="0", batch_size=5, **options)
+
+    words = _told(run(every=2))
+    whole = {path: path.read_bytes() for path in folder.glob("*.safetensors")}
+    before, last = sorted(whole)
+    tensors, about, _ = _files.read_tensors(before, "ketwork")
+    draw, outcomes = random.Random(0), Counter()
+    for turn in range(150 * MANY):
+        last.unlink(missing_ok=True)
+        before.write_bytes(whole[before])
+        match turn % 3:
+            case 0:
+                last.write_bytes(bytes_of(whole[last], draw))
+            case 1:
+                _files.write_tensors(before, tensors, plain_of(about, draw), "ketwork")
+            case 2:
+                _files.write_tensors(before, tensors_of(tensors, draw), about, "ketwork")
+        with bounded():
+            read, why = attempt(lambda _: run(), None, RuntimeError)
+            assert read is not None or why
+            if turn % 3 == 0:
+                assert read is not None
+                assert _told(replace(read, notes=())) == words
+            outcomes[turn % 3, read is None] += 1
+        assert not list(folder.glob(".ketwork-*"))
+    assert outcomes[1, True] > 25 * MANY
+    assert outcomes[2, True] > 25 * MANY
 
 
 @pytest.mark.parametrize("size", [10**15, 2**60, 2**64 - 1, 2**33])
