@@ -14,9 +14,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import ketwork as kw
+from ketwork.networks.compression.calibration import calibration
+from ketwork.networks.compression.fisher import Survey, survey
+from ketwork.networks.compression.layers import weight_layers
+from ketwork.networks.processes import joined
 
 N = 150
 BATCH = 16
@@ -124,6 +129,38 @@ def resumed(folder: Path, rank: int, count: int) -> None:
 def compared(folder: Path, rank: int, count: int) -> None:
     found = kw.compare(Network(), None, data()[0], processes="split")
     keep(found, folder, rank)
+
+
+class Classifier(nn.Sequential):
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 40), nn.Tanh(), nn.Linear(40, 5))
+        self.double()
+
+
+def surveyed(processes: str | None) -> Survey | None:
+    """What compression learns of the layers of a classifier."""
+    model = Classifier().requires_grad_(False)
+    with joined(processes, 60) as group:
+        mine = None if group is None else group.mine
+        gathered = calibration(model, data()[0][:, 0], samples=None, batch_size=BATCH, mine=mine)
+        found = survey(model, weight_layers(model)[0], gathered, torch.Generator().manual_seed(0))
+        if group is None:
+            return found
+        found = group.add_up(found, Survey.from_header)
+        return None if group.rank else found
+
+
+def compressed(folder: Path, rank: int, count: int) -> None:
+    result = kw.compress(
+        Classifier(), data()[0][:, 0], keep=0.6, multiple=2, processes="split", batch_size=BATCH
+    )
+    assert (result is None) == (rank > 0)
+    found = surveyed("split")
+    if found is not None:
+        save_file({name: tensor.contiguous() for name, tensor in found.tensors().items()}, folder / "found")
+        told = found.header() | {"kept": result.after.parameters / result.before.parameters}
+        (folder / "header.json").write_text(json.dumps(told))
 
 
 def dies(folder: Path, rank: int, count: int) -> None:

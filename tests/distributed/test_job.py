@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import ketwork as kw
@@ -21,7 +22,7 @@ from . import job
 
 COUNT = 3
 TOGETHER = (
-    "split", "uneven", "last_empty", "wrapped", "resumed", "compared",
+    "split", "uneven", "last_empty", "wrapped", "resumed", "compared", "compressed",
     "empty", "fails", "fails_at_once", "other_data", "other_network",
 )  # fmt: skip
 
@@ -114,6 +115,22 @@ def test_compare_in_several_processes(ran: Path) -> None:
     assert (found.n, found.skipped) == (expected.n, expected.skipped)
     for name, matrix in expected.matrices.items():
         torch.testing.assert_close(found.matrices[name], matrix, rtol=0, atol=1e-8, equal_nan=True)
+
+
+def test_the_moments_of_compress_in_several_processes(ran: Path) -> None:
+    """Gradients are drawn, and by each process anew; all else is as in one process."""
+    expected = job.surveyed(None)
+    assert expected is not None
+    header = json.loads((ran / "compressed" / "header.json").read_text())
+    assert header.pop("kept") <= 0.6
+    assert header == expected.header()
+    found, tensors = load_file(ran / "compressed" / "found"), expected.tensors()
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        if name.endswith("fisher"):
+            assert float(found[name].trace()) == pytest.approx(float(tensor.trace()), rel=0.5)
+        else:
+            torch.testing.assert_close(found[name], tensor, rtol=1e-10, atol=1e-10)
 
 
 def same(found: kw.Study, whole: kw.Study, *, exactly: bool, compared: bool = True) -> None:

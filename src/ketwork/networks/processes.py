@@ -75,8 +75,10 @@ class Processes:
 
     def seeded(self, generator: torch.Generator) -> torch.Generator:
         """The generator of the keys of this process's data: another one in each process that has its own data."""
-        if self.split:
-            return generator
+        return generator if self.split else self.apart(generator)
+
+    def apart(self, generator: torch.Generator) -> torch.Generator:
+        """Another generator in each process."""
         seed = int(torch.randint(2**62, (), generator=generator))
         return torch.Generator().manual_seed((seed + self.rank) % 2**62)
 

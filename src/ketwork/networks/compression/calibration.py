@@ -124,8 +124,11 @@ def calibration(
     forward: Forward | None = None,
     labels: str | None = None,
     progress: Callable[[int], None] | None = None,
+    mine: Callable[[int], bool] | None = None,
 ) -> Calibration:
     """The calibration data of `data` for a network in evaluation mode, which runs once on the first samples.
+
+    `mine` says by number which batches are this process's.
 
     Raises:
         ValueError: fewer than five samples, or an output that holds no prediction or is not finite.
@@ -138,6 +141,7 @@ def calibration(
         mask=mask,
         dtype=parameter.dtype if parameter is not None else None,
         device=parameter.device if parameter is not None else None,
+        mine=mine,
     )
     fit: list[Batch] = []
     held_back: list[Batch] = []
@@ -145,6 +149,8 @@ def calibration(
     for batch in source:
         numbers = torch.arange(start, start + batch.size) % HELD_BACK
         start += batch.size
+        if batch.elsewhere:
+            continue
         for part, rows in ((fit, numbers != HELD_BACK - 1), (held_back, numbers == HELD_BACK - 1)):
             if rows.any():
                 part.append(batch if bool(rows.all()) else picked(batch, rows.nonzero()[:, 0]))

@@ -22,6 +22,7 @@ from ketwork.networks.compression.outputs import Output
 from ketwork.networks.compression.record import Compressed, LayerRow, Tried, described
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.compression.work import SLOWER, Work, prepared
+from ketwork.networks.processes import TIMEOUT, joined
 from ketwork.networks.select import Layers
 
 _NAMED = 3  # layers that a warning names
@@ -48,6 +49,8 @@ def compress(
     multiple: int = 8,
     memory: int = 2**32,
     generator: torch.Generator | None = None,
+    processes: str | None = None,
+    timeout: float = TIMEOUT,
     progress: Callable[[int], None] | None = None,
 ) -> Compressed:
     """A smaller network of plain torch.nn modules that predicts what `model` does, without training.
@@ -84,10 +87,14 @@ def compress(
         memory: bytes that the sequential fit may hold of activations, and bytes of the original's predictions that
             may be kept; each takes as many samples as fit.
         generator: draws the directions of gradients; None is a fixed seed.
+        processes, timeout: as in `ketwork.study`, for the moments of layers and of gradients alone: process 0 then goes
+            on by itself, with its own part of the data to choose by and for the sequential fits. Each process needs
+            five samples at least.
         progress: called with the number of samples that went through networks so far, after each batch.
 
     Returns:
         A `Compressed`: the network, a table of what became of each layer and why, and measured totals.
+        With `processes`, the others than process 0 have None.
 
     Raises:
         TypeError, ValueError: an argument is not what it must be; the data holds NaN, or fewer than five samples; no
@@ -110,7 +117,9 @@ def compress(
     network = unwrapped(model)
     base = unfused(copied(network)).requires_grad_(False)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    with eager(base):
+    with joined(processes, timeout) as group, eager(base):
+        if group is not None and group.rank:
+            draw = group.apart(draw)
         gathered = calibration(
             base,
             data,
@@ -122,11 +131,21 @@ def compress(
             forward=forward,
             labels=labels,
             progress=progress,
+            mine=None if group is None else group.mine,
         )
         gathered.remember(base, memory)
         work = prepared(
-            base, gathered, layers=layers, kind=budget, multiple=multiple, memory=memory, generator=draw
+            base,
+            gathered,
+            layers=layers,
+            kind=budget,
+            multiple=multiple,
+            memory=memory,
+            generator=draw,
+            group=group,
         )
+        if work is None:
+            return None  # type: ignore[return-value]  # process 0 has the network, as documented
         if keep is not None:
             best, tried = _at(work, keep)
         elif max_kl is not None:
@@ -154,6 +173,7 @@ def compress(
             "timed_batch": gathered.fit[0].size,
             "multiple": multiple,
             "gradients": work.survey.differentiable,
+            "processes": 1 if group is None else group.count,
             "torch": torch.__version__,
             "ketwork": __version__,
         }

@@ -21,6 +21,7 @@ from ketwork.networks.compression.fits import WIDEST_INPUT, Fits, Ranks, Variant
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.narrowing import Narrowing, planned, usable
 from ketwork.networks.compression.surgery import fold_batchnorm, read_directly
+from ketwork.networks.processes import Processes
 from ketwork.networks.select import Layers, select
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
@@ -212,8 +213,11 @@ def prepared(
     multiple: int,
     memory: int,
     generator: torch.Generator,
-) -> Work:
+    group: Processes | None = None,
+) -> Work | None:
     """The network's copy with BatchNorm folded, surveyed, its layers priced.
+
+    The survey is that of all processes of `group`; process 0 alone goes on, and the others have None.
 
     Raises:
         ValueError: no layer can be compressed; the reasons are listed.
@@ -230,6 +234,14 @@ def prepared(
     found = [layer for layer in found if layer.path not in left]
     fed = feeds(base, found, calibration.rows, first)
     seen = survey(base, found, calibration, generator, {path for feed in fed for path in feed.readers})
+    if group is not None:
+        device = next(base.parameters()).device
+        summed = group.add_up(seen, Survey.from_header)
+        if group.rank:
+            return None
+        seen = Survey.from_header(
+            summed.header(), {name: tensor.to(device) for name, tensor in summed.tensors().items()}
+        )
     for layer in found:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
