@@ -106,7 +106,7 @@ class Survey:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for i, seen in enumerate(self.layers.values()):
             if seen.scatter is not None:
                 found |= {f"{i}.{name}": getattr(seen.scatter, name) for name in _SCATTER}
