@@ -7,7 +7,7 @@ from torch import Tensor
 from ketwork.quantum import Density, random_density, random_unitary, root_fidelity
 from ketwork.quantum._born import draw
 from ketwork.quantum._pairs import joint_frame
-from ketwork.quantum._spectra import EPS, inverse_sqrt, nuclear_norm, psd_log, psd_sqrt, shannon
+from ketwork.quantum._spectra import EPS, inverse_sqrt, nuclear_norm, psd_log, psd_sqrt, right_svd, shannon
 
 SPECTRA = {
     "spread": [1e-6, 0.02, 0.3, 0.7],
@@ -102,3 +102,16 @@ def test_random_unitaries_are_haar(dtype: torch.dtype) -> None:
     traces = torch.stack([torch.trace(random_unitary(3, dtype=dtype, generator=g)) for _ in range(2000)])
     assert traces.mean().abs() < 4 / 2000**0.5
     assert traces.abs().square().mean().item() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("shape", [(3, 40), (2, 5, 11), (5, 5), (9, 4), (1, 3)])
+@pytest.mark.parametrize("small", [1.0, 1e-7])
+def test_right_svd_is_the_one_of_lapack(dtype: torch.dtype, shape: tuple[int, ...], small: float) -> None:
+    x = torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    x[..., -1:, :] *= small
+    s, vh = right_svd(x)
+    torch.testing.assert_close(s, torch.linalg.svdvals(x), rtol=1e-9, atol=0)
+    r = s.shape[-1]
+    torch.testing.assert_close(vh @ vh.mH, torch.eye(r, dtype=dtype).expand(*shape[:-2], r, r))
+    torch.testing.assert_close((vh.mH * s.square()[..., None, :].to(dtype)) @ vh, x.mH @ x)

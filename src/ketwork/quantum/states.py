@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ketwork.quantum import _checks as check
 from ketwork.quantum._checks import ArrayLike, Subsystems
-from ketwork.quantum._spectra import abs2, product, real_dtype, shannon, wide
+from ketwork.quantum._spectra import abs2, product, real_dtype, right_svd, shannon, wide
 from ketwork.quantum._state import BaseState, kron, stack_tensors
 from ketwork.quantum._subsystems import partial_trace, split
 
@@ -330,7 +330,7 @@ class Density(BaseState):
         if not 1 <= k <= self.d:
             raise ValueError(f"Argument `k` must lie in 1 … {self.d}, but is {k}.")
         if self.factored:
-            _, s, vh = torch.linalg.svd(wide(self.data), full_matrices=k > self.data.shape[-2])
+            s, vh = right_svd(wide(self.data), full=k > self.data.shape[-2])
             values = torch.nn.functional.pad(s.square(), (0, max(k - s.shape[-1], 0)))
             kets = vh.conj()
         else:
