@@ -49,8 +49,4 @@ def test_the_table_is_what_the_demonstration_prints() -> None:
         numbers, expected = (
             [float(x.replace(",", "")) for x in NUMBER.findall(text)] for text in (line, promised)
         )
-        if "±" in line and line.split()[0] in promised.split()[:1]:
-            # One held-out digit lies on the border of two labels (their scores differ by 2e-4): which way it is read
-            # depends on the processor. It is one of 14 of its label, which is one of ten.
-            assert numbers.pop(-2) == pytest.approx(expected.pop(-2), abs=0.0075)
         assert numbers == pytest.approx(expected, abs=2e-3)  # the last digit may round otherwise elsewhere
