@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ketwork.networks.compression.calibration import Calibration, calibration
 from ketwork.networks.compression.fisher import Survey, survey
 from ketwork.networks.compression.layers import weight_layers
+from ketwork.networks.compression.outputs import TEMPERATURES
 from ketwork.networks.compression.surgery import copied
 
 
@@ -21,12 +22,14 @@ def surveyed(net: nn.Module, data, generator: int = 0, **options) -> tuple[Surve
 
 
 def exact(tail: Callable[[Tensor], Tensor], y: Tensor, loss: str) -> Tensor:
-    """Mean over samples of Jᵀ F J at the layer's output: F = diag p − p pᵀ of the softmax, or 1."""
+    """Mean over samples of Jᵀ F J at the layer's output: F = diag p − p pᵀ of the softmaxes, or 1."""
     total = torch.zeros(y.shape[1], y.shape[1], dtype=torch.float64)
     for one in y:
         jacobian = torch.autograd.functional.jacobian(tail, one).double()
-        p = tail(one).softmax(-1).detach().double()
-        fisher = torch.diag(p) - torch.outer(p, p) if loss == "kl" else torch.eye(len(p), dtype=torch.float64)
+        fisher = torch.eye(len(jacobian), dtype=torch.float64)
+        if loss == "kl":
+            softer = [(tail(one).detach().double() / temperature).softmax(-1) for temperature in TEMPERATURES]
+            fisher = sum(torch.diag(p) - torch.outer(p, p) for p in softer) / len(softer)
         total += jacobian.T @ fisher @ jacobian
     return total / len(y)
 

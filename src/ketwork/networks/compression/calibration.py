@@ -39,7 +39,7 @@ class Calibration:
 
     @property
     def passes(self) -> float:
-        """Forward passes over the N samples so far, a backward pass counted as two."""
+        """Forward passes over the N samples so far; a backward pass, here without gradients of weights, is one too."""
         return self.ran / self.samples
 
     def output(self, model: nn.Module, batch: Batch) -> Any:

@@ -1,7 +1,7 @@
 """One survey of the calibration data: each layer's moments, and how much the predictions depend on its output.
 
-For each sample one forward and one backward pass. g is the gradient at the layer's output y of what
-`Predictions.draw` draws; G = Σ g gᵀ over positions, per prediction. Then ½ E δyᵀ G δy is what a change δy of
+For each sample one forward pass, and one backward pass for each of three draws. g is the gradient at the layer's
+output y of what `Predictions.draw` draws; G = Σ g gᵀ over positions, per prediction and draw. Then ½ E δyᵀ G δy is what a change δy of
 the layer's output costs, in nats a prediction, to lowest order: the Gauss–Newton form of the KL (Amari 1998,
 Neural Comput. 10, 251; Martens 2020, JMLR 21, 146).
 """
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ketwork.networks.batches import Batch
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.outputs import TEMPERATURES
 from ketwork.networks.compression.scatter import Scatter, added
 
 WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
@@ -29,8 +30,8 @@ WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
 class Surveyed:
     """What was seen of one layer: its moments on the smaller side, G, and how it was called.
 
-    `side` says whose moments `scatter` holds, "inputs" or "outputs". `fisher` is Σ g gᵀ (m, m), or its diagonal
-    (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `held` the bytes of
+    `side` says whose moments `scatter` holds, "inputs" or "outputs". `fisher` is Σ g gᵀ (m, m) of all draws, or its
+    diagonal (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `held` the bytes of
     its input and output a sample, `shape` that of its first input.
     """
 
@@ -59,7 +60,7 @@ class Survey:
     def fisher(self, path: str) -> Tensor | None:
         """G of a layer, per prediction."""
         found = self.layers[path].fisher
-        return None if found is None else found / self.predictions
+        return None if found is None else found / (self.predictions * len(TEMPERATURES))
 
     def positions(self, path: str) -> float:
         """Rows a sample."""
@@ -145,7 +146,7 @@ def survey(
     generator: torch.Generator,
     inputs_of: Collection[str] = (),
 ) -> Survey:
-    """The survey of the batches to fit on, in one forward and one backward pass.
+    """The survey of the batches to fit on, in one forward and three backward passes.
 
     Layers named in `inputs_of` have the moments of their inputs taken, whichever side is smaller.
 
@@ -174,8 +175,10 @@ def survey(
                         f"Argument `data` must give finite predictions, but batch {number} gives NaN or infinite ones."
                     )
                 if rows.requires_grad:
-                    calibration.predictions.draw(rows, generator).backward()
-                    calibration.ran += 2 * batch.size
+                    for temperature in TEMPERATURES:
+                        drawn = calibration.predictions.draw(rows, temperature, generator)
+                        drawn.backward(retain_graph=True)
+                    calibration.ran += len(TEMPERATURES) * batch.size
                 else:
                     found.differentiable = False
             found.samples += batch.size

@@ -20,7 +20,7 @@ from ketwork.networks.trees import activations
 Output = str | Callable[[Any, Any], Tensor] | None
 
 KINDS = ("kl", "squared")
-TEMPERATURES = (1.0, 4.0)  # of the softmax whose Fisher information is taken, in turns
+TEMPERATURES = (1.0, 4.0, 4.0)  # of the softmax whose Fisher information is taken, a direction drawn for each
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,22 @@ class Predictions:
             return found[batch.mask]
         return found.reshape(-1, found.shape[-1])
 
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, rows: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """A scalar s of predictions z (P, features) whose gradients g have E g gᵀ = the Fisher information, tempered.
 
-        s = ξ · z, for logits with ξ = √p ∘ v − p (√p · v), so that E ξ ξᵀ = diag p − p pᵀ, and ξ = v otherwise; v is
-        standard normal. ∂ log p(ŷ) with ŷ drawn from p has the same second moment, but where the network is sure
+        s = ξ · z, for logits with ξ = √p ∘ v − p (√p · v), so that E ξ ξᵀ = diag p − p pᵀ, and ξ = v otherwise; the
+        entries of v are ±1. ∂ log p(ŷ) with ŷ drawn from p has the same second moment, but where the network is sure
         it is nearly always 0 and seldom large, while ξ is always small: far fewer samples say the same.
 
-        p = softmax(z/T), with T = 1 for every other prediction and T = 4 for those between. A network is surer of
-        data that it was trained on than of others, and there G at T = 1 alone says that hardly anything matters.
+        p = softmax(z/T). A network is surer of data that it was trained on than of others, and there G at T = 1 alone
+        says that hardly anything matters; so of the draws that a survey takes, two are at T = 4.
         """
-        noise = torch.randn(rows.shape, generator=generator).to(rows.device)
+        v = 2.0 * torch.randint(0, 2, rows.shape, generator=generator).to(rows.device) - 1
         if self.loss == "kl":
-            softer = torch.tensor(TEMPERATURES, device=rows.device).repeat(len(rows) // 2 + 1)[
-                : len(rows), None
-            ]
-            p = F.softmax(rows.detach().float() / softer, dim=-1)
-            noise = p.sqrt() * noise - p * (p.sqrt() * noise).sum(dim=-1, keepdim=True)
-        return (noise * rows.float()).sum()
+            p = F.softmax(rows.detach().float() / temperature, dim=-1)
+            v = p.sqrt() * v
+            v = v - p * v.sum(dim=-1, keepdim=True)
+        return (v * rows.float()).sum()
 
     def harm(self, rows: Tensor, others: Tensor) -> Tensor:
         """KL of each prediction of the first network from the second's, (P,), float64, in nats."""

@@ -53,7 +53,8 @@ class Compressed:
         before, after: parameters, multiply-adds a sample, measured seconds of one batch.
         kl: of the predictions from the original's, on held-back calibration data, nats a prediction. For outputs that
             are not logits ½ ‖f − f′‖².
-        passes: forward passes over the calibration data that all of it took, a backward pass counted as two.
+        passes: forward passes over the calibration data that all of it took; a backward pass, here without gradients of weights,
+            is one too.
         settings: the arguments, and what was chosen where they left it open.
         replaced: what is new in `model`, as its file describes it.
         warnings: what makes the fit or the measured KL less sure than they look.
@@ -74,8 +75,8 @@ class Compressed:
     def table(self) -> pd.DataFrame:
         """One row a module: kind, shape, rank, units kept, costs before and after, what was discarded, why left.
 
-        `discarded` is the share of the layer's own weight, `harm` its estimated cost in nats a prediction, each layer
-        by itself, `harm_share` that over the sum.
+        `discarded` is the share of the layer's own weight, `harm_share` of what all layers are estimated to cost, each
+        by itself, and `harm` that share of the measured KL.
         """
         whole = sum(row.change.harm for row in self.layers)
         return pd.DataFrame(
@@ -90,8 +91,8 @@ class Compressed:
                 "multiply_adds_before": row.multiply_adds_before,
                 "multiply_adds": row.multiply_adds,
                 "discarded": row.change.discarded,
-                "harm": row.change.harm,
-                "harm_share": row.change.harm / whole if whole else 0.0,
+                "harm": self.kl * (share := row.change.harm / whole if whole else 0.0),
+                "harm_share": share,
                 "reason": row.reason or row.change.note,
             }
             for row in self.layers

@@ -54,45 +54,35 @@ class Work:
         return self._candidate("two-sided", one_shot(self.base, self.fits, ranks, True), ranks)
 
     def candidates(self, cost: float) -> Iterator[Candidate]:
-        """All candidates at that cost, one at a time; the sequential ones at what did better without."""
+        """All candidates at that cost, one at a time: each layer by itself, then the best of those fitted in sequence."""
+        plans: list[tuple[Candidate, Variant, Mapping[str, int] | None]] = []
         ranks = self._ranks(cost)
         scales = self._scales(ranks)
         measured = self._ranks(cost, scales)
-        plain = self._candidate("one-sided", one_shot(self.base, self.fits, ranks, False), ranks)
-        yield plain
-        rivals = {"two-sided": ranks, "two-sided, measured ranks": measured}
-        if measured == ranks:
-            del rivals["two-sided, measured ranks"]
-        by_harm: list[tuple[float, str]] = []
-        for name, of in rivals.items():
-            candidate = self._candidate(name, one_shot(self.base, self.fits, of, True), of)
-            by_harm.append((self.harm(candidate), name))
-            yield candidate
-        better = rivals[min(by_harm)[1]]
-        note = ", measured ranks" if better is not ranks else ""
-        variants = {
-            f"sequential, two-sided{note}": Variant(better, True),
-            f"sequential{note}": Variant(better, False),
-        }
-        units: dict[str, dict[str, int]] = {}
-        removals: list[tuple[float, str, Variant]] = []
-        kinds: dict[str, dict[str, float] | None] = {"removal": None, "removal and ranks": scales}
-        for name, probed in kinds.items():
-            found = self._removal(name, cost, probed)
+        for name, of, weighted in (
+            ("one-sided", ranks, False),
+            ("two-sided", ranks, True),
+            ("two-sided, measured ranks", measured, True),
+        ):
+            if of is not measured or measured != ranks:
+                model = one_shot(self.base, self.fits, of, weighted)
+                plans.append((self._candidate(name, model, of), Variant(of, weighted), None))
+                yield plans[-1][0]
+        alone = min(plans[1:], key=self._planned_harm)[1].ranks
+        for name, trusted in (
+            ("removal", None),
+            ("removal and ranks", scales if alone is measured else dict.fromkeys(scales, 1.0)),
+        ):
+            found = self._removal(name, cost, trusted)
             if found is not None:
-                candidate, variant, units[f"sequential, {name}"] = found
-                removals.append((self.harm(candidate), f"sequential, {name}", variant))
-                yield candidate
-        if removals:
-            harm, name, variant = min(removals, key=lambda one: one[:2])
-            whole = min(by_harm)[0]
-            if harm < whole:  # it takes the place of that of the others which did worse without
-                del variants[list(variants)[1 if whole < self.harm(plain) else 0]]
-                variants[name] = variant
-        batches = self.in_step(len(variants))
-        made = sequential(self.base, self.fits, list(variants.values()), self.calibration, batches)
-        for (name, variant), (model, missed) in zip(variants.items(), made, strict=True):
-            yield self._candidate(name, model, variant.ranks, missed, units.get(name))
+                plans.append(found)
+                yield found[0]
+        best, variant, units = min(plans, key=self._planned_harm)
+        [(model, missed)] = sequential(self.base, self.fits, [variant], self.calibration, self.in_step(1))
+        yield self._candidate(f"sequential, {best.name}", model, variant.ranks, missed, units)
+
+    def _planned_harm(self, plan: tuple[Candidate, Variant, Mapping[str, int] | None]) -> float:
+        return self.harm(plan[0])
 
     def _removal(
         self, name: str, cost: float, scales: dict[str, float] | None
