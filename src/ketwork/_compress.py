@@ -12,14 +12,12 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from ketwork import _options as options
-from ketwork._console import UsageError, one_line_errors, progress_bar, wide_console
+from ketwork._console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
 from ketwork._files import write_text
 from ketwork.networks import compress as compress_network
 from ketwork.report import compressed_as_json, render_compressed
-from ketwork.sources import load_data, load_model
 
 HELP = """Examples:
 
@@ -126,17 +124,17 @@ def compress(
         options.check_target("--out", out)
         options.check_target("--record", record)
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
-            loaded = load_model(model or options.DEMO_MODEL, device)
-            source = load_data(
-                data or options.DEMO_TRAINING,
+            loaded, source = options.loaded(
+                model,
+                data,
+                device,
+                demo=options.DEMO_TRAINING,
                 text=text,
                 input=inputs,
                 label=label,
-                tokenizer=loaded.tokenizer,
                 batch_size=batch_size,
                 samples=samples,
                 image_size=size,
-                dtype=loaded.dtype,
             )
             with progress_bar(None) as progress:
                 result = compress_network(
@@ -170,8 +168,4 @@ def compress(
             print(numbers, flush=True)
         else:
             render_compressed(result, wide_console())
-        for told, path in (("Network saved to", out), ("Record saved to", record)):
-            if path is not None:
-                Console(stderr=True).print(
-                    f"{told} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
-                )
+        tell_files({"Network saved to": out, "Record saved to": record})

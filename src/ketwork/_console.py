@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -34,6 +35,15 @@ _PIPE_WIDTH = 140  # what goes to a file or a pipe has no width of its own
 
 class UsageError(ValueError):
     """Arguments that do not go together, or a file that is not what the command needs."""
+
+
+def tell_files(written: dict[str, Path | None]) -> None:
+    """Says on stderr which files were written, those that were."""
+    for told, path in written.items():
+        if path is not None:
+            Console(stderr=True).print(
+                f"{told} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from ketwork._console import UsageError
 from ketwork._files import writable
 from ketwork.networks.budget import parse
 from ketwork.report import ready
+from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 
 DEMO_MODEL = "ketwork.demo.digits:model"
 DEMO_DATA = "ketwork.demo.digits:held_out"
@@ -99,6 +100,14 @@ Save = Annotated[
 Report = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Write the result as one HTML page that needs no network.")
 ]
+
+
+def loaded(
+    model: str | None, data: str | None, device: str, demo: str = DEMO_DATA, **reading: Any
+) -> tuple[LoadedModel, LoadedData]:
+    """The model and the data that a command names, or those of the demonstration; `reading` is for `load_data`."""
+    network = load_model(model or DEMO_MODEL, device)
+    return network, load_data(data or demo, tokenizer=network.tokenizer, dtype=network.dtype, **reading)
 
 
 def both_or_neither(model: str | None, data: str | None) -> None:

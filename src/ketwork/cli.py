@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from ketwork import _collapse, _compress, _ground
 from ketwork import _options as options
@@ -25,6 +24,7 @@ from ketwork._console import (
     one_line_errors,
     progress_bar,
     said,
+    tell_files,
     wide_console,
 )
 from ketwork._job import launched
@@ -161,17 +161,16 @@ def study(
         if resume and checkpoint is None:
             raise UsageError("--resume needs the folder to go on from. Give --checkpoint FOLDER.")
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
-            loaded = load_model(model or options.DEMO_MODEL, job.device(device) if job else device)
-            source = load_data(
-                data or options.DEMO_DATA,
+            loaded, source = options.loaded(
+                model,
+                data,
+                job.device(device) if job else device,
                 text=text,
                 input=inputs,
                 label=label,
-                tokenizer=loaded.tokenizer,
                 batch_size=batch_size,
                 samples=samples,
                 image_size=size,
-                dtype=loaded.dtype,
                 skip_bad=skip_bad,
             )
             try:
@@ -332,7 +331,7 @@ def compare(
                 write_comparison(found, report)
         finally:
             _show_comparison(found, as_json_)
-        _tell_files(save, report)
+        tell_files({"Saved to": save, "Report written to": report})
         if not found.complete:
             raise RuntimeError(f"{_why(found.error)}. What {found.n} samples before it gave is shown.")
 
@@ -386,7 +385,7 @@ def write_report(
             found.report(target)
         elif isinstance(found, Comparison):
             write_comparison(found, target)
-        _tell_files(None, target)
+        tell_files({"Saved to": None, "Report written to": target})
 
 
 def _load(path: Path, *kinds: type[Record]) -> Record:
@@ -424,7 +423,7 @@ def _print(numbers: dict[str, Any]) -> None:
 
 def _end(found: Study, save: Path | None, report: Path | None, checkpoint: Path | None) -> None:
     """Ends the command with the right exit code where the study is partial."""
-    _tell_files(save if found.complete else None, report)
+    tell_files({"Saved to": save if found.complete else None, "Report written to": report})
     if found.complete:
         return
     kept = f"saved to {save}" if save is not None else "not saved: no --save was given"
@@ -441,11 +440,3 @@ def _end(found: Study, save: Path | None, report: Path | None, checkpoint: Path 
 
 def _why(error: Exception | str | None) -> str:
     return (said(error) if isinstance(error, Exception) else str(error)).rstrip(".")
-
-
-def _tell_files(save: Path | None, report: Path | None) -> None:
-    for told, path in (("Saved to", save), ("Report written to", report)):
-        if path is not None:
-            Console(stderr=True).print(
-                f"{told} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
-            )

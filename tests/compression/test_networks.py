@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ketwork as kw
-from ketwork.networks.compression import fisher
 from ketwork.demo import digits
+from ketwork.networks.compression import fisher
 
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Sequential, nn.Identity)
 
@@ -43,7 +43,9 @@ def test_a_trained_mnist_network_at_a_quarter(digit_network: nn.Module, mnist: t
 
 
 def test_what_the_record_says_is_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fisher, "TEMPERATURES", (1.0,))  # else harms are not those of the predictions themselves
+    monkeypatch.setattr(
+        fisher, "TEMPERATURES", (1.0,)
+    )  # else harms are not those of the predictions themselves
     net, (x, _) = digits.model(), digits.training()
     result = kw.compress(net, x, keep=0.3)
     held_back = x[torch.arange(len(x)) % 5 == 4]

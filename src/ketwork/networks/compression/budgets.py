@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,7 +53,7 @@ class Budget:
         least = self.overheads.get(layer.path, 0.0)
         return min(least + (prices[one] - least) * share for one, share in shares.items())
 
-    def choices(self, fits: Fits, scales: dict[str, float] | None = None) -> list[list[Choice]]:
+    def choices(self, fits: Fits, scales: Mapping[str, float]) -> list[list[Choice]]:
         """What can be done with each layer: dense, or a rank that is cheaper, with its harm in nats.
 
         `scales` multiplies the estimated harm of each layer.
@@ -61,7 +61,7 @@ class Budget:
         result = []
         for layer in fits.layers:
             factors, prices = fits.factors(layer, True), self.prices[layer.path]
-            scale = 1.0 if scales is None else scales[layer.path]
+            scale = scales[layer.path]
             dense = prices[None]
             cheaper = [
                 Choice(rank, price, scale * factors.tail(rank) / 2)
@@ -72,9 +72,14 @@ class Budget:
         return result
 
     @property
+    def cheapest(self) -> float:
+        """The least that all layers can cost by their ranks."""
+        return sum(min(prices.values()) for prices in self.prices.values())
+
+    @property
     def least(self) -> float:
-        """The least share of the whole that can be reached."""
-        return (self.fixed + sum(min(prices.values()) for prices in self.prices.values())) / self.whole
+        """The least share of the whole that can be reached by ranks."""
+        return (self.fixed + self.cheapest) / self.whole
 
 
 def budget(

@@ -12,7 +12,8 @@ class LayerChange:
     """What became of one layer.
 
     `rank` is None where its matrix stays one, `units` where all its units stay. `discarded` is the share of its weight
-    (of what the fit minimises) that was given up, `harm` what that costs by estimate, nats a prediction.
+    (of what the fit minimises) that was given up, `harm` what that costs by estimate, nats a prediction. `untouched` is
+    a layer that keeps its matrix and all that it reads.
     """
 
     rank: int | None = None
@@ -20,6 +21,7 @@ class LayerChange:
     harm: float = 0.0
     note: str = ""
     units: int | None = None
+    untouched: bool = False
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def compress(
         TypeError, ValueError: an argument is not what it must be; the data holds NaN, or fewer than five samples; no
             layer can be compressed; or the budget cannot be met, in which case the least that can is named.
 
-    Cost: about seven passes over the data, forward or backward, and eigendecompositions, O(min(m, k)³) a layer m × k and
-    O(k³) for the sequential fit.
+    Cost: about seven passes over the data, forward or backward, and eigendecompositions, O(min(m, k)³) a layer
+    m × k and O(k³) for the sequential fit.
 
     >>> import torch
     >>> _ = torch.manual_seed(0)
@@ -294,8 +294,7 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
     few = [
         f"{layer.path} ({rows:,} for {layer.k:,})"
         for layer in work.layers
-        if not best.changes[layer.path].note.startswith("left dense")
-        and (rows := work.survey.layers[layer.path].rows) < layer.k
+        if not best.changes[layer.path].untouched and (rows := work.survey.layers[layer.path].rows) < layer.k
     ]
     if few:
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""

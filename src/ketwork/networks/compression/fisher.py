@@ -1,9 +1,9 @@
 """One survey of the calibration data: each layer's moments, and how much the predictions depend on its output.
 
 For each sample one forward pass, and one backward pass for each of three draws. g is the gradient at the layer's
-output y of what `Predictions.draw` draws; G = Σ g gᵀ over positions, per prediction and draw. Then ½ E δyᵀ G δy is what a change δy of
-the layer's output costs, in nats a prediction, to lowest order: the Gauss–Newton form of the KL (Amari 1998,
-Neural Comput. 10, 251; Martens 2020, JMLR 21, 146).
+output y of what `Predictions.draw` draws; G = Σ g gᵀ over positions, per prediction and draw. Then
+½ E δyᵀ G δy is what a change δy of the layer's output costs, in nats a prediction, to lowest order: the Gauss–Newton
+form of the KL (Amari 1998, Neural Comput. 10, 251; Martens 2020, JMLR 21, 146).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Surveyed:
     """What was seen of one layer: its moments on the smaller side, G, and how it was called.
 
     `side` says whose moments `scatter` holds, "inputs" or "outputs". `fisher` is Σ g gᵀ (m, m) of all draws, or its
-    diagonal (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `held` the bytes of
-    its input and output a sample, `shape` that of its first input.
+    diagonal (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `held` the bytes
+    of its input and output a sample, `shape` that of its first input.
     """
 
     side: str

@@ -53,8 +53,8 @@ class Compressed:
         before, after: parameters, multiply-adds a sample, measured seconds of one batch.
         kl: of the predictions from the original's, on held-back calibration data, nats a prediction. For outputs that
             are not logits ½ ‖f − f′‖².
-        passes: forward passes over the calibration data that all of it took; a backward pass, here without gradients of weights,
-            is one too.
+        passes: forward passes over the calibration data that all of it took; a backward pass, here
+            without gradients of weights, is one too.
         settings: the arguments, and what was chosen where they left it open.
         replaced: what is new in `model`, as its file describes it.
         warnings: what makes the fit or the measured KL less sure than they look.

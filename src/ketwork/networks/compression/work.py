@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -31,6 +31,14 @@ _REPLANNED = 3  # times that a network is planned anew because it was timed to b
 _PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How a candidate is fitted in sequence, and the units that stay of each feed."""
+
+    variant: Variant
+    units: Mapping[str, int] | None = None
+
+
 @dataclass
 class Work:
     """The network's copy with what was learnt of it. `left` says why modules were left alone, by path."""
@@ -50,60 +58,75 @@ class Work:
 
     def quick(self, cost: float) -> Candidate:
         """The network at that cost, each layer fitted by itself, with the metric."""
-        ranks = self._ranks(cost)
-        return self._candidate("two-sided", one_shot(self.base, self.fits, ranks, True), ranks)
+        return self._cut("two-sided", self._estimated(), True, cost - self.budget.fixed)[0]
 
     def candidates(self, cost: float) -> Iterator[Candidate]:
-        """All candidates at that cost, one at a time: each layer by itself, then the best of those fitted in sequence."""
-        plans: list[tuple[Candidate, Variant, Mapping[str, int] | None]] = []
-        ranks = self._ranks(cost)
-        scales = self._scales(ranks)
-        measured = self._ranks(cost, scales)
-        for name, of, weighted in (
-            ("one-sided", ranks, False),
-            ("two-sided", ranks, True),
-            ("two-sided, measured ranks", measured, True),
-        ):
-            if of is not measured or measured != ranks:
-                model = one_shot(self.base, self.fits, of, weighted)
-                plans.append((self._candidate(name, model, of), Variant(of, weighted), None))
-                yield plans[-1][0]
-        alone = min(plans[1:], key=self._planned_harm)[1].ranks
-        for name, trusted in (
-            ("removal", None),
-            ("removal and ranks", scales if alone is measured else dict.fromkeys(scales, 1.0)),
-        ):
-            found = self._removal(name, cost, trusted)
+        """All candidates at that cost, one at a time: layers fitted by themselves, then the best in sequence."""
+        plans: list[tuple[float, str, _Plan]] = []
+
+        def made(plan: Callable[[float], tuple[Candidate, _Plan] | None]) -> Iterator[Candidate]:
+            found = self._within(cost, plan)
             if found is not None:
-                plans.append(found)
-                yield found[0]
-        best, variant, units = min(plans, key=self._planned_harm)
-        [(model, missed)] = sequential(self.base, self.fits, [variant], self.calibration, self.in_step(1))
-        yield self._candidate(f"sequential, {best.name}", model, variant.ranks, missed, units)
+                candidate, how = found
+                plans.append((self.harm(candidate), candidate.name, how))
+                yield candidate
 
-    def _planned_harm(self, plan: tuple[Candidate, Variant, Mapping[str, int] | None]) -> float:
-        return self.harm(plan[0])
+        estimated = self._estimated()
+        ranks = self._ranks(cost - self.budget.fixed, estimated)
+        scales = self._scales(ranks)
+        yield from made(partial(self._cut, "one-sided", estimated, False))
+        yield from made(partial(self._cut, "two-sided", estimated, True))
+        trusted = estimated
+        if self._ranks(cost - self.budget.fixed, scales) != ranks:
+            yield from made(partial(self._cut, "two-sided, measured ranks", scales, True))
+            trusted = min((plans[1], estimated), (plans[2], scales), key=lambda one: one[0][0])[1]
+        yield from made(partial(self._removal, "removal", None))
+        yield from made(partial(self._removal, "removal and ranks", trusted))
+        _, name, plan = min(plans, key=lambda one: one[0])
+        batches = self.in_step(1)
+        [(model, missed)] = sequential(self.base, self.fits, [plan.variant], self.calibration, batches)
+        yield self._candidate(f"sequential, {name}", model, plan.variant.ranks, missed, plan.units)
 
-    def _removal(
-        self, name: str, cost: float, scales: dict[str, float] | None
-    ) -> tuple[Candidate, Variant, dict[str, int]] | None:
-        """A network with units removed and, given `scales`, ranks; how it is fitted in sequence; units that stay."""
+    def _within(
+        self, cost: float, plan: Callable[[float], tuple[Candidate, _Plan] | None]
+    ) -> tuple[Candidate, _Plan] | None:
+        """What `plan` makes of the room for layers at that cost: of less room while it was timed to be too slow.
+
+        Together, layers cost something else than what each was timed at.
+        """
         room, found = cost - self.budget.fixed, None
         for _ in range(_REPLANNED):
-            plan = planned(self.narrowing, self.budget, room, self.multiple, scales)
-            if plan is None or not plan[1]:
+            made = plan(room)
+            if made is None:
                 break
-            ranks, units = plan
-            fits = self.narrowing.narrowed(units)
-            model = one_shot(self.base, fits, ranks, True)
-            found = self._candidate(name, model, ranks, units=units), Variant(ranks, True, fits), units
+            found = made
             if self.budget.kind != "latency":
                 break
-            measured = self.budget.measure(model)
+            measured = self.budget.measure(found[0].model)
             if measured <= cost * SLOWER:
                 break
-            room *= cost / measured  # together, layers cost something else than what each was timed at
+            room *= cost / measured
         return found
+
+    def _cut(
+        self, name: str, scales: Mapping[str, float], weighted: bool, room: float
+    ) -> tuple[Candidate, _Plan]:
+        """A network with ranks cut, in the metric or without; the cheapest where the room is less than that takes."""
+        ranks = self._ranks(max(room, self.budget.cheapest), scales)
+        model = one_shot(self.base, self.fits, ranks, weighted)
+        return self._candidate(name, model, ranks), _Plan(Variant(ranks, weighted))
+
+    def _removal(
+        self, name: str, scales: Mapping[str, float] | None, room: float
+    ) -> tuple[Candidate, _Plan] | None:
+        """A network with units removed and, given `scales`, ranks; None where nothing can be, or not so much."""
+        chosen = planned(self.narrowing, self.budget, room, self.multiple, scales)
+        if chosen is None or not chosen[1]:
+            return None
+        ranks, units = chosen
+        fits = self.narrowing.narrowed(units)
+        model = one_shot(self.base, fits, ranks, True)
+        return self._candidate(name, model, ranks, units=units), _Plan(Variant(ranks, True, fits), units)
 
     def harm(self, candidate: Candidate) -> float:
         """Its KL from the original on data held back, measured once."""
@@ -122,17 +145,17 @@ class Work:
         count = max(1, int(share * len(batches)))
         return [batches[i * len(batches) // count] for i in range(count)]
 
-    def _ranks(self, cost: float, scales: dict[str, float] | None = None) -> Ranks:
-        room = cost - self.budget.fixed
-        if scales is None and not self.survey.differentiable:
-            scales = {layer.path: self._relative(layer) for layer in self.layers}
+    def _ranks(self, room: float, scales: Mapping[str, float]) -> Ranks:
         choices = allocate(self.budget.choices(self.fits, scales), room)
         return {layer.path: choice.rank for layer, choice in zip(self.layers, choices, strict=True)}
 
-    def _relative(self, layer: WeightLayer) -> float:
-        """What makes a layer's whole weight 1: without gradients nothing else is known before it is measured."""
-        whole = self.fits.factors(layer, True).tail(0)
-        return 2 / whole if whole > 0 else 1.0
+    def _estimated(self) -> dict[str, float]:
+        """1 for each layer; without gradients, what makes its whole weight 1: no more is known until it is measured."""
+        scales = {}
+        for layer in self.layers:
+            whole = 0.0 if self.survey.differentiable else self.fits.factors(layer, True).tail(0)
+            scales[layer.path] = 2 / whole if whole > 0 else 1.0
+        return scales
 
     def _scales(self, ranks: Ranks) -> dict[str, float]:
         """Each layer's measured harm over the estimate, cut alone: at its rank, or at half of the possible ones."""
@@ -176,22 +199,24 @@ class Work:
                 else:
                     notes.append(f"with {feed.path}")
             if rank is None and count is None:
-                changes[layer.path] = LayerChange(note=self._why_dense(layer, units))
+                note, refitted = self._why_dense(layer, units)
+                changes[layer.path] = LayerChange(note=note, untouched=not refitted)
                 continue
             if not self.survey.differentiable:
                 harm = float("nan")
             changes[layer.path] = LayerChange(rank, discarded, harm, "; ".join(notes), count)
         return Candidate(name, model, changes)
 
-    def _why_dense(self, layer: WeightLayer, units: Mapping[str, int] | None) -> str:
+    def _why_dense(self, layer: WeightLayer, units: Mapping[str, int] | None) -> tuple[str, bool]:
+        """Why a layer's matrix stays one with all its units, and whether it was refitted."""
         feeds = [feed.path for feed in self.narrowing.feeds if layer.path in feed.readers]
         gone = [path for path in feeds if units is not None and path in units]
         if gone:
-            return f"reads what is left of {', '.join(gone)}"
+            return f"reads what is left of {', '.join(gone)}", True
         prices = self.budget.prices[layer.path]
         if self.budget.kind == "latency" and all(price >= prices[None] for price in prices.values()):
-            return "left dense: any two factors were timed to be slower"
-        return "left dense"
+            return "left dense: any two factors were timed to be slower", False
+        return "left dense", False
 
 
 def prepared(
