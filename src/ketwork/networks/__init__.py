@@ -11,11 +11,12 @@ from ketwork.networks.compression import Compressed, compress, load_compressed
 from ketwork.networks.curves import CollapseCurve, CurvePoint, LayerCurve
 from ketwork.networks.encode import decode, encode
 from ketwork.networks.knowledge import Knowledge
+from ketwork.networks.layer import Layer
 from ketwork.networks.outcomes import Positions
 from ketwork.networks.pairs import PairMoments
 from ketwork.networks.processes import ProcessError
 from ketwork.networks.readings import Estimate
-from ketwork.networks.record import Layer, Study
+from ketwork.networks.record import Study
 from ketwork.networks.select import ROOT, SelectorError, select
 from ketwork.networks.study import StudyInterrupted, study
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ketwork.networks import readings
 from ketwork.networks.capture import POOLED, Key, unwrapped
 from ketwork.networks.intervene import Site, intervene
+from ketwork.networks.layer import Layer
 from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.outcomes import MODES, Directions, Question, What, directions, question
-from ketwork.networks.record import Layer, Study
+from ketwork.networks.record import Study
 from ketwork.networks.select import Layers, select
 from ketwork.quantum import Density
 

@@ -17,11 +17,12 @@ from ketwork.networks.capture import unwrapped
 from ketwork.networks.collapse import MEAN, density_of, leading, mean_of, measured_at, same_layer
 from ketwork.networks.curves import CollapseCurve, CurvePoint, LayerCurve
 from ketwork.networks.intervene import Site, intervene
+from ketwork.networks.layer import Layer
 from ketwork.networks.layout import FeatureAxis
 from ketwork.networks.metrics import Measure, Metric, Scores
 from ketwork.networks.outcomes import Directions
 from ketwork.networks.readings import Estimate
-from ketwork.networks.record import Layer, Study
+from ketwork.networks.record import Study
 from ketwork.networks.select import Layers, select
 from ketwork.networks.study import study as study_network
 

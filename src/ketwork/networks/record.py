@@ -1,13 +1,11 @@
-"""What a study found: a row a layer and call, as a table, as long data, and as states to go on working with."""
+"""What a study found: its layers, its settings and what was left out; read, added up, saved."""
 
 from __future__ import annotations
 
 import copy
 import html
-import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,53 +14,26 @@ import torch
 from torch import Tensor
 
 from ketwork._checked import Count, Malformed, check
-from ketwork.networks import pages, readings, storage
+from ketwork.networks import frames, pages, readings, storage
 from ketwork.networks.budget import Plan
 from ketwork.networks.capture import Activation, Key, as_key
 from ketwork.networks.compare import FEWEST, UNITS
 from ketwork.networks.comparison import ComparedLayer, Comparison
 from ketwork.networks.gathered import Gathered
-from ketwork.networks.knowledge import Knowledge, knowledge, quantities
+from ketwork.networks.knowledge import knowledge, quantities
 from ketwork.networks.labels import Labels
+from ketwork.networks.layer import Layer
 from ketwork.networks.pairs import PairMoments
 from ketwork.networks.passing import Pass, Row
 from ketwork.networks.quantities import DEFINITIONS, QUANTITIES, Quantity
-from ketwork.networks.readings import PACKED, Estimate, pack, unpack
-from ketwork.networks.statistics import NORMALIZATIONS, LayerStatistics
-from ketwork.quantum import Density
 
 SCHEMA = 1
 """The version of the file format; files of a newer one are refused."""
 
 _FEW = 10
 
-_BRIEF_OF_LABELS = {
-    "holevo": "Holevo bits",
-    "holevo_null": "of random labels",
-    "linear_balanced": "linear, balanced",
-    "pgm_balanced": "pretty good, balanced",
-    "linear_r2": "linear R²",
-}
-"""What a printed study shows of labels, and its titles."""
-_KNOWN = "knowledge."
 _COMPARED = "comparison."
 _PAIRS = "pairs."
-_EXACT = ("dead", "zero", "holevo", "holevo_null")
-_NONE = Estimate(math.nan)
-_NAMES = tuple(quantity.name for quantity in QUANTITIES)
-_ROW = {
-    "name": str,
-    "call": int,
-    "kind": str,
-    "aliases": [str],
-    "leaf": str,
-    "axis": int,
-    "normalize": NORMALIZATIONS,
-    "center": bool,
-    "statistics": dict,
-    "estimates": PACKED,
-    "knowledge": (dict, None),
-}
 _HEADER = {
     "layers": [dict],
     "skipped": {str: str},
@@ -76,130 +47,6 @@ _HEADER = {
     "streams": [int],
     "pairs": (dict, None),
 }
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One row of a study: a layer at one of its calls.
-
-    `aliases` names the other modules that returned this very tensor; `leaf` is where in the module's output
-    it stood, `axis` the axis its features were on. `estimates` maps each quantity to value and standard error.
-    """
-
-    name: str
-    call: int
-    kind: str
-    aliases: tuple[str, ...]
-    leaf: str
-    axis: int
-    statistics: LayerStatistics
-    normalize: str
-    center: bool
-    estimates: dict[str, Estimate]
-    knowledge: Knowledge | None = None
-
-    @property
-    def d(self) -> int:
-        """The number of features."""
-        return self.statistics.d
-
-    @property
-    def N(self) -> int:
-        """The number of samples."""
-        return self.statistics.samples
-
-    @property
-    def kets(self) -> int:
-        """The number of kets: positions of samples."""
-        return self.statistics.kets
-
-    @property
-    def sketch(self) -> int | None:
-        """The rank ℓ of the sketch that stands for the layer's moment, None where that is exact."""
-        sketch = self.statistics.moment.sketch
-        return sketch.rank if sketch is not None else None
-
-    @property
-    def sketch_error(self) -> float:
-        """The most by which what the sketch keeps of ρ falls short of ρ in any direction (certified); 0 where exact."""
-        return readings.slack(self.statistics, self.center)
-
-    @property
-    def all_estimates(self) -> dict[str, Estimate]:
-        """The quantities of the layer and, with labels, of what it knows of them."""
-        return self.estimates | (self.knowledge.estimates if self.knowledge else {})
-
-    @cached_property
-    def density(self) -> Density:
-        """The layer's state ρ, in float64, with eigenstates, measures and measurements of its own.
-
-        Where a memory budget made the moment a `sketch`, the state of what that keeps, which `sketch_error` bounds; the
-        layer's own numbers have intervals then, this state's measures have none.
-
-        Raises:
-            ValueError: the layer has no state, since each activation was a zero vector (or all equal, centred).
-        """
-        rho = readings.density(self.statistics, self.center)
-        if rho is None:
-            raise ValueError(
-                f"Layer {self.name!r} has no state: its activations are all zero, or all equal and centred."
-            )
-        return rho
-
-    def header(self) -> dict[str, Any]:
-        """All of the row but its tensors, for a file."""
-        return {
-            "name": self.name,
-            "call": self.call,
-            "kind": self.kind,
-            "aliases": list(self.aliases),
-            "leaf": self.leaf,
-            "axis": self.axis,
-            "normalize": self.normalize,
-            "center": self.center,
-            "statistics": self.statistics.header(),
-            "estimates": pack(self.estimates),
-            "knowledge": self.knowledge.header() if self.knowledge else None,
-        }
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The row's tensors, for a file."""
-        known = self.knowledge.tensors() if self.knowledge else {}
-        return self.statistics.tensors() | {f"{_KNOWN}{name}": tensor for name, tensor in known.items()}
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Layer:
-        """The row that `header` and its statistics' tensors described."""
-        check(header, _ROW, "layer")
-        plain = {
-            name: header[name] for name in ("name", "call", "kind", "leaf", "axis", "normalize", "center")
-        }
-        statistics = LayerStatistics.from_header(header["statistics"], tensors)
-        known = None
-        if header["knowledge"]:
-            known = Knowledge.from_header(header["knowledge"], storage.under(_KNOWN, tensors))
-        return cls(
-            **plain,
-            aliases=tuple(header["aliases"]),
-            statistics=statistics,
-            estimates=dict.fromkeys(_NAMES, _NONE) | unpack(header["estimates"]),
-            knowledge=known,
-        )
-
-    def __getattr__(self, name: str) -> Estimate:
-        if "estimates" not in self.__dict__:  # while the object is being made or copied
-            raise AttributeError(name)
-        found = self.all_estimates
-        if name in found:
-            return found[name]
-        raise AttributeError(f"Layer has no {name!r}; its quantities are {', '.join(found)}.")
-
-    def __repr__(self) -> str:
-        call = f", call {self.call}" if self.call else ""
-        return (
-            f"Layer({self.name!r}{call}, {self.kind}, d={self.d}, N={self.N}: "
-            f"S = {self.estimates['entropy']} bits, effective rank {self.estimates['effective_rank']})"
-        )
 
 
 @dataclass(frozen=True)
@@ -361,7 +208,7 @@ class Study:
             for warning, names in told.items()
         ]
         lost = {name: each.discarded for name, each in known.items() if each.discarded > 0}
-        sketched = [name for name in lost if self._bounded(known[name].estimates)]
+        sketched = [name for name in lost if frames.bounded(known[name].estimates)]
         if sketched:
             most = max(lost[name] for name in sketched)
             found.append(
@@ -385,40 +232,11 @@ class Study:
         Where layers are sketched there are `sketch` and `sketch_error`, and for each number that this touches
         `…_low` and `…_high`; of exact layers these are missing (NaN).
         """
-        columns = ["layer", "call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
-        bounded = {name for layer in self.layers for name in self._bounded(layer.all_estimates)}
-        columns += ["sketch", "sketch_error"] if bounded else []
-        for quantity in self.quantities:
-            columns += [quantity.name] if quantity.name in _EXACT else [quantity.name, f"{quantity.name}_se"]
-            columns += [f"{quantity.name}_low", f"{quantity.name}_high"] if quantity.name in bounded else []
-        table = pd.DataFrame([self._row(layer) for layer in self.layers], columns=columns)
-        return table.astype({"sketch": "Int64"}) if bounded else table
-
-    @staticmethod
-    def _bounded(estimates: dict[str, Estimate]) -> list[str]:
-        return [name for name, estimate in estimates.items() if estimate.bounds is not None]
+        return frames.table(self.layers, self.quantities)
 
     def long(self) -> pd.DataFrame:
         """One row a layer, call and quantity: value, standard error, bounds where it is not exact, unit, N and d."""
-        rows = []
-        for layer in self.layers:
-            for quantity in self.quantities:
-                estimate = layer.all_estimates.get(quantity.name, _NONE)
-                rows.append(
-                    {
-                        "layer": layer.name,
-                        "call": layer.call,
-                        "quantity": quantity.name,
-                        "value": estimate.value,
-                        "stderr": estimate.stderr,
-                        **dict(zip(("low", "high"), estimate.bounds or (math.nan, math.nan), strict=True)),
-                        "unit": quantity.unit,
-                        "N": layer.N,
-                        "d": layer.d,
-                    }
-                )
-        columns = ["layer", "call", "quantity", "value", "stderr", "low", "high", "unit", "N", "d"]
-        return pd.DataFrame(rows, columns=columns)
+        return frames.long(self.layers, self.quantities)
 
     def compare(self) -> Comparison:
         """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
@@ -536,61 +354,14 @@ class Study:
 
     def __repr__(self) -> str:
         notes = "".join(f"\n! {warning}" for warning in self.warnings)
-        return f"{self._head()}\n{self._brief().to_string(index=False)}{notes}"
+        return f"{self._head()}\n{frames.brief(self.layers).to_string(index=False)}{notes}"
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>! {html.escape(warning)}</p>" for warning in self.warnings)
-        return f"<p>{html.escape(self._head())}</p>{self._brief().to_html(index=False, border=0)}{notes}"
+        return f"<p>{html.escape(self._head())}</p>{frames.brief(self.layers).to_html(index=False, border=0)}{notes}"
 
     def _head(self) -> str:
         return f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
-
-    def _brief(self) -> pd.DataFrame:
-        brief = pd.DataFrame(
-            {
-                "layer": [layer.name for layer in self.layers],
-                "call": [layer.call for layer in self.layers],
-                "d": [layer.d for layer in self.layers],
-                "kets": [layer.kets for layer in self.layers],
-                "entropy": [str(layer.estimates["entropy"]) for layer in self.layers],
-                "effective rank": [str(layer.estimates["effective_rank"]) for layer in self.layers],
-                "coherence": [str(layer.estimates["coherence"]) for layer in self.layers],
-                "top weight": [str(layer.estimates["top_weight"]) for layer in self.layers],
-                "dead": [f"{layer.estimates['dead'].value:.3f}" for layer in self.layers],
-            }
-            | (
-                {"sketch": [_sketched(layer) for layer in self.layers]}
-                if any(map(_sketched, self.layers))
-                else {}
-            )
-        )
-        for name, title in _BRIEF_OF_LABELS.items():
-            found = [layer.all_estimates.get(name) for layer in self.layers]
-            if any(estimate is not None and math.isfinite(estimate.value) for estimate in found):
-                brief[title] = ["–" if e is None or math.isnan(e.value) else str(e) for e in found]
-        return brief
-
-    def _row(self, layer: Layer) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "layer": layer.name,
-            "call": layer.call,
-            "kind": layer.kind,
-            "d": layer.d,
-            "N": layer.N,
-            "kets": layer.kets,
-            "n_per_d": layer.kets / layer.d,
-            "dropped": layer.statistics.dropped,
-        }
-        row |= {"sketch": layer.sketch, "sketch_error": layer.sketch_error}
-        for name, estimate in layer.all_estimates.items():
-            row |= {name: estimate.value, f"{name}_se": estimate.stderr}
-            if estimate.bounds is not None:
-                row |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
-        return row
-
-
-def _sketched(layer: Layer) -> str:
-    return f"{layer.sketch}: {layer.sketch_error:.1e}" if layer.sketch is not None else ""
 
 
 def _listed(names: list[str], most: int = 6) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ketwork.networks import Estimate, Layer, Study, readings
 from ketwork.networks.intervals import Interval, Known
 from ketwork.networks.knowledge import Knowledge
+from ketwork.networks.layer import NONE
 from ketwork.report.terminal import plus_minus
 
 KEPT = 0.99
@@ -33,7 +34,6 @@ _SHOWN_RANKS = 48
 _SHOWN_KETS = 64
 _SHOWN_LABELS = 30
 _SHOWN_CONFUSIONS = 20
-_NONE = Estimate(math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class View:
             return Estimate(float(self.rank_kept), bounds=self._rank_bounds)
         if quantity == "coherent_share":
             return Estimate(self.coherent_share, bounds=self._share_bounds)
-        return self.layer.all_estimates.get(quantity, _NONE)
+        return self.layer.all_estimates.get(quantity, NONE)
 
     def has(self, *quantities: str) -> bool:
         """Whether the layer has a value of each."""
