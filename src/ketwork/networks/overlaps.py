@@ -24,7 +24,7 @@ _SINGLE = torch.finfo(torch.float32).eps
 _DOUBLE = torch.finfo(torch.float64).eps
 _CONSTANT = 1e-12  # a centred layer with less than this share of its weight is the same on every sample
 _COLUMNS = 4096  # features of a wide layer that are widened to float64 at a time
-_GRAM_BYTES = 256 << 20  # blocks of all layers' N × N Gram matrices that are held at a time
+_GRAM_BYTES = 256 << 20  # at most, of all layers' N × N Gram matrices that are held at a time
 
 
 @dataclass
@@ -81,6 +81,7 @@ def overlaps(pairs: PairMoments) -> Overlaps:
 class _OfRows(Overlaps):
     def __init__(self, pairs: PairMoments) -> None:
         self.n, self.split = pairs.n, pairs.split
+        self._gram_bytes = min(_GRAM_BYTES, pairs.memory)
         self._rows = [pairs.rows(i) for i in range(len(pairs.keys))]
         self._means = [rows.mean(dim=0, dtype=torch.float64) for rows in self._rows]
         lengths = []
@@ -96,7 +97,7 @@ class _OfRows(Overlaps):
         # ‖XᵀY‖² = Σ (XXᵀ)(YYᵀ): O(n² Σd + L² n²), where the pairs' C would cost O(n (Σd)²).
         count, n = len(self._rows), self.n
         total = self.lengths.new_zeros(count, count)
-        step = max(_GRAM_BYTES // (8 * count * n), 1)
+        step = max(self._gram_bytes // (8 * count * n), 1)
         for start in range(0, n, step):
             block = slice(start, start + step)
             grams = total.new_zeros(count, min(step, n - start), n)
