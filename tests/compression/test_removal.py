@@ -11,9 +11,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from ketwork.networks.batches import Batch
 from ketwork.networks.compression import compress, load_compressed
+from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.feeding import Feed, feeds, staying_of
+from ketwork.networks.compression.fisher import survey
+from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.lowrank import Metric
+from ketwork.networks.compression.narrowing import Narrowing
 from ketwork.networks.compression.plans import Descent, Item
 from ketwork.networks.compression.removal import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.scatter import Scatter
@@ -272,6 +276,25 @@ class Twins(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.second(self.first(x).relu()).relu())
+
+
+def test_what_the_survey_knows_is_cut_to_the_units_that_stay() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    net.requires_grad_(False)
+    gathered = calibration(net, draw(100, 6).float(), samples=None, batch_size=25)
+    layers, _ = weight_layers(net)
+    fed = feeds(net, layers, gathered.rows, gathered.fit[0])
+    known = survey(net, layers, gathered, torch.Generator(), {path for feed in fed for path in feed.readers})
+    narrowing = Narrowing(Fits(layers, known), fed)
+    kept = narrowing.order(fed[0]).kept(4)
+    fits = narrowing.narrowed({"0": 4})
+    assert [(layer.m, layer.k) for layer in fits.layers] == [(4, 6), (5, 4), (3, 5)]
+    whole, part = known.layers, fits.survey.layers
+    assert torch.equal(part["0"].fisher, whole["0"].fisher[kept][:, kept])
+    assert torch.equal(part["2"].fisher, whole["2"].fisher)
+    assert torch.equal(part["2"].scatter.total, whole["2"].scatter.total[kept][:, kept])
+    assert torch.equal(fits.layers[0].weight(), layers[0].weight()[kept])
 
 
 def test_units_that_stand_twice_are_removed_at_no_harm_and_the_file_brings_the_network_back(
