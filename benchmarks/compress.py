@@ -301,9 +301,10 @@ def main() -> None:
                     console.print(*told.values(), style="dim")
         show(console, pd.DataFrame(found))
     if "MiniLM" in only:
-        table = pd.DataFrame(sentences(seed, of) for of in ("all parameters", "layers") for seed in seeds)
         console.print("MiniLM, embeddings of messages not seen (target: mean cosine ≥ 0.98)")
-        console.print(table.round(4).to_string(index=False))
+        for of in ("all parameters", "layers"):
+            for seed in seeds:
+                console.print(*(f"{name} {value}" for name, value in sentences(seed, of).items()), sep=" · ")
 
 
 def show(console: Console, found: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ Moments form a monoid under `+`: batches, processes and studies add up in any or
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -166,7 +167,8 @@ class Moment:
                 "populations": self.populations,
             }
         assert self.upper is not None
-        return {"first": self.first, "upper": torch.cat([self.upper[i, i:] for i in range(self.d)])}
+        packed = [block[above] for block, above in _triangle(self.upper)]
+        return {"first": self.first, "upper": torch.cat(packed)}
 
     def _crowded(self) -> bool:
         return self.n > (self.d // 2 if self.limit is None else 2 * self.limit)
@@ -195,10 +197,18 @@ class Moment:
                 )
             sketch = FrequentDirections(int(rank), slack, lost, tensors["sketch"], len(tensors["sketch"]))
             return cls(d, n, weight, first, None, None, int(rank), sketch, tensors["populations"])
-        upper = first.new_zeros(d, d)
-        for i, row in enumerate(tensors["upper"].split(list(range(d, 0, -1)))):
-            upper[i, i:] = row
+        upper, packed = first.new_zeros(d, d), tensors["upper"]
+        for block, above in _triangle(upper):
+            count = int(above.sum())
+            block[above], packed = packed[:count], packed[count:]
         return cls(d, n, weight, first, None, upper)
+
+
+def _triangle(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of some rows at a time, from their diagonal on, and what of them is on or above it."""
+    for start in range(0, len(matrix), _CHUNK):
+        block = matrix[start : start + _CHUNK, start:]
+        yield block, torch.ones_like(block, dtype=torch.bool).triu()
 
 
 def _batches(tensors: dict[str, Tensor], n: int) -> list[Tensor]:
