@@ -99,7 +99,7 @@ def test_sentence_embeddings_keep_their_direction(minilm: Path, sms: Path) -> No
 
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     model = AutoModel.from_pretrained(minilm).eval()
-    texts = [str(text) for text in pd.read_csv(sms)["text"][:60]]
+    texts = [str(text) for text in pd.read_csv(sms)["text"][:200]]
 
     def tokens(some: list[str]) -> dict[str, Tensor]:
         return dict(tokenizer(some, padding=True, truncation=True, max_length=16, return_tensors="pt"))
@@ -108,15 +108,15 @@ def test_sentence_embeddings_keep_their_direction(minilm: Path, sms: Path) -> No
         mask = batch["attention_mask"][..., None]
         return (net(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
 
-    batches = [tokens(texts[i : i + 32]) for i in range(0, 40, 20)]
+    batches = [tokens(texts[i : i + 40]) for i in range(0, 160, 40)]
     model.encoder.layer = model.encoder.layer[:2]  # its first two blocks
     result = kw.compress(model, batches, keep=0.97, output="last_hidden_state", layers="encoder.*attention*")
     assert result.settings["loss"] == "squared"
     assert result.after.parameters <= 0.97 * result.before.parameters
     with torch.no_grad():
-        held = tokens(texts[40:])
+        held = tokens(texts[160:])
         cosine = F.cosine_similarity(embeddings(model, held), embeddings(result.model, held))
-    assert cosine.mean() >= 0.95  # 32 texts to fit by
+    assert cosine.mean() >= 0.99
     reasons = result.table().set_index("layer")["reason"]
     assert reasons["embeddings.word_embeddings"] == "embeddings are left"
     assert reasons["encoder.layer.1.output.dense"] == "not among `layers`"
