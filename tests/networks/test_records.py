@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ketwork import _files
-from ketwork.networks import Study, study
+from ketwork.networks import Study, moments, study
 from ketwork.networks.moments import Moment
 from ketwork.networks.record import SCHEMA
 from ketwork.networks.reservoir import SAMPLES, Reservoir
@@ -185,6 +185,16 @@ def test_wide_moments_from_their_upper_blocks(d: int) -> None:
     exact = kets.double().T @ kets.double()
     torch.testing.assert_close(moment.matrix(), exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
     assert torch.equal(moment.matrix(), moment.matrix().T)
+
+
+def test_a_dense_moment_is_kept_as_its_upper_triangle_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "_CHUNK", 5)
+    total = Moment.of(_kets(40, 13, 0, complex_=True))
+    packed = total.tensors()
+    i, j = torch.triu_indices(13, 13)
+    assert torch.equal(packed["upper"], total.matrix()[i, j])
+    back = Moment.from_tensors(packed, d=13, n=total.n, weight=total.weight)
+    assert torch.equal(back.matrix(), total.matrix())
 
 
 def test_moments_of_different_widths_do_not_add() -> None:
