@@ -83,7 +83,7 @@ class Work:
         yield from made(partial(self._removal, "removal", None))
         yield from made(partial(self._removal, "removal and ranks", trusted))
         _, name, plan = min(plans, key=lambda one: one[0])
-        batches = self.in_step(1)
+        batches = self.in_step()
         [(model, missed)] = sequential(self.base, self.fits, [plan.variant], self.calibration, batches)
         yield self._candidate(f"sequential, {name}", model, plan.variant.ranks, missed, plan.units)
 
@@ -134,13 +134,13 @@ class Work:
             self._harms[candidate.model] = self.calibration.harm(candidate.model)
         return self._harms[candidate.model]
 
-    def in_step(self, variants: int) -> list[Batch]:
-        """The batches whose activations fit into the memory, at one depth of the original and so many variants.
+    def in_step(self) -> list[Batch]:
+        """The batches whose activations fit into the memory, at one depth of the original and of its twin.
 
         Where not all do, they are evenly spaced over the data.
         """
         batches = self.calibration.fit
-        held = max(seen.held for seen in self.survey.layers.values()) * _HELD * (1 + variants)
+        held = max(seen.held for seen in self.survey.layers.values()) * _HELD * 2
         share = min(1.0, self.memory / (held * sum(batch.size for batch in batches)))
         count = max(1, int(share * len(batches)))
         return [batches[i * len(batches) // count] for i in range(count)]
