@@ -92,3 +92,22 @@ def test_harm_of_a_network_that_breaks_down_is_infinite() -> None:
     broken = nn.Linear(1, 2)
     nn.init.constant_(broken.weight, float("nan"))
     assert found.harm(broken) == float("inf")
+
+
+def test_harm_on_some_samples_is_of_batches_spread_over_the_data() -> None:
+    net, moved = nn.Linear(1, 1), nn.Linear(1, 1)
+    with torch.no_grad():
+        net.weight.fill_(1)
+        net.bias.zero_()
+        moved.weight.fill_(2)
+        moved.bias.zero_()
+    x = torch.arange(100.0)[:, None]  # ten batches, of each of which two samples are held back
+    found = calibration(net, x, samples=None, batch_size=10, loss="squared")
+    found.remember(net, 2**20)
+
+    def mean(*samples: int) -> float:
+        return sum(x**2 / 2 for x in samples) / len(samples)
+
+    assert found.harm(moved, 4) == pytest.approx(mean(24, 29, 74, 79))
+    assert found.harm(moved, 1) == pytest.approx(mean(54, 59))
+    assert found.harm(moved, 1000) == pytest.approx(found.harm(moved))

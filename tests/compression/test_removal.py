@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ketwork.networks.batches import Batch
 from ketwork.networks.compression import compress, load_compressed
@@ -134,10 +134,7 @@ def found(net: nn.Module, data: Tensor | dict[str, Tensor]) -> list[Feed]:
 
 
 def named(of: list[Feed]) -> dict[tuple[str, ...], dict[str, tuple[int, ...]]]:
-    return {
-        tuple(layer.path for layer in feed.sources): {p: tuple(c.shape) for p, c in feed.readers.items()}
-        for feed in of
-    }
+    return {tuple(feed.sources): {p: tuple(c.shape) for p, c in feed.readers.items()} for feed in of}
 
 
 class Residual(nn.Module):
@@ -226,16 +223,51 @@ def test_columns_of_units_side_by_side() -> None:
     assert stay["head"].tolist() == [0, 3, 6, 7, 10, 13, 14, 17, 20, 21, 24, 27, 28, 31, 34]
 
 
-def test_in_transformers_the_inner_units_of_the_feed_forward_parts_are_found() -> None:
+SMALL = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+SIZES = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_in_transformers_heads_and_the_inner_units_of_the_feed_forward_parts_are_found(
+    attention: str,
+) -> None:
     data = {"input_ids": torch.randint(0, 50, (16, 9))}
-    small = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
-    gpt = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, **small))
+    gpt = GPT2LMHeadModel(
+        GPT2Config(n_layer=1, n_embd=16, n_head=2, attn_implementation=attention, **SMALL)
+    )  # its code reckons with a width of 16
     assert named(found(gpt, data)) == {("transformer.h.0.mlp.c_fc",): {"transformer.h.0.mlp.c_proj": (64, 1)}}
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    llama = LlamaForCausalLM(LlamaConfig(**sizes, **small))
-    mlp = "model.layers.0.mlp"
-    gated = {(f"{mlp}.gate_proj", f"{mlp}.up_proj"): {f"{mlp}.down_proj": (24, 1)}}
-    assert named(found(llama, data)) == gated
+    parts = ("model.layers.0.self_attn", "model.layers.0.mlp")
+    for groups, shape in ((4, (4, 8)), (2, (2, 16))):  # keys and values of each head, or of two together
+        config = LlamaConfig(**SIZES, **SMALL, num_key_value_heads=groups, attn_implementation=attention)
+        of = found(LlamaForCausalLM(config), data)
+        assert named(of) == {
+            tuple(f"{parts[0]}.{name}_proj" for name in "qkv"): {f"{parts[0]}.o_proj": shape},
+            (f"{parts[1]}.gate_proj", f"{parts[1]}.up_proj"): {f"{parts[1]}.down_proj": (24, 1)},
+        }
+        [heads] = [feed for feed in of if feed.path.endswith("q_proj")]
+        rows = {path[-6]: tuple(own.shape) for path, own in heads.sources.items()}
+        assert rows == {"q": (groups, 32 // groups), "k": (groups, 8), "v": (groups, 8)}
+        assert all(torch.equal(own.flatten(), torch.arange(own.numel())) for own in heads.sources.values())
+
+
+class Groups(nn.Module):
+    """Channels in groups of three that a normalisation mixes; `fixed` has numbers for each of them, which stay."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 12), nn.Linear(12, 4)
+        self.norm = nn.GroupNorm(4, 12) if fixed else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x))
+        return self.last(x.unflatten(-1, (-1, 3)).softmax(-1).flatten(-2))
+
+
+def test_rows_that_are_mixed_with_some_others_alone_are_one_unit() -> None:
+    [feed] = found(Groups(fixed=False), torch.randn(20, 5))
+    assert feed.sources["first"].tolist() == feed.readers["last"].tolist()
+    assert feed.sources["first"].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert found(Groups(fixed=True), torch.randn(20, 5)) == []
 
 
 def test_nothing_removed_changes_nothing_and_hooks_are_gone() -> None:
@@ -318,6 +350,37 @@ def test_units_that_stand_twice_are_removed_at_no_harm_and_the_file_brings_the_n
     back = load_compressed(str(tmp_path / "small.safetensors"), Twins())
     assert torch.equal(back.eval()(x), result.model(x))
     assert net.first.out_features == 64
+
+
+def test_heads_that_stand_twice_are_removed_at_no_harm(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, **{**SIZES, "hidden_size": 64})
+    net = BertModel(config, add_pooling_layer=False).eval()
+    parts = net.encoder.layer[0].attention
+    with torch.no_grad():
+        for layer in (parts.self.query, parts.self.key, parts.self.value):
+            layer.weight.mul_(10)
+            layer.weight[32:], layer.bias[32:] = layer.weight[:32], layer.bias[:32]
+        parts.output.dense.weight.mul_(10)
+    data = {"input_ids": torch.randint(0, 50, (200, 9))}
+    whole = sum(p.numel() for p in net.parameters())
+    halves = whole - 3 * (32 * 64 + 32) - 32 * 64  # two of four heads
+    result = compress(net, data, keep=halves / whole)
+    kl = {tried.name: tried.kl for tried in result.candidates}
+    assert kl["removal"] < 1e-9
+    assert min(kl[name] for name in kl if "remov" not in name) > 1e-4
+    assert result.after.parameters <= halves
+    units = result.table().set_index("layer")["units"].dropna()
+    assert set(units) == {32}
+    assert {path.rpartition(".")[2] for path in units.index} == {"query", "key", "value"}
+    heads = result.table().set_index("layer").loc[units.index, "reason"]
+    assert heads.str.contains("2 of 4 blocks of 16 units kept").all()
+    torch.testing.assert_close(
+        result.model(**data).last_hidden_state, net(**data).last_hidden_state, atol=1e-4, rtol=1e-4
+    )
+    result.save(tmp_path / "small.safetensors")
+    back = load_compressed(str(tmp_path / "small.safetensors"), BertModel(config, add_pooling_layer=False))
+    assert torch.equal(back.eval()(**data)[0], result.model(**data)[0])
 
 
 def test_channels_of_a_trained_network_are_removed(

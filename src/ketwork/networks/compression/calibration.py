@@ -21,7 +21,8 @@ HELD_BACK = 5  # every fifth sample is held back
 class Calibration:
     """N samples in batches, four fifths of them to fit on, and how a network is called and read.
 
-    `ran` counts samples that went through a network (twice for a backward pass); `passes` is it over N.
+    `ran` counts samples that went through a network (twice for a backward pass); `passes` is it over N. `held` are the
+    bytes of the widest layer's input and output, for each batch to fit on, once a survey was made.
     """
 
     fit: list[Batch]
@@ -31,6 +32,7 @@ class Calibration:
     label_key: str | None = None
     progress: Callable[[int], None] | None = None
     ran: int = 0
+    held: list[int] = field(default_factory=list)
     samples: int = field(init=False)
     _truth: list[Tensor] = field(default_factory=list)
 
@@ -84,16 +86,20 @@ class Calibration:
     def harm(self, model: nn.Module, samples: int | None = None) -> float:
         """The mean KL of `model`'s predictions from the original's on held-back data, in nats a prediction.
 
-        `samples` measures on so many only. Infinite where the model's are not finite.
+        `samples` measures on about so many only, evenly spaced over the data. Infinite where the model's are not finite.
         """
-        total, count, seen = 0.0, 0, 0
+        whole = len(self.held_back)
+        count = whole
+        if samples is not None:
+            held = sum(batch.size for batch in self.held_back)
+            count = min(whole, max(1, round(samples * whole / held)))
+        total, predictions = 0.0, 0
         with torch.no_grad():
-            for truth, batch in zip(self._truth, self.held_back, strict=True):
-                if samples is not None and seen >= samples:
-                    break
-                harms = self.predictions.harm(truth, self.rows(model, batch))
-                total, count, seen = total + float(harms.sum()), count + len(harms), seen + batch.size
-        return total / count if math.isfinite(total) else math.inf
+            for i in range(count):
+                place = (2 * i + 1) * whole // (2 * count)
+                harms = self.predictions.harm(self._truth[place], self.rows(model, self.held_back[place]))
+                total, predictions = total + float(harms.sum()), predictions + len(harms)
+        return total / predictions if math.isfinite(total) else math.inf
 
     def accuracy(self, model: nn.Module) -> float:
         """The share of held-back predictions that name their label.

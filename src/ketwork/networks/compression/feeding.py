@@ -1,11 +1,13 @@
-"""Whose units can be removed: which layers read them, each unit in columns of its own, found by what really happens.
+"""What can be removed from between layers: which rows put it out and which columns read it, by what really happens.
 
-NaN is put into some of a layer's units, and where it comes out is seen: at the inputs of the layers that read them
-(where it is wiped off), in the columns of those units and in no others. Whatever is between, activations, pooling,
-flattening, passes; what mixes units (attention, a normalisation, a sum with what another layer puts out that is read
-elsewhere) does not, nor does what comes to the network's output by another way. No code is traced or interpreted,
-so networks of any make will do. In the end the removal is tried: without some units, the network must put out what it
-does where the layers that read them are blind to them.
+A unit is a neuron, a channel, or an attention head: of a layer that puts it out one row or several, in each of the
+layers that read it columns that nothing else comes to. NaN is put into some rows, and where it comes out is seen: at
+the inputs of the layers that read it (where it is wiped off). One row that comes to as many columns as a whole head
+has is a row of that head; queries, keys and values that come to the same columns are one unit. Whatever is between,
+activations, pooling, flattening, attention within a head, passes; what mixes all rows (a normalisation, a sum with
+what another layer puts out that is read elsewhere) does not, nor does what comes to the network's output by another
+way. No code is traced or interpreted, so networks of any make will do. In the end the removal is tried: without some
+units, the network must put out what it does where the layers that read them are blind to them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from ketwork.networks.batches import Batch
@@ -45,23 +49,25 @@ class _NotSeparateError(Exception):
 
 @dataclass(frozen=True)
 class Feed:
-    """Units that can be removed: the layers that put them out, and each unit's columns (units, b) in the readers.
+    """Units that can be removed: each one's rows (units, a) in the layers that put it out, by path, and its columns
+    (units, b) in those that read it.
 
-    Several layers put out the same units where what they put out is added or multiplied, entry by entry.
+    Several layers put out the same units where what they put out is added or multiplied, entry by entry, and where they
+    are the queries, keys and values of attention heads.
     """
 
-    sources: tuple[WeightLayer, ...]
+    sources: dict[str, Tensor]
     readers: dict[str, Tensor]
 
     @property
     def path(self) -> str:
         """The first of its sources."""
-        return self.sources[0].path
+        return next(iter(self.sources))
 
     @property
     def units(self) -> int:
         """How many."""
-        return self.sources[0].m
+        return len(self.sources[self.path])
 
 
 def feeds(model: nn.Module, layers: Sequence[WeightLayer], rows: Rows, batch: Batch) -> list[Feed]:
@@ -72,23 +78,17 @@ def feeds(model: nn.Module, layers: Sequence[WeightLayer], rows: Rows, batch: Ba
     """
     found = []
     for layer in layers:
-        if layer.m < 2:
-            continue
-        units = torch.arange(layer.m)
-        bits = max(1, (layer.m - 1).bit_length())
-        coarse = (units % 2 == 0)[None]
-        fine = torch.stack([(units >> i) % 2 == 0 for i in range(bits)])
         try:
-            for codes in (coarse, fine):
-                readers = _readers(model, layers, layer, torch.cat([codes, ~codes]), rows, batch)
-            found.append(Feed((layer,), {path: _columns(code, fine) for path, code in readers.items()}))
+            found.append(_feed(model, layers, layer, rows, batch))
         except (_NotSeparateError, *_REFUSALS):
             continue
     kinds = {layer.path: layer for layer in layers}
-    found = [feed for feed in found if all(_whole(kinds[path], of) for path, of in feed.readers.items())]
-    return _removable(
-        model, kinds, _merged(found), rows, picked(batch, torch.arange(min(batch.size, _TRIED)))
-    )
+    found = [
+        feed
+        for feed in _merged(found, kinds)
+        if all(_whole(kinds[path], columns) for path, columns in feed.readers.items())
+    ]
+    return _removable(model, kinds, found, rows, picked(batch, torch.arange(min(batch.size, _TRIED))))
 
 
 def staying_of(
@@ -100,7 +100,7 @@ def staying_of(
     for feed in found:
         if feed.path in units:
             kept = units[feed.path]
-            rows |= {layer.path: kept for layer in feed.sources}
+            rows |= {path: own[kept].flatten().sort().values for path, own in feed.sources.items()}
             for path, columns in feed.readers.items():
                 whole = torch.ones(layers[path].k, dtype=torch.bool)
                 part = staying(columns, kept, layers[path].k)
@@ -108,7 +108,28 @@ def staying_of(
     return rows, {path: mask.nonzero()[:, 0] for path, mask in stay.items()}
 
 
-def _readers(
+def _feed(
+    model: nn.Module, layers: Sequence[WeightLayer], source: WeightLayer, rows: Rows, batch: Batch
+) -> Feed:
+    """The layer's units, and the columns that each comes to.
+
+    How many rows a unit has is told by how many columns the first row comes to, of those that all come to.
+    """
+    first = torch.arange(source.m)[None] == 0
+    came = _reached(model, layers, source, torch.cat([first, ~first]), rows, batch)
+    counts = {int(to.any(0).sum()) / max(int(to[0].sum()), 1) for to in came.values()}
+    count = int(min(counts))
+    if counts != {count} or count < 2 or source.m % count:
+        raise _NotSeparateError
+    own = torch.arange(source.m).reshape(count, -1)
+    bits = (count - 1).bit_length()
+    codes = torch.stack([(torch.arange(count) >> i) % 2 == 0 for i in range(bits)])
+    both = torch.cat([codes, ~codes])
+    came = _reached(model, layers, source, both.repeat_interleave(own.shape[1], 1), rows, batch)
+    return Feed({source.path: own}, {path: _columns(to, both) for path, to in came.items()})
+
+
+def _reached(
     model: nn.Module,
     layers: Sequence[WeightLayer],
     source: WeightLayer,
@@ -154,16 +175,12 @@ def _readers(
         or not bool(out.isfinite().all())
     ):
         raise _NotSeparateError
-    half = count // 2
-    for came in seen.values():
-        if bool((came[:half] & came[half:]).any()):  # a column that two units come to
-            raise _NotSeparateError
     return seen
 
 
 def _columns(came: Tensor, codes: Tensor) -> Tensor:
-    """Each unit's columns (units, b), from where the units of `codes` (bits, units), then all the others, came to."""
-    bits = len(codes)
+    """Each unit's columns (units, b), from where the units of `codes` came to, half of them the others' opposites."""
+    bits = len(codes) // 2
     place = (2 ** torch.arange(bits))[:, None]
     names = (~came[:bits] * place).sum(0)[came.any(0)]
     columns = came.any(0).nonzero()[:, 0]
@@ -172,8 +189,7 @@ def _columns(came: Tensor, codes: Tensor) -> Tensor:
     if len(counts) != units or bool((counts != counts[0]).any()):
         raise _NotSeparateError
     columns = columns[names.argsort(stable=True)].reshape(units, -1)
-    both = torch.cat([codes, ~codes])
-    if bool((came[:, columns] != both[:, :, None]).any()):
+    if bool((came[:, columns] != codes[:, :, None]).any()):  # a column that two units come to, or none
         raise _NotSeparateError
     return columns
 
@@ -189,27 +205,61 @@ def _whole(layer: WeightLayer, columns: Tensor) -> bool:
     return bool((channels == channels[..., :1] + torch.arange(area)).all())
 
 
-def _merged(found: Sequence[Feed]) -> list[Feed]:
-    """Feeds that share columns are one, or none where they do not share them unit by unit."""
-    merged: list[Feed] = []
-    apart: list[Feed]
-    together: list[Feed]
+def _merged(found: Sequence[Feed], layers: Mapping[str, WeightLayer]) -> list[Feed]:
+    """Feeds that come to the same columns are one, its units the rows and columns that hang together.
+
+    They are none where these are not alike in number.
+    """
+    start: dict[str, int] = {}  # of the columns of each reader among the nodes, after all units
+    nodes = sum(feed.units for feed in found)
+    for path in dict.fromkeys(path for feed in found for path in feed.readers):
+        start[path], nodes = nodes, nodes + layers[path].k
+    edges, unit = [], 0
+    for feed in found:
+        for path, columns in feed.readers.items():
+            here = torch.arange(unit, unit + feed.units)[:, None].expand_as(columns)
+            edges.append(torch.stack([here.flatten(), start[path] + columns.flatten()]))
+        unit += feed.units
+    ends = torch.cat(edges, 1).numpy() if edges else torch.empty(2, 0, dtype=torch.long).numpy()
+    graph = coo_array((torch.ones(ends.shape[1]).numpy(), (ends[0], ends[1])), shape=(nodes, nodes))
+    names = torch.from_numpy(connected_components(graph, directed=False)[1]).long()
+    own = dict(
+        zip(
+            (feed.path for feed in found),
+            names.split([*(feed.units for feed in found), nodes - unit]),
+            strict=False,
+        )
+    )
+    groups: list[list[Feed]] = []
     for feed in found:
         apart, together = [], [feed]
-        for other in merged:
-            shared = feed.readers.keys() & other.readers.keys()
-            meet = any(bool(torch.isin(feed.readers[path], other.readers[path]).any()) for path in shared)
-            (together if meet else apart).append(other)
-        together = [*together[1:], feed]
-        readers: dict[str, Tensor] = {}
-        for one in together:
-            readers |= one.readers
-        alike = all(
-            torch.equal(columns, readers[path]) for one in together for path, columns in one.readers.items()
-        )
-        sources = tuple(layer for one in together for layer in one.sources)
-        merged = [*apart, Feed(sources, readers)] if alike else apart
+        for group in groups:
+            meet = any(bool(torch.isin(own[feed.path], own[other.path]).any()) for other in group)
+            together, apart = ([*group, *together], apart) if meet else (together, [*apart, group])
+        groups = [*apart, together]
+    merged = []
+    for group in groups:
+        units = own[group[0].path].unique()
+        try:
+            sources = {feed.path: _grouped(feed.sources[feed.path], own[feed.path], units) for feed in group}
+            readers = {}
+            for path in dict.fromkeys(path for feed in group for path in feed.readers):
+                columns = torch.cat(
+                    [feed.readers[path].flatten() for feed in group if path in feed.readers]
+                ).unique()
+                readers[path] = _grouped(columns[:, None], names[start[path] + columns], units)
+        except _NotSeparateError:
+            continue
+        merged.append(Feed(sources, readers))
     return merged
+
+
+def _grouped(places: Tensor, names: Tensor, units: Tensor) -> Tensor:
+    """The places (n, a), n of them with each unit's name, as (units, its places)."""
+    counts = (names[:, None] == units).sum(0)
+    if int(counts[0]) * len(units) != len(names) or bool((counts != counts[0]).any()):
+        raise _NotSeparateError
+    return places[names.argsort(stable=True)].reshape(len(units), -1)
 
 
 def _removable(

@@ -31,15 +31,14 @@ class Surveyed:
     """What was seen of one layer: its moments on the smaller side, G, and how it was called.
 
     `side` says whose moments `scatter` holds, "inputs" or "outputs". `fisher` is Σ g gᵀ (m, m) of all draws, or its
-    diagonal (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `held` the bytes
-    of its input and output a sample, `shape` that of its first input.
+    diagonal (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `shape` that of its
+    first input.
     """
 
     side: str
     scatter: Scatter | None = None
     fisher: Tensor | None = None
     rows: int = 0
-    held: float = 0.0
     shape: tuple[int, ...] = ()
 
 
@@ -83,7 +82,6 @@ class Survey:
             else:
                 seen.fisher = more.fisher if seen.fisher is None else seen.fisher
             seen.rows += more.rows
-            seen.held = max(seen.held, more.held)
             seen.shape = seen.shape or more.shape
         self.samples += other.samples
         self.predictions += other.predictions
@@ -96,7 +94,6 @@ class Survey:
             path: {
                 "side": seen.side,
                 "rows": seen.rows,
-                "held": seen.held,
                 "shape": list(seen.shape),
                 "n": None if seen.scatter is None else seen.scatter.n,
             }
@@ -128,7 +125,6 @@ class Survey:
                 scatter,
                 tensors.get(f"{i}.fisher"),
                 told["rows"],
-                told["held"],
                 tuple(told["shape"]),
             )
         return cls(
@@ -181,6 +177,7 @@ def survey(
                     calibration.ran += len(TEMPERATURES) * batch.size
                 else:
                     found.differentiable = False
+            calibration.held.append(live.held)
             found.samples += batch.size
             found.predictions += len(rows)
             orders.append(live.order)
@@ -194,11 +191,13 @@ class _Live:
     def __init__(self, found: Survey) -> None:
         self.found = found
         self.order: list[str] = []
+        self.held = 0  # bytes of the widest layer's input and output
         self.calls: Counter[str] = Counter()
 
     def begin(self, batch: Batch, number: int) -> None:
         self.batch, self.number = batch, number
         self.order = []
+        self.held = 0
 
     def hook(self, layer: WeightLayer) -> Callable[[nn.Module, Any, Any], Tensor]:
         seen = self.found.layers[layer.path]
@@ -217,8 +216,7 @@ class _Live:
                 seen.scatter = added(seen.scatter, scatter)
                 seen.rows += len(rows)
                 seen.shape = seen.shape or tuple(x.shape)
-                held = (x.numel() * x.itemsize + output.numel() * output.itemsize) / self.batch.size
-                seen.held = max(seen.held, held)
+                self.held = max(self.held, x.nbytes + output.nbytes)
             if not output.requires_grad:  # parameters ask for no gradient: the graph begins here
                 output = output + torch.zeros(
                     (), dtype=output.dtype, device=output.device, requires_grad=True

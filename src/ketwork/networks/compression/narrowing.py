@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import gcd, lcm
 
 from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.feeding import Feed, staying_of
@@ -78,23 +79,25 @@ def planned(
 ) -> tuple[dict[str, int | None], dict[str, int]] | None:
     """The ranks, and the units of feeds that keep fewer than all, with which the layers cost no more than `room`.
 
-    `scales` multiplies the estimated harm of each layer's truncation; None leaves all matrices whole. The result is
+    `scales` multiplies the estimated harm done to each layer's output; None leaves all matrices whole. The result is
     None where the room is too small.
     """
     layers = narrowing.layers
     items = []
-    of: dict[str, str] = {}  # the feed that each source is of
+    of: dict[str, tuple[str, int, int]] = {}  # the feed that each source is of, its units, rows of each
     read: dict[str, list[tuple[str, int, int]]] = {
         path: [] for path in layers
     }  # feed, units, columns of each
     for feed in narrowing.feeds:
         order = narrowing.order(feed)
         errors: dict[int | None, float] = {None: 0.0}
-        errors |= {n: order.error(n) / 2 for n in range(multiple, feed.units, multiple)}
-        of |= {source.path: feed.path for source in feed.sources}
+        scale = 1.0 if scales is None else sum(scales[path] for path in feed.readers) / len(feed.readers)
+        step = lcm(*(multiple // gcd(multiple, rows.shape[1]) for rows in feed.sources.values()))
+        errors |= {n: scale * order.error(n) / 2 for n in range(step, feed.units, step)}
+        of |= {path: (feed.path, *rows.shape) for path, rows in feed.sources.items()}
         for path, columns in feed.readers.items():
             read[path].append((feed.path, feed.units, columns.shape[1]))
-        touches = tuple(dict.fromkeys([*(source.path for source in feed.sources), *feed.readers]))
+        touches = tuple(dict.fromkeys([*feed.sources, *feed.readers]))
         items.append(Item(("units", feed.path), errors, touches))
     for path, scale in (scales or {}).items():
         factors = narrowing.fits.factors(layers[path], True)
@@ -105,7 +108,8 @@ def planned(
     def sizes(path: str, chosen: Mapping[tuple[str, str], int | None]) -> tuple[int, int]:
         m, k = layers[path].m, layers[path].k
         if path in of:
-            m = chosen["units", of[path]] or m
+            feed, units, rows = of[path]
+            m -= rows * (units - (chosen["units", feed] or units))
         for feed, units, columns in read[path]:
             k -= columns * (units - (chosen["units", feed] or units))
         return m, k
@@ -135,6 +139,5 @@ def usable(
     return [
         feed
         for feed in feeds
-        if {*feed.readers, *(layer.path for layer in feed.sources)} <= good
-        and all(known[path].k <= widest for path in feed.readers)
+        if {*feed.readers, *feed.sources} <= good and all(known[path].k <= widest for path in feed.readers)
     ]

@@ -139,11 +139,14 @@ class Work:
 
         Where not all do, they are evenly spaced over the data.
         """
-        batches = self.calibration.fit
-        held = max(seen.held for seen in self.survey.layers.values()) * _HELD * 2
-        share = min(1.0, self.memory / (held * sum(batch.size for batch in batches)))
-        count = max(1, int(share * len(batches)))
-        return [batches[i * len(batches) // count] for i in range(count)]
+        batches, held = self.calibration.fit, [2 * _HELD * held for held in self.calibration.held]
+        count = len(batches)
+        while True:
+            chosen = [i * len(batches) // count for i in range(count)]
+            size = sum(held[i] for i in chosen)
+            if count == 1 or size <= self.memory:
+                return [batches[i] for i in chosen]
+            count = max(1, min(count - 1, int(count * self.memory / size)))
 
     def _ranks(self, room: float, scales: Mapping[str, float]) -> Ranks:
         choices = allocate(self.budget.choices(self.fits, scales), room)
@@ -181,20 +184,25 @@ class Work:
         units: Mapping[str, int] | None = None,
     ) -> Candidate:
         changes = {}
-        of = {source.path: feed for feed in self.narrowing.feeds for source in feed.sources}
+        of = {path: feed for feed in self.narrowing.feeds for path in feed.sources}
         for layer in self.layers:
             rank, feed = ranks[layer.path], of.get(layer.path)
             count = None if units is None or feed is None else units.get(feed.path)
             notes = ["fitted by itself"] if layer.path in missed else []
             harm = discarded = 0.0
+            kept: int | None = None
             if rank is not None:
                 factors = self.fits.factors(layer, True)
                 harm, discarded = factors.tail(rank) / 2, factors.share(rank)
             if count is not None and feed is not None:
                 order = self.narrowing.order(feed)
-                notes.append(f"{count} of {feed.units} units kept")
+                block = feed.sources[layer.path].shape[1]
+                notes.append(
+                    f"{count} of {feed.units} {'units' if block == 1 else f'blocks of {block} units'} kept"
+                )
+                kept = count * block
                 discarded = 1 - (1 - discarded) * (1 - order.share(count))
-                if layer is feed.sources[0]:
+                if layer.path == feed.path:
                     harm += order.error(count) / 2
                 else:
                     notes.append(f"with {feed.path}")
@@ -204,7 +212,7 @@ class Work:
                 continue
             if not self.survey.differentiable:
                 harm = float("nan")
-            changes[layer.path] = LayerChange(rank, discarded, harm, "; ".join(notes), count)
+            changes[layer.path] = LayerChange(rank, discarded, harm, "; ".join(notes), kept)
         return Candidate(name, model, changes)
 
     def _why_dense(self, layer: WeightLayer, units: Mapping[str, int] | None) -> tuple[str, bool]:
