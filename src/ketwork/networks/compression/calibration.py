@@ -86,7 +86,7 @@ class Calibration:
     def harm(self, model: nn.Module, samples: int | None = None) -> float:
         """The mean KL of `model`'s predictions from the original's on held-back data, in nats a prediction.
 
-        `samples` measures on about so many only, evenly spaced over the data. Infinite where the model's are not finite.
+        `samples` measures on about so many only, spread over the data. Infinite where the model's are not finite.
         """
         whole = len(self.held_back)
         count = whole

@@ -12,14 +12,13 @@ units, the network must put out what it does where the layers that read them are
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, nn
 
 from ketwork.networks.batches import Batch
@@ -85,7 +84,7 @@ def feeds(model: nn.Module, layers: Sequence[WeightLayer], rows: Rows, batch: Ba
     kinds = {layer.path: layer for layer in layers}
     found = [
         feed
-        for feed in _merged(found, kinds)
+        for feed in _merged(found)
         if all(_whole(kinds[path], columns) for path, columns in feed.readers.items())
     ]
     return _removable(model, kinds, found, rows, picked(batch, torch.arange(min(batch.size, _TRIED))))
@@ -205,61 +204,38 @@ def _whole(layer: WeightLayer, columns: Tensor) -> bool:
     return bool((channels == channels[..., :1] + torch.arange(area)).all())
 
 
-def _merged(found: Sequence[Feed], layers: Mapping[str, WeightLayer]) -> list[Feed]:
+def _merged(found: Sequence[Feed]) -> list[Feed]:
     """Feeds that come to the same columns are one, its units the rows and columns that hang together.
 
     They are none where these are not alike in number.
     """
-    start: dict[str, int] = {}  # of the columns of each reader among the nodes, after all units
-    nodes = sum(feed.units for feed in found)
-    for path in dict.fromkeys(path for feed in found for path in feed.readers):
-        start[path], nodes = nodes, nodes + layers[path].k
-    edges, unit = [], 0
+    hanging = DisjointSet()
     for feed in found:
-        for path, columns in feed.readers.items():
-            here = torch.arange(unit, unit + feed.units)[:, None].expand_as(columns)
-            edges.append(torch.stack([here.flatten(), start[path] + columns.flatten()]))
-        unit += feed.units
-    ends = torch.cat(edges, 1).numpy() if edges else torch.empty(2, 0, dtype=torch.long).numpy()
-    graph = coo_array((torch.ones(ends.shape[1]).numpy(), (ends[0], ends[1])), shape=(nodes, nodes))
-    names = torch.from_numpy(connected_components(graph, directed=False)[1]).long()
-    own = dict(
-        zip(
-            (feed.path for feed in found),
-            names.split([*(feed.units for feed in found), nodes - unit]),
-            strict=False,
-        )
-    )
-    groups: list[list[Feed]] = []
-    for feed in found:
-        apart, together = [], [feed]
-        for group in groups:
-            meet = any(bool(torch.isin(own[feed.path], own[other.path]).any()) for other in group)
-            together, apart = ([*group, *together], apart) if meet else (together, [*apart, group])
-        groups = [*apart, together]
+        for unit, rows in enumerate(feed.sources[feed.path].tolist()):
+            nodes = [("row", feed.path, row) for row in rows]
+            for path, columns in feed.readers.items():
+                nodes += [("column", path, column) for column in columns[unit].tolist()]
+            for node in nodes:
+                hanging.add(node)
+                hanging.merge(nodes[0], node)
+    groups: dict[tuple[str, ...], list[dict[tuple[str, str], list[int]]]] = defaultdict(list)
+    for nodes in hanging.subsets():
+        places: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for kind, path, place in sorted(nodes):
+            places[kind, path].append(place)
+        groups[tuple(feed.path for feed in found if ("row", feed.path) in places)].append(places)
+    rows_of = {feed.path: feed.sources[feed.path].numel() for feed in found}
     merged = []
-    for group in groups:
-        units = own[group[0].path].unique()
-        try:
-            sources = {feed.path: _grouped(feed.sources[feed.path], own[feed.path], units) for feed in group}
-            readers = {}
-            for path in dict.fromkeys(path for feed in group for path in feed.readers):
-                columns = torch.cat(
-                    [feed.readers[path].flatten() for feed in group if path in feed.readers]
-                ).unique()
-                readers[path] = _grouped(columns[:, None], names[start[path] + columns], units)
-        except _NotSeparateError:
+    for paths, units in groups.items():
+        sizes = [{key: len(own) for key, own in unit.items()} for unit in units]
+        all_rows = all(size["row", path] * len(units) == rows_of[path] for size in sizes for path in paths)
+        if len(units) < 2 or not all_rows or any(size != sizes[0] for size in sizes):
             continue
-        merged.append(Feed(sources, readers))
+        units.sort(key=lambda unit: unit["row", paths[0]])
+        tensors = {key: torch.tensor([unit[key] for unit in units]) for key in units[0]}
+        readers = {path: own for (kind, path), own in tensors.items() if kind == "column"}
+        merged.append(Feed({path: tensors["row", path] for path in paths}, readers))
     return merged
-
-
-def _grouped(places: Tensor, names: Tensor, units: Tensor) -> Tensor:
-    """The places (n, a), n of them with each unit's name, as (units, its places)."""
-    counts = (names[:, None] == units).sum(0)
-    if int(counts[0]) * len(units) != len(names) or bool((counts != counts[0]).any()):
-        raise _NotSeparateError
-    return places[names.argsort(stable=True)].reshape(len(units), -1)
 
 
 def _removable(

@@ -31,7 +31,7 @@ class Surveyed:
     """What was seen of one layer: its moments on the smaller side, G, and how it was called.
 
     `side` says whose moments `scatter` holds, "inputs" or "outputs". `fisher` is Σ g gᵀ (m, m) of all draws, or its
-    diagonal (m,), None where no gradient could be taken. `positions` is the number of rows a sample, `shape` that of its
+    diagonal (m,), None where no gradient could be taken. `rows` is the number of positions seen, `shape` that of its
     first input.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import gcd, lcm
+from statistics import fmean
 
 from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.feeding import Feed, staying_of
@@ -75,11 +76,17 @@ class Narrowing:
 
 
 def planned(
-    narrowing: Narrowing, budget: Budget, room: float, multiple: int, scales: Mapping[str, float] | None
+    narrowing: Narrowing,
+    budget: Budget,
+    room: float,
+    multiple: int,
+    scales: Mapping[str, float] | None,
+    of_units: Mapping[str, float],
 ) -> tuple[dict[str, int | None], dict[str, int]] | None:
     """The ranks, and the units of feeds that keep fewer than all, with which the layers cost no more than `room`.
 
-    `scales` multiplies the estimated harm done to each layer's output; None leaves all matrices whole. The result is
+    `scales` multiplies the estimated harm done to each layer's output; None leaves all matrices whole. `of_units`
+    multiplies that of removing a feed's units, in place of the mean scale of the layers that read them. The result is
     None where the room is too small.
     """
     layers = narrowing.layers
@@ -91,7 +98,9 @@ def planned(
     for feed in narrowing.feeds:
         order = narrowing.order(feed)
         errors: dict[int | None, float] = {None: 0.0}
-        scale = 1.0 if scales is None else sum(scales[path] for path in feed.readers) / len(feed.readers)
+        scale = of_units.get(feed.path)
+        if scale is None:
+            scale = 1.0 if scales is None else fmean(scales[path] for path in feed.readers)
         step = lcm(*(multiple // gcd(multiple, rows.shape[1]) for rows in feed.sources.values()))
         errors |= {n: scale * order.error(n) / 2 for n in range(step, feed.units, step)}
         of |= {path: (feed.path, *rows.shape) for path, rows in feed.sources.items()}

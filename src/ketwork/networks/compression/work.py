@@ -28,7 +28,7 @@ _HELD = 4  # times a layer's input and output: what one forward pass is taken to
 _RUINED = 1e6  # nats: more than any prediction can be worth
 SLOWER = 1.02  # a latency above the budget by less is noise
 _REPLANNED = 3  # times that a network is planned anew because it was timed to be too slow
-_PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs
+_PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs, and what removals do
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,12 @@ class Work:
         if self._ranks(cost - self.budget.fixed, scales) != ranks:
             yield from made(partial(self._cut, "two-sided, measured ranks", scales, True))
             trusted = min((plans[1], estimated), (plans[2], scales), key=lambda one: one[0][0])[1]
-        yield from made(partial(self._removal, "removal", None))
-        yield from made(partial(self._removal, "removal and ranks", trusted))
+        yield from made(partial(self._removal, "removal", None, {}))
+        yield from made(partial(self._removal, "removal and ranks", trusted, {}))
+        _, name, plan = plans[-1]
+        if name == "removal and ranks" and plan.units:
+            measured = self._unit_scales(plan.units)
+            yield from made(partial(self._removal, "removal and ranks, all measured", scales, measured))
         _, name, plan = min(plans, key=lambda one: one[0])
         batches = self.in_step()
         [(model, missed)] = sequential(self.base, self.fits, [plan.variant], self.calibration, batches)
@@ -117,10 +121,14 @@ class Work:
         return self._candidate(name, model, ranks), _Plan(Variant(ranks, weighted))
 
     def _removal(
-        self, name: str, scales: Mapping[str, float] | None, room: float
+        self,
+        name: str,
+        scales: Mapping[str, float] | None,
+        of_units: Mapping[str, float],
+        room: float,
     ) -> tuple[Candidate, _Plan] | None:
         """A network with units removed and, given `scales`, ranks; None where nothing can be, or not so much."""
-        chosen = planned(self.narrowing, self.budget, room, self.multiple, scales)
+        chosen = planned(self.narrowing, self.budget, room, self.multiple, scales, of_units)
         if chosen is None or not chosen[1]:
             return None
         ranks, units = chosen
@@ -163,17 +171,34 @@ class Work:
     def _scales(self, ranks: Ranks) -> dict[str, float]:
         """Each layer's measured harm over the estimate, cut alone: at its rank, or at half of the possible ones."""
         probed = [layer for layer in self.layers if len(self.budget.prices[layer.path]) > 1]
-        samples = max(1, int(_PROBES * self.calibration.samples / max(len(probed), 1)))
         scales = {layer.path: 1.0 for layer in self.layers}
         alone: dict[str, int | None] = dict.fromkeys(scales)
         for layer in probed:
             possible = [rank for rank in self.budget.prices[layer.path] if rank is not None]
             rank = ranks[layer.path] or possible[len(possible) // 2]
-            estimate = self.fits.factors(layer, True).tail(rank) / 2
             model = one_shot(self.base, self.fits, {**alone, layer.path: rank}, True)
-            harm = min(self.calibration.harm(model, samples), _RUINED)
-            scales[layer.path] = harm / estimate if estimate > 0 else 1.0
+            estimate = self.fits.factors(layer, True).tail(rank) / 2
+            scales[layer.path] = self._ratio(model, estimate, len(probed))
         return scales
+
+    def _unit_scales(self, units: Mapping[str, int]) -> dict[str, float]:
+        """Each feed's measured harm over the estimate, where it alone keeps no more than so many units."""
+        scales = {}
+        whole: dict[str, int | None] = {layer.path: None for layer in self.layers}
+        for feed in self.narrowing.feeds:
+            if feed.path in units:
+                count = units[feed.path]
+                model = one_shot(self.base, self.narrowing.narrowed({feed.path: count}), whole, True)
+                scales[feed.path] = self._ratio(
+                    model, self.narrowing.order(feed).error(count) / 2, len(units)
+                )
+        return scales
+
+    def _ratio(self, model: nn.Module, estimate: float, probes: int) -> float:
+        """The network's harm over the estimate of it, as seen on the samples that one of so many probes may take."""
+        samples = max(1, int(_PROBES * self.calibration.samples / probes))
+        harm = min(self.calibration.harm(model, samples), _RUINED)
+        return harm / estimate if estimate > 0 else 1.0
 
     def _candidate(
         self,
