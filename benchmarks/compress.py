@@ -51,7 +51,7 @@ from ketwork.networks.compression.surgery import fold_batchnorm, replace
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every extension that is not installed
 SEEDS = (0, 1, 2)
 CALIBRATION = {
-    "MLP": 4096,
+    "MLP": 16384,
     "CNN": 2048,
     "transformer": 512,
 }  # samples; of the transformer, windows of 128 characters

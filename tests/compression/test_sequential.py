@@ -38,12 +38,11 @@ def test_at_full_rank_the_network_is_what_it_was() -> None:
     net, x = deep(), correlated(1000)
     base, found, gathered = fits(net, x)
     full = {layer.path: min(layer.m, layer.k) for layer in found.layers}
-    variants = [Variant(full, False), Variant(full, True)]
-    for model, missed in sequential(base, found, variants, gathered, gathered.fit):
+    for weighted in (False, True):
+        model, missed = sequential(base, found, Variant(full, weighted), gathered, gathered.fit)
         assert missed == frozenset()
         assert isinstance(model[0], nn.Sequential)
         torch.testing.assert_close(model(x), base(x), atol=2e-4, rtol=2e-4)
-    for weighted in (False, True):
         torch.testing.assert_close(one_shot(base, found, full, weighted)(x), base(x), atol=2e-4, rtol=2e-4)
 
 
@@ -51,10 +50,10 @@ def test_it_beats_layers_cut_each_by_itself() -> None:
     net, x = deep(), correlated(3000)
     base, found, gathered = fits(net, x)
     ranks = {layer.path: 4 if layer.m > 6 else None for layer in found.layers}
-    before = gathered.ran
-    made = sequential(base, found, [Variant(ranks, False), Variant(ranks, True)], gathered, gathered.fit)
-    assert gathered.ran - before == 3 * sum(batch.size for batch in gathered.fit)  # each network once
-    for (model, _), weighted in zip(made, (False, True), strict=True):
+    for weighted in (False, True):
+        before = gathered.ran
+        model, _ = sequential(base, found, Variant(ranks, weighted), gathered, gathered.fit)
+        assert gathered.ran - before == 2 * sum(batch.size for batch in gathered.fit)  # each network once
         alone = gathered.harm(one_shot(base, found, ranks, weighted))
         assert gathered.harm(model) < 0.85 * alone
 
@@ -65,7 +64,7 @@ def test_each_layer_is_fitted_on_inputs_of_the_network_compressed_so_far() -> No
     net = nn.Sequential(nn.Linear(10, 12), nn.Tanh(), nn.Linear(12, 3))
     x = torch.randn(6000, 10)
     base, found, gathered = fits(net, x, batch_size=500)
-    ((model, _),) = sequential(base, found, [Variant({"0": 3, "2": None}, False)], gathered, gathered.fit)
+    model, _ = sequential(base, found, Variant({"0": 3, "2": None}, False), gathered, gathered.fit)
     kept = torch.cat([batch.content for batch in gathered.fit])
     h, y = model[:2](kept).detach().double(), base(kept).double()
     ones = torch.ones(len(h), 1, dtype=torch.float64)
@@ -89,7 +88,7 @@ def test_layers_called_twice_are_fitted_by_themselves_and_named() -> None:
     x = torch.randn(300, 8)
     base, found, gathered = fits(Twice(), x)
     ranks = {"step": 2, "out": 2}
-    ((model, missed),) = sequential(base, found, [Variant(ranks, False)], gathered, gathered.fit)
+    model, missed = sequential(base, found, Variant(ranks, False), gathered, gathered.fit)
     assert missed == {"step"}
     alone = one_shot(base, found, ranks, False)
     for one, other in zip(model.step, alone.step, strict=True):

@@ -58,9 +58,10 @@ def compress(
     Each linear layer and convolution may become two thinner ones: its output is truncated to the leading
     eigenstates of its density over the data, W′ = U(UᵀW), or of that weighted by how much the predictions depend
     on it. Which layer gets which rank, or stays whole, is one minimisation of the estimated KL over all layers.
-    Beside that, neurons, channels and attention heads are removed outright that the layers reading them can do without,
-    once those are refitted to what is left. Several candidates are made, of either and of both; the one with the least KL from the
-    original on data held back is returned, with a budget of latency the best of those that were timed to be within it.
+    Beside that, neurons, channels and attention heads are removed outright that the layers reading them can do
+    without, once those are refitted to what is left. Several candidates are made, of either and of both; the one
+    with the least KL from the original on data held back is returned, with a budget of latency the best of those
+    that were timed to be within it.
 
     Args:
         model: any `nn.Module`; it is copied and never changed.

@@ -93,16 +93,16 @@ class Variant:
 def sequential(
     base: nn.Module,
     fits: Fits,
-    variants: Sequence[Variant],
+    variant: Variant,
     calibration: Calibration,
     batches: Sequence[Batch],
-) -> list[tuple[nn.Module, frozenset[str]]]:
-    """The networks of all variants, each layer fitted on what the layers before it, already fitted, put out.
+) -> tuple[nn.Module, frozenset[str]]:
+    """The network, each layer fitted on what the layers before it, already fitted, put out.
 
-    One forward pass of the original and one of each variant over `batches`. With each network come the layers
-    that were fitted by themselves after all (called not once, or in another order).
+    One forward pass of the original and one of the new network over `batches`. With it come the layers that were fitted
+    by themselves after all (called not once, or in another order).
     """
-    twins = [_Twin.of(base, variant.fits or fits, variant) for variant in variants]
+    twin = _Twin.of(base, variant.fits or fits, variant)
     by_path = {layer.path: layer for layer in fits.layers}
     order = [path for path in fits.survey.order if path in by_path and by_path[path].k <= WIDEST_INPUT]
 
@@ -110,20 +110,19 @@ def sequential(
         layer = by_path[path]
         matrix = layer.weight()
         narrow = layer.m < layer.k  # the products with y = W x are then fewer than those with x
-        for twin, theirs in zip(twins, inputs[1:], strict=True):
-            inside, across = _Parts(), _Parts()
-            for i, (x, y, batch) in enumerate(zip(inputs[0], theirs, batches, strict=True)):
-                original, row = layer.rows_in(x, batch.mask), twin.layers[path].rows_in(y, batch.mask)
-                if len(original) != len(row):
-                    return
-                inside.add(i, Scatter.of(row))
-                across.add(i, Scatter.of(original @ matrix.to(x.dtype).T if narrow else original, row))
-            turn = None if narrow else matrix
-            twin.fit(layer, *(_pair(a, b, turn) for a, b in zip(inside.all(), across.all(), strict=True)))
+        inside, across = _Parts(), _Parts()
+        for i, (x, y, batch) in enumerate(zip(*inputs, batches, strict=True)):
+            original, row = layer.rows_in(x, batch.mask), twin.layers[path].rows_in(y, batch.mask)
+            if len(original) != len(row):
+                return
+            inside.add(i, Scatter.of(row))
+            across.add(i, Scatter.of(original @ matrix.to(x.dtype).T if narrow else original, row))
+        turn = None if narrow else matrix
+        twin.fit(layer, *(_pair(a, b, turn) for a, b in zip(inside.all(), across.all(), strict=True)))
 
     calls = [lambda model, batch=batch: calibration.output(model, batch) for batch in batches]
-    lockstep([base, *(twin.model for twin in twins)], calls, order, meet)
-    return [twin.finished() for twin in twins]
+    lockstep([base, twin.model], calls, order, meet)
+    return twin.finished()
 
 
 @dataclass

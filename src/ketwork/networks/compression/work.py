@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import fmean
 from weakref import WeakKeyDictionary
 
 import torch
@@ -29,6 +30,7 @@ _RUINED = 1e6  # nats: more than any prediction can be worth
 SLOWER = 1.02  # a latency above the budget by less is noise
 _REPLANNED = 3  # times that a network is planned anew because it was timed to be too slow
 _PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs, and what removals do
+_LITTLE = 0.1  # of the mean harm that removals are estimated to do
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,7 @@ class Work:
             measured = self._unit_scales(plan.units)
             yield from made(partial(self._removal, "removal and ranks, all measured", scales, measured))
         _, name, plan = min(plans, key=lambda one: one[0])
-        batches = self.in_step()
-        [(model, missed)] = sequential(self.base, self.fits, [plan.variant], self.calibration, batches)
+        model, missed = sequential(self.base, self.fits, plan.variant, self.calibration, self.in_step())
         yield self._candidate(f"sequential, {name}", model, plan.variant.ranks, missed, plan.units)
 
     def _within(
@@ -182,16 +183,18 @@ class Work:
         return scales
 
     def _unit_scales(self, units: Mapping[str, int]) -> dict[str, float]:
-        """Each feed's measured harm over the estimate, where it alone keeps no more than so many units."""
-        scales = {}
+        """Each feed's measured harm over the estimate, where it alone keeps no more than so many units.
+
+        Feeds whose harm is a small part of all are left out: what it grows to is not to be told from it.
+        """
+        feeds = [feed for feed in self.narrowing.feeds if feed.path in units]
+        estimates = {feed.path: self.narrowing.order(feed).error(units[feed.path]) / 2 for feed in feeds}
+        known = {path: harm for path, harm in estimates.items() if harm > _LITTLE * fmean(estimates.values())}
         whole: dict[str, int | None] = {layer.path: None for layer in self.layers}
-        for feed in self.narrowing.feeds:
-            if feed.path in units:
-                count = units[feed.path]
-                model = one_shot(self.base, self.narrowing.narrowed({feed.path: count}), whole, True)
-                scales[feed.path] = self._ratio(
-                    model, self.narrowing.order(feed).error(count) / 2, len(units)
-                )
+        scales = {}
+        for path, estimate in known.items():
+            model = one_shot(self.base, self.narrowing.narrowed({path: units[path]}), whole, True)
+            scales[path] = self._ratio(model, estimate, len(known))
         return scales
 
     def _ratio(self, model: nn.Module, estimate: float, probes: int) -> float:
