@@ -48,11 +48,10 @@ class _NotSeparateError(Exception):
 
 @dataclass(frozen=True)
 class Feed:
-    """Units that can be removed: each one's rows (units, a) in the layers that put it out, by path, and its columns
-    (units, b) in those that read it.
+    """Units that can be removed: rows (units, a) of the layers that put them out, columns (units, b) of their readers.
 
-    Several layers put out the same units where what they put out is added or multiplied, entry by entry, and where they
-    are the queries, keys and values of attention heads.
+    Both are by path. Several layers put out the same units where what they put out is added or multiplied, entry by
+    entry, and where they are the queries, keys and values of attention heads.
     """
 
     sources: dict[str, Tensor]

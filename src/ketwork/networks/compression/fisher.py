@@ -156,6 +156,7 @@ def survey(
         }
     )
     orders: list[list[str]] = []
+    calibration.held = []
     live = _Live(found)
     with contextlib.ExitStack() as stack:
         for layer in layers:
