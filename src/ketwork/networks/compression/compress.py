@@ -101,7 +101,7 @@ def compress(
         TypeError, ValueError: an argument is not what it must be; the data holds NaN, or fewer than five samples; no
             layer can be compressed; or the budget cannot be met, in which case the least that can is named.
 
-    Cost: about seven passes over the data, forward or backward, and eigendecompositions, O(min(m, k)³) a layer
+    Cost: seven to eight passes over the data, forward or backward, and eigendecompositions, O(min(m, k)³) a layer
     m × k and O(k³) for the sequential fit.
 
     >>> import torch
