@@ -270,6 +270,27 @@ def test_rows_that_are_mixed_with_some_others_alone_are_one_unit() -> None:
     assert found(Groups(fixed=True), torch.randn(20, 5)) == []
 
 
+class Uneven(nn.Module):
+    """Sums of units with those of other layers: of some units alone, or of unlike numbers of them."""
+
+    def __init__(self, overlapping: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.head = nn.Linear(4, 8), nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(8, 2)
+        self.overlapping = overlapping
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.overlapping:
+            return self.head(self.a(x) + nn.functional.pad(self.b(x), (0, 4)))
+        b, c, none = self.b(x).repeat_interleave(2, 1), self.c(x), torch.zeros(len(x), 1)
+        c = torch.cat([none, c[:, [0, 0]], none, c[:, [1, 1, 2, 2]]], 1)  # ties the first two of b's pairs
+        return self.head(self.a(x) + b + c)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_units_that_hang_together_unevenly_are_left(overlapping: bool) -> None:
+    assert named(found(Uneven(overlapping), torch.randn(20, 4))) == {}
+
+
 def test_nothing_removed_changes_nothing_and_hooks_are_gone() -> None:
     torch.manual_seed(0)
     net, data = Residual(norm=True), torch.randn(20, 4)
