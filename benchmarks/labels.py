@@ -35,9 +35,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.knowledge import SHORT, knowledge
-from ketwork.networks.labelled import LabelledStatistics
-from ketwork.networks.readouts import read_out
+from ketwork.networks.measures.knowledge import SHORT, knowledge
+from ketwork.networks.measures.probes import read_out
+from ketwork.networks.moments.labelled_moments import LabelledStatistics
 
 LAYERS = ["embeddings", *(f"encoder.layer.{i}" for i in range(6))]
 TARGETS = {"linear": 0.02, "pgm": 0.03}

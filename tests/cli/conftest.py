@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from ketwork.cli import app
+from ketwork.cli.app import app
 
 NETS = """
 import math, os, time

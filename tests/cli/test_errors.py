@@ -12,7 +12,7 @@ import time
 import pandas as pd
 import pytest
 
-from ketwork.networks import Study
+from ketwork.networks.study.result import Study
 
 NETS = "ketwork_cli_nets"
 MODEL = f"{NETS}:small"

@@ -4,7 +4,9 @@ import json
 import pytest
 
 from ketwork.demo import digits
-from ketwork.networks import Comparison, Study, compare
+from ketwork.networks.comparison.result import Comparison
+from ketwork.networks.comparison.run import compare
+from ketwork.networks.study.result import Study
 
 NETS = "ketwork_cli_nets"
 SMALL = (f"{NETS}:small", "--data", f"{NETS}:batches")

@@ -10,8 +10,8 @@ import torch
 
 import ketwork
 from ketwork.demo import digits
-from ketwork.networks import Study
-from ketwork.networks import study as study_network
+from ketwork.networks.study.result import Study
+from ketwork.networks.study.run import study as study_network
 
 NETS = "ketwork_cli_nets"
 SMALL = (f"{NETS}:small", "--data", f"{NETS}:batches")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import CollapseCurve
-from ketwork.networks.batches import Batch
-from ketwork.networks.metrics import Metric, Scores
+from ketwork.networks.activations.batches import Batch
+from ketwork.networks.collapse.curve_result import CollapseCurve
+from ketwork.networks.collapse.metrics import Metric, Scores
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

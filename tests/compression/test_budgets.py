@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import ketwork as kw
 from ketwork.networks.compression import budgets
 from ketwork.networks.compression.costs import latencies, multiply_adds, multiply_adds_within
-from ketwork.networks.compression.fisher import Survey, Surveyed
 from ketwork.networks.compression.layers import weight_layers
+from ketwork.networks.compression.survey import Survey, Surveyed
 
 
 def convolutional() -> nn.Sequential:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.compression.calibration import Calibration, calibration
-from ketwork.networks.compression.fisher import Survey, survey
 from ketwork.networks.compression.layers import weight_layers
-from ketwork.networks.compression.outputs import TEMPERATURES
 from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.survey import Survey, survey
+from ketwork.networks.measures.predictions import TEMPERATURES
 
 
 def surveyed(net: nn.Module, data, generator: int = 0, **options) -> tuple[Survey, Calibration]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketwork.networks.compression.lowrank import Factors, Metric, from_inputs, from_outputs
-from ketwork.networks.compression.scatter import Scatter
+from ketwork.networks.compression.covariance import Scatter
+from ketwork.networks.compression.factors import Factors, Metric, from_inputs, from_outputs
 
 N, M, K, R = 4000, 6, 9, 3
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import ketwork as kw
 from ketwork.demo import digits
-from ketwork.networks.compression import fisher
+from ketwork.networks.compression import survey as fisher
 
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Sequential, nn.Identity)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from ketwork.networks.batches import Batch
-from ketwork.networks.compression.outputs import TEMPERATURES, Predictions
+from ketwork.networks.activations.batches import Batch
+from ketwork.networks.measures.predictions import TEMPERATURES, Predictions
 
 NO_MASK = Batch(None, None, None, 6)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketwork.networks.compression.lowrank import Metric, Pair, from_inputs, refit
-from ketwork.networks.compression.scatter import Scatter
+from ketwork.networks.compression.covariance import Scatter
+from ketwork.networks.compression.factors import Metric, Pair, from_inputs, refit
 
 M, K = 5, 8
 

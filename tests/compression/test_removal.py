@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from ketwork.networks.batches import Batch
+from ketwork.networks.activations.batches import Batch
 from ketwork.networks.compression import compress, load_compressed
 from ketwork.networks.compression.calibration import calibration
-from ketwork.networks.compression.feeding import Feed, feeds, staying_of
-from ketwork.networks.compression.fisher import survey
+from ketwork.networks.compression.covariance import Scatter
+from ketwork.networks.compression.descent import Descent, Item
+from ketwork.networks.compression.elimination import Order, Reader, ordered, repaired, staying
+from ketwork.networks.compression.factors import Metric
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import weight_layers
-from ketwork.networks.compression.lowrank import Metric
-from ketwork.networks.compression.narrowing import Narrowing
-from ketwork.networks.compression.plans import Descent, Item
-from ketwork.networks.compression.removal import Order, Reader, ordered, repaired, staying
-from ketwork.networks.compression.scatter import Scatter
 from ketwork.networks.compression.surgery import replace
+from ketwork.networks.compression.survey import survey
+from ketwork.networks.compression.unit_removal import Narrowing
+from ketwork.networks.compression.units import Feed, feeds, staying_of
 
 
 def reader(x: Tensor, weight: Tensor, *, fisher: Tensor | None = None, block: int = 1) -> Reader:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ketwork.networks.compression.scatter import Scatter
+from ketwork.networks.compression.covariance import Scatter
 
 
 def rows(n: int = 700, p: int = 5, seed: int = 0) -> Tensor:

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.compression.calibration import Calibration, calibration
-from ketwork.networks.compression.fisher import survey
 from ketwork.networks.compression.fits import Fits, Variant, one_shot, sequential
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.survey import survey
 
 
 def fits(

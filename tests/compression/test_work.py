@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from ketwork.networks.compression.calibration import calibration
-from ketwork.networks.compression.narrowing import planned
+from ketwork.networks.compression.search import Work, prepared
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.compression.work import Work, prepared
+from ketwork.networks.compression.unit_removal import planned
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.compression.calibration import calibration
-from ketwork.networks.compression.fisher import Survey, survey
 from ketwork.networks.compression.layers import weight_layers
-from ketwork.networks.processes import joined
+from ketwork.networks.compression.survey import Survey, survey
+from ketwork.networks.runtime.distributed import joined
 
 N = 150
 BATCH = 16

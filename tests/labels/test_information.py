@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import information
-from ketwork.networks.knowledge import Knowledge
+from ketwork.networks.measures import holevo as information
+from ketwork.networks.measures.knowledge import Knowledge
 
 
 def known(x: Tensor, labels: object, *, seed: int = 0) -> Knowledge:

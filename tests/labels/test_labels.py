@@ -11,8 +11,8 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import labels as labels_module
-from ketwork.networks.knowledge import Knowledge
+from ketwork.networks.activations import labels as labels_module
+from ketwork.networks.measures.knowledge import Knowledge
 
 GENERATOR = torch.Generator().manual_seed(3)
 X = torch.randn(400, 6, generator=GENERATOR)

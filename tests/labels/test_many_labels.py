@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import classes as classes_module
-from ketwork.networks import information
-from ketwork.networks.classes import MOST_BYTES, ClassMoments
-from ketwork.networks.knowledge import knowledge
-from ketwork.networks.labelled import CHECK_MOST, HELD_MOST, LabelledStatistics
-from ketwork.networks.readouts import LINEAR, PRETTY_GOOD, read_out
+from ketwork.networks.measures import holevo as information
+from ketwork.networks.measures.knowledge import knowledge
+from ketwork.networks.measures.probes import LINEAR, PRETTY_GOOD, read_out
+from ketwork.networks.moments import class_moments as classes_module
+from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
+from ketwork.networks.moments.labelled_moments import CHECK_MOST, HELD_MOST, LabelledStatistics
 
 
 def _data(n: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ketwork as kw
-from ketwork.networks.labelled import HELD_SHARE, LabelledStatistics
-from ketwork.networks.readouts import LINEAR, MIXINGS, PRETTY_GOOD, RIDGES, read_out
+from ketwork.networks.measures.probes import LINEAR, MIXINGS, PRETTY_GOOD, RIDGES, read_out
+from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledStatistics
 
 EXCEPTIONS: dict[str, str] = {}
 """Checks of scikit-learn's that do not hold, and why: none. One is skipped, since it needs SCIPY_ARRAY_API set."""

@@ -11,9 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 
 import ketwork as kw
-from ketwork.networks.classes import ClassMoments
-from ketwork.networks.labelled import CHECK_SHARE, HELD_SHARE, LabelledStatistics, Rows, Sums
-from ketwork.networks.readouts import (
+from ketwork.networks.measures.probes import (
     LINEAR,
     MIXINGS,
     MOST_DIMENSIONS,
@@ -23,6 +21,8 @@ from ketwork.networks.readouts import (
     Fit,
     read_out,
 )
+from ketwork.networks.moments.class_moments import ClassMoments
+from ketwork.networks.moments.labelled_moments import CHECK_SHARE, HELD_SHARE, LabelledStatistics, Rows, Sums
 
 
 def clouds(n: int, d: int, k: int, *, seed: int = 0, apart: float = 0.3) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ def test_pretty_good_measurement_is_that_of_the_quantum_room(k: int) -> None:
 def test_pretty_good_measurement_turns_linear_with_three_quarters_of_the_whitening_as_the_reference_grows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ketwork.networks.readouts.REFERENCE", 1e10)
+    monkeypatch.setattr("ketwork.networks.measures.probes.REFERENCE", 1e10)
     x, codes = clouds(400, 8, 2)
     fit = Fit.of(Sums.of(rows(x, codes), 2), None)
     scores = fit.pretty_good(0.0, fit.points(x)) - 0.5

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.encode import unit
-from ketwork.networks.readouts import LINEAR, PRETTY_GOOD
+from ketwork.networks.activations.encoding import unit
+from ketwork.networks.measures.probes import LINEAR, PRETTY_GOOD
 
 TEXTS = 1500
 SEEDS = 3

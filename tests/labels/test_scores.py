@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics
 from torch import Tensor
 
-from ketwork.networks import scores as score
+from ketwork.networks.measures import scores as score
 
 
 def made(n: int, k: int, *, seed: int = 0, ties: bool = False) -> tuple[Tensor, Tensor]:

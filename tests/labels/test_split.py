@@ -7,8 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.knowledge import Knowledge, knowledge
-from ketwork.networks.labelled import CHECK_MOST, HELD_MOST, HELD_SHARE, LabelledStatistics, Rows
+from ketwork.networks.measures.knowledge import Knowledge, knowledge
+from ketwork.networks.moments.labelled_moments import (
+    CHECK_MOST,
+    HELD_MOST,
+    HELD_SHARE,
+    LabelledStatistics,
+    Rows,
+)
 
 
 def data(n: int, d: int = 12, k: int = 3) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import POOLED, study
+from ketwork.networks.activations.captures import POOLED
+from ketwork.networks.study.run import study
 
 
 class Recurrent(nn.Module):

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from ketwork.networks import Activation, Study, StudyInterrupted, capture, study
+from ketwork.networks.activations.captures import Activation, capture
+from ketwork.networks.study.result import Study
+from ketwork.networks.study.run import StudyInterrupted, study
 
 
 def _network() -> nn.Sequential:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import study
+from ketwork.networks.study.run import study
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.gathered import Gathered
+from ketwork.networks.study.gathered import Gathered
 
 WORDS = ("ham", "spam", "news", "rare")
 

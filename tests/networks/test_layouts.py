@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import ketwork as kw
-from ketwork.networks import POOLED, study
+from ketwork.networks.activations.captures import POOLED
+from ketwork.networks.study.run import study
 
 
 def _rho(vectors: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import SelectorError, study
+from ketwork.networks.activations.selectors import SelectorError
+from ketwork.networks.study.run import study
 
 
 def _net(*more: nn.Module) -> nn.Sequential:

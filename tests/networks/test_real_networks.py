@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import Study, study
+from ketwork.networks.study.result import Study
+from ketwork.networks.study.run import study
 
 
 def _brute_force(activation: Tensor, present: Tensor | None = None) -> dict[str, float]:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ketwork import _files
-from ketwork.networks import Study, moments, study
-from ketwork.networks.moments import Moment
-from ketwork.networks.record import SCHEMA
-from ketwork.networks.reservoir import SAMPLES, Reservoir
+from ketwork.networks.moments import moment as moments
+from ketwork.networks.moments.moment import Moment
+from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
+from ketwork.networks.study.result import SCHEMA, Study
+from ketwork.networks.study.run import study
+from ketwork.records import files as _files
 
 
 def _study(complex_: bool = False) -> Study:

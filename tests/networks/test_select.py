@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks import ROOT, SelectorError, select, study
+from ketwork.networks.activations.selectors import ROOT, SelectorError, select
+from ketwork.networks.study.run import study
 
 
 class Residual(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks import study
+from ketwork.networks.study.run import study
 
 QUANTITIES = (
     "entropy",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks import Layer, study
+from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.run import study
 
 
 def _gaussian(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.compare import sample_rows
+from ketwork.networks.comparison.run import sample_rows
 
 from . import reference
 from .conftest import Fan, related

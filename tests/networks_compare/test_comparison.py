@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks import storage
+from ketwork.records import storage
 
 
 @pytest.fixture

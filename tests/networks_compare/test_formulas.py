@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ketwork.networks import ComparedLayer, Comparison, PairMoments, pairs
+from ketwork.networks.comparison.result import ComparedLayer, Comparison
+from ketwork.networks.moments import pair_moments as pairs
+from ketwork.networks.moments.pair_moments import PairMoments
 
 from . import reference
 from .conftest import related
@@ -78,7 +80,9 @@ def test_two_sides_give_the_textbook_numbers(monkeypatch: pytest.MonkeyPatch, al
 @pytest.mark.parametrize("always", [0, 1 << 24])
 def test_cka_alone_goes_another_way_to_the_same_numbers(monkeypatch: pytest.MonkeyPatch, always: int) -> None:
     monkeypatch.setattr(pairs, "_ALWAYS", always)
-    monkeypatch.setattr("ketwork.networks.overlaps._GRAM_BYTES", 8 * 3 * 600 * 100)  # six blocks of 100 rows
+    monkeypatch.setattr(
+        "ketwork.networks.measures.overlaps._GRAM_BYTES", 8 * 3 * 600 * 100
+    )  # six blocks of 100 rows
     layers, others = related(600, [4, 20]), related(600, [30])
     whole, _ = compared(layers, others)
     alone, _ = compared(layers, others, measures=["cka"])

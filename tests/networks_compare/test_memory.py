@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks import PairMoments, pairs
-from ketwork.networks.sketch import Sketch
+from ketwork.networks.moments import pair_moments as pairs
+from ketwork.networks.moments.pair_moments import PairMoments
+from ketwork.networks.moments.projection import Sketch
 
 from .conftest import Fan, related
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketwork.networks import PairMoments, pairs
-from ketwork.networks.likeness import MEASURES, likeness
-from ketwork.networks.overlaps import overlaps
+from ketwork.networks.measures.overlaps import overlaps
+from ketwork.networks.measures.similarity import MEASURES, likeness
+from ketwork.networks.moments import pair_moments as pairs
+from ketwork.networks.moments.pair_moments import PairMoments
 
 WIDTHS = {"a": 5, "b": 7, "c": 40, "d": 3}
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks.likeness import null_root_fidelity
+from ketwork.networks.measures.similarity import null_root_fidelity
 
 from . import reference
 from .test_formulas import compared

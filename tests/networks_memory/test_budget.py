@@ -15,10 +15,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ketwork.networks import Layer, Plan, Study, information, study
-from ketwork.networks.budget import Width, parse, plan
-from ketwork.networks.classes import ClassMoments
-from ketwork.networks.encode import unit
+from ketwork.networks.activations.encoding import unit
+from ketwork.networks.measures import holevo as information
+from ketwork.networks.moments.class_moments import ClassMoments
+from ketwork.networks.runtime.memory import Plan, Width, parse, plan
+from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.result import Study
+from ketwork.networks.study.run import study
 from ketwork.quantum import trace_distance
 
 D = 600

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.classes import ClassMoments
-from ketwork.networks.encode import unit
-from ketwork.networks.gram import gram
-from ketwork.networks.moments import Moment
+from ketwork.networks.activations.encoding import unit
+from ketwork.networks.moments.class_moments import ClassMoments
+from ketwork.networks.moments.grams import gram
+from ketwork.networks.moments.moment import Moment
 
 U16, UB16 = 2.0**-11, 2.0**-8  # unit roundoffs of float16 and bfloat16
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ketwork.networks.encode import unit
-from ketwork.networks.frequent_directions import FrequentDirections
-from ketwork.networks.intervals import Known
-from ketwork.networks.moments import Moment
+from ketwork.networks.activations.encoding import unit
+from ketwork.networks.measures.bounds import Known
+from ketwork.networks.moments.frequent_directions import FrequentDirections
+from ketwork.networks.moments.moment import Moment
 
 
 def _draw(seed: int) -> torch.Generator:

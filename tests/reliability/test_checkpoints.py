@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from typer.testing import CliRunner
 
 import ketwork as kw
-from ketwork import _signals
-from ketwork.cli import app
-from ketwork.networks import storage
+from ketwork.cli.app import app
+from ketwork.records import signals as _signals
+from ketwork.records import storage
 
 EVERY = 4
 BATCHES = 18
@@ -163,7 +163,7 @@ import torch
 from torch import nn
 torch.set_num_threads(1)
 import ketwork as kw
-from ketwork.networks import storage
+from ketwork.records import storage
 
 folder, every, kills, batches = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 draw, done = random.Random(0), mmap.mmap(-1, 8)

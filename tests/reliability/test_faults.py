@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from typer.testing import CliRunner
 
 import ketwork as kw
-from ketwork import _signals
-from ketwork.cli import app
-from ketwork.networks import readings
-from ketwork.networks.statistics import LayerStatistics
+from ketwork.cli.app import app
+from ketwork.networks.measures import readings
+from ketwork.networks.moments.accumulator import LayerStatistics
+from ketwork.records import signals as _signals
 from ketwork.waves.command import ground
 from ketwork.waves.problems import network as wave_network
 from ketwork.waves.problems import problem

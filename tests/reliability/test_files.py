@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import ketwork as kw
-from ketwork import _files, waves
+from ketwork import waves
+from ketwork.records import files as _files
 from ketwork.waves.drawing import draw
 
 BEFORE = "what was there before"

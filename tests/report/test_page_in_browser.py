@@ -12,7 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from torch import nn
 
 from ketwork.demo import digits
-from ketwork.networks import compare, study
+from ketwork.networks.comparison.run import compare
+from ketwork.networks.study.run import study
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ from rich.console import Console
 from torch import nn
 
 from ketwork.demo import digits
-from ketwork.networks import Estimate, compare, study
+from ketwork.networks.comparison.run import compare
+from ketwork.networks.study.run import study
+from ketwork.quantum import Estimate
 from ketwork.report import as_json, render, render_comparison, render_plan
 from ketwork.report.terminal import plus_minus
 

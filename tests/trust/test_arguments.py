@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ketwork.cli import app
+from ketwork.cli.app import app
 
 from .mutations import MANY
 

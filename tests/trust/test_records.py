@@ -13,8 +13,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import ketwork as kw
-from ketwork import _files, waves
-from ketwork.cli import app
+from ketwork import waves
+from ketwork.cli.app import app
+from ketwork.records import files as _files
 from ketwork.report import as_json, comparison_as_json, curve_as_json
 
 from .mutations import MANY, attempt, bytes_of, plain_of, tensors_of

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ketwork._files import replacing
 from ketwork.demo import digits
+from ketwork.records.files import replacing
 
 SEED = 0
 EPOCHS = 30

@@ -15,6 +15,7 @@ from ketwork.quantum.distances import (
     trace_distance,
 )
 from ketwork.quantum.ensembles import Ensemble, holevo
+from ketwork.quantum.estimates import Estimate
 from ketwork.quantum.interop import from_qutip, to_qutip
 from ketwork.quantum.measurements import Measurement
 from ketwork.quantum.measures import (
@@ -33,6 +34,7 @@ from ketwork.quantum.states import Density, Ket, State
 __all__ = [
     "Density",
     "Ensemble",
+    "Estimate",
     "Ket",
     "Measurement",
     "State",

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks import Comparison
+from ketwork.networks.comparison.result import Comparison
 from ketwork.report import findings
 from ketwork.report.columns import NARROWEST_NAME, Column, drawn
 from ketwork.report.tables import MEASURES

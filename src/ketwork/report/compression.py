@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks import Compressed
+from ketwork.networks.compression.result import Compressed
 from ketwork.report.terminal import by_reason, folded, short
 
 _GAP = 2

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from ketwork.networks import CollapseCurve, Estimate
+from ketwork.networks.collapse.curve_result import CollapseCurve
+from ketwork.quantum import Estimate
 from ketwork.report.columns import Column, drawn
 from ketwork.report.terminal import dimmed, plus_minus, short
 

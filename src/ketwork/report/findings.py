@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from ketwork.networks import Comparison, Estimate, Study
-from ketwork.quantum import shannon_entropy
+from ketwork.networks.comparison.result import Comparison
+from ketwork.networks.study.result import Study
+from ketwork.quantum import Estimate, shannon_entropy
 from ketwork.report.views import View
 
 ALIKE = 0.95

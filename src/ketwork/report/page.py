@@ -17,10 +17,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ketwork._files import write_text
 from ketwork._version import __version__
-from ketwork.networks import Comparison, Study
-from ketwork.networks.pages import writes
+from ketwork.networks.comparison.result import Comparison
+from ketwork.networks.study.result import Study
+from ketwork.records.files import write_text
+from ketwork.records.pages import writes
 from ketwork.report import findings
 from ketwork.report.tables import MEASURES, best_matches, layer_table
 from ketwork.report.terminal import megabytes, short
@@ -205,7 +206,7 @@ def _details(row: View) -> dict[str, Any]:
     if row.rank_kept is not None:
         found["spectrum"] = (
             f"The {row.told('rank_kept')} largest of {layer.d} eigenvalues carry 99 % of the weight, "
-            f"the largest one {row['top_weight'].worded('{:.1%}'.format)}."
+            f"the largest one {row['top_weight'].words('{:.1%}'.format)}."
         )
         if layer.sketch is not None:
             found["spectrum"] += (

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ketwork.networks import Comparison, Layer, Study
+from ketwork.networks.comparison.result import Comparison
+from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.result import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from ketwork.networks import CollapseCurve, Comparison, Compressed, Study
+from ketwork.networks.collapse.curve_result import CollapseCurve
+from ketwork.networks.comparison.result import Comparison
+from ketwork.networks.compression.result import Compressed
+from ketwork.networks.study.result import Study
 
 
 def as_json(study: Study) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ketwork.networks import Comparison, Estimate
+from ketwork.networks.comparison.result import Comparison
+from ketwork.quantum import Estimate
 from ketwork.report.terminal import plus_minus
 from ketwork.report.views import FEW_KETS, SHARES, View
 
@@ -126,12 +127,12 @@ def best_matches(comparison: Comparison) -> Table:
 
 
 def _column(found: Sequence[Estimate], share: bool) -> list[Cell]:
-    scaled = [estimate.scaled(100.0) for estimate in found] if share else found
+    scaled = [100 * estimate for estimate in found] if share else found
     if all(math.isnan(estimate.stderr) for estimate in found):
         values = [estimate.value for estimate in scaled]
         whole = all(math.isnan(value) or value == round(value) for value in values) and not share
         words = f"{{:.{0 if whole else 1 if share else 3}f}}".format
-        shown = ["–" if math.isnan(estimate.value) else estimate.worded(words) for estimate in scaled]
+        shown = ["–" if math.isnan(estimate.value) else estimate.words(words) for estimate in scaled]
     else:
         shown = plus_minus(scaled)
     cells = []

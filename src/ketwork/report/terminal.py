@@ -14,7 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks import Estimate, Plan, Share, Study
+from ketwork.networks.runtime.memory import Plan, Share
+from ketwork.networks.study.result import Study
+from ketwork.quantum import Estimate
 
 _GAP = 2  # spaces between columns
 _PLACES = 3  # decimals shown at most; the record has all
@@ -115,9 +117,9 @@ def plus_minus(estimates: Sequence[Estimate]) -> list[str]:
         if not math.isfinite(estimate.value):
             cells.append("–")
         elif not math.isfinite(error):
-            cells.append(estimate.worded(words))
+            cells.append(estimate.words(words))
         else:
-            cells.append(f"{estimate.worded(words)} ± {words(max(error, unit) if error > 0 else 0.0)}")
+            cells.append(f"{estimate.words(words)} ± {words(max(error, unit) if error > 0 else 0.0)}")
     widest = max((len(cell.partition(" ± ")[2]) for cell in cells), default=0)
     return [_aligned(cell, widest) for cell in cells]
 

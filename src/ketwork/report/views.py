@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ketwork.networks import Estimate, Layer, Study, readings
-from ketwork.networks.intervals import Interval, Known
-from ketwork.networks.knowledge import Knowledge
-from ketwork.networks.layer import NONE
+from ketwork.networks.measures import readings
+from ketwork.networks.measures.bounds import Interval, Known
+from ketwork.networks.measures.knowledge import Knowledge
+from ketwork.networks.study.layer import NONE, Layer
+from ketwork.networks.study.result import Study
+from ketwork.quantum import Estimate
 from ketwork.report.terminal import plus_minus
 
 KEPT = 0.99
@@ -81,10 +83,10 @@ class View:
         """A quantity in words, ± its standard error, shares in per cent."""
         estimate = self[quantity]
         if quantity == "rank_kept":
-            return estimate.worded("{:.0f}".format)
+            return estimate.words("{:.0f}".format)
         if quantity not in SHARES or math.isnan(estimate.value):
             return plus_minus([estimate])[0].strip()
-        value, error = estimate.worded(_percent), _percent(estimate.stderr)
+        value, error = estimate.words(_percent), _percent(estimate.stderr)
         return f"{value} %" if math.isnan(estimate.stderr) else f"{value} ± {error} %"
 
     @property

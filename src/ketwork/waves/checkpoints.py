@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ketwork import _files
-from ketwork._checked import Count, Malformed, check, check_tensors
+from ketwork.records import files as _files
+from ketwork.records.checked import Count, Malformed, check, check_tensors
 from ketwork.waves.estimates import Estimate
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimisers import State

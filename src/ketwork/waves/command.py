@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ketwork._figures import blank
+from ketwork.report.figures import blank
 from ketwork.waves.drawing import draw
 from ketwork.waves.ground_state import Run, Step, ground_state
 from ketwork.waves.models.network import Network

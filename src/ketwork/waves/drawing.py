@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ketwork._figures import blank, write
+from ketwork.report.figures import blank, write
 from ketwork.waves.ground_state import Step
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from ketwork.networks.compression.allocation import Choice
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.costs import latencies, multiply_adds, parameters
-from ketwork.networks.compression.fisher import Survey
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.survey import Survey
 
 KINDS = ("parameters", "multiply-adds", "latency")
 

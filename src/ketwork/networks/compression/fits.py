@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.batches import Batch
+from ketwork.networks.activations.batches import Batch
 from ketwork.networks.compression.calibration import Calibration
-from ketwork.networks.compression.fisher import Survey
+from ketwork.networks.compression.covariance import Scatter, added
+from ketwork.networks.compression.factors import Factors, Metric, Pair, from_inputs, from_outputs, refit
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.lockstep import lockstep
-from ketwork.networks.compression.lowrank import Factors, Metric, Pair, from_inputs, from_outputs, refit
-from ketwork.networks.compression.scatter import Scatter, added
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.compression.surgery import replace as put
+from ketwork.networks.compression.survey import Survey
 
 WIDEST_INPUT = (
     4608  # features: a wider layer is not refitted (its k × k eigendecomposition would take minutes)

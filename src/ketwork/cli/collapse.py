@@ -1,0 +1,149 @@
+"""`ketwork collapse`: how many leading eigenstates of each layer a network needs to do what it does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ketwork.cli import options
+from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
+from ketwork.networks.collapse.curve import collapse_curve
+from ketwork.networks.collapse.curve_result import CollapseCurve
+from ketwork.report import curve_as_json, render_curve
+from ketwork.report.figures import blank, write
+
+HELP = """Examples:
+
+- `ketwork collapse`
+
+- `ketwork collapse --metric accuracy --plot collapse.svg`
+
+- `ketwork collapse path/to/hf-folder --data messages.csv --text text --layers blocks --samples 500`
+"""
+
+
+class Metric(StrEnum):
+    """How well the collapsed network does."""
+
+    accuracy = "accuracy"
+    loss = "loss"
+    kl = "kl"
+
+
+def collapse(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model, as in `ketwork study`. Default: a small network trained on digits.",
+            show_default=False,
+        ),
+    ] = None,
+    data: options.Data = None,
+    text: options.TextColumn = None,
+    inputs: options.Inputs = None,
+    label: options.Label = None,
+    layers: options.LayerNames = None,
+    metric: Annotated[
+        Metric, typer.Option(help="Of the predictions: accuracy, loss, or KL to the untouched network's.")
+    ] = Metric.kl,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, help="The KL allowed, or the share of another metric that may be lost."),
+    ] = 0.01,
+    ranks: Annotated[
+        str | None,
+        typer.Option(metavar="K,K,…", help="Measure these ranks. Default: bisect for the smallest."),
+    ] = None,
+    around_mean: Annotated[
+        bool, typer.Option("--around-mean", help="Collapse each layer about its mean activation.")
+    ] = False,
+    samples: options.Samples = None,
+    batch_size: options.BatchSize = 64,
+    image_size: options.ImageSize = None,
+    device: options.Device = "cpu",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Draw the curves (SVG, PNG or PDF; extra `plot`).")
+    ] = None,
+    save: options.Save = None,
+    as_json_: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """How few eigenstates of each layer keep what the network does: the smallest rank, layer by layer.
+
+    Each layer alone is projected onto the leading eigenstates of its state. Without arguments: a small network trained
+    on scikit-learn's digits, on digits it has not seen.
+    """
+    with one_line_errors(debug):
+        options.both_or_neither(model, data)
+        chosen = options.selectors(layers)
+        size = options.image_size(image_size)
+        wanted = _numbers(ranks)
+        options.check_target("--save", save)
+        options.check_target("--plot", plot)
+        try:
+            figure = None if plot is None else blank(plot)
+        except (ImportError, ValueError) as error:
+            raise UsageError(str(error)) from error
+        with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
+            loaded, source = options.loaded(
+                model,
+                data,
+                device,
+                text=text,
+                input=inputs,
+                label=label,
+                batch_size=batch_size,
+                samples=samples,
+                image_size=size,
+            )
+            with progress_bar(None) as progress:
+                curve = collapse_curve(
+                    loaded.model,
+                    source.batches,
+                    metric.value,
+                    layers=chosen,
+                    ranks=wanted,
+                    tolerance=tolerance,
+                    around="mean" if around_mean else None,
+                    samples=samples,
+                    batch_size=batch_size,
+                    progress=progress,
+                )
+        described = {"model": loaded.description, "data": source.description}
+        curve = replace(
+            curve,
+            settings=curve.settings | {"source": described, "command": context.meta["command"]},
+        )
+        if save is not None:
+            curve.save(save)
+        if figure is not None and plot is not None:
+            curve.plot(figure.subplots())
+            write(figure, plot)
+        show_curve(curve, as_json_)
+        tell_files({"Saved to": save, "Drawn to": plot})
+
+
+def show_curve(curve: CollapseCurve, as_json_: bool) -> None:
+    """Prints the curve as a table or as JSON."""
+    if as_json_:
+        print(json.dumps(curve_as_json(curve), indent=1, ensure_ascii=False, allow_nan=False), flush=True)
+        return
+    render_curve(curve, wide_console())
+
+
+def _numbers(given: str | None) -> list[int] | None:
+    if given is None:
+        return None
+    try:
+        return [int(rank) for rank in given.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--ranks must be numbers with commas between, but was {given!r}.") from error

@@ -1,0 +1,131 @@
+"""How the command speaks: errors in one line with an exit code, and progress on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from ketwork.networks.activations.selectors import SelectorError
+from ketwork.networks.runtime.checkpoints import CheckpointError
+from ketwork.records.files import visible
+from ketwork.records.signals import terminable
+from ketwork.sources import SourceError
+
+FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+_PIPE_WIDTH = 140  # what goes to a file or a pipe has no width of its own
+
+
+class UsageError(ValueError):
+    """Arguments that do not go together, or a file that is not what the command needs."""
+
+
+def tell_files(written: dict[str, Path | None]) -> None:
+    """Says on stderr which files were written, those that were."""
+    for told, path in written.items():
+        if path is not None:
+            Console(stderr=True).print(
+                f"{told} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
+            )
+
+
+@contextmanager
+def one_line_errors(debug: bool) -> Iterator[None]:
+    """Turns what goes wrong into one line on stderr and an exit code; SIGTERM ends a command as Ctrl-C does."""
+    with terminable() as heard:
+        try:
+            with _one_line_errors(debug):
+                yield
+        except typer.Exit as over:
+            if heard and over.exit_code == INTERRUPTED:
+                raise typer.Exit(TERMINATED) from over
+            raise
+
+
+@contextmanager
+def _one_line_errors(debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except BrokenPipeError as error:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt as error:
+        complain("interrupted before there was anything to show or save.")
+        raise typer.Exit(INTERRUPTED) from error
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        misused = isinstance(error, UsageError | SourceError | SelectorError | CheckpointError)
+        complain(str(error) if misused else said(error))
+        raise typer.Exit(MISUSED if misused else FAILED) from error
+
+
+def said(error: BaseException) -> str:
+    """The error in words, with its type where the words alone would not tell."""
+    words = str(error)
+    return words if _raised_here(error) else f"{type(error).__name__}: {words}".removesuffix(": ")
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the library itself raised the error, so that its words are whole sentences."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("ketwork.")
+
+
+def complain(message: str) -> None:
+    line = visible(" ".join(message.split()))
+    Console(stderr=True).print(f"ketwork: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Samples a second."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="dim")
+
+
+@contextmanager
+def progress_bar(total: int | None) -> Iterator[Callable[[int], None] | None]:
+    """What to call with the number of samples done: draws a bar on stderr, only where that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns: list[Any] = [
+        TextColumn("samples"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("samples", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def wide_console(stderr: bool = False) -> Console:
+    """The terminal, or a pipe with room for whole tables."""
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(stderr=stderr, width=_PIPE_WIDTH)
+    return console

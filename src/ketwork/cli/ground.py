@@ -1,0 +1,146 @@
+"""`ketwork ground`: the ground state of a many-body system by variational Monte Carlo (extra `waves`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ketwork.cli import options
+from ketwork.cli.console import INTERRUPTED, UsageError, complain, one_line_errors
+from ketwork.sources.factories import call, parse, resolve
+
+HELP = """Examples:
+
+- `ketwork ground ising --sites 20 --field 1`
+
+- `ketwork ground heisenberg --sites 22 --alpha 2 --save run.safetensors --plot run.svg`
+
+- `ketwork ground my_models.py:build --steps 500`
+"""
+
+
+def ground(
+    system: Annotated[
+        str,
+        typer.Argument(
+            metavar="SYSTEM",
+            help="`ising`, `heisenberg`, `j1j2`, `molecule`, or `package.module:factory` (or `file.py:factory`) "
+            "returning a `waves.Operator`, or a pair of it and a network.",
+        ),
+    ],
+    sites: Annotated[int, typer.Option(min=1, help="Length of a chain, side of another lattice.")] = 20,
+    lattice: Annotated[
+        str, typer.Option(help="chain, square, triangular, honeycomb or kagome.", metavar="NAME")
+    ] = "chain",
+    open_: Annotated[bool, typer.Option("--open", help="Open instead of periodic boundaries.")] = False,
+    field: Annotated[float, typer.Option(help="Transverse field of `ising`.")] = 1.0,
+    coupling: Annotated[float, typer.Option(help="Coupling of neighbours, J.")] = 1.0,
+    j2: Annotated[float, typer.Option("--j2", help="Coupling of second neighbours of `j1j2`.")] = 0.5,
+    atoms: Annotated[
+        str, typer.Option(help="Atoms of `molecule` and their places in Å.")
+    ] = "H 0 0 0; H 0 0 0.7414",
+    basis: Annotated[str, typer.Option(help="Basis set of `molecule`.")] = "sto-3g",
+    model: Annotated[
+        str,
+        typer.Option(help="rbm, symmetric, jastrow, dense, masked, transformer or vision.", metavar="NAME"),
+    ] = "rbm",
+    alpha: Annotated[int, typer.Option(min=1, help="Scales the size of the network.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 300,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Configurations drawn in each step; 0 sums over all of them.")
+    ] = 1008,
+    seed: Annotated[int, typer.Option(help="Draws the parameters to begin with, and the samples.")] = 0,
+    save: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Save the run as it goes (safetensors).")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="PATH", help="Go on from a saved run.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Draw the run's energies (SVG, PNG or PDF; extra `plot`)."),
+    ] = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """The ground state of a many-body system, with a network as its wave function.
+
+    The energy comes with its standard error, variance and V-score, beside the exact value where it is known.
+    """
+    with one_line_errors(debug):
+        options.check_target("--save", save)
+        options.check_target("--plot", plot)
+        command, problems = _rooms()
+        try:
+            if parse(system) is not None:
+                of, module = command.problem_of(_made(system))
+            else:
+                of, module = (
+                    problems.problem(
+                        system,
+                        sites=sites,
+                        lattice=lattice,
+                        periodic=not open_,
+                        field=field,
+                        coupling=coupling,
+                        j2=j2,
+                        atoms=atoms,
+                        basis=basis,
+                    ),
+                    None,
+                )
+            module = module or problems.network(model, of, alpha=alpha)
+            run = command.ground(
+                of,
+                module,
+                steps=steps,
+                samples=samples or None,
+                seed=seed,
+                save=save,
+                resume=resume,
+                plot=plot,
+                console=Console(stderr=as_json, soft_wrap=True),
+            )
+        except (ValueError, FileNotFoundError) as error:
+            raise UsageError(str(error)) from error
+        except KeyboardInterrupt as error:
+            kept = (
+                f"The run so far is in {save}; --resume {save} goes on"
+                if save
+                else "Nothing was kept: no --save"
+            )
+            complain(f"interrupted. {kept}.")
+            raise typer.Exit(INTERRUPTED) from error
+        if as_json:
+            print(json.dumps(_numbers(run, of.exact()), indent=1, allow_nan=False), flush=True)
+
+
+def _rooms() -> tuple[ModuleType, ModuleType]:
+    try:
+        from ketwork.waves import command, problems
+    except ImportError as error:
+        raise UsageError(
+            f"`ketwork ground` needs the extra `waves` ({error}). Install it with `pip install 'ketwork[waves]'`."
+        ) from error
+    return command, problems
+
+
+def _made(system: str) -> Any:
+    factory = parse(system)
+    assert factory is not None
+    found = resolve(factory, "SYSTEM")
+    return call(found, factory.attribute, "SYSTEM") if callable(found) else found
+
+
+def _numbers(run: Any, exact: float | None) -> dict[str, Any]:
+    energy = run.energy
+    names = ("mean", "error", "variance", "tau", "rhat", "vscore")
+    numbers = {name: _finite(getattr(energy, name)) for name in names}
+    return {"energy": numbers, "exact": exact, "steps": [step.energy.mean for step in run.history]}
+
+
+def _finite(value: float) -> float | None:
+    return value if value == value and abs(value) != float("inf") else None

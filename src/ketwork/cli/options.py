@@ -1,0 +1,163 @@
+"""The options that commands share, and what becomes of those that are more than one value."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from ketwork.cli.console import UsageError
+from ketwork.networks.runtime.memory import parse
+from ketwork.records.files import writable
+from ketwork.report import ready
+from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
+
+DEMO_MODEL = "ketwork.demo.digits:model"
+DEMO_DATA = "ketwork.demo.digits:held_out"
+DEMO_TRAINING = "ketwork.demo.digits:training"
+
+
+class Recorded(TyperCommand):
+    """A command that keeps how it was called, for the settings of what it makes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments, which are kept as they were given."""
+        ctx.meta["command"] = shlex.join(["ketwork", ctx.info_name, *args])
+        return super().parse_args(ctx, args)
+
+
+class Normalize(StrEnum):
+    """How kets are weighed."""
+
+    state = "state"
+    ensemble = "ensemble"
+
+
+class Calls(StrEnum):
+    """What becomes of a module that is called several times in one forward pass."""
+
+    separate = "separate"
+    pooled = "pooled"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON to stdout, and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="An .npz, .npy, .csv, .jsonl or .parquet file, a folder of images with one subfolder a class, "
+        "or `package.module:factory` returning batches.",
+        show_default=False,
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option("--text", metavar="COLUMN", help="The column of texts, for the model's tokenizer."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME",
+        help="The array of features in an .npz file, or a column of numbers (name or glob, repeatable).",
+    ),
+]
+Label = Annotated[str | None, typer.Option(metavar="NAME", help="The column or array of labels.")]
+LayerNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LAYER",
+        help="A layer's name or a glob (repeatable), `blocks` or `all`. Default: those a reader would draw.",
+    ),
+]
+Samples = Annotated[int | None, typer.Option(min=1, help="Stop after so many samples.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
+ImageSize = Annotated[
+    str | None, typer.Option(metavar="N or HxW", help="Resize images to this height and width.")
+]
+Device = Annotated[str, typer.Option(help="Where to run the network: cpu, cuda, cuda:1, mps.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BYTES",
+        help="What the statistics of all layers may take, on top of the network: `800MB`, `2GiB`. The widest layers "
+        "become sketches where it must be, with certain bounds for each number. Default: exact.",
+        show_default=False,
+    ),
+]
+WAIT = 1800.0
+Timeout = Annotated[
+    float, typer.Option(min=1, help="Under torchrun: seconds to wait for processes that are slower.")
+]
+Save = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Save the result, states included (safetensors).")
+]
+Report = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Write the result as one HTML page that needs no network.")
+]
+
+
+def loaded(
+    model: str | None, data: str | None, device: str, demo: str = DEMO_DATA, **reading: Any
+) -> tuple[LoadedModel, LoadedData]:
+    """The model and the data that a command names, or those of the demonstration; `reading` is for `load_data`."""
+    network = load_model(model or DEMO_MODEL, device)
+    return network, load_data(data or demo, tokenizer=network.tokenizer, dtype=network.dtype, **reading)
+
+
+def both_or_neither(model: str | None, data: str | None) -> None:
+    """A model needs data and data a model; without both there is the demonstration."""
+    if (model is None) != (data is None):
+        missing, given = ("MODEL", "--data") if model is None else ("--data", "MODEL")
+        raise UsageError(f"{given} needs {missing} beside it. Give both, or neither for the demonstration.")
+
+
+def selectors(given: list[str] | None) -> str | list[str] | None:
+    """What `study` and `compare` take as `layers`."""
+    alone = [name for name in given or [] if name in ("all", "blocks")]
+    if alone and given != alone[:1]:
+        raise UsageError(f"--layers {alone[0]} stands alone, but was given as {given}. Leave the others out.")
+    return alone[0] if alone else given or None
+
+
+def image_size(given: str | None) -> tuple[int, int] | None:
+    """Height and width of images."""
+    if given is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", given)
+    if match is None:
+        raise UsageError(f"--image-size must be a number of pixels or HEIGHTxWIDTH, but was {given!r}.")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def check_memory(given: str | None) -> None:
+    """Whether a budget is one, before anything is loaded."""
+    if given is None:
+        return
+    try:
+        parse(given)
+    except ValueError as error:
+        raise UsageError(str(error).replace("Argument `memory`", "--memory")) from error
+
+
+def check_targets(save: Path | None, report: Path | None, option: str = "--report") -> None:
+    """Before the work is done, whether its results can be written."""
+    check_target("--save", save)
+    check_target(option, report)
+    if report is not None:
+        ready()
+
+
+def check_target(option: str, path: Path | None) -> None:
+    """Whether the file that an option names can be written."""
+    if path is None:
+        return
+    if not writable(path):
+        raise UsageError(
+            f"{option} must name a file in a folder that can be written to, but was {str(path)!r}."
+        )

@@ -1,0 +1,204 @@
+"""Labels as they come with batches, turned into what a layer's readouts need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ketwork.records.checked import Malformed, check
+
+IGNORED = -100
+"""Samples or positions with this integer have no label (the convention of PyTorch's cross entropy)."""
+
+MOST_LABELS = 4096
+"""A layer's sums grow with the number of labels (and of numbers a sample)."""
+
+Task = Literal["classes", "positions", "values"]
+
+_HEADER = {"task": ("classes", "positions", "values", None), "names": [(str, int, bool)], "notes": [str]}
+
+
+@dataclass
+class Labels:
+    """Reads the labels of a pass: one class a sample, one class a position, or numbers (regression).
+
+    `given` is an array with one entry a sample of the whole data, a key of the batches, None for what the
+    batches hold, or False for none. `names` lists the classes in order of first sight; a batch's codes index it.
+    Of what batches hold by themselves, a network's targets of another kind (an image, token numbers of a large
+    vocabulary) are no labels: then `notes` says so, and there are none.
+    """
+
+    given: Any = None
+    task: Task | None = None
+    names: list[Any] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _numbers: int = 0
+    _codes: dict[Any, int] = field(default_factory=lambda: {IGNORED: -1})
+
+    def of(self, content: Any, found: Any, start: int, size: int) -> Tensor | None:
+        """The targets of one batch: codes (N,) or (N, T) with −1 for none, or numbers (N, m)."""
+        labels = self._taken(content, found, start, size)
+        if labels is None or self.notes:
+            return None
+        try:
+            return self._targets(labels, start, size)
+        except ValueError as error:
+            if self.given is not None:
+                raise
+            # They were not asked for: the study goes on without.
+            self.notes.append(f"The batches' own labels are not used. {error}")
+            self.task = None
+            return None
+
+    def _targets(self, labels: Any, start: int, size: int) -> Tensor:
+        if isinstance(labels, Tensor):
+            labels = labels.detach().cpu()
+            labels = (labels.double() if labels.is_floating_point() else labels).numpy()
+        array = np.asarray(labels)
+        if array.ndim == 0 or len(array) != size:
+            raise ValueError(
+                f"Argument `labels` must have one entry a sample, but a batch of {size} samples has "
+                f"{array.shape[0] if array.ndim else 'a single one'}."
+            )
+        if array.ndim == 2 and array.shape[1] == 1 and self.task != "positions":
+            array = array[:, 0]
+        if array.dtype.kind not in "biufOUS":
+            raise ValueError(
+                f"Argument `labels` must hold integers, strings, booleans or real numbers, but holds {array.dtype}."
+            )
+        if array.ndim > 2:
+            raise ValueError(
+                "Argument `labels` must have shape (samples,), (samples, positions) or, for numbers, (samples, "
+                f"targets), but a batch of them has shape {array.shape}."
+            )
+        if array.dtype.kind == "f":
+            return self._values(array, start)
+        self._same_task("classes" if array.ndim == 1 else "positions")
+        codes = [self._code(value, start) for value in array.reshape(-1).tolist()]
+        return torch.tensor(codes, dtype=torch.long).reshape(array.shape)
+
+    def _taken(self, content: Any, found: Any, start: int, size: int) -> Any:
+        if self.given is None:
+            return found
+        if self.given is False:
+            return None
+        if isinstance(self.given, str):
+            if not isinstance(content, Mapping) or self.given not in content:
+                held = (
+                    ", ".join(map(str, content))
+                    if isinstance(content, Mapping)
+                    else "no keys: it is no mapping"
+                )
+                raise ValueError(
+                    f"Argument `labels` must name a key of each batch, but is {self.given!r}; the batch has {held}."
+                )
+            return content[self.given]
+        if not isinstance(self.given, (Tensor, np.ndarray, Sequence)) and not hasattr(
+            self.given, "__array__"
+        ):
+            raise TypeError(
+                "Argument `labels` must be an array with one entry a sample, a key of the batches, None or False, "
+                f"but is a {type(self.given).__name__}."
+            )
+        if len(self.given) < start + size:
+            raise ValueError(
+                f"Argument `labels` must have one entry a sample, but has {len(self.given)} for at least "
+                f"{start + size} samples."
+            )
+        return np.asarray(self.given)[start : start + size]
+
+    @property
+    def classes(self) -> int | None:
+        """How many labels there are, as far as is known; numbers a sample; None without labels."""
+        if self.task is None:
+            return None
+        whole = self.task == "classes" and isinstance(self.given, (Tensor, np.ndarray, Sequence))
+        if whole and not isinstance(self.given, str):
+            return len(pd.unique(np.asarray(self.given).reshape(-1)))
+        return max(len(self.names), self._numbers)
+
+    def joined(self, other: Labels) -> Tensor:
+        """Takes in the names of other labels; gives the code here of each of their codes, (K,).
+
+        Raises:
+            ValueError: they are of another kind, or too many together.
+        """
+        if other.task is not None:
+            self._same_task(other.task)
+        self.notes += [note for note in other.notes if note not in self.notes]
+        return torch.tensor([self._code(name, 0) for name in other.names], dtype=torch.long)
+
+    def header(self, known: int) -> dict[str, Any]:
+        """What the batches have shown until the first so many names were known, as plain values."""
+        return {"task": self.task, "names": self.names[:known], "notes": list(self.notes)}
+
+    def restore(self, header: dict[str, Any]) -> None:
+        """Takes over what `header` described."""
+        check(header, _HEADER, "labels")
+        if len(header["names"]) > MOST_LABELS:
+            raise Malformed(f"labels cannot have {len(header['names'])} names")
+        self.task, self.names, self.notes = header["task"], list(header["names"]), list(header["notes"])
+        self._codes = {IGNORED: -1} | {name: code for code, name in enumerate(self.names)}
+
+    def given_to(self, start: int, size: int) -> Any:
+        """What was given for these samples beside the batches: a part of an array, or None."""
+        return np.asarray(self.given)[start : start + size] if self._whole else None
+
+    @property
+    def _whole(self) -> bool:
+        return not (self.given is None or self.given is False or isinstance(self.given, str))
+
+    def check_length(self, samples: int, limited: bool) -> None:
+        """Refuses labels left over at the end of the data, which would mean that they belong to other data."""
+        if self._whole and not limited and len(self.given) != samples:
+            raise ValueError(
+                f"Argument `labels` must have one entry a sample, but has {len(self.given)} for {samples} samples."
+            )
+
+    def _values(self, array: np.ndarray, start: int) -> Tensor:
+        self._same_task("values")
+        array = array.reshape(len(array), -1)
+        if array.shape[1] > MOST_LABELS:
+            raise ValueError(
+                f"Argument `labels` must have at most {MOST_LABELS} numbers a sample, but has {array.shape[1]}."
+            )
+        bad = ~np.isfinite(array).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"Argument `labels` must be finite, but the label of sample {start + int(bad.argmax())} is NaN or "
+                "infinite. Leave such samples out."
+            )
+        self._numbers = array.shape[1]
+        return torch.from_numpy(array.astype(np.float64))
+
+    def _code(self, value: Any, start: int) -> int:
+        if value not in self._codes:
+            if pd.isna(value):
+                raise ValueError(
+                    f"Argument `labels` must be whole, but a label among the samples from {start} on is missing "
+                    f"({value}). Leave such samples out, or give integers with {IGNORED} there."
+                )
+            if not isinstance(value, (int, str)):
+                raise ValueError(
+                    "Argument `labels` must hold integers, strings, booleans or real numbers, but holds "
+                    f"{value!r} ({type(value).__name__})."
+                )
+            if len(self.names) == MOST_LABELS:
+                raise ValueError(
+                    f"Argument `labels` must have at most {MOST_LABELS} different labels. Group them, or give "
+                    "floating numbers for a regression."
+                )
+            self._codes[value] = len(self.names)
+            self.names.append(value)
+        return self._codes[value]
+
+    def _same_task(self, task: Task) -> None:
+        if self.task not in (None, task):
+            raise ValueError(f"Argument `labels` must be of one kind, but holds both {self.task} and {task}.")
+        self.task = task

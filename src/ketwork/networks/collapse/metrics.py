@@ -1,0 +1,159 @@
+"""How well a network does on samples, one number each, so that errors can count samples and differences pair them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations.labels import IGNORED
+from ketwork.networks.measures.predictions import Predictions
+from ketwork.quantum import Estimate
+
+METRICS = ("accuracy", "loss", "kl")
+
+Measure = Callable[[Any, Tensor | None, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A mean over predictions of a quality (`better` +1) or of a harm (−1).
+
+    `name` is one of `METRICS`, or that of `measure`, a callable (output, labels, untouched output) -> one number a
+    sample, larger ones better.
+    """
+
+    name: str
+    measure: Measure | None = None
+
+    @classmethod
+    def of(cls, metric: str | Measure) -> Metric:
+        """The metric of that name, or of a callable."""
+        if callable(metric):
+            return cls(getattr(metric, "__name__", type(metric).__name__), metric)
+        if metric not in METRICS:
+            raise ValueError(
+                f"Argument `metric` must be one of {METRICS} or a callable (output, labels, untouched) -> scores, "
+                f"but is {metric!r}."
+            )
+        return cls(metric)
+
+    @property
+    def better(self) -> int:
+        """+1 where larger is better, −1 where smaller is."""
+        return -1 if self.measure is None and self.name != "accuracy" else 1
+
+    @property
+    def to_untouched(self) -> bool:
+        """Whether it is itself a distance from the untouched network."""
+        return self.measure is None and self.name == "kl"
+
+    def scores(self, output: Any, labels: Tensor | None, untouched: Any, batch: Batch) -> Scores:
+        """The scores of a batch, from the network's output and that of the untouched network."""
+        if self.measure is not None:
+            found = torch.as_tensor(self.measure(output, labels, untouched)).detach()
+            if found.shape != (batch.size,):
+                raise ValueError(
+                    f"Argument `metric` must return one number a sample, of shape ({batch.size},), but returned "
+                    f"shape {tuple(found.shape)}. Do not average in it."
+                )
+            return Scores(found.double().cpu(), torch.ones(batch.size, dtype=torch.float64))
+        reading = Predictions.of(None, None, output, batch)
+        rows = reading.rows(output, batch)  # (P, features)
+        if self.name == "kl":
+            before = reading.rows(untouched, batch)
+            if reading.loss == "kl":
+                before, rows = _logits(before), _logits(rows)
+            harm = reading.harm(before, rows)
+            return _by_sample(harm, torch.ones_like(harm), batch)
+        targets = self._targets(labels, rows, batch)
+        if targets.is_floating_point():
+            if self.name == "accuracy":
+                raise ValueError(
+                    "Metric 'accuracy' needs classes, but the labels are floating numbers. Use metric='loss'."
+                )
+            squares = (rows.double() - targets.reshape(len(rows), -1)).square().mean(-1)
+            return _by_sample(squares, torch.ones_like(squares), batch)
+        known = targets != IGNORED
+        rows = _logits(rows)
+        if rows.shape[-1] == 1:  # one logit of two classes
+            rows = torch.cat([torch.zeros_like(rows), rows], dim=-1)
+        most = int(targets.max())
+        if most >= rows.shape[-1] or bool((targets[known] < 0).any()):
+            raise ValueError(
+                f"Argument `labels` must be classes 0 … {rows.shape[-1] - 1} of the network's output, but holds {most}."
+            )
+        if self.name == "accuracy":
+            each = (rows.argmax(-1) == targets).double()
+        else:
+            each = F.cross_entropy(rows.double(), targets, ignore_index=IGNORED, reduction="none")
+        return _by_sample(each * known, known.double(), batch)
+
+    def _targets(self, labels: Tensor | None, rows: Tensor, batch: Batch) -> Tensor:
+        if labels is None:
+            raise ValueError(
+                f"Metric {self.name!r} needs labels, but the data has none. Give `labels=`, or use metric='kl'."
+            )
+        labels = labels.to(rows.device)
+        if not labels.is_floating_point():
+            labels = labels.long()
+            if batch.mask is not None and labels.shape == batch.mask.shape and len(rows) != labels.numel():
+                labels = labels[batch.mask]
+        if labels.is_floating_point() and labels.numel() == rows.numel():
+            return labels.double()
+        if labels.numel() != len(rows) or labels.is_floating_point():
+            raise ValueError(
+                f"Argument `labels` must fit the network's {len(rows)} predictions of {rows.shape[-1]} features in a "
+                f"batch, but has shape {tuple(labels.shape)}."
+            )
+        return labels.flatten()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Σ and number of the predictions' scores of each sample, both (N,), float64: their ratio is the mean."""
+
+    sums: Tensor
+    counts: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[Scores]) -> Scores:
+        """Those of all batches."""
+        return cls(torch.cat([p.sums for p in parts]), torch.cat([p.counts for p in parts]))
+
+    def mean(self) -> Estimate:
+        """Σ sums / Σ counts, with the standard error of a ratio of means over samples."""
+        total = float(self.counts.sum())
+        value = float(self.sums.sum()) / total
+        residuals = self.sums - value * self.counts
+        n = len(residuals)
+        error = math.sqrt(float(residuals.square().sum()) * n / (n - 1)) / total if n > 1 else math.nan
+        return Estimate(value, error)
+
+    def minus(self, other: Scores) -> Estimate:
+        """The difference of the means, of the same samples: the error is that of the samples' differences."""
+        return Scores(self.sums - other.sums, self.counts).mean()
+
+
+def _logits(rows: Tensor) -> Tensor:
+    """The rows, or their logarithms where they are probabilities already (a network that ends in a softmax)."""
+    near = torch.finfo(rows.dtype).eps ** 0.5
+    if rows.shape[-1] > 1 and bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < near).all()):
+        return rows.double().clamp(min=torch.finfo(torch.float64).tiny).log()
+    return rows
+
+
+def _by_sample(each: Tensor, counts: Tensor, batch: Batch) -> Scores:
+    """The scores (P,) of predictions, summed over those of each sample."""
+    if len(each) % batch.size == 0 and (batch.mask is None or len(each) != int(batch.mask.sum())):
+        return Scores(*(x.double().view(batch.size, -1).sum(1).cpu() for x in (each, counts)))
+    assert batch.mask is not None
+    owner = torch.arange(batch.size, device=each.device).repeat_interleave(batch.mask.sum(1))
+    empty = each.new_zeros(batch.size, dtype=torch.float64)
+    return Scores(*(empty.index_add(0, owner, x.double()).cpu() for x in (each, counts)))

@@ -1,0 +1,273 @@
+"""`collapse`: layers are measured while the network runs, which goes on from the collapsed states."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ketwork.networks.activations.axes import FeatureAxis
+from ketwork.networks.activations.captures import POOLED, Key, unwrapped
+from ketwork.networks.activations.interventions import Site, intervene
+from ketwork.networks.activations.selectors import Layers, select
+from ketwork.networks.collapse.projections import MODES, Directions, Question, What, directions, question
+from ketwork.networks.measures import readings
+from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.result import Study
+from ketwork.quantum import Density
+
+MEAN = "mean"
+
+
+@dataclass
+class Collapsed:
+    """What an open `collapse` tells: in mode "sample", the outcomes of the last forward pass by (layer, call).
+
+    int64, (samples, positions), or (samples,) where positions were measured. Outcome k is the k-th direction, neuron
+    or position in the order they were named; the number after the last one is what they leave over.
+    """
+
+    outcomes: dict[Key, Tensor] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def collapse(
+    model: nn.Module,
+    measured: Mapping[Layers, What],
+    mode: str = "project",
+    *,
+    study: Study | None = None,
+    around: str | None = None,
+    feature_axis: FeatureAxis = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Collapsed]:
+    """A context in which the named layers are measured: the network goes on from the states that this leaves.
+
+    Each activation a of d features, at each position, is a ket of norm ‖a‖. What a layer is asked names outcomes
+    with projectors P₀ … P_(m−1); what they leave over, P_m = 1 − Σ Pₖ, is one outcome more. The layer then puts out
+    ‖a‖ b/‖b‖, with b by mode:
+
+    - `"project"`: b = Σ_(k<m) Pₖ a, the part in the subspace asked for.
+    - `"remove"`: b = P_m a, the part outside.
+    - `"sample"`: b = Pₖ a, an outcome drawn by Born's rule, ‖Pₖ a‖²/‖a‖².
+    - `"dephase"`: b = Σ φₖ Pₖ a with independent random phases φₖ, uniform on the circle; signs ±1, equally likely,
+      where a is real. Nothing but |amplitude|² survives: averaged over the phases, |b⟩⟨b| is Σ Pₖ|a⟩⟨a|Pₖ. A fixed
+      phase would not do, since eigenstates are defined up to one.
+
+    A ket of which nothing is left becomes 0. Projecting onto everything leaves the output as it is, bit by bit.
+
+    Args:
+        model: any `nn.Module`, called as usual while the context is open. Weights and training flags are not
+            touched, gradients flow (outcomes and phases are constants), and on every exit all hooks come off.
+        measured: what to ask of which layers, by selectors as in `study`. A layer named twice is measured twice, in
+            that order; a module called several times, at each call. What to ask:
+
+            - an integer k: the k leading eigenstates of the layer's density in `study`, at that call;
+            - a basis (d, k) with orthonormal columns, or a `Ket` of k orthonormal kets: each is an outcome;
+            - a `Measurement`, with its own outcomes; for "project" and "remove" a pair (Measurement, outcome).
+              One that is not projective can be sampled;
+            - a list of integers: neurons (channels of a convolution), each an outcome;
+            - `Positions`: tokens or pixels, each an outcome for the ket of a whole sample over positions ⊗ features.
+        mode: see above.
+        study: of this network, for ranks and `around`. Take its data for those that the layers' states are to
+            describe.
+        around: None, or `"mean"`: a less the layer's mean is measured, and the mean added back. The eigenstates are
+            then those of the centred density. The study must hold mean activations: `normalize="ensemble"`.
+        feature_axis: as in `study`.
+        generator: draws outcomes and phases, on the activations' device; None is a fixed seed.
+
+    Yields:
+        `Collapsed`, with the outcomes drawn.
+
+    Padding, where the network is given a two-dimensional `attention_mask`, is left as it is.
+
+    Raises:
+        SelectorError: a selector names nothing.
+        TypeError, ValueError: an argument is not what it must be; what is asked does not fit the layer (raised in
+            the forward pass); on leaving, a selector of which no layer ran though the network did.
+
+    Cost: O(d k) an activation. Up to the norm restored, "remove" of one direction is directional ablation (Arditi et
+    al. 2024, arXiv 2406.11717), of neurons zero ablation, or with `around="mean"` mean ablation.
+
+    >>> net = nn.Sequential(nn.Identity())
+    >>> with collapse(net, {"0": [0, 1]}):
+    ...     net(torch.tensor([[3.0, 4.0, 12.0]]))
+    tensor([[ 7.8000, 10.4000,  0.0000]])
+    """
+    if mode not in MODES:
+        raise ValueError(f"Argument `mode` must be one of {MODES}, but is {mode!r}.")
+    if around not in (None, MEAN):
+        raise ValueError(f"Argument `around` must be None or 'mean', but is {around!r}.")
+    if not isinstance(measured, Mapping) or not measured:
+        raise TypeError(
+            "Argument `measured` must map layers to what they are asked, such as {'layer3': 16}, "
+            f"but is {measured!r}."
+        )
+    network = unwrapped(model)
+    asked = [
+        _Asked(tuple(select(network, layers).chosen), what, mode, study, around)
+        for layers, what in measured.items()
+    ]
+    collapsed = Collapsed()
+    seeded: dict[torch.device, torch.Generator] = {}
+
+    def change(site: Site) -> Tensor | None:
+        device = site.values.device
+        if generator is None and device not in seeded:
+            seeded[device] = torch.Generator(device).manual_seed(0)
+        values = None
+        for each in asked:
+            if site.key[0] in each.paths:
+                now = site.values if values is None else values
+                after, outcome = each.of(site, now, generator or seeded[device])
+                values = after if after is not None else values
+                if outcome is not None:
+                    collapsed.outcomes[site.key] = outcome
+        return values
+
+    paths = {path for each in asked for path in each.paths}
+    with intervene(network, paths, change, feature_axis) as live:
+        yield collapsed
+    for each in asked:
+        if live.passes and not live.ran.intersection(each.paths):
+            raise ValueError(
+                f"Layer {each.paths[0]!r} never ran in the network's forward pass, so nothing was measured. "
+                "Name a module that is called."
+            )
+
+
+class _Asked:
+    """What one selector's layers are asked, settled for each of their calls as far as can be known beforehand."""
+
+    def __init__(
+        self, paths: tuple[str, ...], what: What, mode: str, study: Study | None, around: str | None
+    ) -> None:
+        self.paths, self.mode = paths, mode
+        self.rank = int(what) if isinstance(what, (int, np.integer)) and not isinstance(what, bool) else None
+        self.rows: dict[str, list[Layer]] = {}
+        self.centred = around == MEAN
+        self._fixed = None if self.rank is not None else question(what, mode, paths[0])
+        self._settled: dict[Key, tuple[Question, Tensor | None]] = {}
+        if self.rank is None and not self.centred:
+            return
+        wanted = "A rank" if self.rank is not None else "Argument `around`"
+        if study is None:
+            raise ValueError(
+                f"{wanted} needs the states of layer {paths[0]!r}. Give `study=kw.study(model, data, …)`."
+            )
+        for path in paths:
+            rows = [row for row in study if path == row.name or path in row.aliases]
+            if not rows and study.skipped.get(path, "").startswith("it never ran"):
+                continue
+            if not rows:
+                raise ValueError(
+                    f"{wanted} needs the state of layer {path!r}, but the study has none. "
+                    f"Study it by `layers=[{path!r}]`."
+                )
+            if self.rank is not None and not 1 <= self.rank <= min(row.d for row in rows):
+                raise ValueError(
+                    f"The rank for layer {path!r} must lie in 1 … {rows[0].d}, but is {self.rank}."
+                )
+            self.rows[path] = rows
+
+    def of(
+        self, site: Site, values: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What the network goes on from at that site, and the outcomes drawn."""
+        if site.key not in self._settled:
+            self._settled[site.key] = self._settle(site)
+        asked, mean = self._settled[site.key]
+        try:
+            asked.check(values, site.positions)
+        except ValueError as error:
+            raise ValueError(f"Layer {site.key[0]!r} cannot be measured so: {error}.") from error
+        return measured_at(values, site.present, asked, self.mode, generator, mean)
+
+    def _settle(self, site: Site) -> tuple[Question, Tensor | None]:
+        if site.key[0] not in self.rows:
+            assert self._fixed is not None
+            return self._fixed, None
+        row = _row(self.rows[site.key[0]], site)
+        mean = mean_of(row) if self.centred else None
+        if self._fixed is not None:
+            return self._fixed, mean
+        assert self.rank is not None
+        return leading(row, self.rank, self.centred), mean
+
+
+def measured_at(
+    values: Tensor,
+    present: Tensor | None,
+    asked: Question,
+    mode: str,
+    generator: torch.Generator,
+    mean: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """What becomes of activations (N, T, d) about a mean, and the outcomes; absent positions stay as they are."""
+    shifted = values if mean is None else values - mean.to(values)
+    if present is not None:
+        shifted = torch.where(present[..., None], shifted, 0.0)
+    after, outcome = asked.collapse(shifted, mode, generator)
+    if after is None:
+        return None, None
+    after = after if mean is None else after + mean.to(values)
+    return after if present is None else torch.where(present[..., None], after, values), outcome
+
+
+def leading(row: Layer, rank: int, centred: bool = False) -> Directions:
+    """The question that has the leading eigenstates of a studied layer for outcomes."""
+    return directions(density_of(row, centred).eigenstates(rank)[1])
+
+
+def density_of(row: Layer, centred: bool) -> Density:
+    """The layer's density: as studied, or centred.
+
+    Raises:
+        ValueError: it has no state.
+    """
+    rho = readings.density(row.statistics, center=True) if centred else row.density
+    if rho is None:
+        raise ValueError(f"Layer {row.name!r} has no centred state: its activations are all equal.")
+    return rho
+
+
+def mean_of(row: Layer) -> Tensor:
+    """The layer's mean activation (d,), in float64.
+
+    Raises:
+        ValueError: the study holds the mean of unit kets.
+    """
+    if row.normalize != "ensemble":
+        raise ValueError(
+            "Argument `around` is 'mean', which needs a study of mean activations. Give one made by "
+            "`kw.study(model, data, normalize='ensemble')`."
+        )
+    return row.statistics.moment.first / row.statistics.moment.n
+
+
+def _row(rows: list[Layer], site: Site) -> Layer:
+    """The row of a study for this call of the layer."""
+    path, call = site.key
+    found = [row for row in rows if row.call in (call, POOLED)] or (
+        rows if len(rows) == 1 and call == 0 else []
+    )
+    if not found:
+        raise ValueError(
+            f"Layer {path!r} is called {call + 1} times, but the study saw {len(rows)} of its calls. "
+            "Study this network in the way it is called here."
+        )
+    same_layer(found[0], site)
+    return found[0]
+
+
+def same_layer(row: Layer, site: Site) -> None:
+    """Raises ValueError where the layer is not what was studied."""
+    if row.d != site.values.shape[-1] or row.axis != site.axis:
+        raise ValueError(
+            f"Layer {site.key[0]!r} has {site.values.shape[-1]} features on axis {site.axis}, but the study saw "
+            f"{row.d} on axis {row.axis}. Give the study of this network, with the same `feature_axis`."
+        )

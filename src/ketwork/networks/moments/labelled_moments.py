@@ -1,0 +1,283 @@
+"""What a layer's readouts are solved from and scored on: moments by label, and two bounded sets of samples.
+
+One ket a sample: positions are pooled by their mean (one ket a position where each position has a label).
+Each sample's random key sends it, once for all layers, to the fitting part or (a quarter, at most
+`HELD_MOST` kets) to the held-out part, which no fit sees. `checks` are kets of the fitting part kept as they
+are, on which regularisation is chosen: the sums do not hold them, so a fit to the sums has not seen them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.activations.encoding import unit
+from ketwork.networks.activations.labels import MOST_LABELS
+from ketwork.networks.moments.class_moments import ClassMoments
+from ketwork.records.checked import Count, Malformed, check, check_codes, check_tensors
+from ketwork.records.storage import under
+
+HELD_SHARE = 0.25
+HELD_MOST = 1024
+CHECK_SHARE = 0.25
+"""Of the fitting part."""
+CHECK_MOST = 512
+_WAITING = 1024  # kets that wait until they are sorted into the parts together
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many kets a layer's statistics keep held out, as checks and waiting, and the bytes of its class moments."""
+
+    held: int = HELD_MOST
+    checks: int = CHECK_MOST
+    waiting: int = _WAITING
+    moments: int | None = None
+
+    def common(self, other: Room) -> Room:
+        """The smaller of both."""
+        moments = min(filter(None, (self.moments, other.moments)), default=None)
+        return Room(
+            min(self.held, other.held),
+            min(self.checks, other.checks),
+            min(self.waiting, other.waiting),
+            moments,
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Real kets (n, d) with targets (n,) or (n, m), the samples' keys (n,) and indices in the data (n,)."""
+
+    kets: Tensor
+    targets: Tensor
+    keys: Tensor
+    samples: Tensor
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, which: Tensor | slice) -> Rows:
+        return Rows(self.kets[which], self.targets[which], self.keys[which], self.samples[which])
+
+    @classmethod
+    def joined(cls, parts: list[Rows]) -> Rows:
+        """All rows of the parts, one after the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _ROWS))
+
+    @property
+    def codes(self) -> Tensor:
+        """The class of each row, 0 for all where the targets are numbers."""
+        return self.targets if self.targets.ndim == 1 else torch.zeros_like(self.samples)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over kets: their moments by class and, for targets that are numbers, Σ y xᵀ (m, d) and Σ y (m,)."""
+
+    moments: ClassMoments
+    cross: Tensor | None = None
+    level: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, classes: int, most: int | None = None) -> Sums:
+        """The sums over these rows, with `most` bytes for the moments."""
+        moments = ClassMoments.of(rows.kets, rows.codes, classes, most)
+        if rows.targets.ndim == 1:
+            return cls(moments)
+        return cls(moments, rows.targets.T @ rows.kets.double(), rows.targets.sum(dim=0))
+
+    def __add__(self, other: Sums) -> Sums:
+        moments = self.moments + other.moments
+        if self.cross is None or other.cross is None or self.level is None or other.level is None:
+            return Sums(moments)
+        return Sums(moments, self.cross + other.cross, self.level + other.level)
+
+
+@dataclass
+class LabelledStatistics:
+    """The sums over the fitting part without `checks`, and the two kept sets; a monoid under `+=`.
+
+    `waiting` holds batches that have not been sorted into these three yet; `settle` sorts them. `complex`
+    says that kets are complex, kept as their real and imaginary parts side by side.
+    """
+
+    held: Rows
+    checks: Rows
+    sums: Sums
+    complex: bool = False
+    waiting: list[Rows] = field(default_factory=list)
+    room: Room = Room()
+
+    @classmethod
+    def of(
+        cls,
+        values: Tensor,
+        present: Tensor | None,
+        targets: Tensor,
+        keys: Tensor,
+        start: int,
+        positions: bool,
+        room: Room | None = None,
+    ) -> LabelledStatistics | None:
+        """One batch: activations (N, T, d), existing positions, targets (N,), (N, T) or (N, m), keys (N,).
+
+        `start` is the index of the batch's first sample in the data; `positions` says that each position has
+        a label. None where the layer does not have those positions. Samples whose code is −1, and zero or
+        non-finite kets, are left out.
+        """
+        n, t = values.shape[:2]
+        device = values.device
+        targets, keys = targets.to(device), keys.to(device)
+        samples = torch.arange(start, start + n, device=device)
+        if positions:
+            if targets.shape != (n, t):
+                return None
+            valid = targets >= 0 if present is None else (targets >= 0) & present
+            rows, targets = values[valid], targets[valid]
+            keys, samples = keys[:, None].expand(n, t)[valid], samples[:, None].expand(n, t)[valid]
+        else:
+            rows = pooled(values, present)
+        kets, norms = unit(rows)
+        if kets.is_complex():
+            kets = torch.cat([kets.real, kets.imag], dim=-1)
+        usable = (norms > 0) & torch.isfinite(norms)
+        if targets.ndim == 1:
+            usable &= targets >= 0
+        found = Rows(kets, targets, keys, samples)
+        return cls.from_rows(found if bool(usable.all()) else found[usable], rows.is_complex(), room)
+
+    @classmethod
+    def from_rows(cls, rows: Rows, is_complex: bool = False, room: Room | None = None) -> LabelledStatistics:
+        """The statistics of these rows."""
+        nothing = rows[:0]
+        return cls(nothing, nothing, Sums.of(nothing, 0), is_complex, [rows], room or Room())
+
+    def __iadd__(self, other: LabelledStatistics) -> LabelledStatistics:
+        self.room = self.room.common(other.room)
+        self.sums = self.sums + other.sums if len(other.sums.moments.counts) else self.sums
+        self.waiting += [rows for rows in (*other.waiting, other.held, other.checks) if len(rows)]
+        if sum(map(len, self.waiting)) > max(self.room.waiting, 2 * len(self.sums.moments.counts)):
+            self.settle()
+        return self
+
+    def moved(self, codes: Tensor, start: int) -> LabelledStatistics:
+        """The same for data that stand `start` samples later, of which codes[k] is the code k (none for numbers)."""
+
+        def rows(given: Rows) -> Rows:
+            targets = codes.to(given.targets)[given.targets] if len(codes) else given.targets
+            return replace(given, targets=targets, samples=given.samples + start)
+
+        sums = replace(self.sums, moments=self.sums.moments.recoded(codes)) if len(codes) else self.sums
+        return LabelledStatistics(
+            rows(self.held),
+            rows(self.checks),
+            sums,
+            self.complex,
+            [rows(part) for part in self.waiting],
+            self.room,
+        )
+
+    def settle(self) -> None:
+        """Sorts the waiting rows into the held-out part, the checks and the sums, which they then bound."""
+        if not self.waiting:
+            return
+        rows = Rows.joined([self.held, self.checks, *self.waiting])
+        self.waiting = []
+        out = rows.keys < HELD_SHARE
+        self.held, back = _smallest(rows[out], rows.keys[out], self.room.held)
+        # Samples evicted from the held-out part have small keys: they never become checks.
+        kept = ~out & (rows.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE))
+        self.checks, fit = _smallest(rows[kept], 1 - rows.keys[kept], self.room.checks)
+        classes = (
+            1 + int(rows.codes.max()) if len(rows) else 0
+        )  # of the kept rows too: scores have a column for each
+        fit = Rows.joined([back, fit, rows[~out & ~kept]])
+        del rows  # of a wide layer both would not fit
+        self.sums = self.sums + Sums.of(fit, classes, self.room.moments)
+
+    def fitting(self, classes: int = 0) -> Sums:
+        """The sums over the whole fitting part, for so many classes at least."""
+        self.settle()
+        return self.sums + Sums.of(self.checks, classes, self.room.moments)
+
+    def counts(self, classes: int) -> Tensor:
+        """The kets of each class in the fitting part, for so many classes at least."""
+        self.settle()
+        known = self.sums.moments.counts.long()
+        counts = torch.bincount(self.checks.codes, minlength=max(classes, len(known)))
+        counts[: len(known)] += known
+        return counts
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are at least, if targets are codes."""
+        waiting = (1 + int(rows.codes.max()) for rows in self.waiting if len(rows))
+        return max(len(self.sums.moments.counts), *waiting, 0)
+
+    def header(self) -> dict[str, Any]:
+        """The plain values of a file; `tensors` has the rest."""
+        return {"complex": self.complex, "room": asdict(self.room)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a file."""
+        found = {f"sums.{name}": tensor for name, tensor in self.sums.moments.tensors().items()}
+        parts = {"held": self.held, "checks": self.checks}
+        if self.waiting:
+            parts["waiting"] = Rows.joined(self.waiting)
+        for part, rows in parts.items():
+            found |= {f"{part}.{name}": getattr(rows, name) for name in _ROWS}
+        if self.sums.cross is not None and self.sums.level is not None:
+            found |= {"cross": self.sums.cross, "level": self.sums.level}
+        return found
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelledStatistics:
+        """The statistics that `header` and `tensors` described."""
+        check(header, _HEADER, "labelled")
+        moments = ClassMoments.from_tensors(under("sums.", tensors))
+        values = check_tensors(tensors, {"d": moments.d}, cross="real m d?", level="real m?")
+        if ("cross" in tensors) != ("level" in tensors):
+            raise Malformed("targets must have both a level and products with the kets, or neither")
+        parts = []
+        for part in ("held", "checks", "waiting"):
+            fields = under(f"{part}.", tensors)
+            if part == "waiting" and not fields:
+                break
+            targets = "real n m" if "m" in values else "int n"
+            check_tensors(fields, values, kets="real n d", targets=targets, keys="real n", samples="int n")
+            if "m" not in values:  # those that wait may have new ones
+                check_codes(fields, "targets", MOST_LABELS if part == "waiting" else len(moments.counts))
+            parts.append(Rows(*(fields[name] for name in _ROWS)))
+        held, checks, *waiting = parts
+        sums = Sums(moments, tensors.get("cross"), tensors.get("level"))
+        return cls(held, checks, sums, header["complex"], waiting, Room(**header["room"]))
+
+
+ROOM = {"held": Count, "checks": Count, "waiting": Count, "moments": (Count, None)}
+"""What the plain values of a `Room` must be."""
+
+_HEADER = {"complex": bool, "room": ROOM}
+_ROWS = ("kets", "targets", "keys", "samples")
+
+
+def pooled(values: Tensor, present: Tensor | None) -> Tensor:
+    """The mean over the existing positions of each sample, (N, d), of activations (N, T, d); never a view of them."""
+    if present is None:
+        return values.mean(dim=1)
+    sample = present.nonzero()[:, 0]
+    sums = values.new_zeros(values.shape[0], values.shape[2]).index_add_(0, sample, values[present])
+    return sums / present.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _smallest(rows: Rows, keys: Tensor, most: int) -> tuple[Rows, Rows]:
+    """The samples with the smallest keys, at most so many rows of them (but one sample), and the rest."""
+    if len(rows) <= most:
+        return rows, rows[:0]
+    ordered = keys.sort().values
+    # A sample's rows share its key and stay together.
+    inside = (keys < ordered[most]) | (keys == ordered[0])
+    return rows[inside], rows[~inside]

@@ -1,0 +1,210 @@
+"""A bounded, fair sample of a layer's samples, kept whole enough to say how uncertain a number is.
+
+Each sample of a pass draws a random key; the samples with the smallest keys stay. So the reservoir is a
+uniform sample of all samples seen, two reservoirs merge into a fair one of both, and layers of one pass keep
+the same samples. Of each sample it keeps a few of its kets with their norms (drawn among its positions
+without replacement), and the Gram matrix from which the entanglement of positions and features follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.activations.encoding import unit
+from ketwork.records.checked import Malformed, check_tensors
+
+SAMPLES = 128
+"""Most samples kept: a standard error estimated from 128 is itself good to about 6 %."""
+
+POSITIONS = 64
+"""Most positions of a sample that enter its Gram matrix, where it has more positions and more features."""
+
+_BYTES = 2 << 20
+_MOST_KETS = 128
+_FORMS = {
+    "keys": "real r",
+    "counts": "int r",
+    "kets": "ket r p d",
+    "norms": "real r p",
+    "grams": "ket r s s?",
+    "sides": "int r?",
+}
+
+
+@dataclass
+class Reservoir:
+    """Up to `most` samples of one layer; the first axis of every tensor counts them.
+
+    keys (R,) decide who stays; counts (R,) how many nonzero kets the sample has; kets (R, P, d) and norms
+    (R, P) some of them, of which the first min(P, counts) are real; grams (R, s, s) the smaller one of the
+    position-side and feature-side Gram matrices of the sample's activation, with `sides` (R,) its true size,
+    or None where the layer has no positions.
+    """
+
+    keys: Tensor
+    counts: Tensor
+    kets: Tensor
+    norms: Tensor
+    grams: Tensor | None
+    sides: Tensor | None
+    most: int = SAMPLES
+
+    @classmethod
+    def of(
+        cls,
+        values: Tensor,
+        present: Tensor | None,
+        keys: Tensor,
+        positions: bool,
+        most: int = SAMPLES,
+    ) -> Reservoir:
+        """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,).
+
+        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in.
+        """
+        kept = keys.argsort()[:most].to(values.device)
+        values, keys = values[kept], keys.to(values.device)[kept]
+        n, t, d = values.shape
+        valid = values.abs().amax(dim=-1) > 0
+        if present is not None:
+            valid &= present[kept]
+        p = kets_each(d, t, values.element_size())
+        order = _order(keys, valid, min(p, POSITIONS) if positions and d > POSITIONS else p)
+        grams = sides = None
+        if positions:
+            grams, sides = _grams(values, valid, order)
+        chosen, real = order[:, :p], valid.gather(1, order[:, :p])
+        kets, norms = unit(values.gather(1, chosen[..., None].expand(n, p, d)))
+        kets = torch.where(real[..., None], kets, torch.zeros_like(kets))
+        return cls(
+            keys,
+            valid.sum(dim=1),
+            kets,
+            torch.where(real, norms, torch.zeros_like(norms)),
+            grams,
+            sides,
+            most,
+        )
+
+    @property
+    def worst(self) -> float:
+        """A sample whose key is not below this would not stay."""
+        return float(self.keys.max()) if len(self.keys) >= self.most else float("inf")
+
+    def __iadd__(self, other: Reservoir) -> Reservoir:
+        if self.grams is None or other.grams is None:
+            self.grams = self.sides = None
+        self.most = min(self.most, other.most)
+        if len(self.keys) > self.most:
+            stay = self.keys.argsort()[: self.most]
+            for name, tensor in self.tensors().items():
+                setattr(self, name, tensor[stay])
+        room = self.most - len(self.keys)
+        if room > 0:
+            order = other.keys.argsort()
+            self._append(other, order[:room])
+            rest = order[room:]
+        else:
+            rest = torch.arange(len(other.keys), device=other.keys.device)
+        if len(rest):
+            self._replace(other, rest)
+        return self
+
+    def valid(self) -> Tensor:
+        """Which of the kept kets are real, (R, P)."""
+        return torch.arange(self.kets.shape[1], device=self.counts.device)[None] < self.counts[:, None]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a file."""
+        fields = {"keys": self.keys, "counts": self.counts, "kets": self.kets, "norms": self.norms}
+        if self.grams is not None and self.sides is not None:
+            fields |= {"grams": self.grams, "sides": self.sides}
+        return fields
+
+    @classmethod
+    def from_tensors(cls, fields: dict[str, Tensor], most: int = SAMPLES) -> Reservoir:
+        """The reservoir that `tensors` described, with room for so many samples."""
+        check_tensors(fields, {}, **_FORMS)
+        if ("grams" in fields) != ("sides" in fields):
+            raise Malformed("a reservoir must hold Gram matrices and their sides, or neither")
+        return cls(
+            fields["keys"],
+            fields["counts"],
+            fields["kets"],
+            fields["norms"],
+            fields.get("grams"),
+            fields.get("sides"),
+            most,
+        )
+
+    def _append(self, other: Reservoir, which: Tensor) -> None:
+        for name, mine, theirs in self._pairs(other):
+            setattr(self, name, torch.cat([mine, theirs[which]]))
+
+    def _replace(self, other: Reservoir, which: Tensor) -> None:
+        """Takes those of the other's samples that beat the worst of these, in place."""
+        keys = torch.cat([self.keys, other.keys[which]])
+        best = keys.argsort()[: len(self.keys)]
+        stays = torch.zeros(len(keys), dtype=torch.bool, device=keys.device)
+        stays[best] = True
+        leaving = (~stays[: len(self.keys)]).nonzero().squeeze(1)
+        coming = which[stays[len(self.keys) :]]
+        for _, mine, theirs in self._pairs(other):
+            mine[leaving] = theirs[coming]
+
+    def _pairs(self, other: Reservoir) -> list[tuple[str, Tensor, Tensor]]:
+        """Each field of both, brought to a common number of kets and size of Gram matrix."""
+        for name in ("kets", "norms"):
+            self._grow(other, name, axes=(1,))
+        if self.grams is not None and other.grams is not None:
+            self._grow(other, "grams", axes=(1, 2))
+        mine, theirs = self.tensors(), other.tensors()
+        return [(name, mine[name], theirs[name]) for name in mine if name in theirs]
+
+    def _grow(self, other: Reservoir, name: str, axes: tuple[int, ...]) -> None:
+        for axis in axes:
+            size = max(getattr(self, name).shape[axis], getattr(other, name).shape[axis])
+            for reservoir in (self, other):
+                setattr(reservoir, name, _padded(getattr(reservoir, name), axis, size))
+
+
+def _grams(values: Tensor, valid: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Gram matrices of activations with norm 1 in all, on the smaller of the sides positions and features."""
+    n, t, d = values.shape
+    if t > POSITIONS and d > POSITIONS:
+        chosen = order[:, :POSITIONS]
+        valid = valid.gather(1, chosen)
+        values = values.gather(1, chosen[..., None].expand(n, POSITIONS, d))
+    real = torch.where(valid[..., None], values, torch.zeros_like(values))
+    flat, _ = unit(real.flatten(1))
+    state = flat.reshape(real.shape)
+    grams = state.mH @ state if d < state.shape[1] else state @ state.mH
+    return grams, valid.sum(dim=1).clamp(max=d)
+
+
+def _order(keys: Tensor, valid: Tensor, most: int) -> Tensor:
+    """The positions (N, T) of each sample, valid ones first; in random order unless all are wanted."""
+    n, t = valid.shape
+    order = torch.zeros(n, t)
+    if t > most:
+        generator = torch.Generator()
+        for row, key in zip(order, keys.tolist(), strict=True):
+            torch.rand(t, generator=generator.manual_seed(int(key * 2**53)), out=row)
+    return torch.where(valid, order.to(valid.device), order.to(valid.device) + 1).argsort(dim=1, stable=True)
+
+
+def kets_each(d: int, t: int, itemsize: int) -> int:
+    """How many kets of a sample are kept: at least two, or the spread inside a sample could not be seen."""
+    affordable = _BYTES // (SAMPLES * d * itemsize)
+    return min(t, max(2, min(affordable, _MOST_KETS)))
+
+
+def _padded(tensor: Tensor, axis: int, size: int) -> Tensor:
+    if tensor.shape[axis] == size:
+        return tensor
+    shape = list(tensor.shape)
+    shape[axis] = size - tensor.shape[axis]
+    return torch.cat([tensor, tensor.new_zeros(shape)], dim=axis)

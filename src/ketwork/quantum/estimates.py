@@ -1,0 +1,142 @@
+"""`Estimate`: a number that knows its error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+Interval = tuple[float, float]
+
+
+class Estimate(float):
+    """A number with its standard error, what it is guaranteed to lie between, and its unit.
+
+    It is a `float`: it compares, formats, rounds and enters arithmetic as one. With a plain number it stays an estimate
+    (error, bounds and, where only a factor was applied, the unit go along). Two estimates give a plain number, since
+    those of one data set are not independent, so that nothing is known of the error of their sum.
+
+    Args:
+        value: the number; NaN where it does not exist.
+        stderr: the standard error of the sampling of the data; NaN where there is none.
+        bounds: (low, high) that hold for certain for the data that was seen, where the number is not exact.
+        unit: what it is counted in.
+
+    >>> entropy = Estimate(2.2891, 0.0022, unit="bit")
+    >>> print(entropy, entropy > 2, f"{entropy:.1f}", entropy / 2)
+    2.289 ± 0.002 bit True 2.3 1.1445 ± 0.0011 bit
+    >>> print(Estimate(1.5, bounds=(1.25, 1.75)), Estimate(float("nan")))
+    1.25 … 1.75 –
+    """
+
+    __slots__ = ("bounds", "stderr", "unit")
+
+    stderr: float
+    bounds: Interval | None
+    unit: str
+
+    def __new__(
+        cls, value: float = math.nan, stderr: float = math.nan, bounds: Interval | None = None, unit: str = ""
+    ) -> Self:
+        """The estimate; `value` may be any real number."""
+        self = super().__new__(cls, value)
+        self.stderr, self.bounds, self.unit = float(stderr), bounds, unit
+        return self
+
+    @property
+    def value(self) -> float:
+        """The number alone."""
+        return float(self)
+
+    @property
+    def low(self) -> float:
+        """What the number is at least: the value itself where it is exact."""
+        return self.value if self.bounds is None else self.bounds[0]
+
+    @property
+    def high(self) -> float:
+        """What the number is at most."""
+        return self.value if self.bounds is None else self.bounds[1]
+
+    def words(self, word: Callable[[float], str]) -> str:
+        """The value in words, or its bounds where these tell two numbers apart.
+
+        >>> Estimate(1.5, bounds=(1.25, 1.75)).words("{:.1f}".format), Estimate(1.5, bounds=(1.49, 1.51)).words(str)
+        ('1.2 … 1.8', '1.49 … 1.51')
+        >>> Estimate(1.5, bounds=(1.49, 1.51)).words("{:.1f}".format)
+        '1.5'
+        """
+        ends = dict.fromkeys(map(word, self.bounds or ()))
+        return " … ".join(ends) if len(ends) == 2 else word(self.value)
+
+    def __str__(self) -> str:
+        if math.isnan(self):
+            return "–"
+        unit = f" {self.unit}" if self.unit else ""
+        if math.isnan(self.stderr):
+            return self.words("{:.4g}".format) + unit
+        word = f"{{:.{decimals(self.stderr)}f}}".format
+        return f"{self.words(word)} ± {word(self.stderr)}{unit}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>" if math.isnan(self) else f"<{type(self).__name__} {self}>"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.value, self.stderr, self.bounds, self.unit)
+
+    def __neg__(self) -> Estimate:
+        return self._map(lambda x: -x, 1.0, self.unit)
+
+    def __abs__(self) -> Estimate:
+        return -self if self < 0 else self
+
+    def __add__(self, other: Any) -> Any:
+        if not _plain(other):
+            return float.__add__(self, other)
+        return self._map(lambda x: x + other, 1.0, self.unit)
+
+    def __sub__(self, other: Any) -> Any:
+        return self + (-other) if _plain(other) else float.__sub__(self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return -self + other if _plain(other) else float.__rsub__(self, other)
+
+    def __mul__(self, other: Any) -> Any:
+        if not _plain(other):
+            return float.__mul__(self, other)
+        return self._map(lambda x: x * other, abs(other), self.unit)
+
+    def __truediv__(self, other: Any) -> Any:
+        if not _plain(other):
+            return float.__truediv__(self, other)
+        return self._map(lambda x: x / other, 1 / abs(other), self.unit)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def _map(self, function: Callable[[float], float], slope: float, unit: str) -> Estimate:
+        """The estimate of a linear function of the number."""
+        bounds = None
+        if self.bounds is not None:
+            low, high = sorted(map(function, self.bounds))
+            bounds = (low, high)
+        return Estimate(function(self.value), slope * self.stderr, bounds, unit)
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, Estimate)
+
+
+def decimals(stderr: float) -> int:
+    """Decimals that show the error with one digit, or two where the first is 1; six at most.
+
+    >>> [decimals(error) for error in (0.0022, 0.011, 0.06, 3.0, 14.0, 0.0)]
+    [3, 3, 2, 0, 0, 2]
+    """
+    if stderr == 0:
+        return 2
+    exponent = math.floor(math.log10(stderr))
+    return min(max(0, -exponent + (stderr / 10.0**exponent < 2 and exponent < 0)), 6)

@@ -1,0 +1,78 @@
+"""Records on disk: tensors as safetensors, all else as JSON in the file's header; nothing that could run code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ketwork.records import files as _files
+
+_KEY = "ketwork"
+_COMPLEX = ":re,im"  # safetensors has no complex128: complex tensors get a last axis (real, imaginary)
+
+
+def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Writes a record of that kind and schema version to `path`, in one step."""
+    about = {"kind": kind, "schema": schema, **header}
+    _files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), about, _KEY)
+
+
+def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and header of a record that `write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, truncated, or of a newer schema.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Argument `path` must be a saved {kind}, but there is no file {str(path)!r}."
+        )
+    try:
+        tensors, header, whole = _files.read_tensors(path, _KEY)
+    except ValueError as error:
+        raise ValueError(
+            f"Argument `path` must be a saved {kind}, but {error}. Save the {kind} again."
+        ) from error
+    _check(path, kind, schema, header)
+    if not whole:
+        raise ValueError(
+            f"Argument `path` must be a saved {kind}, but {str(path)!r} is damaged: what it holds is not what was "
+            f"written. Save the {kind} again."
+        )
+    return dict(_unpacked(*pair) for pair in tensors.items()), header
+
+
+def _packed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    if tensor.is_complex():
+        name, tensor = f"{name}{_COMPLEX}", torch.view_as_real(tensor.resolve_conj())
+    return name, tensor.cpu().contiguous()
+
+
+def _unpacked(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    if name.endswith(_COMPLEX):
+        if tensor.shape[-1:] != (2,) or tensor.dtype not in (torch.float32, torch.float64):
+            return name, tensor  # as no complex tensor was written; its dtype will be refused
+        # A view would lie in the file's memory, which is aligned for numbers of 8 bytes, not of 16.
+        return name.removesuffix(_COMPLEX), torch.complex(*tensor.unbind(-1))
+    return name, tensor
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _check(path: Path, kind: str, schema: int, header: dict[str, Any]) -> None:
+    if header.get("kind") != kind or not isinstance(header.get("schema"), int):
+        raise ValueError(
+            f"Argument `path` must be a saved {kind}, but {str(path)!r} is a safetensors file of something else."
+        )
+    if header["schema"] > schema:
+        raise ValueError(
+            f"Argument `path` must be a {kind} of schema {schema} or older, but {str(path)!r} has schema "
+            f"{header['schema']}: a newer ketwork wrote it. Upgrade ketwork to read it."
+        )
