@@ -49,7 +49,7 @@ class Loss(StrEnum):
     squared = "squared"
 
 
-def compress(
+def command(
     context: typer.Context,
     model: Annotated[
         str | None,

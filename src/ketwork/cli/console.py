@@ -25,6 +25,8 @@ from rich.text import Text
 
 from ketwork.networks.activations.selectors import SelectorError
 from ketwork.networks.runtime.checkpoints import CheckpointError
+from ketwork.networks.runtime.distributed import ProcessError
+from ketwork.networks.runtime.streaming import Interrupted, PartialError
 from ketwork.records.files import visible
 from ketwork.records.signals import terminable
 from ketwork.sources import SourceError
@@ -76,11 +78,24 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exception(error)
         misused = isinstance(error, UsageError | SourceError | SelectorError | CheckpointError)
-        complain(str(error) if misused else said(error))
+        complain(str(error) if misused else message_of(error))
         raise typer.Exit(MISUSED if misused else FAILED) from error
 
 
-def said(error: BaseException) -> str:
+def end_partial(ended: PartialError | Interrupted, kept: str) -> None:
+    """Ends a command with the right exit code where its result is partial; `kept` says what became of that."""
+    if isinstance(ended, Interrupted):
+        complain(f"interrupted. {kept}")
+        raise typer.Exit(INTERRUPTED)
+    cause = (
+        ended.__cause__
+        if isinstance(ended.__cause__, Exception) and not isinstance(ended, ProcessError)
+        else ended
+    )
+    raise RuntimeError(f"{message_of(cause).rstrip('.')}. {kept}") from cause
+
+
+def message_of(error: BaseException) -> str:
     """The error in words, with its type where the words alone would not tell."""
     words = str(error)
     return words if _raised_here(error) else f"{type(error).__name__}: {words}".removesuffix(": ")

@@ -24,7 +24,7 @@ HELP = """Examples:
 """
 
 
-def ground(
+def command(
     system: Annotated[
         str,
         typer.Argument(
@@ -73,10 +73,10 @@ def ground(
     with one_line_errors(debug):
         options.check_target("--save", save)
         options.check_target("--plot", plot)
-        command, problems = _rooms()
+        waves_command, problems = _waves()
         try:
             if parse(system) is not None:
-                of, module = command.problem_of(_made(system))
+                of, module = waves_command.problem_of(_made(system))
             else:
                 of, module = (
                     problems.problem(
@@ -93,7 +93,7 @@ def ground(
                     None,
                 )
             module = module or problems.network(model, of, alpha=alpha)
-            run = command.ground(
+            run = waves_command.ground(
                 of,
                 module,
                 steps=steps,
@@ -118,7 +118,7 @@ def ground(
             print(json.dumps(_numbers(run, of.exact()), indent=1, allow_nan=False), flush=True)
 
 
-def _rooms() -> tuple[ModuleType, ModuleType]:
+def _waves() -> tuple[ModuleType, ModuleType]:
     try:
         from ketwork.waves import command, problems
     except ImportError as error:

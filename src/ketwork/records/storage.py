@@ -8,20 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ketwork.records import files as _files
+from ketwork.records import files
 
 _KEY = "ketwork"
 _COMPLEX = ":re,im"  # safetensors has no complex128: complex tensors get a last axis (real, imaginary)
 
 
-def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+def write_parts(
+    path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]
+) -> None:
     """Writes a record of that kind and schema version to `path`, in one step."""
     about = {"kind": kind, "schema": schema, **header}
-    _files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), about, _KEY)
+    files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), about, _KEY)
 
 
-def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and header of a record that `write` wrote.
+def read_parts(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and header of a record that `write_parts` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -32,7 +34,7 @@ def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[st
             f"Argument `path` must be a saved {kind}, but there is no file {str(path)!r}."
         )
     try:
-        tensors, header, whole = _files.read_tensors(path, _KEY)
+        tensors, header, whole = files.read_tensors(path, _KEY)
     except ValueError as error:
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {error}. Save the {kind} again."

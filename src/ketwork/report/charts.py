@@ -11,7 +11,8 @@ from typing import Any
 
 import altair as alt
 
-from ketwork.report.views import KEPT, View
+from ketwork.networks.measures.spectral import KEPT
+from ketwork.report.views import View
 
 _FIRST, _SECOND, _QUIET, _INK, _LINE = (f"var(--{c})" for c in ("first", "second", "quiet", "ink", "line"))
 MOST_DEAD = 12
@@ -24,7 +25,7 @@ _SHORT = (
 _HEIGHT = 180
 _DEEPEST = 0.5  # of a cell's colour, so that the count in it keeps a contrast of 4.5, light and dark
 _LETTER = 6.2  # pixels, of names beside a matrix
-_AXIS = 44  # the room of every vertical axis, so that pictures below each other line up
+_AXIS = 44  # the width of every vertical axis, so that pictures below each other line up
 
 Spec = dict[str, Any]
 
@@ -47,14 +48,14 @@ def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
         series = {"entropy": "entropy", "coherence": "coherence"}
         charts["superposition"] = _along_depth(series, "bits", dense, names=not known)
     if has("holevo"):
-        series = {"holevo": "Holevo bits", "holevo_null": "with random labels"}
+        series = {"holevo": "Holevo bits", "holevo_null": "chance level"}
         charts["holevo"] = _along_depth(series, "bits of the label", dense, names=not read)
     if has("linear_balanced") or has("pgm_balanced"):
-        series = {"linear_balanced": "linear readout", "pgm_balanced": "pretty good measurement"}
+        series = {"linear_balanced": "linear probe", "pgm_balanced": "pretty good measurement"}
         chance = 1 / classes if classes else None
         charts["readout"] = _along_depth(series, "balanced accuracy", dense, percent=True, level=chance)
     if has("linear_r2"):
-        charts["readout"] = _along_depth({"linear_r2": "linear readout"}, "R² on held-out samples", dense)
+        charts["readout"] = _along_depth({"linear_r2": "linear probe"}, "R² on held-out samples", dense)
     if dead := sum(row["dead"].value > 0 for row in rows):
         charts["dead"] = _dead(min(dead, MOST_DEAD))
     return {name: _spec(chart) for name, chart in charts.items()}

@@ -56,20 +56,20 @@ def batches(
     data: Any,
     *,
     batch_size: int,
-    samples: int | None = None,
+    max_samples: int | None = None,
     mask: Mask = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     mine: Callable[[int], bool] | None = None,
 ) -> Iterator[Batch]:
-    """The batches of `data`, at most `samples` samples of it.
+    """The batches of `data`, at most `max_samples` samples of it.
 
     Args:
         data: an array or tensor (samples first), a mapping of them, a tuple (inputs, labels) of them (labels
             may be a list or a pandas column too), a `Dataset`, a `DataLoader`, or any iterable of batches. A
             batch is a tensor, a tuple or list (x, y), or a mapping.
         batch_size: for data that is not batched yet.
-        samples: stop after so many.
+        max_samples: stop after so many.
         mask: where positions exist: the key of a mapping (None: `attention_mask` where there is one), an
             array (all samples, positions), or a callable batch -> (samples, positions).
         dtype: what floating NumPy arrays become (they are float64 by habit, networks are not); complex ones
@@ -80,7 +80,7 @@ def batches(
     Raises:
         TypeError, ValueError: data that is none of these, or holds no sample.
     """
-    left = samples
+    left = max_samples
     start = 0
     number = 0
     for content in _contents(data, batch_size):

@@ -143,7 +143,7 @@ def calibration(
     source = batches(
         data,
         batch_size=batch_size,
-        samples=samples,
+        max_samples=samples,
         mask=mask,
         dtype=parameter.dtype if parameter is not None else None,
         device=parameter.device if parameter is not None else None,

@@ -23,7 +23,7 @@ from ketwork.networks.compression.result import Compressed, LayerRow, Tried, des
 from ketwork.networks.compression.search import SLOWER, Work, prepared
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.measures.predictions import Output
-from ketwork.networks.runtime.distributed import TIMEOUT, joined
+from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, joined
 
 _NAMED = 3  # layers that a warning names
 _HALVINGS = 6  # of the search for the smallest network within a bound
@@ -118,7 +118,7 @@ def compress(
     network = unwrapped(model)
     base = unfused(copied(network)).requires_grad_(False)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    with joined(processes, timeout) as group, eager(base):
+    with joined(None if processes is None else Distributed(processes, timeout)) as group, eager(base):
         if group is not None and group.rank:
             draw = group.apart(draw)
         gathered = calibration(

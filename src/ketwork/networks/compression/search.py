@@ -24,6 +24,7 @@ from ketwork.networks.compression.survey import Survey, survey
 from ketwork.networks.compression.unit_removal import Narrowing, planned, usable
 from ketwork.networks.compression.units import feeds
 from ketwork.networks.runtime.distributed import Processes
+from ketwork.records.record import pack, unpack
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
 _RUINED = 1e6  # nats: more than any prediction can be worth
@@ -287,12 +288,10 @@ def prepared(
     seen = survey(base, found, calibration, generator, {path for feed in fed for path in feed.readers})
     if group is not None:
         device = next(base.parameters()).device
-        summed = group.add_up(seen, Survey.from_header)
+        header, tensors = pack(group.add_up(seen))
         if group.rank:
             return None
-        seen = Survey.from_header(
-            summed.header(), {name: tensor.to(device) for name, tensor in summed.tensors().items()}
-        )
+        seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
     for layer in found:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ketwork.quantum import shannon_entropy
-
-Interval = tuple[float, float]
+from ketwork.quantum.estimates import Interval
 
 
 def around(value: float, *ends: float) -> Interval:

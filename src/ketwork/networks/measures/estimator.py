@@ -16,7 +16,7 @@ from ketwork.networks.activations.encoding import unit
 from ketwork.networks.activations.labels import Labels
 from ketwork.networks.measures import scores as score
 from ketwork.networks.measures.probes import KINDS, LINEAR, Readout, read_out
-from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledStatistics, Rows
+from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Rows
 from ketwork.quantum import Estimate
 
 
@@ -53,7 +53,7 @@ def probe(
             f"Argument `features` must be real, of shape (samples, features), but is {x.dtype} of shape {x.shape}."
         )
     parsed = Labels(labels)
-    targets = parsed.of(None, None, 0, len(x))
+    targets = parsed.of_batch(None, None, 0, len(x))
     parsed.check_length(len(x), limited=False)
     if targets is None or parsed.task == "positions":
         raise ValueError("Argument `labels` must hold one class a row, or numbers.")
@@ -93,16 +93,14 @@ class _Readable(BaseEstimator):
             f": {scores}, held out: {len(self.held_out_)}" if scores else ""
         )
 
-    def _fitted(
-        self, x: np.ndarray, targets: np.ndarray, kind: str, keys: Tensor | None
-    ) -> LabelledStatistics:
+    def _fitted(self, x: np.ndarray, targets: np.ndarray, kind: str, keys: Tensor | None) -> LabelledMoments:
         if keys is None:
             generator = torch.Generator().manual_seed(self.random_state)
             keys = HELD_SHARE + (1 - HELD_SHARE) * torch.rand(
                 len(x), generator=generator, dtype=torch.float64
             )
         rows = Rows(_kets(x), torch.from_numpy(targets), keys, torch.arange(len(x)))
-        statistics = LabelledStatistics.from_rows(rows)
+        statistics = LabelledMoments.from_rows(rows)
         self.readout_ = read_out(statistics, statistics.fitting(), (kind,), self.strength)[kind]
         self.strength_ = self.readout_.strength
         return statistics
@@ -163,7 +161,7 @@ class Probe(ClassifierMixin, _Readable):
         read = self._read(X).argmax(axis=1)
         return self.classes_[read]
 
-    def _solve(self, features: Any, labels: Any, keys: Tensor | None) -> LabelledStatistics:
+    def _solve(self, features: Any, labels: Any, keys: Tensor | None) -> LabelledMoments:
         if self.kind not in KINDS:
             raise ValueError(f"Argument `kind` must be one of {KINDS}, but is {self.kind!r}.")
         x, y = validate_data(self, features, labels, dtype=np.float64)
@@ -203,7 +201,7 @@ class ProbeRegressor(RegressorMixin, _Readable):
         tags.regressor_tags.poor_score = True  # on targets that depend on the rows' lengths
         return tags
 
-    def _solve(self, features: Any, targets: Any, keys: Tensor | None) -> LabelledStatistics:
+    def _solve(self, features: Any, targets: Any, keys: Tensor | None) -> LabelledMoments:
         x, y = validate_data(
             self, features, targets, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
         )

@@ -1,4 +1,4 @@
-"""A record as plain JSON: every number of its table, and everything said about it."""
+"""A record as plain JSON: every number of its table, and what is known about it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Any
 
 import pandas as pd
 
-from ketwork.networks.collapse.curve_result import CollapseCurve
+from ketwork.networks.collapse.curve import CollapseCurve
 from ketwork.networks.comparison.result import Comparison
 from ketwork.networks.compression.result import Compressed
 from ketwork.networks.study.result import Study
+from ketwork.records.record import pack
 
 
 def as_json(study: Study) -> dict[str, Any]:
-    """The study's table as a list of records, its settings, and what else it says, all of them JSON-able.
+    """The study's table as a list of records, its settings, and its warnings and reasons, all of them JSON-able.
 
     Numbers are those of `Study.table()`, unrounded; one that does not exist (NaN) is None.
     """
     return {
         "samples": study.samples,
         "complete": study.complete,
-        "error": None if study.error is None else str(study.error),
+        "error": study.error,
         "settings": study.settings,
         "warnings": list(study.warnings),
         "skipped": study.skipped,
         "table": _rows(study.table()),
-        "plan": study.plan.header() if study.plan is not None else None,
+        "plan": pack(study.plan)[0] if study.plan is not None else None,
         "definitions": study.definitions,
     }
 
@@ -37,7 +38,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "n": comparison.n,
         "complete": comparison.complete,
-        "error": None if comparison.error is None else str(comparison.error),
+        "error": comparison.error,
         "settings": comparison.settings,
         "warnings": list(comparison.warnings),
         "skipped": comparison.skipped,
@@ -52,7 +53,7 @@ def curve_as_json(curve: CollapseCurve) -> dict[str, Any]:
         "samples": curve.samples,
         "passes": curve.passes,
         "metric": curve.metric,
-        "untouched": {"value": _number(curve.untouched.value), "value_se": _number(curve.untouched.stderr)},
+        "original": {"value": _number(curve.original.value), "stderr": _number(curve.original.stderr)},
         "tolerance": curve.tolerance,
         "criterion": curve.criterion,
         "settings": curve.settings,

@@ -1,4 +1,4 @@
-"""What the parts of a record's file must be before they are used: a file may hold anything, and none of it is trusted.
+"""What the tensors of a record must be before they are used: a file may hold anything, and none of it is trusted.
 
 Sizes that a header declares are compared with the tensors' own, which the file's length bounds, before anything is
 made of them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,13 @@ class Malformed(ValueError):
     """A part of a record is missing, or is not what it must be."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """The form of a tensor as `check_tensors` takes it, beside its type: `Annotated[Tensor, Form("real n d")]`."""
+
+    text: str
+
+
 class Count(int):
     """In a template: a whole number that is not negative."""
 
@@ -41,7 +49,7 @@ def check(value: Any, template: Any, where: str) -> None:
     >>> check({"d": 3, "names": ["a"]}, {"d": Count, "names": [str]}, "header")
     >>> check({"d": -3}, {"d": Count}, "header")
     Traceback (most recent call last):
-    ketwork.records.checked.Malformed: header.d must be a count, but is -3
+    ketwork.records.forms.Malformed: header.d must be a count, but is -3
     """
     if isinstance(template, tuple):
         if not any(_fits(value, one, where) for one in template):
@@ -93,11 +101,17 @@ def check_tensors(tensors: Mapping[str, Tensor], sizes: dict[str, int], **forms:
     return sizes
 
 
-def check_codes(tensors: Mapping[str, Tensor], name: str, classes: int) -> None:
+def check_codes(codes: Tensor, classes: int) -> None:
     """Raises `Malformed` unless all entries are codes of so many classes: 0 … classes − 1."""
-    codes = tensors[name]
     if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < classes:
-        raise Malformed(f"tensor {name!r} must hold codes of {classes} classes, but holds others")
+        raise Malformed(f"codes of {classes} classes cannot lie in {int(codes.min())} … {int(codes.max())}")
+
+
+def check_source(settings: dict[str, Any]) -> None:
+    """Raises `Malformed` where what a command noted of its model and data is not a mapping of mappings."""
+    source = settings.get("source", {})
+    if not isinstance(source, dict) or not all(isinstance(part, dict) for part in source.values()):
+        raise Malformed("settings.source must describe the model and the data")
 
 
 def _fits(value: Any, template: Any, where: str) -> bool:

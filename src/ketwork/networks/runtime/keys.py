@@ -1,7 +1,7 @@
-"""Where a pass's random keys come from: the same for the same data and generator, others for other data.
+"""Where a pass's random keys come from: the same for the same data and seed, others for other data.
 
-Parts of data are studied one by one, each with the same generator (None is a fixed seed), and the studies are added.
-Were the keys the generator's alone, the samples kept would stand at the same places of every part. So the first
+Parts of data are studied one by one, each with the same seed, and the studies are added.
+Were the keys the seed's alone, the samples kept would stand at the same places of every part. So the first
 sample of the data takes part in the seed.
 """
 
