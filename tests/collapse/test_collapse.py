@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import ketwork as kw
+from ketwork.networks.activations.reading import Reading
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -155,7 +156,7 @@ def test_samples_follow_borns_rule() -> None:
     amplitudes = basis.T @ x
     born = torch.cat([amplitudes.square(), (x.norm() ** 2 - amplitudes.norm() ** 2)[None]]) / x.norm() ** 2
     net, shots = wire(), 20_000
-    with kw.collapse(net, {"0": basis}, "sample", generator=seeded(1)) as live:
+    with kw.collapse(net, {"0": basis}, "sample", seed=seeded(1)) as live:
         after = net(x.expand(shots, 5))
     drawn = live.outcomes["0", 0][:, 0]
     counts = drawn.bincount(minlength=4).numpy()
@@ -174,7 +175,7 @@ def test_samples_follow_borns_rule() -> None:
 def test_a_repeated_measurement_gives_the_same_outcome(dtype: torch.dtype) -> None:
     basis = orthonormal(6, 4, dtype=dtype)
     net = nn.Sequential(nn.Identity(), nn.Identity())
-    with kw.collapse(net, {("0", "1"): basis}, "sample", generator=seeded()) as live:
+    with kw.collapse(net, {("0", "1"): basis}, "sample", seed=seeded()) as live:
         after = net(normal(500, 3, 6, dtype=dtype))
     assert torch.equal(live.outcomes["0", 0], live.outcomes["1", 0])
     assert len(live.outcomes["0", 0].unique()) == 5
@@ -187,7 +188,7 @@ def test_dephasing_leaves_nothing_but_the_squared_amplitudes(dtype: torch.dtype)
     x, basis = normal(4, dtype=dtype), orthonormal(4, 2, dtype=dtype)
     rows = x.expand(40_000, 4)
     net = wire()
-    with kw.collapse(net, {"0": basis}, "dephase", generator=seeded()):
+    with kw.collapse(net, {"0": basis}, "dephase", seed=seeded()):
         after = net(rows)
     assert torch.allclose((after @ basis.conj()).abs(), (rows @ basis.conj()).abs(), atol=1e-12)
     found = after.mT @ after.conj() / len(after)
@@ -203,7 +204,7 @@ def test_the_phase_of_an_eigenstate_does_not_matter_to_dephasing() -> None:
     x, basis = normal(50, 4), orthonormal(4, 4)
     net, outputs = wire(), []
     for signs in (torch.ones(4), torch.tensor([1.0, -1.0, -1.0, 1.0])):
-        with kw.collapse(net, {"0": basis * signs}, "dephase", generator=seeded()):
+        with kw.collapse(net, {"0": basis * signs}, "dephase", seed=seeded()):
             outputs.append(net(x))
     assert torch.allclose(*outputs, atol=1e-6)
 
@@ -261,13 +262,13 @@ def test_around_the_mean() -> None:
     net = wire().double()
     study = kw.study(net, x, layers="0", normalize="ensemble")
     mean, basis = x.mean(0), torch.linalg.svd(x - x.mean(0)).Vh[:2].T
-    with kw.collapse(net, {"0": 2}, study=study, around="mean"):
+    with kw.collapse(net, {"0": 2}, study=study, center=True):
         found = net(x)
     shifted = x - mean
     assert torch.allclose(found, restored(shifted @ basis @ basis.T, shifted) + mean, atol=1e-10)
-    with kw.collapse(net, {"0": [0, 1, 2, 3, 4]}, "remove", study=study, around="mean"):
+    with kw.collapse(net, {"0": [0, 1, 2, 3, 4]}, "remove", study=study, center=True):
         assert torch.allclose(net(x), mean.expand_as(x), atol=1e-12)  # mean ablation
-    with kw.collapse(net, {"0": 5}, study=study, around="mean"):
+    with kw.collapse(net, {"0": 5}, study=study, center=True):
         assert torch.equal(net(x), x)
 
 
@@ -320,7 +321,7 @@ def test_a_projective_measurement_and_one_that_is_not() -> None:
     trine = torch.stack([angles.cos(), angles.sin()], dim=-1)
     effects = kw.Measurement.from_effects(2 / 3 * trine[:, :, None] * trine[:, None, :])
     rows = torch.tensor([1.0, 0]).expand(30_000, 2)
-    with kw.collapse(net, {"0": effects}, "sample", generator=seeded()) as live:
+    with kw.collapse(net, {"0": effects}, "sample", seed=seeded()) as live:
         after = net(5 * rows)
     counts = live.outcomes["0", 0][:, 0].bincount(minlength=3).numpy()
     assert stats.chisquare(counts, [20_000, 5_000, 5_000]).pvalue > 1e-3  # Born: 2/3, 1/6, 1/6
@@ -356,7 +357,7 @@ def test_a_module_called_twice_has_eigenstates_for_each_call() -> None:
     second = net.step(torch.tanh(restored(first @ bases[0] @ bases[0].T, first)))
     with kw.collapse(net, {"step": 2}, study=study):
         assert torch.allclose(net(x), restored(second @ bases[1] @ bases[1].T, second), atol=1e-5)
-    pooled = kw.study(net, x, layers="step", calls="pooled")
+    pooled = kw.study(net, x, layers="step", reading=Reading(calls="pooled"))
     with kw.collapse(net, {"step": 2}, study=pooled):
         net(x)
 
@@ -399,7 +400,7 @@ def test_outputs_of_any_form(form: Callable[[Tensor], object], read: Callable[..
 def test_what_follows_finds_the_same_strides(memory: torch.memory_format) -> None:
     """A network may take a `view` of a convolution's output, or run in channels-last."""
     x = normal(2, 5, 3, 4).contiguous(memory_format=memory)
-    with kw.collapse(net := wire(), {"0": [0, 1]}, feature_axis=1):
+    with kw.collapse(net := wire(), {"0": [0, 1]}, reading=Reading(feature_axis=1)):
         after = net(x)
     assert after.stride() == x.stride()
     assert torch.allclose(after[:, :2], restored(x[:, :2], x, 1), atol=1e-6)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations.batches import Batch
-from ketwork.networks.collapse.curve_result import CollapseCurve
+from ketwork.networks.collapse.curve import CollapseCurve
 from ketwork.networks.collapse.metrics import Metric, Scores
 
 
@@ -50,7 +50,7 @@ def test_accuracy_of_one_direction_a_class_is_the_weight_kept() -> None:
     expected = np.cumsum(counts) / 100
     assert table["value"].tolist() == pytest.approx(expected)
     assert table["weight"].tolist() == pytest.approx(expected)
-    assert table["value_se"].tolist() == pytest.approx(np.sqrt(expected * (1 - expected) / 99))
+    assert table["value_stderr"].tolist() == pytest.approx(np.sqrt(expected * (1 - expected) / 99))
     assert table["change"].tolist() == pytest.approx(expected - 1)
     assert table["keeps"].tolist() == [
         False,
@@ -93,8 +93,8 @@ def test_every_point_is_what_collapse_gives(digits: tuple[nn.Module, tuple[Tenso
     accuracy = kw.collapse_curve(net, (images, labels), "accuracy", study=study, batch_size=96)
     kl = kw.collapse_curve(net, (images, labels), "kl", study=study)
     loss = kw.collapse_curve(net, (images, labels), "loss", study=study, layers=study.layers[1].name)
-    assert accuracy.untouched.value == float(right.mean())
-    assert accuracy.untouched.value > 0.95
+    assert accuracy.original.value == float(right.mean())
+    assert accuracy.original.value > 0.95
     for curve in (accuracy, kl, loss):
         for layer in curve.layers:
             points = [p for p in layer.points if p.rank < layer.d]
@@ -121,7 +121,7 @@ def test_every_point_is_what_collapse_gives(digits: tuple[nn.Module, tuple[Tenso
             below = layer.points[ranks.index(best.rank - 1)]
             assert below.value.value > 0.01
     for layer in accuracy.layers:
-        assert layer.smallest.value.value >= 0.99 * accuracy.untouched.value
+        assert layer.smallest.value.value >= 0.99 * accuracy.original.value
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_around_the_mean_a_constant_costs_no_rank() -> None:
     net[1].bias = nn.Parameter(100 * normal(10, seed=5))
     x = normal(200, 12)
     plain = kw.collapse_curve(net, x, layers="1", tolerance=1e-6)
-    centred = kw.collapse_curve(net, x, layers="1", tolerance=1e-6, around="mean")
+    centred = kw.collapse_curve(net, x, layers="1", tolerance=1e-6, center=True)
     assert plain.smallest()["rank"].tolist() == [4]
     assert centred.smallest()["rank"].tolist() == [3]
 

@@ -21,7 +21,8 @@ import ketwork as kw
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.survey import Survey, survey
-from ketwork.networks.runtime.distributed import joined
+from ketwork.networks.runtime.distributed import Distributed, joined
+from ketwork.records.checkpoint import Checkpoint
 
 N = 150
 BATCH = 16
@@ -75,42 +76,42 @@ def split(folder: Path, rank: int, count: int) -> None:
 def uneven(folder: Path, rank: int, count: int) -> None:
     """Process 0 has nothing, the others shares of different lengths."""
     mine = [[], batches()[:3], batches()[3:]][rank]
-    keep(kw.study(Network(), mine, layers="all", processes="own", compare=True), folder, rank)
+    keep(kw.study(Network(), mine, layers="all", compare=True, distributed="own"), folder, rank)
 
 
 def last_empty(folder: Path, rank: int, count: int) -> None:
     """The last two have nothing."""
     mine = batches() if rank == 0 else []
-    keep(kw.study(Network(), mine, layers="all", processes="own", compare=True), folder, rank)
+    keep(kw.study(Network(), mine, layers="all", compare=True, distributed="own"), folder, rank)
 
 
 def wrapped(folder: Path, rank: int, count: int) -> None:
     model = nn.parallel.DistributedDataParallel(Network(), find_unused_parameters=True)
-    keep(kw.study(model, batches(), layers="all", processes="split"), folder, rank)
+    keep(kw.study(model, batches(), layers="all", distributed="split"), folder, rank)
 
 
 def empty(folder: Path, rank: int, count: int) -> None:
-    kw.study(Network(), [], processes="own")
+    kw.study(Network(), [], distributed="own")
 
 
 def fails(folder: Path, rank: int, count: int) -> None:
     """Process 1 meets NaN in its second batch."""
     mine = batches()
     mine[count + 1]["x"][2, 0, 0] = torch.nan
-    kw.study(Network(), mine, layers="all", processes="split")
+    kw.study(Network(), mine, layers="all", distributed="split")
 
 
 def fails_at_once(folder: Path, rank: int, count: int) -> None:
-    kw.study(Network(), batches() if rank != 1 else [{"x": torch.ones(3, 4)}], processes="own")
+    kw.study(Network(), batches() if rank != 1 else [{"x": torch.ones(3, 4)}], distributed="own")
 
 
 def other_data(folder: Path, rank: int, count: int) -> None:
-    kw.study(Network(), batches()[rank:], processes="split")
+    kw.study(Network(), batches()[rank:], distributed="split")
 
 
 def other_network(folder: Path, rank: int, count: int) -> None:
     network = Network() if rank != count - 1 else nn.Sequential(nn.Linear(6, 3).double())
-    kw.study(network, data()[0], processes="own")
+    kw.study(network, data()[0], distributed="own")
 
 
 def resumed(folder: Path, rank: int, count: int) -> None:
@@ -123,11 +124,11 @@ def resumed(folder: Path, rank: int, count: int) -> None:
     options = {"layers": "all", "processes": "split", "checkpoint": folder / "kept", "every": 1}
     with pytest.raises(kw.ProcessError, match="disk gone"):
         kw.study(Network(), breaks(), **options)
-    keep(kw.study(Network(), batches(), resume=True, **options), folder, rank)
+    keep(kw.study(Network(), batches(), checkpoint=Checkpoint(None, resume=True), **options), folder, rank)
 
 
 def compared(folder: Path, rank: int, count: int) -> None:
-    found = kw.compare(Network(), None, data()[0], processes="split")
+    found = kw.compare(Network(), data()[0], distributed="split")
     keep(found, folder, rank)
 
 
@@ -169,7 +170,7 @@ def dies(folder: Path, rank: int, count: int) -> None:
         if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    kw.study(Network(), batch(), processes="own", timeout=30)
+    kw.study(Network(), batch(), distributed=Distributed("own", timeout=30))
 
 
 def hangs(folder: Path, rank: int, count: int) -> None:
@@ -178,7 +179,7 @@ def hangs(folder: Path, rank: int, count: int) -> None:
         if rank == 1:
             time.sleep(60)
 
-    kw.study(Network(), batch(), processes="own", timeout=2)
+    kw.study(Network(), batch(), distributed=Distributed("own", timeout=2))
 
 
 def keep(found: Any, folder: Path, rank: int) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import ketwork as kw
+from ketwork.networks.runtime.distributed import Distributed
 
 from . import job
 
@@ -81,7 +82,7 @@ def test_the_processes_of_a_job_split_the_data_and_find_what_one_finds(ran: Path
     )  # fmt: skip
     same(found, whole, exactly=True)
     for one in found:
-        known, expected = one.knowledge, whole[one.name].knowledge
+        known, expected = one.labels, whole[one.name].labels
         assert known is not None
         assert expected is not None
         assert known.names == expected.names
@@ -98,8 +99,8 @@ def test_shares_of_any_length_and_none(ran: Path, whole: kw.Study, scenario: str
     assert found.samples == job.N
     same(found, whole, exactly=False)
     for one in found:
-        assert one.knowledge is not None
-        assert sorted(one.knowledge.names) == sorted(job.WORDS)
+        assert one.labels is not None
+        assert sorted(one.labels.names) == sorted(job.WORDS)
 
 
 @pytest.mark.parametrize("scenario", ["wrapped", "resumed"])
@@ -110,7 +111,7 @@ def test_wrapped_for_training_in_parallel_and_resumed(ran: Path, whole: kw.Study
 def test_compare_in_several_processes(ran: Path) -> None:
     found, expected = (
         kw.Comparison.load(ran / "compared" / "found"),
-        kw.compare(job.Network(), None, job.data()[0]),
+        kw.compare(job.Network(), job.data()[0]),
     )
     assert (found.n, found.skipped) == (expected.n, expected.skipped)
     for name, matrix in expected.matrices.items():
@@ -139,10 +140,10 @@ def same(found: kw.Study, whole: kw.Study, *, exactly: bool, compared: bool = Tr
         other = whole[one.name]
         assert (one.N, one.kets, one.aliases) == (other.N, other.kets, other.aliases)
         torch.testing.assert_close(
-            one.statistics.moment.matrix(), other.statistics.moment.matrix(), rtol=1e-10, atol=1e-10
+            one.accumulator.moment.matrix(), other.accumulator.moment.matrix(), rtol=1e-10, atol=1e-10
         )
-        for name, estimate in other.all_estimates.items():
-            mine = one.all_estimates[name]
+        for name, estimate in other.estimates.items():
+            mine = one.estimates[name]
             if exactly or name in ("entropy", "effective_rank", "coherence", "top_weight", "dead", "norm"):
                 assert mine.value == pytest.approx(estimate.value, abs=1e-8, nan_ok=True), (one.name, name)
             if exactly:
@@ -223,13 +224,13 @@ def test_what_the_arguments_must_be() -> None:
     with pytest.raises(
         ValueError, match=r"`processes` must be one of \('split', 'own'\) or None, but is 'all'"
     ):
-        kw.study(nn.Identity(), torch.ones(3, 2), processes="all")
+        kw.study(nn.Identity(), torch.ones(3, 2), distributed="all")
     with pytest.raises(
         ValueError, match=r"`processes` is 'split', but this process is in no job. Call `torch"
     ):
-        kw.study(nn.Identity(), torch.ones(3, 2), processes="split")
+        kw.study(nn.Identity(), torch.ones(3, 2), distributed="split")
     with pytest.raises(ValueError, match=r"`timeout` must be positive, but is 0"):
-        kw.compare(nn.Identity(), None, torch.ones(3, 2), processes="own", timeout=0)
+        kw.compare(nn.Identity(), torch.ones(3, 2), distributed=Distributed("own", timeout=0))
 
 
 NETS = """

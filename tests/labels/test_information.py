@@ -4,17 +4,17 @@ import math
 
 import pytest
 import torch
+from ketwork.networks.measures.labels import Knowledge
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.measures import holevo as information
-from ketwork.networks.measures.knowledge import Knowledge
 
 
 def known(x: Tensor, labels: object, *, seed: int = 0) -> Knowledge:
     """What a layer that puts out x knows of the labels."""
-    found = kw.study(nn.Identity(), x, labels=labels, generator=torch.Generator().manual_seed(seed))
-    knowledge = found["(model)"].knowledge
+    found = kw.study(nn.Identity(), x, labels=labels, seed=torch.Generator().manual_seed(seed))
+    knowledge = found["(model)"].labels
     assert knowledge is not None
     return knowledge
 

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ketwork.networks.measures.labels import Knowledge
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations import labels as labels_module
-from ketwork.networks.measures.knowledge import Knowledge
+from ketwork.networks.activations.reading import Reading
 
 GENERATOR = torch.Generator().manual_seed(3)
 X = torch.randn(400, 6, generator=GENERATOR)
@@ -21,7 +22,7 @@ CLASSES = (X[:, 0] + 0.1 * torch.randn(400, generator=GENERATOR) > 0).long()
 
 def known(data: Any, labels: Any = None, **options: Any) -> Knowledge:
     network = options.pop("network", nn.Identity())
-    found = kw.study(network, data, labels=labels, **options).layers[0].knowledge
+    found = kw.study(network, data, labels=labels, **options).layers[0].labels
     assert found is not None
     return found
 
@@ -69,12 +70,16 @@ def test_a_warning_names_the_layers_that_it_is_about() -> None:
     x, labels = X[:60].clone(), ["a", "b"] * 15 + ["c", "d"] * 15
     x[30:, 0] = 1000
     record = kw.study(
-        nn.Sequential(nn.Identity(), Falls()), x, labels=labels, layers=["0", "1"], skip_bad=True
+        nn.Sequential(nn.Identity(), Falls()),
+        x,
+        labels=labels,
+        layers=["0", "1"],
+        reading=Reading(skip_bad=True),
     )
-    assert record["0"].knowledge is not None
-    assert record["0"].knowledge.warnings == []
-    assert record["1"].knowledge is not None
-    for warning in record["1"].knowledge.warnings:
+    assert record["0"].labels is not None
+    assert record["0"].labels.warnings == []
+    assert record["1"].labels is not None
+    for warning in record["1"].labels.warnings:
         assert f"At 1: {warning}" in record.warnings
 
 
@@ -105,7 +110,7 @@ def test_labels_come_with_batches_by_key_or_not_at_all() -> None:
         assert found.held_out.shape == with_pairs.held_out.shape
         assert balanced(found) > 0.85
     unlabelled = kw.study(nn.Linear(6, 6), pairs, labels=False)
-    assert all(layer.knowledge is None for layer in unlabelled)
+    assert all(layer.labels is None for layer in unlabelled)
     assert "holevo" not in unlabelled.table().columns
     with pytest.raises(
         ValueError, match=r"must name a key of each batch, but is 'subject'; the batch has x, topic"
@@ -151,18 +156,18 @@ def test_labels_of_positions() -> None:
     x = torch.randn(200, 7, 8, generator=generator) + 3 * torch.eye(8)[labels]
     absent = torch.rand(200, 7, generator=generator) < 0.3
     given = labels.masked_fill(absent, -100)
-    found = kw.study(nn.Identity(), x, labels=given)["(model)"].knowledge
+    found = kw.study(nn.Identity(), x, labels=given)["(model)"].labels
     assert found is not None
     assert set(found.names) == {0, 1, 2}
     assert balanced(found) > 0.9
     counts = found.statistics.fitting().moments.counts.sum() + len(found.statistics.held)
     assert int(counts) == int((~absent).sum())
-    masked = kw.study(nn.Identity(), x, labels=labels, mask=~absent)["(model)"].knowledge
+    masked = kw.study(nn.Identity(), x, labels=labels, mask=~absent)["(model)"].labels
     assert masked is not None
     assert masked.estimates == found.estimates
     record = kw.study(nn.Sequential(nn.Identity(), Pool()), x, labels=labels, layers=["0", "1"])
     assert any("it is not asked about them" in note for note in record.warnings)
-    assert record["1"].knowledge is None
+    assert record["1"].labels is None
 
 
 class First(nn.Module):
@@ -179,8 +184,8 @@ def test_a_layer_that_fits_the_labels_positions_in_some_batches_only_is_not_aske
         for t in (7, 9, 7)
     ]
     record = kw.study(nn.Sequential(nn.Identity(), First()), batches, layers=["0", "1"])
-    assert record["0"].knowledge is not None
-    assert record["1"].knowledge is None
+    assert record["0"].labels is not None
+    assert record["1"].labels is None
     assert any("The labels have 9 positions, layer 1 has 7" in warning for warning in record.warnings)
 
 
@@ -199,7 +204,7 @@ def test_phases_of_a_complex_network_tell_labels() -> None:
     phase = torch.tensor([1, 1j, -1], dtype=torch.complex64)[torch.arange(300) % 3]
     x = torch.stack([torch.ones(300, dtype=torch.complex64), phase], dim=1)
     x = x + 0.2 * torch.randn(300, 2, dtype=torch.complex64, generator=generator)
-    found = kw.study(nn.Identity(), x, labels=torch.arange(300) % 3)["(model)"].knowledge
+    found = kw.study(nn.Identity(), x, labels=torch.arange(300) % 3)["(model)"].labels
     assert found is not None
     assert found.estimates["linear_accuracy"].value > 0.9
     assert found.estimates["pgm_accuracy"].value > 0.9
@@ -222,7 +227,7 @@ def test_labels_with_one_sample_each_are_named_where_nothing_can_read_or_score_t
     seen = next(i for i in range(400) if i not in held)
     given[held[0]], given[seen] = 7, 8
     record = kw.study(nn.Identity(), X, labels=given)
-    found = record.layers[0].knowledge
+    found = record.layers[0].labels
     assert found is not None
     assert found.held_out.tolist() == held
     assert found.labels == tuple(name for name in found.names if name != 7)
@@ -287,7 +292,7 @@ def test_labels_that_turn_bad_half_way_keep_what_was_gathered() -> None:
     record = kw.study(nn.Linear(6, 6), X, labels=late, batch_size=100)
     assert record.samples == 300
     assert "the label of sample 300 is NaN" in str(record.error)
-    assert record.layers[0].knowledge is not None
+    assert record.layers[0].labels is not None
 
 
 def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +300,7 @@ def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study(monkeypatch: 
     record = kw.study(nn.Linear(6, 6), images)
     assert record.samples == 400
     assert record.complete
-    assert record.layers[0].knowledge is None
+    assert record.layers[0].labels is None
     assert "linear_r2" not in record.table().columns
     assert any("The batches' own labels are not used." in warning for warning in record.warnings)
     # A vocabulary that turns out too large half way.
@@ -303,7 +308,7 @@ def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study(monkeypatch: 
     tokens = [(X[i : i + 100], torch.arange(i, i + 100)) for i in range(0, 400, 100)]
     record = kw.study(nn.Linear(6, 6), tokens)
     assert record.complete
-    assert record.layers[0].knowledge is None
+    assert record.layers[0].labels is None
     assert any("must have at most 250 different labels" in warning for warning in record.warnings)
     with pytest.raises(ValueError, match="at most 250 different labels"):
         kw.study(nn.Linear(6, 6), X, labels=torch.arange(400), batch_size=400)
@@ -313,8 +318,8 @@ def test_dead_and_non_finite_samples_are_left_out() -> None:
     x = X.clone()
     x[:50] = 0
     x[50:60] = math.nan
-    record = kw.study(nn.Identity(), x, labels=CLASSES, skip_bad=True)
-    found = record["(model)"].knowledge
+    record = kw.study(nn.Identity(), x, labels=CLASSES, reading=Reading(skip_bad=True))
+    found = record["(model)"].labels
     assert found is not None
     counts = found.statistics.fitting().moments.counts.sum() + len(found.held_out)
     assert int(counts) == 340

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from ketwork.networks.measures.labels import knowledge
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.measures import holevo as information
-from ketwork.networks.measures.knowledge import knowledge
 from ketwork.networks.measures.probes import LINEAR, PRETTY_GOOD, read_out
 from ketwork.networks.moments import class_moments as classes_module
 from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
-from ketwork.networks.moments.labelled_moments import CHECK_MOST, HELD_MOST, LabelledStatistics
+from ketwork.networks.moments.labelled_moments import CHECK_MOST, HELD_MOST, LabelledMoments
 
 
 def _data(n: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -94,10 +94,10 @@ def test_readouts_of_truncated_moments_read_nearly_as_well(monkeypatch: pytest.M
     keys = torch.rand(n, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
     def scored() -> dict[str, float]:
-        found: LabelledStatistics | None = None
+        found: LabelledMoments | None = None
         for start in range(0, n, 500):
             part = slice(start, start + 500)
-            new = LabelledStatistics.of(x[part, None], None, codes[part], keys[part], start, False)
+            new = LabelledMoments.of(x[part, None], None, codes[part], keys[part], start, False)
             assert new is not None
             if found is None:
                 found = new
@@ -146,12 +146,12 @@ def test_a_thousand_labels_of_2048_features_stay_in_memory() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(k, d, generator=generator) / 2
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found: LabelledStatistics | None = None
+    found: LabelledMoments | None = None
     for start in range(0, n, batch):
         codes = torch.randint(k, (batch,), generator=generator)
         x = centres[codes] + torch.randn(batch, d, generator=generator)
         keys = torch.rand(batch, generator=generator, dtype=torch.float64)
-        new = LabelledStatistics.of(x[:, None], None, codes, keys, start, False)
+        new = LabelledMoments.of(x[:, None], None, codes, keys, start, False)
         assert new is not None
         if found is None:
             found = new
@@ -179,14 +179,14 @@ def test_a_study_says_what_was_kept_in_common(monkeypatch: pytest.MonkeyPatch, t
         warning for warning in record.warnings if "too many for a state of each label at (model)" in warning
     ]
     assert len(told) == 1
-    known = record["(model)"].knowledge
+    known = record["(model)"].labels
     assert known is not None
     assert f"up to {known.discarded:.0%} of the weight" in told[0]
     assert math.isfinite(known.estimates["holevo"].value)
     record.save(tmp_path / "study.safetensors")
     loaded = kw.Study.load(tmp_path / "study.safetensors")
     assert loaded.warnings == record.warnings
-    again = knowledge(loaded["(model)"].knowledge.statistics, known.names).estimates
+    again = knowledge(loaded["(model)"].labels.statistics, known.names).estimates
     # Sums of float32 products depend in their last digits on where in memory the rows lie.
     for name, estimate in known.estimates.items():
         assert again[name].value == pytest.approx(estimate.value, rel=1e-8, nan_ok=True), name

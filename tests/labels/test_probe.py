@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import ketwork as kw
 from ketwork.networks.measures.probes import LINEAR, MIXINGS, PRETTY_GOOD, RIDGES, read_out
-from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledStatistics
+from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments
 
 EXCEPTIONS: dict[str, str] = {}
 """Checks of scikit-learn's that do not hold, and why: none. One is skipped, since it needs SCIPY_ARRAY_API set."""
@@ -38,10 +38,10 @@ def made(n: int = 600, d: int = 10, k: int = 3) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize("kind", [LINEAR, PRETTY_GOOD])
 def test_probe_reads_what_a_study_reads(kind: str) -> None:
     x, y = made()
-    found = kw.probe(x, y, kind=kind, generator=torch.Generator().manual_seed(4))
+    found = kw.probe(x, y, kind=kind, seed=torch.Generator().manual_seed(4))
     keys = torch.rand(len(x), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     names, codes = np.unique(y, return_inverse=True)
-    statistics = LabelledStatistics.of(
+    statistics = LabelledMoments.of(
         torch.from_numpy(x)[:, None], None, torch.from_numpy(codes), keys, 0, False
     )
     assert statistics is not None

@@ -22,7 +22,7 @@ from ketwork.networks.measures.probes import (
     read_out,
 )
 from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.networks.moments.labelled_moments import CHECK_SHARE, HELD_SHARE, LabelledStatistics, Rows, Sums
+from ketwork.networks.moments.labelled_moments import CHECK_SHARE, HELD_SHARE, LabelledMoments, Rows, Sums
 
 
 def clouds(n: int, d: int, k: int, *, seed: int = 0, apart: float = 0.3) -> tuple[Tensor, Tensor]:
@@ -123,8 +123,8 @@ def test_wide_layers_are_read_in_their_leading_dimensions() -> None:
     d, inside = MOST_DIMENSIONS + 88, 40
     x, codes = clouds(400, inside, 3)
     basis = torch.linalg.qr(torch.randn(d, inside, generator=torch.Generator().manual_seed(1)).double()).Q
-    wide = LabelledStatistics.from_rows(rows(x @ basis.T, codes))
-    narrow = LabelledStatistics.from_rows(rows(x, codes))
+    wide = LabelledMoments.from_rows(rows(x @ basis.T, codes))
+    narrow = LabelledMoments.from_rows(rows(x, codes))
     found = read_out(wide, wide.fitting())[LINEAR]
     expected = read_out(narrow, narrow.fitting())[LINEAR]
     assert found.strength == expected.strength
@@ -135,7 +135,7 @@ def test_wide_layers_are_read_in_their_leading_dimensions() -> None:
 def test_strength_is_the_one_that_reads_the_checks_best_after_a_fit_without_them() -> None:
     x, codes = clouds(200, 30, 3, apart=0.1)
     given = rows(x, codes)
-    statistics = LabelledStatistics.from_rows(given)
+    statistics = LabelledMoments.from_rows(given)
     found = read_out(statistics, statistics.fitting())[LINEAR].strength
     check = given.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE)
     rest = (given.keys >= HELD_SHARE) & ~check
@@ -153,16 +153,14 @@ def test_without_checks_that_can_tell_the_first_strengths_hold() -> None:
     x, codes = clouds(40, 5, 2)
     middle = rows(x, codes)
     middle = Rows(x, codes, torch.full_like(middle.keys, 0.5), middle.samples)  # nothing held out, no checks
-    statistics = LabelledStatistics.from_rows(middle)
+    statistics = LabelledMoments.from_rows(middle)
     found = read_out(statistics, statistics.fitting())
     assert (found[LINEAR].strength, found[PRETTY_GOOD].strength) == (RIDGES[0], MIXINGS[0])
-    all_checks = LabelledStatistics.from_rows(
-        Rows(x, codes, torch.full_like(middle.keys, 0.99), middle.samples)
-    )
+    all_checks = LabelledMoments.from_rows(Rows(x, codes, torch.full_like(middle.keys, 0.99), middle.samples))
     found = read_out(all_checks, all_checks.fitting())
     assert (found[LINEAR].strength, found[PRETTY_GOOD].strength) == (RIDGES[0], MIXINGS[0])
     keys = torch.where(codes == 0, 0.99, 0.5).double()  # the checks hold one label only, the rest the other
-    statistics = LabelledStatistics.from_rows(Rows(x, codes, keys, torch.arange(40)))
+    statistics = LabelledMoments.from_rows(Rows(x, codes, keys, torch.arange(40)))
     found = read_out(statistics, statistics.fitting())
     assert (found[LINEAR].strength, found[PRETTY_GOOD].strength) == (RIDGES[0], MIXINGS[0])
     right = found[LINEAR].scores(x).argmax(dim=1) == codes

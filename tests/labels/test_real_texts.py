@@ -70,7 +70,7 @@ def test_readouts_keep_up_with_logistic_regression(minilm: Path, name: str) -> N
     record = kw.study(network, batches, layers=LAYERS, labels="liked", forward=forward)
     hidden = torch.cat(pooled).double()
     for depth, row in enumerate(LAYERS):  # the study pools and encodes what was pooled here by hand
-        known = record[row].knowledge
+        known = record[row].labels
         assert known is not None
         kets, samples = known.statistics.held.kets, known.statistics.held.samples
         assert kets.numpy() == pytest.approx(unit(hidden[samples, depth])[0].numpy(), abs=1e-5)
@@ -84,7 +84,7 @@ def test_readouts_keep_up_with_logistic_regression(minilm: Path, name: str) -> N
         variance = dict.fromkeys(ALLOWED, 0.0)
         for seed in range(SEEDS):
             for kind in ALLOWED:
-                ours = kw.probe(x, labels, kind=kind, generator=torch.Generator().manual_seed(seed))
+                ours = kw.probe(x, labels, kind=kind, seed=torch.Generator().manual_seed(seed))
                 held = ours.held_out_
                 if kind == LINEAR:  # both kinds are scored on the same samples
                     fit = np.setdiff1d(np.arange(TEXTS), held)

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from ketwork.networks.measures.labels import Knowledge, knowledge
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.measures.knowledge import Knowledge, knowledge
 from ketwork.networks.moments.labelled_moments import (
     CHECK_MOST,
     HELD_MOST,
     HELD_SHARE,
-    LabelledStatistics,
+    LabelledMoments,
     Rows,
 )
 
@@ -25,11 +25,11 @@ def data(n: int, d: int = 12, k: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     return x, labels, torch.rand(n, generator=generator, dtype=torch.float64)
 
 
-def gathered(x: Tensor, labels: Tensor, keys: Tensor, batch: int) -> LabelledStatistics:
-    found: LabelledStatistics | None = None
+def gathered(x: Tensor, labels: Tensor, keys: Tensor, batch: int) -> LabelledMoments:
+    found: LabelledMoments | None = None
     for start in range(0, len(x), batch):
         part = slice(start, start + batch)
-        new = LabelledStatistics.of(x[part, None], None, labels[part], keys[part], start, False)
+        new = LabelledMoments.of(x[part, None], None, labels[part], keys[part], start, False)
         assert new is not None
         if found is None:
             found = new
@@ -104,13 +104,13 @@ def test_the_split_is_seeded_and_the_same_for_all_layers() -> None:
     x, labels, _ = data(500)
     network = nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 5))
     record = kw.study(network, x, labels=labels)
-    parts = {tuple(layer.knowledge.held_out.tolist()) for layer in record if layer.knowledge}
+    parts = {tuple(layer.labels.held_out.tolist()) for layer in record if layer.labels}
     assert len(parts) == 1
     again = kw.study(network, x, labels=labels, batch_size=33)
-    assert again["0"].knowledge.held_out.shape == record["0"].knowledge.held_out.shape
-    other = kw.study(network, x, labels=labels, generator=torch.Generator().manual_seed(1))
-    assert other["0"].knowledge.held_out.tolist() != record["0"].knowledge.held_out.tolist()
-    share = len(record["0"].knowledge.held_out) / 500
+    assert again["0"].labels.held_out.shape == record["0"].labels.held_out.shape
+    other = kw.study(network, x, labels=labels, seed=torch.Generator().manual_seed(1))
+    assert other["0"].labels.held_out.tolist() != record["0"].labels.held_out.tolist()
+    share = len(record["0"].labels.held_out) / 500
     assert share == pytest.approx(HELD_SHARE, abs=0.06)
 
 
@@ -118,7 +118,7 @@ def test_positions_of_a_sample_stay_together() -> None:
     x = torch.randn(300, 20, 6, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(2, (300, 20), generator=torch.Generator().manual_seed(1))
     keys = torch.rand(300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = LabelledStatistics.of(x, None, labels, keys, 0, True)
+    found = LabelledMoments.of(x, None, labels, keys, 0, True)
     assert found is not None
     found.settle()
     held, checks = found.held.samples, found.checks.samples
@@ -135,7 +135,7 @@ def test_a_sample_with_more_positions_than_are_held_out_is_still_held_out() -> N
     )
     samples = torch.arange(2).repeat_interleave(many)
     keys = torch.tensor([0.1, 0.2], dtype=torch.float64)[samples]
-    found = LabelledStatistics.from_rows(Rows(kets, samples % 2, keys, samples))
+    found = LabelledMoments.from_rows(Rows(kets, samples % 2, keys, samples))
     found.settle()
     assert found.held.samples.unique().tolist() == [0]
     assert float(found.sums.moments.counts.sum()) == many
@@ -148,7 +148,7 @@ def test_save_and_load_bring_back_what_was_known(tmp_path: Path) -> None:
         record = kw.study(nn.Linear(12, 7), x, labels=given)
         record.save(tmp_path / "study.safetensors")
         loaded = kw.Study.load(tmp_path / "study.safetensors")
-        mine, theirs = record.layers[0].knowledge, loaded.layers[0].knowledge
+        mine, theirs = record.layers[0].labels, loaded.layers[0].labels
         assert mine is not None
         assert theirs is not None
         same(mine, theirs)

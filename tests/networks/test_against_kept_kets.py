@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations.captures import POOLED
+from ketwork.networks.activations.reading import Reading
 from ketwork.networks.study.run import study
 
 
@@ -101,7 +102,7 @@ def test_pooled_and_separate_calls(dtype: torch.dtype) -> None:
     for call in range(3):
         rho = separate["cell", call].density.matrix()
         torch.testing.assert_close(rho, _slow(outputs[call], "state", False), rtol=0, atol=TOLERANCE[dtype])
-    pooled = study(network, data, calls="pooled", batch_size=20)["cell"]
+    pooled = study(network, data, batch_size=20, reading=Reading(calls="pooled"))["cell"]
     assert (pooled.call, pooled.N, pooled.kets) == (POOLED, 90, 270)
     every = torch.cat(outputs)
     torch.testing.assert_close(

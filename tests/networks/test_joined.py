@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from ketwork.networks.study.gathered import Gathered
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.study.gathered import Gathered
 
 WORDS = ("ham", "spam", "news", "rare")
 
@@ -58,12 +58,12 @@ def test_the_sum_is_the_study_of_the_joined_data(normalize: str, center: bool, t
                 other.N,
                 other.aliases,
             )
-            mine, theirs = one.statistics.moment, other.statistics.moment
+            mine, theirs = one.accumulator.moment, other.accumulator.moment
             for left, right in ((mine.matrix(), theirs.matrix()), (mine.first, theirs.first)):
                 torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)
             for name in ("entropy", "effective_rank", "coherence", "top_weight", "dead", "zero", "norm"):
                 assert getattr(one, name).value == pytest.approx(getattr(other, name).value, rel=1e-10), name
-            assert len(one.statistics.reservoir.keys) == 128
+            assert len(one.accumulator.reservoir.keys) == 128
         for name, matrix in whole.compare().matrices.items():
             torch.testing.assert_close(
                 found.compare().matrices[name], matrix, rtol=0, atol=1e-9, equal_nan=True
@@ -77,14 +77,14 @@ def test_labels_are_matched_by_name_and_no_sample_is_both_fitted_and_held_out() 
     backwards = words[450:][::-1]
     second = x[450:].flip(0)  # its words are seen in another order
     a, b = (
-        kw.study(network(), *((part),), labels=of)
+        kw.study(network(), labels=of, *((part),))
         for part, of in ((x[:450], words[:450]), (second, backwards))
     )
     found = a + b
     whole = kw.study(network(), torch.cat([x[:450], second]), labels=words[:450] + backwards)
     joined = words[:450] + backwards
     for one, other in zip(found, whole, strict=True):
-        known, expected = one.knowledge, other.knowledge
+        known, expected = one.labels, other.labels
         assert known is not None
         assert expected is not None
         assert known.names == expected.names
@@ -92,7 +92,7 @@ def test_labels_are_matched_by_name_and_no_sample_is_both_fitted_and_held_out() 
         assert (
             len(held)
             == len(set(held))
-            == sum(len(k.held_out) for k in (a[one.name].knowledge, b[one.name].knowledge))
+            == sum(len(k.held_out) for k in (a[one.name].labels, b[one.name].labels))
         )
         assert min(held) < 450 < max(held)
         if one.statistics.zeros:
@@ -114,10 +114,10 @@ def test_each_sample_of_the_joined_data_has_the_same_chance_to_stay() -> None:
     values = torch.arange(1.0, 401).reshape(400, 1)
     for seed in range(60):
         one, other = (
-            kw.study(nn.Identity(), part, generator=torch.Generator().manual_seed(seed))
+            kw.study(nn.Identity(), part, seed=torch.Generator().manual_seed(seed))
             for part in (values[:300], values[300:])
         )
-        found = (one + other)["(model)"].statistics.reservoir
+        found = (one + other)["(model)"].accumulator.reservoir
         stays[found.norms[:, 0].long() - 1] += 1
     expected = 60 * 128 / 400
     assert float(((stays - expected) ** 2).sum()) / (expected * (1 - 128 / 400)) == pytest.approx(
@@ -132,7 +132,7 @@ def test_sketches_add_up_within_the_sum_of_their_bounds() -> None:
     exact = kw.study(nn.Identity(), x)
     a, b = (kw.study(nn.Identity(), part, memory="3MB") for part in x.split(1000))
     found = a + b
-    moment, truth = found["(model)"].statistics.moment, exact["(model)"].statistics.moment.matrix()
+    moment, truth = found["(model)"].accumulator.moment, exact["(model)"].accumulator.moment.matrix()
     assert moment.sketch is not None
     assert moment.n == 2000
     difference = torch.linalg.eigvalsh(truth - moment.matrix())
@@ -197,7 +197,7 @@ def test_what_only_one_part_has_is_told() -> None:
     with_labels = kw.study(network(), x[:30], labels=names[:30], compare=True)
     without = kw.study(network(), x[30:], labels=False)
     found = with_labels + without
-    assert all(layer.knowledge is None for layer in found)
+    assert all(layer.labels is None for layer in found)
     assert found.comparison is None
     assert {note.split(":")[0].split(",")[0] for note in found.notes} == {
         "Only a part of the data has labels",
@@ -222,10 +222,10 @@ def test_complex_positions_and_regressions_add_up() -> None:
     first, second = (kw.study(model, x[i], labels=y[i], mask=mask[i]) for i in (slice(80), slice(80, 200)))
     found = first + second
     for one, other in zip(found, whole, strict=True):
-        torch.testing.assert_close(one.statistics.moment.matrix(), other.statistics.moment.matrix())
+        torch.testing.assert_close(one.accumulator.moment.matrix(), other.accumulator.moment.matrix())
         assert one.entanglement.value == pytest.approx(other.entanglement.value, abs=0.05)
-        assert one.knowledge is not None
-        assert "linear_r2" in one.knowledge.estimates
+        assert one.labels is not None
+        assert "linear_r2" in one.labels.estimates
 
 
 def test_the_state_of_a_pass_survives_the_way_between_processes() -> None:

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import ketwork as kw
 from ketwork.networks.activations.captures import POOLED
+from ketwork.networks.activations.reading import Reading
 from ketwork.networks.study.run import study
 
 
@@ -245,7 +246,7 @@ def test_a_decoder_of_twenty_calls() -> None:
     words = network(x)
     for call in (0, 7, 19):
         _same(separate["out", call], words[:, call])
-    pooled = study(network, x, batch_size=8, calls="pooled")
+    pooled = study(network, x, batch_size=8, reading=Reading(calls="pooled"))
     assert [(layer.name, layer.call, layer.N, layer.kets) for layer in pooled] == [
         ("gru", POOLED, 30, 600), ("out", POOLED, 30, 600), ("(model)", POOLED, 30, 600),
     ]  # fmt: skip
@@ -265,7 +266,7 @@ def test_pooled_calls_outlive_what_overwrites_them() -> None:
     network, x = InPlace(), torch.randn(20, 4)
     first = network.linear(x)
     expected = torch.cat([first, network.linear(first.relu())])
-    _same(study(network, x, calls="pooled")["linear"], expected)
+    _same(study(network, x, reading=Reading(calls="pooled"))["linear"], expected)
 
 
 def test_a_shared_module_is_a_row_for_each_call() -> None:
@@ -347,9 +348,9 @@ def test_position_embeddings_belong_to_no_sample(samples: int, batch_size: int) 
 def test_feature_axis_by_hand() -> None:
     x = torch.randn(5, 4, 3)
     for given in (1, {"(model)": 1}, lambda name, module, output: 1):
-        _same(study(nn.Identity(), x, feature_axis=given)["(model)"], _features_first(x))  # type: ignore[arg-type]
+        _same(study(nn.Identity(), x, reading=Reading(feature_axis=given))["(model)"], _features_first(x))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Argument `feature_axis` must be an axis.*\(5, 4, 3\), but is 3"):
-        study(nn.Identity(), x, feature_axis=3)
+        study(nn.Identity(), x, reading=Reading(feature_axis=3))
 
 
 def test_features_that_change_their_number() -> None:
@@ -358,7 +359,7 @@ def test_features_that_change_their_number() -> None:
     assert (record.complete, record["(model)"].N) == (False, 4)
     assert "had 3 features and now has 6: axis 2" in str(record.error)
     assert "feature_axis={'(model)': ...}" in str(record.error)
-    assert study(nn.Identity(), sizes, feature_axis=1)["(model)"].kets == 36
+    assert study(nn.Identity(), sizes, reading=Reading(feature_axis=1))["(model)"].kets == 36
 
 
 def test_outputs_are_searched_for_the_activation() -> None:

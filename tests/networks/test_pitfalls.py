@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
+from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.selectors import SelectorError
 from ketwork.networks.study.run import study
 
@@ -72,14 +73,14 @@ def test_memory_is_flat_over_a_thousand_batches() -> None:
 
 def _bytes(layer: object) -> int:
     assert isinstance(layer, kw.Layer)
-    return sum(t.untyped_storage().nbytes() for t in layer.statistics.tensors().values())
+    return sum(t.untyped_storage().nbytes() for t in layer.accumulator.tensors().values())
 
 
 def test_no_graph_is_kept_though_gradients_are_on() -> None:
     network = _net().train()
     with torch.enable_grad():
         record = study(network, _data(20, 5).requires_grad_())
-    tensors = [t for layer in record for t in layer.statistics.tensors().values()]
+    tensors = [t for layer in record for t in layer.accumulator.tensors().values()]
     assert tensors
     assert not any(t.requires_grad for t in tensors)
     assert network.training
@@ -151,7 +152,7 @@ def test_narrow_activations_are_summed_in_wide_numbers(dtype: torch.dtype) -> No
     data = (_data(20_000, 8) + 1).to(dtype)
     row = study(nn.Identity(), data, normalize="ensemble", batch_size=1000)["(model)"]
     exact = data.double().T @ data.double()
-    assert row.statistics.moment.weight == pytest.approx(float(exact.trace()), rel=1e-6)
+    assert row.accumulator.moment.weight == pytest.approx(float(exact.trace()), rel=1e-6)
     torch.testing.assert_close(row.density.matrix(), exact / exact.trace(), rtol=0, atol=1e-6)
 
 
@@ -237,9 +238,7 @@ def test_nothing_grows_with_the_square_of_the_samples() -> None:
 
 def test_statistics_merge_in_any_order() -> None:
     parts = [_data(60, 6, 5)[i : i + 20] for i in (0, 20, 40)]
-    rows = [
-        study(nn.Identity(), part, generator=torch.Generator().manual_seed(i)) for i, part in enumerate(parts)
-    ]
+    rows = [study(nn.Identity(), part, seed=torch.Generator().manual_seed(i)) for i, part in enumerate(parts)]
     a, b, c = (row["(model)"].statistics for row in rows)
     left, right = copy.deepcopy(a), copy.deepcopy(b)
     left += b
@@ -296,7 +295,7 @@ def test_skip_bad_drops_and_counts(shape: tuple[int, ...]) -> None:
     data[3, ..., 0] = math.nan
     data[5:10] = math.inf  # a whole batch
     good = torch.tensor([i for i in range(20) if i != 3 and not 5 <= i < 10])
-    record = study(_net(), data, batch_size=5, skip_bad=True)
+    record = study(_net(), data, batch_size=5, reading=Reading(skip_bad=True))
     clean = study(_net(), data[good])
     for row, expected in zip(record, clean, strict=True):
         assert (row.N, row.statistics.dropped, row.kets) == (14, 6, expected.kets)
@@ -354,5 +353,5 @@ def test_settings_out_of_range(settings: dict[str, object], message: str) -> Non
 
 
 def test_samples_stops_inside_a_batch() -> None:
-    record = study(_net(), [_data(8, 5), _data(8, 5)], samples=11)
+    record = study(_net(), [_data(8, 5), _data(8, 5)], max_samples=11)
     assert (record.samples, record["0"].N) == (11, 11)

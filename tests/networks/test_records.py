@@ -243,8 +243,8 @@ def test_every_sample_has_the_same_chance_to_stay() -> None:
     values = torch.arange(1.0, 401).reshape(400, 1, 1)
     for seed in range(200):
         draw = torch.Generator().manual_seed(seed)
-        row = study(nn.Identity(), values, generator=draw, batch_size=50)["(model)"]
-        stays[row.statistics.reservoir.norms[:, 0].long() - 1] += 1
+        row = study(nn.Identity(), values, seed=draw, batch_size=50)["(model)"]
+        stays[row.accumulator.reservoir.norms[:, 0].long() - 1] += 1
     # Each stays 200 × 128/400 = 64 times, ± 6.6.
     assert float(((stays - 64) ** 2).sum()) / (64 * (1 - 128 / 400)) == pytest.approx(400, rel=0.25)
     assert float(stays[:100].mean()) == pytest.approx(float(stays[300:].mean()), abs=3)
@@ -258,7 +258,7 @@ def test_parts_of_data_draw_independent_samples_with_one_generator() -> None:
         values = torch.randn(800, 1, 2, generator=draw)
         kept = []
         for part in values.split(400):
-            reservoir = study(nn.Identity(), part)["(model)"].statistics.reservoir
+            reservoir = study(nn.Identity(), part)["(model)"].accumulator.reservoir
             norms = part[:, 0].norm(dim=1)
             kept.append({int((norms - norm).abs().argmin()) for norm in reservoir.norms[:, 0]})
         common.append(len(kept[0] & kept[1]))

@@ -68,7 +68,7 @@ def _ratios(
     errors: dict[str, list[float]] = {name: [] for name in QUANTITIES}
     for draw in range(draws):
         data = make(torch.Generator().manual_seed(draw))
-        row = study(nn.Identity(), data, generator=torch.Generator().manual_seed(10_000 + draw), **settings)[
+        row = study(nn.Identity(), data, seed=torch.Generator().manual_seed(10_000 + draw), **settings)[
             "(model)"
         ]  # type: ignore[arg-type]
         for name in QUANTITIES:

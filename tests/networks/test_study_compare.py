@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import ketwork as kw
+from ketwork.networks.activations.reading import Reading
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def images() -> torch.Tensor:
 
 def test_the_numbers_are_those_of_compare(network: nn.Module, images: torch.Tensor, tmp_path: Path) -> None:
     study = kw.study(network, images, compare=True)
-    expected = kw.compare(network, None, images)
+    expected = kw.compare(network, images)
     study.save(tmp_path / "study.safetensors")
     for found in (study.compare(), kw.Study.load(tmp_path / "study.safetensors").compare()):
         assert list(found.matrices) == list(expected.matrices)
@@ -48,8 +49,8 @@ class Overflows(nn.Module):
 def test_a_sample_left_out_at_one_layer_is_compared_at_none(network: nn.Module, images: torch.Tensor) -> None:
     narrow = nn.Sequential(*network[:4], Overflows())
     spoilt = torch.cat([images[:50], 1e4 * images[:1], images[50:]])  # finite until the last layer
-    study = kw.study(narrow, spoilt, compare=True, skip_bad=True)
-    expected = kw.compare(narrow, None, images, measures=["cka"])
+    study = kw.study(narrow, spoilt, compare=True, reading=Reading(skip_bad=True))
+    expected = kw.compare(narrow, images, measures=["cka"])
     assert [layer.N for layer in study] == [201, 201, 201, 200]
     assert study.compare().n == 200
     torch.testing.assert_close(study.compare().matrices["cka"], expected.matrices["cka"], rtol=0, atol=1e-9)

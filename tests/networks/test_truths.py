@@ -102,7 +102,7 @@ def test_random_labels_show_no_more_than_the_null_of_holevo() -> None:
     labels = torch.arange(1000) % 10
     found, null, formula = [], [], []
     for seed in range(10):
-        known = study(nn.Identity(), _gaussian(1000, 64, seed=seed), labels=labels)["(model)"].knowledge
+        known = study(nn.Identity(), _gaussian(1000, 64, seed=seed), labels=labels)["(model)"].labels
         assert known is not None
         fitted = float(known.statistics.fitting().moments.counts.mean())  # kets of a label
         found.append(known.estimates["holevo"].value)

@@ -41,7 +41,7 @@ def texts(n: int = 40, positions: int = 7) -> dict[str, Tensor]:
 def test_the_unit_is_the_sample_with_its_real_positions_averaged() -> None:
     torch.manual_seed(0)
     model, data = Tokens(), texts()
-    found = kw.compare(model, None, data, batch_size=7)
+    found = kw.compare(model, data, batch_size=7)
     mask = data["attention_mask"].bool()
     with torch.no_grad():
         embedded = model.embedding(data["input_ids"])
@@ -57,7 +57,7 @@ def test_the_unit_is_the_sample_with_its_real_positions_averaged() -> None:
 def test_positions_makes_each_real_position_a_row() -> None:
     torch.manual_seed(0)
     model, data = Tokens(), texts()
-    found = kw.compare(model, None, data, batch_size=7, positions=True)
+    found = kw.compare(model, data, batch_size=7, unit="position")
     mask = data["attention_mask"].bool()
     with torch.no_grad():
         embedded = model.embedding(data["input_ids"])
@@ -70,7 +70,7 @@ def test_positions_makes_each_real_position_a_row() -> None:
 def test_flatten_makes_positions_features_and_padding_nothing() -> None:
     torch.manual_seed(0)
     model, data = Tokens(), texts()
-    found = kw.compare(model, None, data, batch_size=7, flatten=True)
+    found = kw.compare(model, data, batch_size=7, unit="flat")
     mask = data["attention_mask"][..., None]
     with torch.no_grad():
         embedded = model.embedding(data["input_ids"])
@@ -83,7 +83,7 @@ def test_flatten_makes_positions_features_and_padding_nothing() -> None:
 
 def test_flatten_of_other_lengths_says_to_pad() -> None:
     uneven = [texts(10, 7), texts(10, 5)]
-    found = kw.compare(Tokens(), None, uneven, flatten=True)
+    found = kw.compare(Tokens(), uneven, unit="flat")
     assert not found.complete
     assert "pad all of them to one length" in str(found.error)
 
@@ -91,7 +91,7 @@ def test_flatten_of_other_lengths_says_to_pad() -> None:
 def test_normalize_state_compares_kets() -> None:
     layers = related(60, [4, 9])
     data = torch.cat(layers, dim=1)
-    found = kw.compare(Fan([4, 9]), None, data, normalize="state", batch_size=11)
+    found = kw.compare(Fan([4, 9]), data, normalize="state", batch_size=11)
     kets = [(x / x.norm(dim=1, keepdim=True)).double().numpy() for x in layers]
     assert found.cka.iloc[0, 1] == pytest.approx(reference.cka(*kets), abs=1e-6)
     assert found.bures.iloc[0, 1] == pytest.approx(reference.root_fidelity(*kets), abs=1e-6)
@@ -119,7 +119,7 @@ def test_rows_outlive_in_place_operations() -> None:
     kept.load_state_dict(overwritten.state_dict())
     data = torch.randn(50, 5)
     for name in ("cka", "bures", "r2_fit"):
-        one, other = (kw.compare(net, None, data).frame(name) for net in (overwritten, kept))
+        one, other = (kw.compare(net, data).frame(name) for net in (overwritten, kept))
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
@@ -137,8 +137,8 @@ def test_rows_have_memory_of_their_own(kind: str, positions: int, masked: bool) 
 
 def test_batches_of_any_size_give_the_same(chain: nn.Module) -> None:
     data = torch.randn(45, 6, generator=torch.Generator().manual_seed(0))
-    whole = kw.compare(chain, None, data, batch_size=45)
-    pieces = kw.compare(chain, None, [data[:1], data[1:30], data[30:]])
+    whole = kw.compare(chain, data, batch_size=45)
+    pieces = kw.compare(chain, [data[:1], data[1:30], data[30:]])
     for name in whole.measures:
         np.testing.assert_allclose(whole.frame(name), pieces.frame(name), atol=1e-5)
 
@@ -146,28 +146,28 @@ def test_batches_of_any_size_give_the_same(chain: nn.Module) -> None:
 def test_two_models_that_share_modules_and_dtype_differ(chain: nn.Module) -> None:
     data = torch.randn(80, 6)
     longer = nn.Sequential(chain, nn.Linear(4, 2))
-    found = kw.compare(chain, longer, data)
+    found = kw.compare(chain, data, longer)
     assert found.cka.loc["0", "0.0"] == pytest.approx(1, abs=1e-9)
-    double = kw.compare(chain, copy.deepcopy(chain).double(), data)
+    double = kw.compare(chain, data, copy.deepcopy(chain).double())
     np.testing.assert_allclose(np.diag(double.bures), 1, atol=1e-6)
 
 
 def test_models_are_left_as_they_were(chain: nn.Module) -> None:
     other = copy.deepcopy(chain).train()
-    kw.compare(chain, other, torch.randn(20, 6))
+    kw.compare(chain, torch.randn(20, 6), other)
     assert not chain.training
     assert all(module.training for module in other.modules())
     assert not any(module._forward_hooks for model in (chain, other) for module in model.modules())
     with pytest.raises(RuntimeError):
-        kw.compare(chain, other, torch.randn(20, 5))
+        kw.compare(chain, torch.randn(20, 5), other)
     assert not any(module._forward_hooks for model in (chain, other) for module in model.modules())
 
 
 def test_other_data_for_the_second_model(chain: nn.Module) -> None:
     data = torch.randn(60, 6)
-    found = kw.compare(chain, chain, data, data_b=data.flip(0))
+    found = kw.compare(chain, data, chain, other_data=data.flip(0))
     assert abs(found.cka.loc["0", "0"]) < 0.3
-    same = kw.compare(chain, chain, data, data_b=data.clone())
+    same = kw.compare(chain, data, chain, other_data=data.clone())
     assert same.cka.loc["0", "0"] == pytest.approx(1)
 
 
@@ -180,14 +180,14 @@ def test_repeated_calls_are_rows_of_their_own() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.step(self.step(x).tanh())
 
-    found = kw.compare(Loop(), None, torch.randn(30, 4))
+    found = kw.compare(Loop(), torch.randn(30, 4))
     assert [layer.name for layer in found.rows] == ["step", "step#1"]
 
 
 @pytest.mark.parametrize("flatten", [False, True])
 def test_a_trained_network(digit_network: nn.Module, mnist: tuple[Tensor, Tensor], flatten: bool) -> None:
     images = mnist[0][:300]
-    found = kw.compare(digit_network, None, images, flatten=flatten)
+    found = kw.compare(digit_network, images, flatten=flatten)
     kept: dict[str, Tensor] = {}
     names = [*[layer.name for layer in found.rows[:3]], found.rows[-1].name]
     handles = [
@@ -216,11 +216,11 @@ def test_where_a_quantised_network_differs(digit_network: nn.Module, mnist: tupl
         for weight in coarse.parameters():
             step = weight.abs().max() / 3
             weight.copy_((weight / step).round() * step)
-    found = kw.compare(digit_network, coarse, mnist[0][:300])
+    found = kw.compare(digit_network, mnist[0][:300], coarse)
     angles = np.diag(found.cka_distance)
     assert angles[0] < 0.5
     assert angles[-1] > angles[0]
-    half = kw.compare(digit_network, copy.deepcopy(digit_network).bfloat16(), mnist[0][:300])
+    half = kw.compare(digit_network, mnist[0][:300], copy.deepcopy(digit_network).bfloat16())
     assert np.diag(half.cka).min() > 0.99
 
 
@@ -235,7 +235,7 @@ def test_a_sentence_transformer(minilm, sms) -> None:
         dict(tokenizer(texts[i : i + 32], padding=True, truncation=True, return_tensors="pt"))
         for i in (0, 32, 64)
     ]
-    found = kw.compare(model, None, batches, layers="blocks")
+    found = kw.compare(model, batches, layers="blocks")
     pooled = []
     with torch.no_grad():
         for batch in batches:
@@ -268,44 +268,44 @@ def test_a_sentence_transformer(minilm, sms) -> None:
 )
 def test_arguments(chain: nn.Module, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        kw.compare(chain, None, torch.randn(20, 6), **options)  # type: ignore[arg-type]
+        kw.compare(chain, torch.randn(20, 6), **options)  # type: ignore[arg-type]
 
 
 def test_too_few_samples(chain: nn.Module) -> None:
     with pytest.raises(ValueError, match="must hold at least 4 samples, but holds 3"):
-        kw.compare(chain, None, torch.randn(3, 6))
+        kw.compare(chain, torch.randn(3, 6))
     with pytest.raises(ValueError, match="at least one sample, but is empty"):
-        kw.compare(chain, None, torch.randn(0, 6))
-    found = kw.compare(chain, None, torch.randn(4, 6))
+        kw.compare(chain, torch.randn(0, 6))
+    found = kw.compare(chain, torch.randn(4, 6))
     assert found.n == 4
     assert any("Fewer than 10 samples per dimension" in warning for warning in found.warnings)
 
 
 def test_selectors_that_miss_name_the_model(chain: nn.Module) -> None:
     with pytest.raises(kw.SelectorError, match=r"In model_b: .*'nine' matches none"):
-        kw.compare(chain, chain, torch.randn(20, 6), layers_b="nine")
+        kw.compare(chain, torch.randn(20, 6), chain, other_layers="nine")
     with pytest.raises(kw.SelectorError, match="In model_a"):
-        kw.compare(chain, chain, torch.randn(20, 6), layers="nine")
+        kw.compare(chain, torch.randn(20, 6), chain, layers="nine")
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
-        kw.compare(chain, "net", torch.randn(20, 6))  # type: ignore[arg-type]
+        kw.compare(chain, torch.randn(20, 6), "net")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n", [19, 25])
 def test_models_that_disagree_on_the_samples(chain: nn.Module, n: int) -> None:
     with pytest.raises(ValueError, match="`data_b` must hold the same samples as `data`"):
-        kw.compare(chain, chain, torch.randn(20, 6), data_b=torch.randn(n, 6), batch_size=5)
+        kw.compare(chain, torch.randn(20, 6), chain, other_data=torch.randn(n, 6), batch_size=5)
 
 
 def test_nan_is_named_by_layer_model_batch_and_sample(chain: nn.Module) -> None:
     data = torch.randn(20, 6)
     data[13, 2] = torch.nan
     told = r"Layer '0' of model_a put out NaN or infinite values in batch 1, sample 13 \(counted from 0\)"
-    found = kw.compare(chain, None, data, batch_size=10)
+    found = kw.compare(chain, data, batch_size=10)
     assert (found.n, found.complete) == (10, False)
     assert isinstance(found.error, ValueError)
     assert re.match(told, str(found.error))
     with pytest.raises(ValueError, match="in batch 0, sample 13 "):
-        kw.compare(chain, None, data)
+        kw.compare(chain, data)
 
 
 def test_a_batch_that_fails_loses_only_itself(chain: nn.Module) -> None:
@@ -313,7 +313,7 @@ def test_a_batch_that_fails_loses_only_itself(chain: nn.Module) -> None:
         yield torch.randn(10, 6)
         raise OSError("the disk is gone")
 
-    found = kw.compare(chain, None, feed())
+    found = kw.compare(chain, feed())
     assert (found.n, found.complete) == (10, False)
     assert "the disk is gone" in "".join(found.warnings)
 
@@ -333,7 +333,7 @@ def test_layers_that_say_nothing_are_left_out_with_a_reason() -> None:
             return self.rare(out) if self.seen == 1 else out
 
     for other in (None, nn.Linear(4, 2)):
-        found = kw.compare(Odd(), other, torch.randn(20, 4), batch_size=10)
+        found = kw.compare(Odd(), torch.randn(20, 4), other, batch_size=10)
         start = "" if other is None else "model_a: "
         assert found.skipped[f"{start}dead"] == "it puts out the same for every sample"
         assert found.skipped[f"{start}rare"] == "it ran in some batches only"
@@ -350,7 +350,7 @@ def test_a_model_without_comparable_layers_says_why(chain: nn.Module) -> None:
             return self.inner(x.mean(0, keepdim=True))
 
     with pytest.raises(ValueError, match=r"No layer of model_b gave an activation .*inner: "):
-        kw.compare(chain, Whole(), torch.randn(20, 6))
+        kw.compare(chain, torch.randn(20, 6), Whole())
 
 
 def test_a_single_layer_has_no_pairs() -> None:

@@ -19,14 +19,14 @@ from ketwork.records import storage
 
 @pytest.fixture
 def found(chain: nn.Module) -> kw.Comparison:
-    return kw.compare(chain, None, torch.randn(200, 6, generator=torch.Generator().manual_seed(0)))
+    return kw.compare(chain, torch.randn(200, 6, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture
 def crossed(chain: nn.Module) -> kw.Comparison:
     torch.manual_seed(2)
     data = torch.randn(200, 6)
-    return kw.compare(chain, nn.Sequential(nn.Linear(6, 5), nn.Sigmoid()), data)
+    return kw.compare(chain, data, nn.Sequential(nn.Linear(6, 5), nn.Sigmoid()))
 
 
 def test_frames_have_the_layers_names(crossed: kw.Comparison) -> None:
@@ -128,7 +128,7 @@ def test_a_file_gives_it_back(crossed: kw.Comparison, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_comparison_keeps_its_error_in_words(chain: nn.Module, tmp_path: Path) -> None:
-    found = kw.compare(chain, None, [torch.randn(10, 6), torch.randn(10, 5)])
+    found = kw.compare(chain, [torch.randn(10, 6), torch.randn(10, 5)])
     found.save(tmp_path / "part")
     again = kw.Comparison.load(tmp_path / "part")
     assert not again.complete

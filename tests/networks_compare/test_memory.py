@@ -63,10 +63,8 @@ def test_a_projection_says_its_error_and_the_error_is_right() -> None:
     within, total = 0, 0
     for seed in range(4):
         data = torch.cat(related(400, widths, seed), dim=1)
-        exact = kw.compare(Fan(widths), None, data)
-        rough = kw.compare(
-            Fan(widths), None, data, memory=1 << 19, generator=torch.Generator().manual_seed(seed)
-        )
+        exact = kw.compare(Fan(widths), data)
+        rough = kw.compare(Fan(widths), data, memory=1 << 19, seed=torch.Generator().manual_seed(seed))
         assert not exact.errors
         assert all(layer.held < layer.d for layer in rough.rows)
         assert any("Projected at random" in warning for warning in rough.warnings)
@@ -83,7 +81,7 @@ def test_a_projection_says_its_error_and_the_error_is_right() -> None:
 
 def test_projected_equal_layers_stay_equal(chain: nn.Module) -> None:
     data = torch.cat([related(400, [300])[0]] * 2, dim=1)
-    found = kw.compare(Fan([300, 300]), None, data, memory=1 << 18)
+    found = kw.compare(Fan([300, 300]), data, memory=1 << 18)
     assert found.rows[0].held < 300
     assert found.cka.iloc[0, 1] == pytest.approx(1, abs=1e-9)
     assert found.bures.iloc[0, 1] == pytest.approx(1, abs=1e-6)
@@ -94,7 +92,7 @@ def test_projection_is_seeded() -> None:
 
     def run(seed: int | None) -> float:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        found = kw.compare(Fan([200, 300]), None, data, memory=1 << 18, generator=generator)
+        found = kw.compare(Fan([200, 300]), data, memory=1 << 18, seed=generator)
         return float(found.cka.iloc[0, 1])
 
     assert run(None) == run(None)

@@ -57,11 +57,11 @@ def _data(dtype: torch.dtype = torch.float32, n: int = 900, classes: int = 4) ->
 def _holds(layer: Layer, exact: Layer) -> list[str]:
     """Asserts that every interval of a layer holds the exact number, and returns the names of those that have one."""
     found = []
-    for name, estimate in layer.all_estimates.items():
+    for name, estimate in layer.estimates.items():
         if estimate.bounds is None:
             continue
         low, high = estimate.bounds
-        value = exact.all_estimates[name].value
+        value = exact.estimates[name].value
         rounding = 2e-6 * max(abs(value), 1)  # of the exact study's float32 products
         assert low - rounding <= value <= high + rounding, (name, estimate, value)
         assert low <= estimate.value <= high
@@ -71,8 +71,8 @@ def _holds(layer: Layer, exact: Layer) -> list[str]:
 
 def _error(layer: Layer, exact: Layer) -> tuple[float, float]:
     """The smallest and the largest eigenvalue of ρ less what the sketch keeps of it."""
-    whole = exact.statistics.moment.matrix() / exact.statistics.moment.weight
-    kept = layer.statistics.moment.matrix() / layer.statistics.moment.weight
+    whole = exact.accumulator.moment.matrix() / exact.accumulator.moment.weight
+    kept = layer.accumulator.moment.matrix() / layer.accumulator.moment.weight
     values = torch.linalg.eigvalsh(whole - kept)
     return float(values[0]), float(values[-1])
 
@@ -92,10 +92,10 @@ def test_every_interval_holds_the_exact_number(dtype: torch.dtype, center: bool)
     wide, narrow = small.layers
     assert (wide.sketch, narrow.sketch) == (small.plan.shares[0].rank, None)
     assert {*BOUNDED} == {*_holds(wide, exact["wide"])}
-    assert not any(estimate.bounds for estimate in narrow.all_estimates.values())
+    assert not any(estimate.bounds for estimate in narrow.estimates.values())
     least, most = _error(wide, exact["wide"])
     assert least > -1e-7
-    assert most < wide.statistics.moment.slack / wide.statistics.moment.weight + 1e-7
+    assert most < wide.accumulator.moment.slack / wide.accumulator.moment.weight + 1e-7
     if not center:
         assert most > 0.3 * wide.sketch_error  # the bound says little more than it must
     low, high = wide.entropy.bounds or (0, 0)
@@ -122,7 +122,7 @@ def test_the_first_batch_decides_and_is_counted_once() -> None:
         return model(batch)
 
     told: list[Plan] = []
-    record = study(network, x, forward=forward, memory="20MB", planned=told.append)
+    record = study(network, x, forward=forward, memory="20MB", on_plan=told.append)
     assert calls[:3] == [64, 64, 64]
     assert sum(calls) == 64 + record.samples == 64 + 900
     assert told == [record.plan]
@@ -346,7 +346,7 @@ over.set()
 watcher.join()
 
 layer = record.layers[0]
-moment = layer.statistics.moment
+moment = layer.accumulator.moment
 whole = torch.zeros(inner, inner, dtype=torch.float64)
 for i in range(batches):
     z = small(i)[0].double()
@@ -358,8 +358,8 @@ p = torch.linalg.eigvalsh(whole / moment.weight).clamp(min=1e-300)
 print(json.dumps({
     "peak": peak[0] - before, "total": record.plan.total, "rank": layer.sketch, "slack": layer.sketch_error,
     "least": float(left[0]), "most": float(left[-1]), "d": layer.d, "N": layer.N,
-    "rows": len(moment.sketch.rows), "labels": len(layer.knowledge.labels),
-    "discarded": layer.knowledge.discarded, "waiting": layer.knowledge.statistics.room.waiting,
+    "rows": len(moment.sketch.rows), "labels": len(layer.labels.labels),
+    "discarded": layer.labels.discarded, "waiting": layer.labels.statistics.room.waiting,
     "entropy": float(-(p * p.log2()).sum()), "entropy_bounds": layer.entropy.bounds,
     "purity": float(p.square().sum()), "top": float(p[-1]), "top_bounds": layer.top_weight.bounds,
     "holevo": layer.holevo.bounds, "auc": layer.linear_auc.value,

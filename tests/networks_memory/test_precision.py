@@ -49,7 +49,7 @@ def test_small_eigenvalues_beside_0_999999(kind: str, d: int, normalize: str) ->
     raw = kets * lengths
     record = kw.study(nn.Identity(), list(_narrow(raw).split(500)), normalize=normalize)
     layer = record.layers[0]
-    assert layer.statistics.moment.rows is None  # past n > d/2: the dense moment
+    assert layer.accumulator.moment.rows is None  # past n > d/2: the dense moment
     exact = raw if normalize == "ensemble" else kets
     truth = torch.linalg.eigvalsh(exact.mT @ exact.conj() / exact.abs().square().sum()).flip(0)
     assert 1 - float(truth[0]) == pytest.approx(1e-6, rel=0.1)

@@ -22,6 +22,7 @@ import ketwork as kw
 from ketwork.cli.app import app
 from ketwork.records import signals as _signals
 from ketwork.records import storage
+from ketwork.records.checkpoint import Checkpoint
 
 EVERY = 4
 BATCHES = 18
@@ -60,7 +61,7 @@ def study(kind: str, **options) -> kw.Study:
         case "classes, pairs":
             return kw.study(network(), (rows(5), classes()), compare=True, **options)
         case "numbers":
-            return kw.study(network(), rows(5), labels=rows(2).double(), generator=seeded(7), **options)
+            return kw.study(network(), rows(5), labels=rows(2).double(), seed=seeded(7), **options)
         case "texts, masked":
             mask = torch.arange(4)[None] < 1 + torch.arange(BATCHES * 6)[:, None] % 4
             names = [f"label {code}" for code in classes().tolist()]
@@ -115,7 +116,7 @@ def after(*batches: int) -> list[str]:
 def crash_after(kind: str, batches: int, folder: Path, **options) -> None:
     """Leaves the checkpoints of a run that was killed after so many more batches."""
     with pytest.raises(Killed):
-        study(kind, checkpoint=folder, every=EVERY, progress=killing(batches), **options)
+        study(kind, progress=killing(batches), checkpoint=Checkpoint(folder, every=EVERY), **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,7 +128,7 @@ def test_a_resumed_study_is_the_same_file(kind, tmp_path):
     for batches, left in ((2, ()), (6, (4,)), (3, (4,)), (11, (8, 12))):  # killed after 2, 6, 7 and 15 in all
         crash_after(kind, batches, folder, resume=True)
         assert checkpoints(folder) == sorted(after(*left))
-    found = study(kind, checkpoint=folder, every=EVERY, resume=True)
+    found = study(kind, checkpoint=Checkpoint(folder, every=EVERY, resume=True))
     assert found.complete
     assert bytes_of(found, tmp_path / "a") == bytes_of(whole, tmp_path / "b")
     assert checkpoints(folder) == after(16, 18)
@@ -141,17 +142,17 @@ def test_batches_of_the_checkpoint_are_not_run_again(tmp_path):
         return net(batch)
 
     crash_after("numbers", 10, tmp_path)
-    found = study("numbers", checkpoint=tmp_path, every=EVERY, resume=True)
+    found = study("numbers", checkpoint=Checkpoint(tmp_path, every=EVERY, resume=True))
     assert found.complete
     with pytest.raises(kw.CheckpointError, match="`forward` was None and is 'a function'"):
-        study("numbers", checkpoint=tmp_path, resume=True, forward=forward)
+        study("numbers", forward=forward, checkpoint=Checkpoint(tmp_path, resume=True))
     folder = tmp_path / "counted"
     crash_after("numbers", 10, folder, forward=forward)
     del calls[:]
-    study("numbers", checkpoint=folder, every=EVERY, forward=forward, resume=True)
+    study("numbers", forward=forward, checkpoint=Checkpoint(folder, every=EVERY, resume=True))
     assert calls == [6] * (BATCHES - 8)
     del calls[:]
-    again = study("numbers", checkpoint=folder, every=EVERY, forward=forward, resume=True)
+    again = study("numbers", forward=forward, checkpoint=Checkpoint(folder, every=EVERY, resume=True))
     assert calls == []  # the state at the end is kept too
     assert bytes_of(again, tmp_path / "a") == bytes_of(study("numbers"), tmp_path / "b")
 
@@ -254,10 +255,10 @@ def test_a_kill_at_each_step_of_writing_leaves_a_whole_checkpoint(tmp_path, monk
 
             patch.setattr(os if name != "unlink" else Path, name, dies)
             with pytest.raises(Killed):
-                study("numbers", checkpoint=folder, every=EVERY, resume=True)
+                study("numbers", checkpoint=Checkpoint(folder, every=EVERY, resume=True))
         (folder / ".ketwork-left").write_bytes(b"half of it")
         assert {*checkpoints(folder)} >= {*before[-1:]}
-        found = study("numbers", checkpoint=folder, every=EVERY, resume=True)
+        found = study("numbers", checkpoint=Checkpoint(folder, every=EVERY, resume=True))
         assert bytes_of(found, tmp_path / "resumed") == whole
         assert checkpoints(folder) == after(16, 18)
 
@@ -271,7 +272,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(damage, tmp_path):
     data = bytearray(newest.read_bytes())
     data[-40] ^= 4
     newest.write_bytes({"a bit": data, "the end": data[:-1], "all": b""}[damage])
-    found = study("classes, pairs", checkpoint=folder, every=EVERY, resume=True)
+    found = study("classes, pairs", checkpoint=Checkpoint(folder, every=EVERY, resume=True))
     name, other = newest.name, after(4)[0]
     note = f"The checkpoint {name} is damaged, and was removed: the pass went on from {other}."
     assert found.notes == (note,)
@@ -285,7 +286,7 @@ def test_checkpoints_that_are_all_corrupt_are_refused(tmp_path):
     for name in after(4, 8):
         (tmp_path / name).write_bytes(b"no checkpoint")
     with pytest.raises(kw.CheckpointError, match=r"after-8-.* and after-4-.* cannot be read .*Remove them"):
-        study("numbers", checkpoint=tmp_path, resume=True)
+        study("numbers", checkpoint=Checkpoint(tmp_path, resume=True))
     assert checkpoints(tmp_path) == after(4, 8)
 
 
@@ -330,7 +331,7 @@ def test_a_checkpoint_of_something_else_is_refused(other, tmp_path):
     before = {name: (tmp_path / name).read_bytes() for name in checkpoints(tmp_path)}
     model, data, changed = OTHERS[other][0]()
     with pytest.raises(kw.CheckpointError, match=OTHERS[other][1]) as raised:
-        kw.study(model, data, resume=True, **options, **changed)
+        kw.study(model, data, checkpoint=Checkpoint(None, resume=True), **options, **changed)
     assert str(tmp_path) in str(raised.value)
     assert before == {name: (tmp_path / name).read_bytes() for name in checkpoints(tmp_path)}
 
@@ -343,9 +344,9 @@ def test_checkpoints_are_not_written_over_unasked(tmp_path):
         study("numbers", checkpoint=tmp_path)
     assert checkpoints(tmp_path) == after(4, 8)
     with pytest.raises(ValueError, match="Argument `resume` needs a folder"):
-        study("numbers", resume=True)
+        study("numbers", checkpoint=Checkpoint(None, resume=True))
     with pytest.raises(ValueError, match="Argument `every` must be at least 1, but is 0"):
-        study("numbers", checkpoint=tmp_path, every=0)
+        study("numbers", checkpoint=Checkpoint(tmp_path, every=0))
 
 
 def test_a_second_run_on_a_folder_is_refused_until_the_first_one_ends(tmp_path):
@@ -353,13 +354,13 @@ def test_a_second_run_on_a_folder_is_refused_until_the_first_one_ends(tmp_path):
 
     def second(done: int) -> None:
         with pytest.raises(kw.CheckpointError, match="another one writes to") as raised:
-            study("numbers", checkpoint=tmp_path, resume=True)
+            study("numbers", checkpoint=Checkpoint(tmp_path, resume=True))
         refused.append(str(raised.value))
 
-    study("numbers", checkpoint=tmp_path, every=EVERY, progress=second)
+    study("numbers", progress=second, checkpoint=Checkpoint(tmp_path, every=EVERY))
     assert len(refused) == BATCHES
     assert str(tmp_path) in refused[0]
-    assert study("numbers", checkpoint=tmp_path, resume=True).complete
+    assert study("numbers", checkpoint=Checkpoint(tmp_path, resume=True)).complete
 
 
 def test_a_full_disk_does_not_end_the_pass(tmp_path, monkeypatch):
@@ -371,14 +372,14 @@ def test_a_full_disk_does_not_end_the_pass(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(RuntimeWarning, match="No space left on device") as warned:
-        found = study("numbers", checkpoint=tmp_path, every=EVERY, resume=True)
+        found = study("numbers", checkpoint=Checkpoint(tmp_path, every=EVERY, resume=True))
     assert str(warned[0].message) == note
     assert found.complete
     assert found.notes[0] == note
     assert found.table().equals(whole.table())
     assert checkpoints(tmp_path) == after(4, 8)
     monkeypatch.undo()
-    again = study("numbers", checkpoint=tmp_path, every=EVERY, resume=True)
+    again = study("numbers", checkpoint=Checkpoint(tmp_path, every=EVERY, resume=True))
     assert again.table().equals(whole.table())
 
 
@@ -402,12 +403,12 @@ def test_ctrl_c_and_sigterm_leave_a_checkpoint_of_all_that_was_done(number, tmp_
 
     try:
         with _signals.terminable(), pytest.raises(kw.StudyInterrupted) as raised:
-            study("classes, pairs", checkpoint=tmp_path, every=EVERY, progress=interrupt)
+            study("classes, pairs", progress=interrupt, checkpoint=Checkpoint(tmp_path, every=EVERY))
     finally:
         signal.signal(signal.SIGINT, before)
     assert raised.value.study.samples == 36
     assert checkpoints(tmp_path) == after(4, 6)
-    found = study("classes, pairs", checkpoint=tmp_path, every=EVERY, resume=True)
+    found = study("classes, pairs", checkpoint=Checkpoint(tmp_path, every=EVERY, resume=True))
     assert bytes_of(found, tmp_path / "a") == bytes_of(whole, tmp_path / "b")
 
 
@@ -419,7 +420,9 @@ def test_nan_at_batch_900_of_1000_is_mended_and_resumed(tmp_path):
     assert "in batch 900" in str(found.error)
     assert checkpoints(tmp_path) == after(800, 900)
     ran = []
-    found = kw.study(network(), good, layers="2", checkpoint=tmp_path, resume=True, progress=ran.append)
+    found = kw.study(
+        network(), good, layers="2", progress=ran.append, checkpoint=Checkpoint(tmp_path, resume=True)
+    )
     assert ran[0] == 3604
     assert bytes_of(found, tmp_path / "a") == bytes_of(kw.study(network(), good, layers="2"), tmp_path / "b")
 
@@ -441,12 +444,14 @@ class Dies(Dataset):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_data_loader_worker_that_dies_is_mended_and_resumed(tmp_path):
     data = Dies()
-    found = kw.study(network(), DataLoader(data, batch_size=8, num_workers=1), checkpoint=tmp_path, every=2)
+    found = kw.study(
+        network(), DataLoader(data, batch_size=8, num_workers=1), checkpoint=Checkpoint(tmp_path, every=2)
+    )
     assert "DataLoader worker" in str(found.error)
     assert checkpoints(tmp_path)[-1:] == after(found.samples // 8)
     data.mended = True
     loader = DataLoader(data, batch_size=8)
-    found = kw.study(network(), loader, checkpoint=tmp_path, every=2, resume=True)
+    found = kw.study(network(), loader, checkpoint=Checkpoint(tmp_path, every=2, resume=True))
     assert bytes_of(found, tmp_path / "a") == bytes_of(kw.study(network(), loader), tmp_path / "b")
 
 
@@ -463,7 +468,7 @@ def test_a_clock_that_went_backwards_does_not_hide_the_newest_checkpoint(tmp_pat
     for turn, name in enumerate(reversed(after(4, 8))):
         os.utime(tmp_path / name, (1e9 + turn, 1e9 + turn))
     ran = []
-    found = study("numbers", checkpoint=tmp_path, every=EVERY, resume=True, progress=ran.append)
+    found = study("numbers", progress=ran.append, checkpoint=Checkpoint(tmp_path, every=EVERY, resume=True))
     assert ran[0] == 9 * 6
     assert bytes_of(found, tmp_path / "a") == bytes_of(study("numbers"), tmp_path / "b")
 

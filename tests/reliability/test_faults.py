@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import ketwork as kw
 from ketwork.cli.app import app
+from ketwork.networks.activations.reading import Reading
 from ketwork.networks.measures import readings
 from ketwork.networks.moments.accumulator import LayerStatistics
 from ketwork.records import signals as _signals
@@ -74,7 +75,7 @@ def test_nan_at_batch_900_of_1000():
     assert (found.complete, found.samples) == (False, 3600)
     assert "Layer '0' put out NaN or infinite values in batch 900, sample 3602 (" in str(found.error)
     assert same(found, kw.study(small(), data[:900]))
-    whole = kw.study(small(), data, skip_bad=True)
+    whole = kw.study(small(), data, reading=Reading(skip_bad=True))
     assert (whole.complete, whole.samples, whole["0"].N, whole["0"].statistics.dropped) == (
         True,
         4000,

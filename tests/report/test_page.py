@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import ketwork as kw
+from ketwork.networks.activations.reading import Reading
 from ketwork.report import page as page_module
 from ketwork.report.terminal import plus_minus
 from ketwork.report.views import views
@@ -47,7 +48,7 @@ def test_one_layer_and_no_layer(tmp_path, data):
 def test_the_bits_of_unequal_labels_are_their_entropy(tmp_path, data):
     labels = (torch.arange(90) % 10 == 0).long()
     record = kw.study(TWO, (data, labels), layers="0")
-    counts = torch.tensor(record["0"].knowledge.counts, dtype=torch.float64)
+    counts = torch.tensor(record["0"].labels.counts, dtype=torch.float64)
     bits = float(kw.shannon_entropy(counts / counts.sum()))
     assert bits < 0.6
     text = text_of(record.report(tmp_path / "x.html"))
@@ -75,9 +76,9 @@ def test_layers_that_cannot_be_compared_are_named(tmp_path, data):
 
 
 def test_two_models_of_one_name_are_told_apart(tmp_path, data):
-    changed = kw.compare(TWO, nn.Sequential(nn.Linear(4, 6), nn.ReLU()), data).report(tmp_path / "c.html")
+    changed = kw.compare(TWO, data, nn.Sequential(nn.Linear(4, 6), nn.ReLU())).report(tmp_path / "c.html")
     assert "Rows are layers of Sequential (A), columns of Sequential (B)." in text_of(changed)
-    same = kw.compare(TWO, TWO, data).report(tmp_path / "s.html")
+    same = kw.compare(TWO, data, TWO).report(tmp_path / "s.html")
     assert "All 2 layers of the same name are alike: debiased CKA 1.000." in text_of(same)
 
 
@@ -92,7 +93,7 @@ def test_many_labels_show_the_commonest_errors(data):
     labels = torch.arange(90) % 40
     record = kw.study(TWO, (data, labels), layers="0")
     (view,) = views(record)
-    counts = record["0"].knowledge.confusion["linear"]
+    counts = record["0"].labels.confusion["linear"]
     wrong = counts.clone().fill_diagonal_(0)
     worst = view.confusion["worst"]["linear"]
     assert len(worst) == min(20, int((wrong > 0).sum()))
@@ -115,7 +116,7 @@ def test_the_end_of_an_incomplete_pass_is_said(tmp_path, data):
 def test_warnings_and_modules_left_out_are_said(tmp_path, data):
     bad = data.clone()
     bad[3, 0] = torch.nan
-    record = kw.study(nn.Sequential(nn.Linear(4, 40), nn.Flatten()), bad, skip_bad=True)
+    record = kw.study(nn.Sequential(nn.Linear(4, 40), nn.Flatten()), bad, reading=Reading(skip_bad=True))
     text = text_of(record.report(tmp_path / "x.html"))
     for warning in record.warnings:
         assert warning in text
@@ -134,7 +135,7 @@ def test_bloch_vectors_of_what_they_should_be(data):
     assert view.ball.own.tolist() == pytest.approx([0, 0, float(first - second)])
     assert torch.linalg.vector_norm(view.ball.kets, dim=-1).tolist() == pytest.approx([1] * 64)
     _, states = rho.eigenstates(2)
-    known = record.layers[0].knowledge
+    known = record.layers[0].labels
     for label in known.labels:
         seen = states.amplitudes.conj() @ known.state(label).matrix() @ states.amplitudes.T
         expected = kw.Density.from_matrix(seen).bloch()
@@ -147,7 +148,7 @@ def test_bloch_vectors_of_complex_kets_are_those_of_ket_bloch(data):
     record = kw.study(layer, data.to(torch.complex64))
     (view,) = views(record)
     _, states = record.layers[0].density.eigenstates(2)
-    reservoir = record.layers[0].statistics.reservoir.kets[:64, 0].to(torch.complex128)
+    reservoir = record.layers[0].accumulator.reservoir.kets[:64, 0].to(torch.complex128)
     inside = kw.Ket.normalized(reservoir @ states.amplitudes.mH)
     assert torch.allclose(view.ball.kets, inside.bloch().double(), atol=1e-6)
     assert float(view.ball.kets[:, 1].abs().max()) > 0.1
@@ -158,7 +159,7 @@ def test_labels_of_wide_layers_are_seen_through_their_factors(data):
     record = kw.study(nn.Linear(4, 200), (data, labels))
     (view,) = views(record)
     _, states = record.layers[0].density.eigenstates(2)
-    known = record.layers[0].knowledge
+    known = record.layers[0].labels
     assert known.state(1).factored
     seen = states.amplitudes @ known.state(1).matrix() @ states.amplitudes.T
     assert torch.allclose(
@@ -192,7 +193,7 @@ def test_paths_that_cannot_be_written(tmp_path, data, where):
 
 def test_a_comparison_of_two_models_is_no_part_of_a_study(tmp_path, data):
     with pytest.raises(ValueError, match="Argument `comparison` must be of one model with itself"):
-        kw.study(TWO, data).report(tmp_path / "x.html", kw.compare(TWO, nn.Linear(4, 3), data))
+        kw.study(TWO, data).report(tmp_path / "x.html", kw.compare(TWO, data, nn.Linear(4, 3)))
 
 
 @pytest.mark.parametrize("missing", ["vl_convert", "altair"])

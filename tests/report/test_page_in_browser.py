@@ -111,12 +111,12 @@ def test_a_layer_opens_with_its_numbers_and_pictures(record, path, open_page):
     assert record.definitions["entropy"] in entropy.inner_text()
     dialog.locator("#spectrum svg").wait_for()
     # The confusion matrix: every count of the record is written in its cell.
-    counts = layer.knowledge.confusion["linear"]
+    counts = layer.labels.confusion["linear"]
     dialog.locator("#confusion svg text", has_text=str(int(counts.max()))).first.wait_for()
     written = dialog.locator("#confusion .role-mark.mark-text text").all_text_contents()
     assert sorted(map(int, written)) == sorted(int(count) for count in counts.flatten() if count > 0)
     dialog.get_by_role("button", name="pretty good measurement").click()
-    counts = layer.knowledge.confusion["pretty good"]
+    counts = layer.labels.confusion["pretty good"]
     page.wait_for_function(
         "n => document.querySelectorAll('#confusion .role-mark.mark-text text').length === n",
         arg=int((counts > 0).sum()),
@@ -288,7 +288,7 @@ def test_screens_of_two_widths_light_and_dark(path, open_page, width, scheme, tm
 
 def test_the_measures_of_a_comparison(tmp_path, open_page):
     other = digits.architecture().eval()
-    found = compare(digits.model(), other, digits.held_out())
+    found = compare(digits.model(), digits.held_out(), other)
     page = open_page(found.report(tmp_path / "c.html"))
     same = {name: found.cka.loc[name, name] for name in found.cka.index}
     least = min(same, key=same.get)

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from ketwork.demo import digits
+from ketwork.networks.activations.reading import Reading
 from ketwork.networks.comparison.run import compare
 from ketwork.networks.study.run import study
 from ketwork.quantum import Estimate
@@ -51,13 +52,13 @@ def test_every_width_shows_whole_numbers(demo, width):
         assert line.count("±") == len(numbers)
         value, error = map(float, numbers[0])
         assert value == pytest.approx(table.loc[layer, "entropy"], abs=6e-4)
-        assert error == pytest.approx(table.loc[layer, "entropy_se"], abs=1.01e-3)
+        assert error == pytest.approx(table.loc[layer, "entropy_stderr"], abs=1.01e-3)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 140])
 def test_a_comparison_at_every_width(width):
     other = digits.architecture().eval()
-    found = compare(digits.model(), other, digits.held_out())
+    found = compare(digits.model(), digits.held_out(), other)
     stream = io.StringIO()
     render_comparison(found, Console(file=stream, width=width))
     text = stream.getvalue()
@@ -81,16 +82,16 @@ def test_what_a_comparison_of_equal_models_and_of_neighbours_says():
         return stream.getvalue()
 
     assert "All 8 layers of the same name are alike" in told(
-        compare(digits.model(), digits.model(), digits.held_out())
+        compare(digits.model(), digits.held_out(), digits.model())
     )
-    itself = compare(digits.model(), None, digits.held_out())
+    itself = compare(digits.model(), digits.held_out())
     near = {names: itself.cka.loc[names] for names in itertools.pairwise(itself.cka.index)}
     first, second = max(near, key=near.get)
     assert (
         f"{second} repeats its neighbour {first} most closely (debiased CKA {max(near.values()):.3f})"
         in told(itself)
     )
-    constant = compare(nn.Identity(), None, torch.ones(20, 3))
+    constant = compare(nn.Identity(), torch.ones(20, 3))
     assert "No pair of layers has a value." in told(constant)
 
 
@@ -116,7 +117,7 @@ def test_what_layers_know_of_labels_is_shown_where_it_was_measured(demo):
     for name, header in (("holevo", "Holevo"), ("linear_balanced", "linear"), ("pgm_balanced", "pgm")):
         assert header in drawn(demo, 160).partition("540 samples")[0]
         line = rows(drawn(demo, 300), demo)["readout"]
-        value = demo["readout"].all_estimates[name].value
+        value = demo["readout"].estimates[name].value
         assert any(abs(float(word) - value) < 0.006 for word in re.findall(r"\d\.\d+", line))
     unlabelled = study(digits.model(), digits.held_out(), labels=False)
     assert "Holevo" not in drawn(unlabelled, 300)
@@ -170,7 +171,7 @@ def test_calls_zeros_and_drops_are_shown_where_there_are_any():
 
     x = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
     x[5] = torch.nan
-    record = study(Twice(), x, layers="step", skip_bad=True)
+    record = study(Twice(), x, layers="step", reading=Reading(skip_bad=True))
     text = drawn(record, 250)
     lines = [line for line in text.splitlines() if line.startswith("step")]
     assert [line.split()[1] for line in lines] == ["0", "1"]
@@ -179,7 +180,7 @@ def test_calls_zeros_and_drops_are_shown_where_there_are_any():
         assert f"{zero:.1%}" in line
     assert "dropped" in text
     assert "Samples left out for NaN or infinite values: 1 at step" in text
-    pooled = study(Twice(), x, layers="step", skip_bad=True, calls="pooled")
+    pooled = study(Twice(), x, layers="step", reading=Reading(skip_bad=True, calls="pooled"))
     assert re.search(r"^step +all ", drawn(pooled, 140), re.MULTILINE)
 
 
