@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from ketwork.networks.measures.labels import Knowledge
+from ketwork.networks.measures.decoded import DecodedLabels
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.measures import holevo as information
 
 
-def known(x: Tensor, labels: object, *, seed: int = 0) -> Knowledge:
+def known(x: Tensor, labels: object, *, seed: int = 0) -> DecodedLabels:
     """What a layer that puts out x knows of the labels."""
     found = kw.study(nn.Identity(), x, labels=labels, seed=torch.Generator().manual_seed(seed))
     knowledge = found["(model)"].labels
@@ -19,7 +19,7 @@ def known(x: Tensor, labels: object, *, seed: int = 0) -> Knowledge:
     return knowledge
 
 
-def fitted(x: Tensor, knowledge: Knowledge) -> Tensor:
+def fitted(x: Tensor, knowledge: DecodedLabels) -> Tensor:
     """Which samples are in the fitting part."""
     mask = torch.ones(len(x), dtype=torch.bool)
     mask[knowledge.held_out] = False

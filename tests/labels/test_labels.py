@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ketwork.networks.measures.labels import Knowledge
+from ketwork.networks.measures.decoded import DecodedLabels
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
@@ -20,14 +20,14 @@ X = torch.randn(400, 6, generator=GENERATOR)
 CLASSES = (X[:, 0] + 0.1 * torch.randn(400, generator=GENERATOR) > 0).long()
 
 
-def known(data: Any, labels: Any = None, **options: Any) -> Knowledge:
+def known(data: Any, labels: Any = None, **options: Any) -> DecodedLabels:
     network = options.pop("network", nn.Identity())
     found = kw.study(network, data, labels=labels, **options).layers[0].labels
     assert found is not None
     return found
 
 
-def balanced(found: Knowledge) -> float:
+def balanced(found: DecodedLabels) -> float:
     return found.estimates["linear_balanced"].value
 
 

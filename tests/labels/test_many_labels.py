@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ketwork.networks.measures.labels import knowledge
+from ketwork.networks.measures.decoded import DecodedLabels
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.measures import holevo as information
-from ketwork.networks.measures.probes import LINEAR, PRETTY_GOOD, read_out
+from ketwork.networks.measures.readouts import LINEAR, PRETTY_GOOD, read_out
 from ketwork.networks.moments import class_moments as classes_module
 from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
 from ketwork.networks.moments.labelled_moments import CHECK_MOST, HELD_MOST, LabelledMoments
@@ -29,7 +29,7 @@ def _truncated(monkeypatch: pytest.MonkeyPatch, x: Tensor, codes: Tensor, k: int
     monkeypatch.setattr(classes_module, "MOST_BYTES", 2 * rank * k * x.shape[1] * x.element_size())
     found: ClassMoments | None = None
     for start in range(0, len(x), 100):
-        new = ClassMoments.of(x[start : start + 100], codes[start : start + 100], k)
+        new = ClassMoments.from_vectors(x[start : start + 100], codes[start : start + 100], k)
         found = new if found is None else found + new
     assert found is not None
     monkeypatch.undo()
@@ -38,7 +38,7 @@ def _truncated(monkeypatch: pytest.MonkeyPatch, x: Tensor, codes: Tensor, k: int
 
 def test_what_is_lost_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     x, codes = _data(1200, 30, 6)
-    exact, cut = ClassMoments.of(x, codes, 6), _truncated(monkeypatch, x, codes, 6, 5)
+    exact, cut = ClassMoments.from_vectors(x, codes, 6), _truncated(monkeypatch, x, codes, 6, 5)
     assert exact.discarded == 0
     assert cut.total is not None
     assert int(torch.bincount(cut.owners).max()) <= 10
@@ -57,13 +57,13 @@ def test_what_is_lost_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_linear_readout_is_exact_where_classes_are_equally_large(monkeypatch: pytest.MonkeyPatch) -> None:
     x, codes = _data(1200, 30, 6)
-    exact, cut = ClassMoments.of(x, codes, 6), _truncated(monkeypatch, x, codes, 6, 5)
+    exact, cut = ClassMoments.from_vectors(x, codes, 6), _truncated(monkeypatch, x, codes, 6, 5)
     for a, b in zip(cut.balanced(), exact.balanced(), strict=True):
         assert a.numpy() == pytest.approx(b.numpy(), abs=1e-7)
     # Else what was lost is shared out: the trace stays exact.
     few = codes.clone()
     few[:400] = 0
-    exact, cut = ClassMoments.of(x, few, 6), _truncated(monkeypatch, x, few, 6, 5)
+    exact, cut = ClassMoments.from_vectors(x, few, 6), _truncated(monkeypatch, x, few, 6, 5)
     theirs, ours = exact.balanced()[1], cut.balanced()[1]
     assert float(ours.trace()) == pytest.approx(float(theirs.trace()), rel=1e-5)
     assert float(torch.linalg.matrix_norm(ours - theirs) / torch.linalg.matrix_norm(theirs)) < 0.1
@@ -71,7 +71,7 @@ def test_linear_readout_is_exact_where_classes_are_equally_large(monkeypatch: py
 
 def test_outcomes_stay_probabilities_and_bits_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     x, codes = _data(1200, 30, 6)
-    exact, cut = ClassMoments.of(x, codes, 6), _truncated(monkeypatch, x, codes, 6, 5)
+    exact, cut = ClassMoments.from_vectors(x, codes, 6), _truncated(monkeypatch, x, codes, 6, 5)
     read = cut.read(x.double()).mean(dim=1)  # the classes' mean is that of all, since they are equally large
     assert read.numpy() == pytest.approx(exact.read(x.double()).mean(dim=1).numpy(), abs=1e-6)
     bits = information.bits(exact, False)
@@ -81,7 +81,7 @@ def test_outcomes_stay_probabilities_and_bits_a_lower_bound(monkeypatch: pytest.
     whole = _truncated(monkeypatch, x[:60], codes[:60], 6, 15)  # room for all
     assert whole.discarded == 0
     assert information.bits(whole, False) == pytest.approx(
-        information.bits(ClassMoments.of(x[:60], codes[:60], 6), False)
+        information.bits(ClassMoments.from_vectors(x[:60], codes[:60], 6), False)
     )
 
 
@@ -97,14 +97,14 @@ def test_readouts_of_truncated_moments_read_nearly_as_well(monkeypatch: pytest.M
         found: LabelledMoments | None = None
         for start in range(0, n, 500):
             part = slice(start, start + 500)
-            new = LabelledMoments.of(x[part, None], None, codes[part], keys[part], start, False)
+            new = LabelledMoments.from_batch(x[part, None], None, codes[part], keys[part], start, False)
             assert new is not None
             if found is None:
                 found = new
             else:
                 found += new
         assert found is not None
-        known = knowledge(found, tuple(range(k)))
+        known = DecodedLabels.from_moments(found, tuple(range(k)))
         lost = {"discarded": known.discarded}
         return lost | {name: estimate.value for name, estimate in known.estimates.items()}
 
@@ -128,7 +128,9 @@ def test_matrices_that_outgrow_their_room_become_factors(monkeypatch: pytest.Mon
     found: ClassMoments | None = None
     forms = []
     for start in range(0, 4000, 250):
-        new = ClassMoments.of(x[start : start + 250], codes[start : start + 250], 1 + int(codes[start + 249]))
+        new = ClassMoments.from_vectors(
+            x[start : start + 250], codes[start : start + 250], 1 + int(codes[start + 249])
+        )
         found = new if found is None else found + new
         forms.append(
             "factors" if found.total is not None else "matrices" if found.dense is not None else "kets"
@@ -151,7 +153,7 @@ def test_a_thousand_labels_of_2048_features_stay_in_memory() -> None:
         codes = torch.randint(k, (batch,), generator=generator)
         x = centres[codes] + torch.randn(batch, d, generator=generator)
         keys = torch.rand(batch, generator=generator, dtype=torch.float64)
-        new = LabelledMoments.of(x[:, None], None, codes, keys, start, False)
+        new = LabelledMoments.from_batch(x[:, None], None, codes, keys, start, False)
         assert new is not None
         if found is None:
             found = new
@@ -186,7 +188,7 @@ def test_a_study_says_what_was_kept_in_common(monkeypatch: pytest.MonkeyPatch, t
     record.save(tmp_path / "study.safetensors")
     loaded = kw.Study.load(tmp_path / "study.safetensors")
     assert loaded.warnings == record.warnings
-    again = knowledge(loaded["(model)"].labels.statistics, known.names).estimates
+    again = DecodedLabels.from_moments(loaded["(model)"].labels.moments, known.names).estimates
     # Sums of float32 products depend in their last digits on where in memory the rows lie.
     for name, estimate in known.estimates.items():
         assert again[name].value == pytest.approx(estimate.value, rel=1e-8, nan_ok=True), name

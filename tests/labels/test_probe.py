@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ketwork as kw
-from ketwork.networks.measures.probes import LINEAR, MIXINGS, PRETTY_GOOD, RIDGES, read_out
+from ketwork.networks.measures.readouts import LINEAR, MIXINGS, PRETTY_GOOD, RIDGES, read_out
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments
 
 EXCEPTIONS: dict[str, str] = {}
@@ -41,7 +41,7 @@ def test_probe_reads_what_a_study_reads(kind: str) -> None:
     found = kw.probe(x, y, kind=kind, seed=torch.Generator().manual_seed(4))
     keys = torch.rand(len(x), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     names, codes = np.unique(y, return_inverse=True)
-    statistics = LabelledMoments.of(
+    statistics = LabelledMoments.from_batch(
         torch.from_numpy(x)[:, None], None, torch.from_numpy(codes), keys, 0, False
     )
     assert statistics is not None

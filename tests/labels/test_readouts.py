@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 
 import ketwork as kw
-from ketwork.networks.measures.probes import (
+from ketwork.networks.measures.readouts import (
     LINEAR,
     MIXINGS,
     MOST_DIMENSIONS,
@@ -42,7 +42,7 @@ def rows(x: Tensor, targets: Tensor, *, seed: int = 1000, held: bool = True) -> 
 @pytest.mark.parametrize("k", [2, 3, 7])
 def test_linear_readout_is_ridge_with_equal_class_weights_and_a_free_constant(k: int) -> None:
     x, codes = clouds(500, 12, k)
-    fit = Fit.of(Sums.of(rows(x, codes), k), None)
+    fit = Fit.from_sums(Sums.from_rows(rows(x, codes), k), None)
     weights = 1 / (k * torch.bincount(codes, minlength=k).double())[codes]
     for strength in RIDGES:
         alpha = strength * float(fit.values.sum())
@@ -55,7 +55,7 @@ def test_linear_readout_is_ridge_with_equal_class_weights_and_a_free_constant(k:
 def test_linear_readout_of_numbers_is_ridge() -> None:
     x, _ = clouds(300, 10, 2)
     y = torch.stack([x[:, 0] - 2 * x[:, 3], torch.sin(5 * x[:, 1])], dim=1)
-    fit = Fit.of(Sums.of(rows(x, y), 1), None)
+    fit = Fit.from_sums(Sums.from_rows(rows(x, y), 1), None)
     alpha = 1e-3 * float(fit.values.sum()) * len(x)  # sklearn sums squares where we average them
     ridge = Ridge(alpha=alpha).fit(x, y)
     assert fit.linear(1e-3, fit.points(x)).numpy() == pytest.approx(ridge.predict(x), abs=1e-9)
@@ -84,7 +84,7 @@ def test_pretty_good_measurement_is_that_of_the_quantum_room(k: int) -> None:
     measurement = kw.Measurement.pretty_good(kw.Ensemble(weights / weights.sum(), states))
     asked = kw.Ket.normalized(vectors)
 
-    fit = Fit.of(Sums.of(rows(x, codes), k), None)
+    fit = Fit.from_sums(Sums.from_rows(rows(x, codes), k), None)
     ours = fit.pretty_good(0.0, fit.points(x))
     assert ours.numpy() == pytest.approx(measurement.probabilities(asked).numpy(), abs=1e-8)
     for mixing in MIXINGS:  # mixed with the maximally mixed state, outcomes are still probabilities
@@ -94,9 +94,9 @@ def test_pretty_good_measurement_is_that_of_the_quantum_room(k: int) -> None:
 def test_pretty_good_measurement_turns_linear_with_three_quarters_of_the_whitening_as_the_reference_grows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ketwork.networks.measures.probes.REFERENCE", 1e10)
+    monkeypatch.setattr("ketwork.networks.measures.readouts.REFERENCE", 1e10)
     x, codes = clouds(400, 8, 2)
-    fit = Fit.of(Sums.of(rows(x, codes), 2), None)
+    fit = Fit.from_sums(Sums.from_rows(rows(x, codes), 2), None)
     scores = fit.pretty_good(0.0, fit.points(x)) - 0.5
     apart = (fit.moments.means[1] - fit.moments.means[0]) @ fit.vectors
     line = fit.points(x) @ (apart / fit.values**0.75)
@@ -106,8 +106,8 @@ def test_pretty_good_measurement_turns_linear_with_three_quarters_of_the_whiteni
 
 def test_matrices_read_like_the_kets_they_sum() -> None:
     x, codes = clouds(300, 6, 3)
-    kets = ClassMoments.of(x[:12], codes[:12], 3)
-    dense = ClassMoments.of(x, codes, 3)
+    kets = ClassMoments.from_vectors(x[:12], codes[:12], 3)
+    dense = ClassMoments.from_vectors(x, codes, 3)
     assert kets.dense is None
     assert dense.dense is not None
     for moments, n in ((kets, 12), (dense, 300)):
@@ -139,7 +139,7 @@ def test_strength_is_the_one_that_reads_the_checks_best_after_a_fit_without_them
     found = read_out(statistics, statistics.fitting())[LINEAR].strength
     check = given.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE)
     rest = (given.keys >= HELD_SHARE) & ~check
-    trial = Fit.of(Sums.of(given[rest], 3), None)
+    trial = Fit.from_sums(Sums.from_rows(given[rest], 3), None)
     points = trial.points(x[check])
     worth = [
         np.mean([roc_auc_score(codes[check] == c, trial.linear(s, points)[:, c]) for c in range(3)])
@@ -169,10 +169,10 @@ def test_without_checks_that_can_tell_the_first_strengths_hold() -> None:
 
 def test_labels_that_the_fit_has_not_seen_are_never_read() -> None:
     x, codes = clouds(200, 6, 2)
-    fit = Fit.of(Sums.of(rows(x, codes), 3), None)  # label 2 has no kets
+    fit = Fit.from_sums(Sums.from_rows(rows(x, codes), 3), None)  # label 2 has no kets
     linear, pretty_good = fit.linear(1e-3, fit.points(x)), fit.pretty_good(0.1, fit.points(x))
     assert not linear[:, 2].any()
     assert not pretty_good[:, 2].any()
-    two = Fit.of(Sums.of(rows(x, codes), 2), None)
+    two = Fit.from_sums(Sums.from_rows(rows(x, codes), 2), None)
     assert linear[:, :2].numpy() == pytest.approx(two.linear(1e-3, two.points(x)).numpy(), abs=1e-12)
     assert not (linear.argmax(dim=1) == 2).any()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations.encoding import unit
-from ketwork.networks.measures.probes import LINEAR, PRETTY_GOOD
+from ketwork.networks.measures.readouts import LINEAR, PRETTY_GOOD
 
 TEXTS = 1500
 SEEDS = 3
@@ -72,9 +72,9 @@ def test_readouts_keep_up_with_logistic_regression(minilm: Path, name: str) -> N
     for depth, row in enumerate(LAYERS):  # the study pools and encodes what was pooled here by hand
         known = record[row].labels
         assert known is not None
-        kets, samples = known.statistics.held.kets, known.statistics.held.samples
+        kets, samples = known.moments.held.kets, known.moments.held.samples
         assert kets.numpy() == pytest.approx(unit(hidden[samples, depth])[0].numpy(), abs=1e-5)
-        assert np.array(known.names)[known.statistics.held.targets].tolist() == labels[samples].tolist()
+        assert np.array(known.names)[known.moments.held.targets].tolist() == labels[samples].tolist()
         assert known.estimates["linear_balanced"].value > (0.9 if name == "messages" else 0.65)
         assert known.estimates["holevo"].value > known.estimates["holevo_null"].value
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ketwork.networks.measures.labels import Knowledge, knowledge
+from ketwork.networks.measures.decoded import DecodedLabels
 from torch import Tensor, nn
 
 import ketwork as kw
@@ -29,7 +29,7 @@ def gathered(x: Tensor, labels: Tensor, keys: Tensor, batch: int) -> LabelledMom
     found: LabelledMoments | None = None
     for start in range(0, len(x), batch):
         part = slice(start, start + batch)
-        new = LabelledMoments.of(x[part, None], None, labels[part], keys[part], start, False)
+        new = LabelledMoments.from_batch(x[part, None], None, labels[part], keys[part], start, False)
         assert new is not None
         if found is None:
             found = new
@@ -39,7 +39,7 @@ def gathered(x: Tensor, labels: Tensor, keys: Tensor, batch: int) -> LabelledMom
     return found
 
 
-def same(a: Knowledge, b: Knowledge) -> None:
+def same(a: DecodedLabels, b: DecodedLabels) -> None:
     for name, estimate in a.estimates.items():
         assert estimate.value == pytest.approx(b.estimates[name].value, abs=1e-6, nan_ok=True), name
     assert a.strengths == b.strengths
@@ -51,9 +51,9 @@ def same(a: Knowledge, b: Knowledge) -> None:
 @pytest.mark.parametrize("n", [300, 6000])
 def test_batches_do_not_matter(n: int) -> None:
     x, labels, keys = data(n)
-    expected = knowledge(gathered(x, labels, keys, n), (0, 1, 2))
+    expected = DecodedLabels.from_moments(gathered(x, labels, keys, n), (0, 1, 2))
     for batch in (1 if n < 1000 else 700, 64):
-        found = knowledge(gathered(x, labels, keys, batch), (0, 1, 2))
+        found = DecodedLabels.from_moments(gathered(x, labels, keys, batch), (0, 1, 2))
         same(found, expected)
         assert found.held_out.tolist() == expected.held_out.tolist()
 
@@ -78,20 +78,23 @@ def test_statistics_of_two_halves_add_up() -> None:
     other = gathered(x[second], labels[second], keys[second], 300)
     other.settle()
     one += other
-    same(knowledge(one, (0, 1, 2)), knowledge(gathered(x, labels, keys, 6000), (0, 1, 2)))
+    same(
+        DecodedLabels.from_moments(one, (0, 1, 2)),
+        DecodedLabels.from_moments(gathered(x, labels, keys, 6000), (0, 1, 2)),
+    )
 
 
 @pytest.mark.parametrize("n", [400, 6000])
 def test_what_is_held_out_influences_no_fit(n: int) -> None:
     x, labels, keys = data(n)
     first = gathered(x, labels, keys, 64)
-    before = knowledge(first, (0, 1, 2))
+    before = DecodedLabels.from_moments(first, (0, 1, 2))
     out = before.held_out
     changed, other = x.clone(), labels.clone()
     changed[out] = torch.randn(len(out), 12, generator=torch.Generator().manual_seed(9)) * 100
     other[out] = (labels[out] + 1) % 3
     second = gathered(changed, other, keys, 64)
-    after = knowledge(second, (0, 1, 2))
+    after = DecodedLabels.from_moments(second, (0, 1, 2))
     assert after.held_out.tolist() == out.tolist()
     assert after.strengths == before.strengths
     assert after.estimates["holevo"].value == pytest.approx(before.estimates["holevo"].value, abs=1e-9)
@@ -118,7 +121,7 @@ def test_positions_of_a_sample_stay_together() -> None:
     x = torch.randn(300, 20, 6, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(2, (300, 20), generator=torch.Generator().manual_seed(1))
     keys = torch.rand(300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = LabelledMoments.of(x, None, labels, keys, 0, True)
+    found = LabelledMoments.from_batch(x, None, labels, keys, 0, True)
     assert found is not None
     found.settle()
     held, checks = found.held.samples, found.checks.samples
@@ -159,4 +162,4 @@ def test_save_and_load_bring_back_what_was_known(tmp_path: Path) -> None:
         assert loaded.warnings == record.warnings
         if mine.names:
             assert theirs.helstrom(*mine.names[:2]) == mine.helstrom(*mine.names[:2])
-            assert knowledge(theirs.statistics, theirs.names).estimates == mine.estimates
+            assert DecodedLabels.from_moments(theirs.moments, theirs.names).estimates == mine.estimates

@@ -99,9 +99,9 @@ def test_labels_are_matched_by_name_and_no_sample_is_both_fitted_and_held_out() 
             continue  # a vector of zeros is no ket, and no label counts it
         left = [word for i, word in enumerate(joined) if i not in set(held)]
         assert known.counts == tuple(left.count(name) for name in known.names)
-        targets = known.statistics.held.targets.tolist()
+        targets = known.moments.held.targets.tolist()
         assert [known.names[code] for code in targets] == [
-            joined[i] for i in known.statistics.held.samples.tolist()
+            joined[i] for i in known.moments.held.samples.tolist()
         ]
         # Another fair split of the same data: 225 and 225 held out, accuracies near 0.9 with standard errors of 0.02.
         for name in ("linear_balanced", "pgm_balanced", "holevo"):

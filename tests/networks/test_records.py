@@ -158,7 +158,7 @@ def _sum(*moments: Moment) -> Moment:
 def test_moments_are_a_monoid(sizes: tuple[int, int, int], d: int, complex_: bool, weighted: bool) -> None:
     batches = [_kets(n, d, seed, complex_) for seed, n in enumerate(sizes)]
     weights = [torch.arange(1.0, n + 1, dtype=torch.float64) if weighted else None for n in sizes]
-    a, b, c = (Moment.of(k, w) for k, w in zip(batches, weights, strict=True))
+    a, b, c = (Moment.from_vectors(k, w) for k, w in zip(batches, weights, strict=True))
     every = torch.cat(batches)
     scale = torch.cat([w if w is not None else torch.ones(n) for n, w in zip(sizes, weights, strict=True)])
     exact = torch.einsum("n,ni,nj->ij", scale.to(every), every, every.conj())
@@ -181,7 +181,7 @@ def test_moments_are_a_monoid(sizes: tuple[int, int, int], d: int, complex_: boo
 @pytest.mark.parametrize("d", [511, 512, 515, 1030])
 def test_wide_moments_from_their_upper_blocks(d: int) -> None:
     kets = torch.randn(3 * d, d, generator=torch.Generator().manual_seed(0))
-    moment = Moment.of(kets)
+    moment = Moment.from_vectors(kets)
     assert moment.rows is None
     exact = kets.double().T @ kets.double()
     torch.testing.assert_close(moment.matrix(), exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
@@ -190,7 +190,7 @@ def test_wide_moments_from_their_upper_blocks(d: int) -> None:
 
 def test_a_dense_moment_is_kept_as_its_upper_triangle_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "_CHUNK", 5)
-    total = Moment.of(_kets(40, 13, 0, complex_=True))
+    total = Moment.from_vectors(_kets(40, 13, 0, complex_=True))
     packed = total.tensors()
     i, j = torch.triu_indices(13, 13)
     torch.testing.assert_close(packed["upper"], total.matrix()[i, j], rtol=0, atol=1e-12)
@@ -200,14 +200,14 @@ def test_a_dense_moment_is_kept_as_its_upper_triangle_row_by_row(monkeypatch: py
 
 def test_moments_of_different_widths_do_not_add() -> None:
     with pytest.raises(ValueError, match="Moments of 3 and of 4 features"):
-        _sum(Moment.of(_kets(2, 3, 0)), Moment.of(_kets(2, 4, 0)))
+        _sum(Moment.from_vectors(_kets(2, 3, 0)), Moment.from_vectors(_kets(2, 4, 0)))
 
 
 def _reservoir(samples: int, seed: int, positions: int = 3) -> Reservoir:
     draw = torch.Generator().manual_seed(seed)
     values = torch.randn(samples, positions, 4, generator=draw)
     keys = torch.rand(samples, generator=draw, dtype=torch.float64)
-    return Reservoir.of(values, None, keys, True)
+    return Reservoir.from_batch(values, None, keys, True)
 
 
 @pytest.mark.parametrize("sizes", [(5, 7, 9), (100, 100, 100), (1, 400, 3), (128, 0, 1)])

@@ -104,7 +104,7 @@ def test_random_labels_show_no_more_than_the_null_of_holevo() -> None:
     for seed in range(10):
         known = study(nn.Identity(), _gaussian(1000, 64, seed=seed), labels=labels)["(model)"].labels
         assert known is not None
-        fitted = float(known.statistics.fitting().moments.counts.mean())  # kets of a label
+        fitted = float(known.moments.fitting().moments.counts.mean())  # kets of a label
         found.append(known.estimates["holevo"].value)
         null.append(known.estimates["holevo_null"].value)
         formula.append(64 / (2 * fitted) * (1 - 1 / 10) / math.log(2))

@@ -36,7 +36,7 @@ def compared(
     names = {
         key: ComparedLayer(key, "", x.shape[1], x.shape[1]) for key, x in (keyed | (second or {})).items()
     }
-    return Comparison.of(moments, names, {"model": "a", "other": "b"}, {}, **options), moments.form  # type: ignore[arg-type]
+    return Comparison.from_pairs(moments, names, {"model": "a", "other": "b"}, {}, **options), moments.form  # type: ignore[arg-type]
 
 
 def check(found: Comparison, layers: list[Tensor], others: list[Tensor], within: float) -> None:

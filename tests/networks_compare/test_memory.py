@@ -8,7 +8,7 @@ from torch import nn
 import ketwork as kw
 from ketwork.networks.moments import pair_moments as pairs
 from ketwork.networks.moments.pair_moments import PairMoments
-from ketwork.networks.moments.projection import Sketch
+from ketwork.networks.moments.projection import Projection
 
 from .conftest import Fan, related
 
@@ -54,7 +54,7 @@ def test_the_budget_holds(memory: int, batches: int) -> None:
     waiting = pairs._FLUSH * sum(moments.dims) * 4 * 3 // 2
     assert stored(moments) <= memory + (waiting if moments.form == "moments" else 0)
     if batches == 60:
-        assert moments.sketches
+        assert moments.projections
         assert max(moments.dims) < 300
 
 
@@ -101,7 +101,7 @@ def test_projection_is_seeded() -> None:
 
 def test_a_sketch_keeps_inner_products_on_average() -> None:
     x = torch.randn(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    grams = torch.stack([(s := Sketch.draw(40, 16, seed)(x)) @ s.T for seed in range(0, 400000, 100)])
+    grams = torch.stack([(s := Projection.draw(40, 16, seed)(x)) @ s.T for seed in range(0, 400000, 100)])
     error = grams.std(dim=0) / len(grams) ** 0.5
     assert ((grams.mean(dim=0) - x @ x.T).abs() < 4.5 * error + 1e-9).all()
     bound = (2 / 16) ** 0.5 * torch.outer(x.norm(dim=1), x.norm(dim=1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.overlaps import overlaps
+from ketwork.networks.measures.overlaps import overlaps_of
 from ketwork.networks.measures.similarity import MEASURES, likeness
 from ketwork.networks.moments import pair_moments as pairs
 from ketwork.networks.moments.pair_moments import PairMoments
@@ -46,7 +46,9 @@ def same(one: PairMoments, other: PairMoments, split: bool = False) -> None:
         if a is None or b is None:
             assert a is b
             continue
-        found, expected = (likeness(overlaps(copy.deepcopy(p)), tuple(MEASURES), center=True) for p in (a, b))
+        found, expected = (
+            similarities(overlaps_of(copy.deepcopy(p)), tuple(MEASURES), center=True) for p in (a, b)
+        )
         for name, matrix in expected.items():
             torch.testing.assert_close(found[name], matrix, rtol=0, atol=1e-9, equal_nan=True)
 
@@ -77,9 +79,9 @@ def test_projected_parts_add_up_to_the_projection_of_all(
     a, b = (gathered([part], memory=memory, seed=3) for part in parts)
     a += b
     whole = gathered(parts, memory=memory, seed=3)
-    assert bool(whole.sketches) == (max(sizes) > 100)
+    assert bool(whole.projections) == (max(sizes) > 100)
     same(a, whole)
-    if whole.sketches:
+    if whole.projections:
         with pytest.raises(
             ValueError, match=r"seed and memory are the same, but they are 3 and .* and 4 and"
         ):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ketwork.networks.activations.encoding import unit
 from ketwork.networks.measures import holevo as information
 from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.networks.runtime.memory import Plan, Width, parse, plan
+from ketwork.networks.runtime.memory import Plan, Width, parse_bytes, plan
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import study
@@ -88,7 +88,7 @@ def test_every_interval_holds_the_exact_number(dtype: torch.dtype, center: bool)
     assert not exact.plan.sketched
     assert small.plan is not None
     assert small.plan.sketched == ["wide"]
-    assert small.plan.total <= small.plan.memory == parse(memory)
+    assert small.plan.total <= small.plan.memory == parse_bytes(memory)
     wide, narrow = small.layers
     assert (wide.sketch, narrow.sketch) == (small.plan.shares[0].rank, None)
     assert {*BOUNDED} == {*_holds(wide, exact["wide"])}
@@ -277,11 +277,11 @@ def test_holevo_bits_of_sketched_classes_lie_between_their_bounds(
 ) -> None:
     parts = [_labelled(n, 24, classes, seed, is_complex) for seed, n in enumerate(sizes)]
     sketch = functools.reduce(
-        operator.add, (ClassMoments.of(kets, codes, classes, most) for kets, codes in parts)
+        operator.add, (ClassMoments.from_vectors(kets, codes, classes, most) for kets, codes in parts)
     )
     assume(sketch.sketched)
     kets, codes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    exact = information.bits(ClassMoments.of(kets, codes, classes), is_complex)
+    exact = information.bits(ClassMoments.from_vectors(kets, codes, classes), is_complex)
     low, high = information.bounds(sketch, is_complex)
     assert low - 1e-6 <= exact <= high + 1e-6
     for code in range(classes):  # and each class's own moment is bounded as it says
@@ -294,7 +294,7 @@ def test_holevo_bits_of_sketched_classes_lie_between_their_bounds(
     if bool((sketch.counts[:2] > 0).all()):
         kept, whole = (
             trace_distance(*(information.state(moments, code, is_complex) for code in (0, 1)))
-            for moments in (sketch, ClassMoments.of(kets, codes, classes))
+            for moments in (sketch, ClassMoments.from_vectors(kets, codes, classes))
         )
         assert (
             abs(float(kept) - float(whole)) <= float(shares[:2].sum()) + 1e-6
@@ -359,7 +359,7 @@ print(json.dumps({
     "peak": peak[0] - before, "total": record.plan.total, "rank": layer.sketch, "slack": layer.sketch_error,
     "least": float(left[0]), "most": float(left[-1]), "d": layer.d, "N": layer.N,
     "rows": len(moment.sketch.rows), "labels": len(layer.labels.labels),
-    "discarded": layer.labels.discarded, "waiting": layer.labels.statistics.room.waiting,
+    "discarded": layer.labels.discarded, "waiting": layer.labels.moments.room.waiting,
     "entropy": float(-(p * p.log2()).sum()), "entropy_bounds": layer.entropy.bounds,
     "purity": float(p.square().sum()), "top": float(p[-1]), "top_bounds": layer.top_weight.bounds,
     "holevo": layer.holevo.bounds, "auc": layer.linear_auc.value,

@@ -70,7 +70,7 @@ def test_small_eigenvalues_of_the_covariance() -> None:
 def test_small_eigenvalues_of_class_moments() -> None:
     kets = _led(6000, 40, "mean")
     codes = torch.arange(6000) % 3
-    moments = ClassMoments.of(_narrow(kets), codes, 3)
+    moments = ClassMoments.from_vectors(_narrow(kets), codes, 3)
     assert moments.dense is not None
     mean, covariance = moments.balanced()
     groups = [kets[codes == k] for k in range(3)]
@@ -89,7 +89,7 @@ def test_ten_million_nearly_equal_kets_do_not_drift() -> None:
     for _ in range(2):
         total = Moment.empty(8, kets)
         for _ in range(50):
-            total += Moment.of(kets)
+            total += Moment.from_vectors(kets)
         halves.append(total)
     total = halves[0]
     total += halves[1]
@@ -99,7 +99,7 @@ def test_ten_million_nearly_equal_kets_do_not_drift() -> None:
     equal = Moment.empty(8, kets)
     one = kets[:1].expand(100_000, 8)
     for _ in range(100):
-        equal += Moment.of(one)
+        equal += Moment.from_vectors(one)
     state = equal.matrix() / equal.n
     assert float((state - torch.outer(one[0].double(), one[0].double())).abs().max()) < 1e-12
 

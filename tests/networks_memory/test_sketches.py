@@ -114,7 +114,7 @@ def test_moments_merge_in_any_order_and_form(
         kets = kets * torch.polar(torch.ones(1).double(), torch.ones(1).double()) if complex_ else kets
         weights = torch.rand(n, generator=_draw(i), dtype=torch.float64) if weighted else None
         parts.append(kets if weights is None else kets * weights.sqrt()[:, None])
-        moments.append(Moment.of(kets, weights, limits[i]))
+        moments.append(Moment.from_vectors(kets, weights, limits[i]))
     places = [i for i in order if i < len(sizes)]
     total = copy.deepcopy(moments[places[0]])
     for i in places[1:]:
@@ -129,7 +129,7 @@ def test_moments_merge_in_any_order_and_form(
     back = Moment.from_tensors(tensors, d=d, n=total.n, weight=total.weight, limit=total.limit)
     torch.testing.assert_close(back.matrix(), total.matrix(), rtol=1e-12, atol=1e-14)
     assert back.slack == total.slack
-    more = Moment.of(unit(_decaying(30, d, power, seed=9))[0].to(rows.dtype))
+    more = Moment.from_vectors(unit(_decaying(30, d, power, seed=9))[0].to(rows.dtype))
     back += copy.deepcopy(more)
     total += more
     torch.testing.assert_close(back.matrix(), total.matrix(), rtol=1e-9, atol=1e-10)

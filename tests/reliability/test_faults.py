@@ -22,7 +22,7 @@ import ketwork as kw
 from ketwork.cli.app import app
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.measures import readings
-from ketwork.networks.moments.accumulator import LayerStatistics
+from ketwork.networks.moments.accumulator import LayerAccumulator
 from ketwork.records import signals as _signals
 from ketwork.waves.command import ground
 from ketwork.waves.problems import network as wave_network
@@ -130,7 +130,7 @@ def test_a_worker_whose_death_is_told_late_takes_nothing_with_it(monkeypatch):
         return call
 
     data = batches(4)
-    for owner, name, samples in ((LayerStatistics, "__iadd__", 8), (readings, "density", 16)):
+    for owner, name, samples in ((LayerAccumulator, "__iadd__", 8), (readings, "density", 16)):
         calls, told[:] = [None], []
         signal.signal(signal.SIGCHLD, handler)
         try:
@@ -147,7 +147,7 @@ def test_a_worker_whose_death_is_told_late_takes_nothing_with_it(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_a_batch_enters_waits_until_it_has_entered_every_layer(number, monkeypatch):
-    add, calls = LayerStatistics.__iadd__, []
+    add, calls = LayerAccumulator.__iadd__, []
 
     def interrupted(self, other):
         calls.append(None)
@@ -155,7 +155,7 @@ def test_an_interrupt_while_a_batch_enters_waits_until_it_has_entered_every_laye
             signal.raise_signal(number)
         return add(self, other)
 
-    monkeypatch.setattr(LayerStatistics, "__iadd__", interrupted)
+    monkeypatch.setattr(LayerAccumulator, "__iadd__", interrupted)
     data, before = batches(4), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with _signals.terminable() as heard, pytest.raises(kw.StudyInterrupted) as raised:

@@ -17,9 +17,15 @@ def tolerance(x: Tensor) -> float:
     return math.sqrt(torch.finfo(x.dtype).eps)
 
 
-def floating(x: ArrayLike, name: str) -> Tensor:
-    """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32."""
-    tensor = torch.as_tensor(x)
+def floating(x: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
+    """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32.
+
+    What is no tensor takes the precision of `like`, the companion that it stands beside.
+    """
+    tensor = torch.as_tensor(x, device=None if like is None or isinstance(x, Tensor) else like.device)
+    if like is not None and not isinstance(x, Tensor) and tensor.dtype != torch.bool:
+        real = like.real.dtype
+        tensor = tensor.to(torch.promote_types(real, torch.complex32) if tensor.is_complex() else real)
     if not (tensor.is_floating_point() or tensor.is_complex()):
         raise TypeError(
             f"Argument `{name}` must have a floating-point or complex dtype, but has {tensor.dtype}. "
@@ -73,19 +79,25 @@ def unit(value: Tensor, name: str, what: str, remedy: str, tol: float) -> None:
     off = (value - 1).abs()
     if bool((off > tol).any()):
         worst = value.flatten()[off.argmax()].item()
-        raise ValueError(f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}. {remedy}")
+        raise ValueError(
+            f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}, off by {off.max().item():.2g} where "
+            f"{tol:.2g} is allowed. {remedy}"
+        )
 
 
-def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)") -> Tensor:
-    """`p` as real, non-negative numbers whose sum over the last axis is 1."""
-    q = floating(p, name)
+def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)", like: Tensor | None = None) -> Tensor:
+    """`p` as real, non-negative numbers whose sum over the last axis is 1, in the precision of `like` at least."""
+    q = floating(p, name, like)
     axes(q, name, shape, 1)
     if q.is_complex() or bool((q.detach() < 0).any()):
         raise ValueError(
             f"Argument `{name}` must be real and non-negative, but is not. Use a square or softmax."
         )
     unit(q.sum(-1), name, "sum", "Divide it by its sum.", tolerance(q))
-    return q
+    if like is None or torch.finfo(like.dtype).bits <= torch.finfo(q.dtype).bits:
+        return q
+    q = q.to(like.real.dtype)  # whose rounding error its own precision would not allow
+    return q / q.sum(-1, keepdim=True)
 
 
 def log_base(base: float) -> float:
@@ -110,9 +122,9 @@ def hermitian(x: Tensor, name: str) -> Tensor:
     return (x + x.mH) / 2
 
 
-def orthonormal(basis: ArrayLike, name: str, d: int | None = None) -> Tensor:
+def orthonormal(basis: ArrayLike, name: str, d: int | None = None, like: Tensor | None = None) -> Tensor:
     """`basis` as a d×d matrix with orthonormal columns."""
-    b = floating(basis, name)
+    b = floating(basis, name, like)
     if b.ndim != 2 or b.shape[0] != b.shape[1] or (d is not None and b.shape[0] != d):
         size = "d" if d is None else d
         raise ValueError(f"Argument `{name}` must have shape ({size}, {size}), but has {tuple(b.shape)}.")

@@ -33,7 +33,7 @@ class Ensemble:
                 "Argument `states` must have a label axis, (*batch, K), but has no batch axis. "
                 "Use a list of states."
             )
-        p = check.probabilities(probabilities, "probabilities", "(*batch, K)")
+        p = check.probabilities(probabilities, "probabilities", "(*batch, K)", states._tensor)
         check.same_size(p.shape[-1], states.batch_shape[-1], "probabilities", "states")
         object.__setattr__(self, "probabilities", p.expand(states.batch_shape))
         object.__setattr__(self, "states", states)

@@ -82,7 +82,7 @@ class Ket(BaseState):
         """Returns Born's probabilities |⟨bᵢ|ψ⟩|² (*batch, d), with bᵢ the columns of `basis` (None: |i⟩)."""
         if basis is None:
             return abs2(self.amplitudes)
-        return abs2(product(self.amplitudes, check.orthonormal(basis, "basis", self.d).conj()))
+        return abs2(product(self.amplitudes, check.orthonormal(basis, "basis", self.d, self._tensor).conj()))
 
     def collapse(self, outcome: int | Tensor) -> "Ket":
         """Returns the ket after outcome i of a measurement in the computational basis: (cᵢ/|cᵢ|)|i⟩.
@@ -202,7 +202,7 @@ class Density(BaseState):
         if weights is None:
             rows = kets.amplitudes.conj() / math.sqrt(count)
         else:
-            w = check.probabilities(weights, "weights")
+            w = check.probabilities(weights, "weights", like=kets.amplitudes)
             check.same_size(w.shape[-1], count, "weights", "kets")
             rows = kets.amplitudes.conj() * w.sqrt().unsqueeze(-1)
         return _from_factor(rows, kets.dims if dims is None else check.dims_of(dims, kets.d))
@@ -340,7 +340,7 @@ class Density(BaseState):
 
     def probabilities(self, basis: Tensor | None = None) -> Tensor:
         """Returns Born's probabilities ⟨bᵢ|ρ|bᵢ⟩ (*batch, d), with bᵢ the columns of `basis` (None: |i⟩)."""
-        b = None if basis is None else check.orthonormal(basis, "basis", self.d)
+        b = None if basis is None else check.orthonormal(basis, "basis", self.d, self._tensor)
         if self.factored:
             return abs2(self.data if b is None else product(self.data, b)).sum(-2)
         if b is None:
@@ -359,7 +359,7 @@ class Density(BaseState):
 
     def expect(self, op: Tensor) -> Tensor:
         """Returns the real Tr ρ·op (*batch,) of a Hermitian op (d, d)."""
-        op = check.hermitian(check.floating(op, "op"), "op")
+        op = check.hermitian(check.floating(op, "op", self._tensor), "op")
         check.same_size(op.shape[-1], self.d, "op", "self")
         rows = product(self.data, op)
         return ((rows * self.data.conj()).sum((-2, -1)) if self.factored else _trace(rows)).real

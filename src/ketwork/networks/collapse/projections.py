@@ -99,7 +99,7 @@ class Projective(Question):
             total = torch.linalg.vector_norm(values, dim=self.over, keepdim=True).square()
             rest = total.flatten(-len(self.over)) - parts.sum(-1, keepdim=True)
             parts = torch.cat([parts, rest.clamp(min=0)], dim=-1)
-        return encode(parts.sqrt())[0].measure(generator=generator)
+        return encode(parts.sqrt())[0].measure(seed=generator)
 
     def _kets(self, values: Tensor) -> torch.Size:
         return values.shape[: values.ndim - len(self.over)]
@@ -236,7 +236,7 @@ class General(Question):
         ket, norm = encode(values)
         outcome, after = Measurement(
             self.measurement.operators.to(values), self.measurement.shares_rest
-        ).measure(ket, generator=generator)
+        ).measure(ket, seed=generator)
         assert isinstance(after, Ket)
         return decode(after, norm).to(values.dtype), outcome
 

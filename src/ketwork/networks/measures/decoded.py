@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ketwork.networks.measures import holevo, probes
 from ketwork.networks.measures.label_state import LabelState
+from ketwork.networks.measures.registry import measures_of
 from ketwork.networks.moments.labelled_moments import LabelledMoments
 from ketwork.quantum import Density, Ensemble, Estimate, Measurement
 from ketwork.records.forms import Malformed
@@ -53,6 +54,14 @@ class DecodedLabels:
     moments: LabelledMoments
     estimates: dict[str, Estimate]
     decoding: Decoding
+
+    @classmethod
+    def from_moments(cls, moments: LabelledMoments, names: tuple[Any, ...]) -> DecodedLabels:
+        """Solves and scores the readouts of one layer. Cost O(d³) and a few products of size rows × q × samples."""
+        state = LabelState(moments, names)
+        task = "values" if state.numbers else "classes"
+        estimates = {each.name: each(state) for each in measures_of(task) if each.needs == task}
+        return cls(names, moments, estimates, Decoding.from_state(state))
 
     @property
     def confusion(self) -> dict[str, Tensor]:

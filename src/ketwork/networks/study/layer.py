@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ketwork.networks.activations.info import LayerInfo
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding
-from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.registry import MEASURES, Measure, measures_of
 from ketwork.networks.measures.state import LayerState
 from ketwork.networks.moments.accumulator import LayerAccumulator, Normalize
@@ -62,10 +61,8 @@ class Layer(Presented):
         estimates = {each.name: each(state) for each in measures_of()}
         if accumulator.labelled is None or task is None:
             return cls(accumulator, normalize, center, estimates)
-        labels = LabelState(accumulator.labelled, names)
-        decoded = {each.name: each(labels) for each in measures_of(task) if each.needs != "layer"}
-        result = DecodedLabels(labels.names, accumulator.labelled, decoded, Decoding.from_state(labels))
-        return cls(accumulator, normalize, center, estimates | decoded, result)
+        labels = DecodedLabels.from_moments(accumulator.labelled, names)
+        return cls(accumulator, normalize, center, estimates | labels.estimates, labels)
 
     @property
     def info(self) -> LayerInfo:
