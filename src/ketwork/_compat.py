@@ -49,7 +49,7 @@ def renamed(
                         raise TypeError(
                             f"Argument `{old}` is the old name of `{field}`, which was given too. Give `{field}` alone."
                         )
-                    moved(f"Argument `{old}` of `{function.__name__}` is now called `{field}`.", level=3)
+                    moved(f"Argument `{old}` of `{function.__name__}` is now called `{field}`.")
                     given[field] = value
                     continue
                 whole = (groups or {})[group](given.get(group, defaults[group].default))
@@ -60,7 +60,6 @@ def renamed(
                 moved(
                     f"Argument `{old}` of `{function.__name__}` is now a part of `{group}`: "
                     f"`{group}={type(whole).__name__}(…, {field}=…)`.",
-                    level=3,
                 )
                 given[group] = dataclasses.replace(whole, **{field: value})
             return function(*args, **given)

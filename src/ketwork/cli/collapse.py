@@ -113,12 +113,12 @@ def command(
                     ranks=wanted,
                     tolerance=tolerance,
                     center=around_mean,
-                    max_samples=samples,
+                    max_samples=source.limit(samples),
                     batch_size=batch_size,
                     progress=progress or False,
                 )
         described = {"model": loaded.description, "data": source.description}
-        curve = curve.described(source=described, command=context.meta["command"])
+        curve = curve.described(source=described, command=context.meta["command"], **source.settings)
         if save is not None:
             curve.save(save)
         if figure is not None and plot is not None:

@@ -85,6 +85,7 @@ def command(
                     tokenizer=model.tokenizer,
                     batch_size=batch_size,
                     samples=samples,
+                    seed=seed,
                     image_size=size,
                     dtype=model.dtype,
                 )
@@ -99,7 +100,7 @@ def command(
                         None if second is None else second.model,
                         other_data=read(second).batches if second is not None and own else None,
                         layers=chosen,
-                        max_samples=samples,
+                        max_samples=source.limit(samples),
                         batch_size=batch_size,
                         unit="position" if positions else "sample",
                         seed=seed,
@@ -120,7 +121,9 @@ def command(
         described = {"model": first.description, "data": source.description}
         if second is not None:
             described["other"] = second.description
-        record = record.described(seed=seed, source=described, command=context.meta["command"])
+        record = record.described(
+            seed=seed, source=described, command=context.meta["command"], **source.settings
+        )
         try:
             if save is not None:
                 record.save(save)

@@ -134,6 +134,7 @@ def command(
                 label=label,
                 batch_size=batch_size,
                 samples=samples,
+                seed=seed,
                 image_size=size,
             )
             with progress_bar(None) as progress:
@@ -147,7 +148,7 @@ def command(
                     layers="all" if chosen is None else chosen,
                     output=output,
                     loss=None if loss is None else loss.value,
-                    samples=samples,
+                    samples=source.limit(samples),
                     batch_size=batch_size,
                     generator=torch.Generator().manual_seed(seed),
                     progress=progress,

@@ -75,7 +75,13 @@ LayerNames = Annotated[
         help="A layer's name or a glob (repeatable), `blocks` or `all`. Default: the main layers.",
     ),
 ]
-Samples = Annotated[int | None, typer.Option(min=1, help="Stop after so many samples.")]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Take so many samples: as many of each label where the data have labels, else at random, by the seed.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
 ImageSize = Annotated[
     str | None, typer.Option(metavar="N or HxW", help="Resize images to this height and width.")

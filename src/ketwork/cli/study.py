@@ -121,6 +121,7 @@ def command(
                 label=label,
                 batch_size=batch_size,
                 samples=samples,
+                seed=seed,
                 image_size=size,
                 skip_bad=skip_bad,
             )
@@ -130,7 +131,7 @@ def command(
                         loaded.model,
                         source.batches,
                         layers=chosen,
-                        max_samples=samples,
+                        max_samples=source.limit(samples),
                         batch_size=batch_size,
                         normalize=normalize.value,
                         center=center,
@@ -159,6 +160,7 @@ def command(
             seed=seed,
             source={"model": loaded.description, "data": source.description},
             command=context.meta["command"],
+            **source.settings,
         )
         try:
             if save is not None:

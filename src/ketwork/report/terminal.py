@@ -145,11 +145,12 @@ def _footer(study: Study, columns: Sequence[Column], kept: Sequence[Column], con
         console.print(text, style=style, highlight=False, markup=False)
 
     settings = study.settings
+    taken = f" ({settings['taken']})" if settings.get("taken") else ""
     normalize = str(settings.get("normalize", "state"))
     most = f", up to {max(layer.kets for layer in study):,} vectors (kets) a layer" if len(study) else ""
     centred = "mean vector subtracted" if settings.get("center") else "not centred"
     say(
-        f"{study.samples:,} samples{most}; {_NORMALIZATION.get(normalize, normalize)} "
+        f"{study.samples:,} samples{taken}{most}; {_NORMALIZATION.get(normalize, normalize)} "
         f"(normalize={normalize}), {centred}. Values ± one standard error."
     )
     for warning in study.warnings:

@@ -18,7 +18,7 @@ from ketwork.networks.activations.outputs import map_tensors, tensors
 Forward = Callable[[nn.Module, Any], Any]
 Mask = str | Tensor | np.ndarray | Callable[[Any], Tensor] | None
 
-_LABEL_KEYS = ("labels", "label")
+LABEL_KEYS = ("labels", "label")
 _MASK_KEY = "attention_mask"
 
 
@@ -43,7 +43,7 @@ class Batch:
         if forward is not None:
             return forward(model, self.content)
         if isinstance(self.content, Mapping):
-            labels = (*_LABEL_KEYS, without)
+            labels = (*LABEL_KEYS, without)
             return model(**{key: value for key, value in self.content.items() if key not in labels})
         return model(_inputs(self.content))
 
@@ -211,7 +211,7 @@ def _inputs(content: Any) -> Any:
 
 def _labels(content: Any) -> Any:
     if isinstance(content, Mapping):
-        return next((content[key] for key in _LABEL_KEYS if key in content), None)
+        return next((content[key] for key in LABEL_KEYS if key in content), None)
     if isinstance(content, (tuple, list)) and len(content) == 2:
         return content[1]
     return None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ketwork._compat import renamed
 from ketwork.networks.activations.batches import Batch, Forward, Mask, batches
+from ketwork.networks.activations.draws import drawn
 from ketwork.networks.activations.interventions import Site, intervene
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.selectors import Layers, select
@@ -108,6 +109,7 @@ def collapse_curve(
     if wanted is not None and (not wanted or wanted[0] < 1):
         raise ValueError(f"Argument `ranks` must hold numbers ≥ 1, but is {ranks!r}.")
     network = unwrapped(model)
+    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, 0)
     label_key = labels if isinstance(labels, str) else None
     with _evaluating(network), shown(progress, None) as told:
         run = _Run(network, Metric.from_argument(metric), forward, label_key, told)
@@ -129,6 +131,7 @@ def collapse_curve(
         "better": run.metric.better,
         "to_original": run.metric.to_original,
         "batch_size": batch_size,
+        "taken": taken,
         "torch": torch.__version__,
     }
     original = run.original.mean()

@@ -317,9 +317,10 @@ class Comparison(Presented):
     def _brief(self) -> tuple[str, pd.DataFrame]:
         """What is compared, in words, and each layer's best match with some measures of the two."""
         with_whom = "with itself" if self.itself else f"with {self.settings['other']}"
+        taken = f" ({self.settings['taken']})" if self.settings.get("taken") else ""
         head = (
             f"Comparison of {self.settings['model']} {with_whom}: {len(self.rows)} × {len(self.columns)} layers, "
-            f"N = {self.n} {self._unit}\nEach layer's best match by {self.measures[0]}:"
+            f"N = {self.n} {self._unit}{taken}\nEach layer's best match by {self.measures[0]}:"
         )
         best = self.best_match().reset_index()
         places = {layer.name: i for i, layer in enumerate(self.rows)}

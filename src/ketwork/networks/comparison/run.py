@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ketwork._compat import moved, renamed
 from ketwork.networks.activations.batches import Batch, EmptyDataError, Forward, Mask, batches
 from ketwork.networks.activations.captures import Capture, capture
+from ketwork.networks.activations.draws import at, drawn
 from ketwork.networks.activations.info import Activation, Key, LayerInfo
 from ketwork.networks.activations.outputs import map_tensors
 from ketwork.networks.activations.reading import Reading
@@ -180,6 +181,9 @@ def compare(
         raise ValueError(
             "Arguments `other_data`, `other_layers` and `other_forward` need an `other` model, but it is None."
         )
+    data, _, mask, places, taken = drawn(data, None, mask, max_samples, seed)
+    if places is not None and other_data is not None:
+        other_data = at(other_data, places)
     draw = seed if isinstance(seed, int) else int(torch.randint(2**31, (), generator=generator_from(seed)))
     shares = Distributed.from_argument(distributed)
     settings = {
@@ -192,6 +196,7 @@ def compare(
         "calls": reading.calls,
         "batch_size": batch_size,
         "max_samples": max_samples,
+        "taken": taken,
         "memory": memory,
         "seed": draw,
         "torch": torch.__version__,

@@ -282,7 +282,11 @@ class Study(Presented):
         return tables.brief(self.layers, {each.name: each for each in self.measures})
 
     def _head(self) -> str:
-        return f"Study of {self.settings.get('model', 'a network')}: {len(self)} layers, N = {self.samples} samples"
+        taken = self.settings.get("taken")
+        model = self.settings.get("model", "a network")
+        return f"Study of {model}: {len(self)} layers, N = {self.samples} samples" + (
+            f" ({taken})" if taken else ""
+        )
 
 
 def _compared(

@@ -15,6 +15,7 @@ from torch import nn
 from ketwork._compat import renamed
 from ketwork.networks.activations.batches import Batch, EmptyDataError, Forward, Mask, batches
 from ketwork.networks.activations.captures import Capture, capture
+from ketwork.networks.activations.draws import drawn
 from ketwork.networks.activations.labels import Labels
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.selectors import Layers
@@ -103,7 +104,8 @@ def study(
         mask: which positions exist: (samples, positions) as an array, a key of the batches, or a callable
             batch -> mask. None takes `attention_mask` where a batch has one.
         forward: `forward(model, batch)` in place of the usual call.
-        max_samples: stop after so many.
+        max_samples: take so many at most. Of data with a length they are drawn, as many of each label where labels are
+            known, else at random, by the seed; of a stream they are the first. The record says which.
         batch_size: for data that is not batched yet.
         normalize: `"state"`, every ket has weight 1, or `"ensemble"`, weight ‖a‖², which makes ρ the
             normalised second moment of the raw activations.
@@ -155,6 +157,7 @@ def study(
     draw = generator_from(seed)
     saving = Checkpoint.from_argument(checkpoint)
     shares = Distributed.from_argument(distributed)
+    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
     settings = {
         "model": type(network).__name__,
         "layers": "default" if layers is None else str(layers),
@@ -163,6 +166,7 @@ def study(
         "calls": reading.calls,
         "batch_size": batch_size,
         "max_samples": max_samples,
+        "taken": taken,
         "skip_bad": reading.skip_bad,
         "memory": memory,
         "torch": torch.__version__,
