@@ -68,9 +68,10 @@ def _footer(comparison: Comparison, console: Console) -> None:
             f"{near.value:.3f}); {near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
         )
     unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
+    taken = f" ({comparison.settings['taken']})" if comparison.settings.get("taken") else ""
     layers = f"{len(comparison.rows)} × {len(comparison.columns)} layers"
     say(
-        f"{comparison.n:,} {unit}, {layers}; the match is the best by {PAIR_MEASURES[comparison.measures[0]].title}."
+        f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {PAIR_MEASURES[comparison.measures[0]].title}."
     )
     for warning in comparison.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")

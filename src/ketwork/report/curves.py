@@ -33,8 +33,9 @@ def render_curve(curve: CollapseCurve, console: Console) -> None:
     itself = curve.settings["to_original"]
     before = "" if itself else f"Original: {curve.metric} {curve.original}. "
     paired = "." if itself else "; that of the change pairs each sample with itself in the original network."
+    taken = f" ({curve.settings['taken']})" if curve.settings.get("taken") else ""
     explanation = (
-        f"{curve.samples:,} samples, {curve.passes} forward passes over them. {before}Rank: the fewest leading "
+        f"{curve.samples:,} samples{taken}, {curve.passes} forward passes over them. {before}Rank: the fewest leading "
         f"eigenstates of that layer alone with which the network keeps {curve.criterion}; explained "
         f"variance: their share of the layer's state. Values ± one standard error{paired}"
     )

@@ -16,6 +16,10 @@ from ketwork.quantum import Density, Ensemble, Estimate, Measurement
 from ketwork.records.forms import Malformed
 
 
+_FEW = 10
+"""Samples of a label, below which little is known of it."""
+
+
 @dataclass(frozen=True)
 class Decoding:
     """What readouts gave beside their scores: counts (label, label read) and chosen regularisation, by readout.
@@ -128,11 +132,22 @@ class DecodedLabels:
         held = set(self.moments.held.targets.tolist())
         unread = [name for code, name in enumerate(self.names) if code in held and name not in self.labels]
         unseen = [name for name in self.labels if self.names.index(name) not in held]
+        few = [f"{name} ({n})" for name, n in zip(self.names, self._totals(), strict=False) if n < _FEW]
+        if few:
+            more = f" and {len(few) - 6} more" if len(few) > 6 else ""
+            messages.append(
+                f"Fewer than {_FEW} samples of these labels: {', '.join(few[:6])}{more}. Give more of them."
+            )
         if unread:
             messages.append(f"Labels without a sample to fit, which no readout can name: {_listed(unread)}.")
         if unseen:
             messages.append(f"Labels without a held-out sample, which no score counts: {_listed(unseen)}.")
         return messages
+
+    def _totals(self) -> list[int]:
+        """The vectors of each label, held-out ones included."""
+        held = torch.bincount(self.moments.held.targets, minlength=len(self.names)).tolist()
+        return [count + more for count, more in zip(self.counts, held, strict=False)]
 
     def __repr__(self) -> str:
         what = f"{len(self.names)} labels" if self.names else "numbers"
