@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from ketwork.networks.activations.captures import Activation, capture
+from ketwork.networks.activations.captures import capture
+from ketwork.networks.activations.info import Activation
 from ketwork.networks.study.result import Study
-from ketwork.networks.study.run import StudyInterrupted, study
+from ketwork.networks.study.run import StudyError, StudyInterrupted, study
 
 
 def _network() -> nn.Sequential:
@@ -62,13 +63,13 @@ def test_the_network_is_as_it_was(failure: BaseException | None, grad: bool) -> 
     mine = network[0].register_forward_hook(lambda *_: None)
     flags, state = _flags(network), {k: v.clone() for k, v in network.state_dict().items()}
     data = torch.randn(10, 5) if failure is None else Failing(failure)
-    interrupted = (
-        pytest.raises(StudyInterrupted)
-        if isinstance(failure, KeyboardInterrupt)
-        else contextlib.nullcontext()
+    ended = (
+        contextlib.nullcontext()
+        if failure is None
+        else pytest.raises(StudyInterrupted if isinstance(failure, KeyboardInterrupt) else StudyError)
     )
-    with torch.set_grad_enabled(grad), interrupted as caught:
-        record = study(network, data, batch_size=2)
+    with torch.set_grad_enabled(grad), ended as caught:
+        study(network, data, batch_size=2)
     with torch.set_grad_enabled(grad):
         assert torch.is_grad_enabled() is grad
     assert _flags(network) == flags
@@ -77,10 +78,15 @@ def test_the_network_is_as_it_was(failure: BaseException | None, grad: bool) -> 
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
     if failure is not None:
-        record = record if caught is None else caught.value.study
+        assert caught is not None
+        record = caught.value.partial
         assert isinstance(record, Study)
         assert (record.complete, record.samples, record["0"].N) == (False, 2, 2)
-        assert "interrupted" in str(record.error) or record.error is failure
+        if isinstance(failure, KeyboardInterrupt):
+            assert record.error == "interrupted"
+        else:
+            assert record.error == "ValueError: bad row"
+            assert caught.value.__cause__ is failure
 
 
 def test_an_interrupt_before_anything_was_gathered() -> None:
@@ -89,7 +95,7 @@ def test_an_interrupt_before_anything_was_gathered() -> None:
 
     with pytest.raises(StudyInterrupted) as caught:
         study(_network(), torch.randn(10, 5), forward=forward)
-    assert caught.value.study is None
+    assert caught.value.partial is None
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])

@@ -78,7 +78,7 @@ def test_channels_last_blocks() -> None:
     _same(record["2.act"], F.gelu(inner).flatten(0, -2))
     _same(record["2"], _features_first(block(normed)))
     _same(record["3"], _features_first(network[3](block(normed))))
-    assert [record[name].axis for name in ("0", "1", "2.depthwise", "2.norm", "2.up", "2.act", "2")] == [
+    assert [record[name].info.axis for name in ("0", "1", "2.depthwise", "2.norm", "2.up", "2.act", "2")] == [
         1, 1, 1, 3, 3, 3, 1,
     ]  # fmt: skip
 
@@ -103,13 +103,13 @@ def test_activations_and_residual_sums_of_convolutions() -> None:
     _same(record["0.act"], hidden[hidden.norm(dim=-1) > 0])
     _same(record["0"], _features_first(first)[_features_first(first).norm(dim=-1) > 0])
     _same(record["3"], network(x))
-    assert [layer.axis for layer in record][:3] == [1, 1, 1]
+    assert [layer.info.axis for layer in record][:3] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 5, 5)])
 def test_layer_norm_over_images_inherits_the_channels(shape: tuple[int, ...]) -> None:
     network = nn.Sequential(nn.Conv2d(2, 6, 3), nn.LayerNorm([6, 5, 5]) if len(shape) > 1 else LayerNorm2d(6))
-    assert [layer.axis for layer in study(network, torch.randn(4, 2, 7, 7), layers="all")] == [1, 1]
+    assert [layer.info.axis for layer in study(network, torch.randn(4, 2, 7, 7), layers="all")] == [1, 1]
 
 
 def test_a_convolution_with_a_child_module_is_one_layer() -> None:
@@ -143,7 +143,7 @@ def test_recurrent_networks(kind: type[nn.RNNBase], batch_first: bool, positions
         hidden, tags = hidden.transpose(0, 1), tags.transpose(0, 1)
     _same(record["rnn"], hidden[present])
     _same(record["act"], tags[present])
-    assert record["rnn"].leaf == "[0]"
+    assert record["rnn"].info.leaf == "[0]"
     root = kind(5, 6, batch_first=batch_first)
     row = study(root, x, mask=present, forward=lambda net, b: net(b if batch_first else b.transpose(0, 1)))[
         "(model)"
@@ -355,7 +355,9 @@ def test_feature_axis_by_hand() -> None:
 
 def test_features_that_change_their_number() -> None:
     sizes = [torch.randn(4, 5, 3), torch.randn(4, 5, 6)]
-    record = study(nn.Identity(), sizes)
+    with pytest.raises(kw.StudyError) as raised:
+        study(nn.Identity(), sizes)
+    record = raised.value.partial
     assert (record.complete, record["(model)"].N) == (False, 4)
     assert "had 3 features and now has 6: axis 2" in str(record.error)
     assert "feature_axis={'(model)': ...}" in str(record.error)
@@ -373,7 +375,7 @@ def test_outputs_are_searched_for_the_activation() -> None:
 
     x = torch.randn(6, 4)
     row = study(Tree(), x)["(model)"]
-    assert (row.leaf, row.kets) == (".deep[1][0]", 6)
+    assert (row.info.leaf, row.kets) == (".deep[1][0]", 6)
     record = study(nn.Sequential(nn.Linear(4, 2), Number()), x)
     assert record.skipped == {
         "1": "its output is a single number",

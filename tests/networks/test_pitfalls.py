@@ -13,6 +13,7 @@ import ketwork as kw
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.selectors import SelectorError
 from ketwork.networks.study.run import study
+from ketwork.records.record import pack
 
 
 def _net(*more: nn.Module) -> nn.Sequential:
@@ -71,16 +72,20 @@ def test_memory_is_flat_over_a_thousand_batches() -> None:
     assert _bytes(record["0"]) == _bytes(few["0"])  # and the tensors
 
 
-def _bytes(layer: object) -> int:
+def _tensors(layer: object) -> list[Tensor]:
     assert isinstance(layer, kw.Layer)
-    return sum(t.untyped_storage().nbytes() for t in layer.accumulator.tensors().values())
+    return list(pack(layer.accumulator)[1].values())
+
+
+def _bytes(layer: object) -> int:
+    return sum(t.untyped_storage().nbytes() for t in _tensors(layer))
 
 
 def test_no_graph_is_kept_though_gradients_are_on() -> None:
     network = _net().train()
     with torch.enable_grad():
         record = study(network, _data(20, 5).requires_grad_())
-    tensors = [t for layer in record for t in layer.accumulator.tensors().values()]
+    tensors = [t for layer in record for t in _tensors(layer)]
     assert tensors
     assert not any(t.requires_grad for t in tensors)
     assert network.training
@@ -104,7 +109,7 @@ def test_outputs_of_any_form() -> None:
             return {"states": states, "output": output}
 
     record = study(Lstm(), _data(10, 6, 5), layers="all")
-    assert (record["lstm"].leaf, record["lstm"].N, record["lstm"].kets) == ("[0]", 10, 60)
+    assert (record["lstm"].info.leaf, record["lstm"].N, record["lstm"].kets) == ("[0]", 10, 60)
     # The states (layers, samples, features) are no activation of a sample; the output is, and is the LSTM's own.
     assert record["(model)"] is record["lstm"]
 
@@ -112,7 +117,7 @@ def test_outputs_of_any_form() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x.mean(), x
 
-    assert study(Loss(), _data(10, 5))["(model)"].leaf == "[1]"
+    assert study(Loss(), _data(10, 5))["(model)"].info.leaf == "[1]"
 
 
 def test_hooks_are_not_skipped_under_compile() -> None:
@@ -225,7 +230,7 @@ def test_a_collapsed_layer_has_effective_rank_one() -> None:
 def test_the_bias_of_finite_data_is_shown() -> None:
     record = study(nn.Identity(), _data(100, 50))
     assert record.table()["n_per_d"].tolist() == [2.0]
-    assert any("Fewer than 10 kets per dimension in (model)" in warning for warning in record.warnings)
+    assert any("Fewer than 10 vectors per dimension in (model)" in warning for warning in record.warnings)
     # Random data has all dimensions; without correction half as many would show.
     assert record["(model)"].participation_ratio.value > 45
     assert 1 / float(record["(model)"].density.purity()) < 35
@@ -239,7 +244,7 @@ def test_nothing_grows_with_the_square_of_the_samples() -> None:
 def test_statistics_merge_in_any_order() -> None:
     parts = [_data(60, 6, 5)[i : i + 20] for i in (0, 20, 40)]
     rows = [study(nn.Identity(), part, seed=torch.Generator().manual_seed(i)) for i, part in enumerate(parts)]
-    a, b, c = (row["(model)"].statistics for row in rows)
+    a, b, c = (row["(model)"].accumulator for row in rows)
     left, right = copy.deepcopy(a), copy.deepcopy(b)
     left += b
     left += c
@@ -280,7 +285,9 @@ def test_dead_and_constant_layers_are_reported_and_no_nan() -> None:
 def test_values_that_are_no_numbers_are_named(bad: float) -> None:
     data = _data(20, 5)
     data[13, 2] = bad
-    record = study(_net(), data, batch_size=5)
+    with pytest.raises(kw.StudyError, match="Layer '0' put out NaN or infinite values in batch 2") as raised:
+        study(_net(), data, batch_size=5)
+    record = raised.value.partial
     assert (record.complete, record.samples) == (False, 10)
     assert "Layer '0' put out NaN or infinite values in batch 2, sample 13 (counted from 0)" in str(
         record.error
@@ -298,7 +305,7 @@ def test_skip_bad_drops_and_counts(shape: tuple[int, ...]) -> None:
     record = study(_net(), data, batch_size=5, reading=Reading(skip_bad=True))
     clean = study(_net(), data[good])
     for row, expected in zip(record, clean, strict=True):
-        assert (row.N, row.statistics.dropped, row.kets) == (14, 6, expected.kets)
+        assert (row.N, row.accumulator.dropped, row.kets) == (14, 6, expected.kets)
         torch.testing.assert_close(row.density.matrix(), expected.density.matrix(), rtol=0, atol=1e-7)
     assert record.table()["dropped"].tolist() == [6, 6, 6]
     assert "Samples left out for NaN or infinite values: 6 at 0, 6 at 1, 6 at 2." in record.warnings
@@ -306,9 +313,12 @@ def test_skip_bad_drops_and_counts(shape: tuple[int, ...]) -> None:
 
 def test_one_wrong_batch_loses_nothing() -> None:
     good = _data(40, 5)
-    record = study(_net(), [good[:20], good[20:], torch.ones(3, 4)])
+    with pytest.raises(kw.StudyError) as raised:
+        study(_net(), [good[:20], good[20:], torch.ones(3, 4)])
+    record = raised.value.partial
     assert (record.complete, record.samples) == (False, 40)
-    assert isinstance(record.error, RuntimeError)
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    assert record.error == f"RuntimeError: {raised.value.__cause__}"
     whole = study(_net(), [good[:20], good[20:]])
     for row, expected in zip(record, whole, strict=True):
         assert [(e.value, e.stderr) for e in row.estimates.values() if e.stderr == e.stderr] == [
@@ -325,9 +335,11 @@ def test_a_batch_that_fails_half_way_enters_no_layer() -> None:
             return x
 
     network = nn.Sequential(nn.Linear(5, 4), Fragile())
-    record = study(network, _data(27, 5), batch_size=20)
+    with pytest.raises(kw.StudyError) as raised:
+        study(network, _data(27, 5), batch_size=20)
+    record = raised.value.partial
     assert [layer.N for layer in record] == [20]
-    assert str(record.error) == "seven"
+    assert record.error == "RuntimeError: seven"
 
 
 @pytest.mark.parametrize(
@@ -343,13 +355,17 @@ def test_empty_data(data: object) -> None:
     [
         ({"normalize": "both"}, "Argument `normalize` must be one of"),
         ({"batch_size": 0}, "Argument `batch_size` must be at least 1, but is 0"),
-        ({"samples": 0}, "Argument `samples` must be at least 1, but is 0"),
-        ({"calls": "all"}, "Argument `calls` must be 'separate' or 'pooled', but is 'all'"),
+        ({"max_samples": 0}, "Argument `max_samples` must be at least 1, but is 0"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         study(_net(), _data(10, 5), **settings)  # type: ignore[arg-type]
+
+
+def test_calls_that_there_are_not() -> None:
+    with pytest.raises(ValueError, match=r"Argument `calls` must be one of \('separate', 'pooled'\), but is 'all'"):
+        Reading(calls="all")
 
 
 def test_samples_stops_inside_a_batch() -> None:

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ketwork.networks.moments import moment as moments
-from ketwork.networks.moments.moment import Moment
+from ketwork.networks.moments.moment import Moment, StoredMoment
 from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
 from ketwork.networks.study.result import SCHEMA, Study
-from ketwork.networks.study.run import study
+from ketwork.networks.study.run import StudyError, study
 from ketwork.records import files as _files
+from ketwork.records.record import pack, unpack
 
 
 def _study(complex_: bool = False) -> Study:
@@ -49,8 +50,8 @@ def test_a_study_comes_back_equal(tmp_path: Path, complex_: bool) -> None:
     assert back.long().equals(record.long())
     assert repr(back) == repr(record)
     for one, other in zip(back, record, strict=True):
-        assert one.header() == other.header()
-        mine, theirs = one.statistics.tensors(), other.statistics.tensors()
+        (head, mine), (expected, theirs) = pack(one.stored()), pack(other.stored())
+        assert head == expected
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
         assert torch.equal(one.density.matrix(), other.density.matrix())
@@ -59,15 +60,16 @@ def test_a_study_comes_back_equal(tmp_path: Path, complex_: bool) -> None:
 
 
 def test_a_study_that_ended_early_says_so_when_it_comes_back(tmp_path: Path) -> None:
-    record = study(nn.Linear(5, 3), [torch.ones(4, 5), torch.ones(4, 6)])
-    record.save(tmp_path / "one.study")
+    with pytest.raises(StudyError) as raised:
+        study(nn.Linear(5, 3), [torch.ones(4, 5), torch.ones(4, 6)])
+    raised.value.partial.save(tmp_path / "one.study")
     back = Study.load(tmp_path / "one.study")
     assert (back.complete, back.samples) == (False, 4)
     assert str(back.error).startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied")
 
 
 def test_a_loaded_study_can_be_added_to(saved: Path) -> None:
-    a, b = (Study.load(saved)["0"].statistics for _ in range(2))
+    a, b = (Study.load(saved)["0"].accumulator for _ in range(2))
     a += b
     assert (a.samples, a.kets) == (60, 240)
 
@@ -141,6 +143,11 @@ def _kets(n: int, d: int, seed: int, complex_: bool = False) -> Tensor:
     return kets / kets.norm(dim=-1, keepdim=True)
 
 
+def _again(moment: Moment) -> Moment:
+    """The moment as a file brings it back."""
+    return Moment.restored(unpack(StoredMoment, *pack(moment.stored())))
+
+
 def _sum(*moments: Moment) -> Moment:
     total = copy.deepcopy(moments[0])
     for moment in moments[1:]:
@@ -173,8 +180,7 @@ def test_moments_are_a_monoid(sizes: tuple[int, int, int], d: int, complex_: boo
         torch.testing.assert_close(total.matrix(), exact, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(total.diagonal(), exact.diagonal().real, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(total.first, (every * scale.sqrt()[:, None].to(every)).sum(dim=0))
-        tensors = {name: t.contiguous() for name, t in total.tensors().items()}
-        back = Moment.from_tensors(tensors, d=d, n=total.n, weight=total.weight)
+        back = _again(total)
         torch.testing.assert_close(back.matrix(), total.matrix(), rtol=1e-12, atol=0)
 
 
@@ -191,11 +197,11 @@ def test_wide_moments_from_their_upper_blocks(d: int) -> None:
 def test_a_dense_moment_is_kept_as_its_upper_triangle_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "_CHUNK", 5)
     total = Moment.from_vectors(_kets(40, 13, 0, complex_=True))
-    packed = total.tensors()
+    packed = total.stored().upper
+    assert packed is not None
     i, j = torch.triu_indices(13, 13)
-    torch.testing.assert_close(packed["upper"], total.matrix()[i, j], rtol=0, atol=1e-12)
-    back = Moment.from_tensors(packed, d=13, n=total.n, weight=total.weight)
-    assert torch.equal(back.matrix(), total.matrix())
+    torch.testing.assert_close(packed, total.matrix()[i, j], rtol=0, atol=1e-12)
+    assert torch.equal(_again(total).matrix(), total.matrix())
 
 
 def test_moments_of_different_widths_do_not_add() -> None:
@@ -222,7 +228,7 @@ def test_reservoirs_keep_the_smallest_keys_in_any_order(sizes: tuple[int, ...]) 
         for i in order[1:]:
             total += copy.deepcopy(parts[i])
         assert torch.equal(total.keys.sort()[0], expected)
-        assert len({len(t) for t in total.tensors().values()}) == 1
+        assert len({len(t) for t in pack(total)[1].values()}) == 1
 
 
 def _after(samples: int, seed: int) -> torch.Generator:

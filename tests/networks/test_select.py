@@ -177,7 +177,7 @@ def test_default_of_a_small_gpt() -> None:
     assert record.skipped["wpe"] == "its output (1, 7, 8) is shared by all 4 samples of the batch"
     assert all((layer.N, layer.kets, layer.d) == (10, 70, 8) for layer in record)
     conv = study(network, {"input_ids": ids}, layers="h.0.mlp.c_fc")["h.0.mlp.c_fc"]
-    assert (conv.kind, conv.d, conv.axis, conv.kets) == ("Conv1D", 32, 2, 70)
+    assert (conv.kind, conv.d, conv.info.axis, conv.kets) == ("Conv1D", 32, 2, 70)
 
 
 def test_all_names_every_module_that_puts_out_a_tensor() -> None:

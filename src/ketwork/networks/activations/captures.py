@@ -127,6 +127,11 @@ class Capture(Walker):
             named[row] = (chosen, tuple(dict.fromkeys(key[0] for key in keys if key != chosen)))
         return named
 
+    def reasons(self) -> dict[str, str]:
+        """The modules without a row so far, each with its reason: `skipped`, and those that no batch has reached."""
+        silent = (path for path in self.selection.chosen if path not in self.ran | self.skipped.keys())
+        return self.skipped | dict.fromkeys(silent, NEVER)
+
     def seen(self) -> Seen:
         """What the batches so far have shown."""
         return Seen(
@@ -214,9 +219,7 @@ def capture(
         )
         model.eval()
         yield live
-    for path in selection.chosen:
-        if path not in live.ran:
-            live._skip(path, NEVER)
+    live.skipped = live.reasons()
 
 
 def _version(tensor: Tensor) -> float:

@@ -210,7 +210,7 @@ class Gathering:
             gathered,
             layers=layers,
             plan=None if gathered.plan is None else _named(gathered.plan, live),
-            skipped=dict(live.skipped),
+            skipped=live.reasons(),
             refused=sorted(places[key] for key in live.refused if key in places),
             streams=[] if self.stream is None else [self.stream],
         )
