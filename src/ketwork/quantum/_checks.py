@@ -20,18 +20,22 @@ def tolerance(x: Tensor) -> float:
 def floating(x: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
     """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32.
 
-    What is no tensor takes the precision of `like`, the companion that it stands beside.
+    What is no tensor takes the precision of `like`, the companion that it stands beside, but for an array of fewer
+    bits, whose rounding that would not allow.
     """
     tensor = torch.as_tensor(x, device=None if like is None or isinstance(x, Tensor) else like.device)
     if like is not None and not isinstance(x, Tensor) and tensor.dtype != torch.bool:
-        real = like.real.dtype
-        tensor = tensor.to(torch.promote_types(real, torch.complex32) if tensor.is_complex() else real)
+        dtype = (
+            torch.promote_types(like.real.dtype, torch.complex32) if tensor.is_complex() else like.real.dtype
+        )
+        if not isinstance(x, np.ndarray) or x.dtype.kind not in "fc" or _bits(tensor.dtype) >= _bits(dtype):
+            tensor = torch.as_tensor(x, dtype=dtype, device=like.device)  # anew, from all digits of a list
     if not (tensor.is_floating_point() or tensor.is_complex()):
         raise TypeError(
             f"Argument `{name}` must have a floating-point or complex dtype, but has {tensor.dtype}. "
             "Use `.double()`."
         )
-    if torch.finfo(tensor.dtype).bits < 32:
+    if _bits(tensor.dtype) < 32:
         tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
     bad = tensor.numel() - int(torch.isfinite(tensor.detach()).sum())
     if bad:
@@ -40,6 +44,10 @@ def floating(x: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
             "Drop or replace them first."
         )
     return tensor.resolve_conj()
+
+
+def _bits(dtype: torch.dtype) -> int:
+    return torch.finfo(dtype).bits
 
 
 def axes(x: Tensor, name: str, shape: str, minimum: int) -> None:
@@ -94,10 +102,16 @@ def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)", like: Ten
             f"Argument `{name}` must be real and non-negative, but is not. Use a square or softmax."
         )
     unit(q.sum(-1), name, "sum", "Divide it by its sum.", tolerance(q))
-    if like is None or torch.finfo(like.dtype).bits <= torch.finfo(q.dtype).bits:
+    if like is None or _bits(like.dtype) <= _bits(q.dtype):
         return q
     q = q.to(like.real.dtype)  # whose rounding error its own precision would not allow
     return q / q.sum(-1, keepdim=True)
+
+
+def at_least_one(value: int, name: str) -> None:
+    """`value` is a positive number."""
+    if value < 1:
+        raise ValueError(f"Argument `{name}` must be ≥ 1, but is {value}.")
 
 
 def log_base(base: float) -> float:
