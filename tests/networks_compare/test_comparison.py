@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 import ketwork as kw
+from ketwork.networks.comparison.result import SCHEMA
 from ketwork.records import storage
+from ketwork.records.record import pack
 
 
 @pytest.fixture
@@ -128,8 +130,9 @@ def test_a_file_gives_it_back(crossed: kw.Comparison, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_comparison_keeps_its_error_in_words(chain: nn.Module, tmp_path: Path) -> None:
-    found = kw.compare(chain, [torch.randn(10, 6), torch.randn(10, 5)])
-    found.save(tmp_path / "part")
+    with pytest.raises(kw.ComparisonError) as raised:
+        kw.compare(chain, [torch.randn(10, 6), torch.randn(10, 5)])
+    raised.value.partial.save(tmp_path / "part")
     again = kw.Comparison.load(tmp_path / "part")
     assert not again.complete
     assert str(again.error).startswith("RuntimeError: ")
@@ -147,11 +150,11 @@ def test_files_that_are_something_else(found: kw.Comparison, chain: nn.Module, t
     kw.study(chain, torch.randn(20, 6)).save(path)
     with pytest.raises(ValueError, match="something else"):
         kw.Comparison.load(path)
-    storage.write(path, "comparison", 99, found.tensors(), found.header())
+    header, tensors = pack(found)
+    storage.write_parts(path, "comparison", 99, tensors, header)
     with pytest.raises(ValueError, match="newer ketwork"):
         kw.Comparison.load(path)
-    header = found.header()
     del header["columns"]
-    storage.write(path, "comparison", 1, found.tensors(), header)
-    with pytest.raises(ValueError, match="lacks a part"):
+    storage.write_parts(path, "comparison", SCHEMA, tensors, header)
+    with pytest.raises(ValueError, match="lacks a part of one .*`columns`"):
         kw.Comparison.load(path)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ketwork.networks.comparison.result import ComparedLayer, Comparison
-from ketwork.networks.moments import pair_moments as pairs
-from ketwork.networks.moments.pair_moments import PairMoments
+from ketwork.networks.moments.pair_moments import ALWAYS, MEMORY, PairMoments
 
 from . import reference
 from .conftest import related
@@ -20,10 +19,15 @@ WIDTHS = [3, 12, 30, 80]
 
 
 def compared(
-    layers: list[Tensor], others: list[Tensor] | None = None, batch: int = 16, **options: object
+    layers: list[Tensor],
+    others: list[Tensor] | None = None,
+    batch: int = 16,
+    always: int = ALWAYS,
+    memory: int = MEMORY,
+    **options: object,
 ) -> tuple[Comparison, str]:
     """The comparison of given activations, streamed in batches, and the form they were held in at the end."""
-    moments = PairMoments()
+    moments = PairMoments(always=always, memory=memory)
     keyed = {f"a{i}": layer for i, layer in enumerate(layers)}
     second = {f"b{i}": layer for i, layer in enumerate(others)} if others is not None else None
     for start in range(0, len(layers[0]), batch):
@@ -59,33 +63,29 @@ def test_rows_give_the_textbook_numbers(n: int) -> None:
     check(found, layers, layers, 1e-6)
 
 
-def test_moments_give_the_textbook_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", 0)
+def test_moments_give_the_textbook_numbers() -> None:
     layers = related(700, WIDTHS)
-    found, form = compared(layers)
+    found, form = compared(layers, always=0)
     assert form == "moments"
     check(found, layers, layers, 1e-6)
 
 
 @pytest.mark.parametrize("always", [0, 1 << 24])
-def test_two_sides_give_the_textbook_numbers(monkeypatch: pytest.MonkeyPatch, always: int) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", always)
+def test_two_sides_give_the_textbook_numbers(always: int) -> None:
     layers, others = related(600, [4, 20]), related(600, [30, 2, 11], seed=0)
-    found, form = compared(layers, others)
+    found, form = compared(layers, others, always=always)
     assert form == ("rows" if always else "moments")
     assert found.cka.shape == (2, 3)
     check(found, layers, others, 1e-6)
 
 
 @pytest.mark.parametrize("always", [0, 1 << 24])
-def test_cka_alone_goes_another_way_to_the_same_numbers(monkeypatch: pytest.MonkeyPatch, always: int) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", always)
-    monkeypatch.setattr(
-        "ketwork.networks.measures.overlaps._GRAM_BYTES", 8 * 3 * 600 * 100
-    )  # six blocks of 100 rows
+def test_cka_alone_goes_another_way_to_the_same_numbers(always: int) -> None:
+    memory = 8 * 3 * 600 * 100  # for the Gram matrices of three layers: six blocks of 100 rows
     layers, others = related(600, [4, 20]), related(600, [30])
-    whole, _ = compared(layers, others)
-    alone, _ = compared(layers, others, measures=["cka"])
+    whole, _ = compared(layers, others, always=always, memory=memory)
+    alone, form = compared(layers, others, always=always, memory=memory, measures=["cka"])
+    assert form == ("rows" if always else "moments")
     assert list(alone.matrices) == ["cka", "cka_biased"]
     np.testing.assert_allclose(alone.cka, whole.cka, atol=1e-9)
     np.testing.assert_allclose(alone.cka_biased, whole.cka_biased, atol=1e-9)
@@ -94,22 +94,18 @@ def test_cka_alone_goes_another_way_to_the_same_numbers(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("n", "always"), [(30, 1 << 24), (600, 1 << 24), (600, 0)])
-def test_uncentred_bures_is_of_the_states_as_they_are(
-    monkeypatch: pytest.MonkeyPatch, n: int, always: int
-) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", always)
+def test_uncentred_bures_is_of_the_states_as_they_are(n: int, always: int) -> None:
     layers = related(n, [4, 50])
-    found, _ = compared(layers, center=False)
+    found, _ = compared(layers, center=False, always=always)
     x, y = (layer.double().numpy() for layer in layers)
     assert found.bures.iloc[0, 1] == pytest.approx(reference.root_fidelity(x, y, center=False), abs=1e-6)
     assert found.bures_null.isna().all(axis=None)
 
 
-def test_a_large_offset_costs_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_offset_costs_no_digits() -> None:
     # Without an origin taken off, float32 products of values near 1,000 would hide all of this.
-    monkeypatch.setattr(pairs, "_ALWAYS", 0)
     layers = [layer + 1000 for layer in related(500, [4, 8])]
-    found, form = compared(layers)
+    found, form = compared(layers, always=0)
     assert form == "moments"
     x, y = ((layer.double() - layer.double().mean(dim=0)).numpy() for layer in layers)
     assert found.cka.iloc[0, 1] == pytest.approx(reference.cka(x, y), abs=1e-6)

@@ -6,25 +6,20 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks.moments import pair_moments as pairs
-from ketwork.networks.moments.pair_moments import PairMoments
+from ketwork.networks.moments.pair_moments import WAITING, PairMoments
 from ketwork.networks.moments.projection import Projection
+from ketwork.records.record import pack
 
 from .conftest import Fan, related
 
 
 def stored(moments: PairMoments) -> int:
     """Bytes of all tensors that are held."""
-    held = [chunk for chunks in moments._rows for chunk in chunks]
-    if moments.cross is not None:
-        cross = moments.cross
-        held += [*cross.own, *cross.right, cross.weighted, cross.lengths_of_pairs, cross.sums]
-    return sum(t.nbytes for t in held) + (stored(moments.half) if moments.half is not None else 0)
+    return sum(tensor.nbytes for tensor in pack(moments)[1].values())
 
 
-def test_long_data_go_over_to_moments_and_stop_growing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", 0)
-    moments = PairMoments()
+def test_long_data_go_over_to_moments_and_stop_growing() -> None:
+    moments = PairMoments(always=0)
     sizes = []
     for step in range(300):
         moments.add({"a": torch.randn(64, 10), "b": torch.randn(64, 20)})
@@ -51,7 +46,7 @@ def test_the_budget_holds(memory: int, batches: int) -> None:
     for _ in range(batches):
         moments.add({"a": torch.randn(32, 300), "b": torch.randn(32, 400)}, {"c": torch.randn(32, 500)})
     # Beside the budget there are rows on their way into the moments, and those of half the width.
-    waiting = pairs._FLUSH * sum(moments.dims) * 4 * 3 // 2
+    waiting = WAITING * sum(moments.dims) * 4 * 3 // 2
     assert stored(moments) <= memory + (waiting if moments.form == "moments" else 0)
     if batches == 60:
         assert moments.projections
@@ -90,13 +85,13 @@ def test_projected_equal_layers_stay_equal(chain: nn.Module) -> None:
 def test_projection_is_seeded() -> None:
     data = torch.cat(related(300, [200, 300]), dim=1)
 
-    def run(seed: int | None) -> float:
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        found = kw.compare(Fan([200, 300]), data, memory=1 << 18, seed=generator)
-        return float(found.cka.iloc[0, 1])
+    def run(**options: object) -> float:
+        return float(kw.compare(Fan([200, 300]), data, memory=1 << 18, **options).cka.iloc[0, 1])
 
-    assert run(None) == run(None)
-    assert run(1) == run(1) != run(2)
+    assert run() == run(seed=0) == run(seed=0)
+    assert run(seed=1) == run(seed=1) != run(seed=2)
+    drawn = [run(seed=torch.Generator().manual_seed(number)) for number in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_sketch_keeps_inner_products_on_average() -> None:

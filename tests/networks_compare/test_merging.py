@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures.overlaps import overlaps_of
-from ketwork.networks.measures.similarity import MEASURES, likeness
-from ketwork.networks.moments import pair_moments as pairs
+from ketwork.networks.measures.similarity import groups, similarities
 from ketwork.networks.moments.pair_moments import PairMoments
+from ketwork.records.record import pack
 
 WIDTHS = {"a": 5, "b": 7, "c": 40, "d": 3}
 
@@ -47,7 +47,7 @@ def same(one: PairMoments, other: PairMoments, split: bool = False) -> None:
             assert a is b
             continue
         found, expected = (
-            similarities(overlaps_of(copy.deepcopy(p)), tuple(MEASURES), center=True) for p in (a, b)
+            similarities(overlaps_of(copy.deepcopy(p)), groups(), center=True) for p in (a, b)
         )
         for name, matrix in expected.items():
             torch.testing.assert_close(found[name], matrix, rtol=0, atol=1e-9, equal_nan=True)
@@ -56,48 +56,47 @@ def same(one: PairMoments, other: PairMoments, split: bool = False) -> None:
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("sizes", [(20, 30), (400, 30), (30, 400), (300, 500), (2, 600)])
 def test_parts_add_up_whatever_form_they_are_in(
-    sizes: tuple[int, int], split: bool, monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, int], split: bool
 ) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", 0)
     parts = [rows(n, seed) for seed, n in enumerate(sizes)]
-    a, b = (gathered([part], split) for part in parts)
+    a, b = (gathered([part], split, always=0) for part in parts)
     forms = {len(part["a"]): held.form for part, held in zip(parts, (a, b), strict=True)}
     assert all(form == ("moments" if n >= 300 else "rows") for n, form in forms.items())
-    before = {name: tensor.clone() for name, tensor in b.tensors().items()}
+    before = {name: tensor.clone() for name, tensor in pack(b)[1].items()}
     a += b
-    same(a, gathered(parts, split))
-    assert all(torch.equal(tensor, b.tensors()[name]) for name, tensor in before.items())
+    same(a, gathered(parts, split, always=0))
+    after = pack(b)[1]
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("sizes", [(30, 900), (900, 30), (700, 800), (3, 4)])
 def test_projected_parts_add_up_to_the_projection_of_all(
-    sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", 0)
     parts = [rows(n, seed) for seed, n in enumerate(sizes)]
     memory = 14_000
-    a, b = (gathered([part], memory=memory, seed=3) for part in parts)
+    a, b = (gathered([part], memory=memory, seed=3, always=0) for part in parts)
     a += b
-    whole = gathered(parts, memory=memory, seed=3)
+    whole = gathered(parts, memory=memory, seed=3, always=0)
     assert bool(whole.projections) == (max(sizes) > 100)
     same(a, whole)
     if whole.projections:
         with pytest.raises(
             ValueError, match=r"seed and memory are the same, but they are 3 and .* and 4 and"
         ):
-            a += gathered([parts[0]], memory=memory, seed=4)
+            a += gathered([parts[0]], memory=memory, seed=4, always=0)
 
 
 @pytest.mark.parametrize("form", ["rows", "moments"])
-def test_layers_are_found_by_their_keys(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "_ALWAYS", 1 << 30 if form == "rows" else 0)
+def test_layers_are_found_by_their_keys(form: str) -> None:
+    always = 1 << 30 if form == "rows" else 0
     first, second = rows(400, 0), rows(500, 1)
     turned = {name: second[name] for name in ("d", "b", "a")}  # in another order, and one is missing
-    a, b = gathered([first]), gathered([turned])
+    a, b = gathered([first], always=always), gathered([turned], always=always)
     assert (a.form, b.form) == (form, form)
     a += b
     assert a.incomplete == {"c"}
-    same(a, gathered([first, turned]))
+    same(a, gathered([first, turned], always=always))
     with pytest.raises(ValueError, match="Layer 'a' has 5 features in one part and 6 in another"):
         a += gathered([{"a": torch.zeros(3, 6)}])
 

@@ -258,8 +258,9 @@ class Comparison(Presented):
         the best in the other direction too. A distance is best small.
         """
         measure = measure or self.measures[0]
+        matrix = self.matrix(measure)
         sign = -1.0 if PAIR_MEASURES[measure].distance_of else 1.0
-        values = sign * self.matrix(measure)
+        values = sign * matrix
         values = torch.where(values.isnan(), -math.inf, values)
         if self.itself:
             values.fill_diagonal_(-math.inf)

@@ -23,9 +23,13 @@ from ketwork.records.record import Count
 MEMORY = 2 << 30
 """Bytes that the pairs of layers may take unless told otherwise."""
 
-_ALWAYS = 16 << 20  # rows up to this size stay, however small the cross moments: they are exact
+ALWAYS = 16 << 20
+"""Bytes up to which rows stay, however small the cross moments: they are exact."""
+
+WAITING = 1024
+"""Rows that wait for one product: adding to the moments costs as much as multiplying 1,000 rows."""
+
 _NARROWEST = 16  # a projection below this many dimensions says nothing
-_FLUSH = 1024  # rows that wait for one product: adding to the moments costs as much as multiplying 1,000 rows
 _ITEM = 8  # bytes of a float64, in which the rows end and the moments are
 
 
@@ -79,6 +83,7 @@ class PairMoments:
     Args:
         memory: bytes that may be taken.
         seed: draws the projection, should one be needed.
+        always: bytes up to which rows stay, however small the cross moments.
 
     `add` one batch after the other; `Comparison.of` reads them. With one mapping of layers
     every pair within it is kept, with two those between the first and the second. Attributes: `n` rows so
@@ -95,9 +100,10 @@ class PairMoments:
 
     Stored = StoredPairs
 
-    def __init__(self, *, memory: int = MEMORY, seed: int = 0) -> None:
+    def __init__(self, *, memory: int = MEMORY, seed: int = 0, always: int = ALWAYS) -> None:
         self.memory = memory
         self.seed = seed
+        self.always = always
         self.n = 0
         self.keys: list[Hashable] = []
         self.split: int | None = None
@@ -268,15 +274,15 @@ class PairMoments:
         self.n += len(parts[0])
         self._waiting += len(parts[0])
         if self.cross is not None:
-            if self._waiting >= _FLUSH:
+            if self._waiting >= WAITING:
                 self.flush()
             return
         moments = _moment_bytes(self.dims, self.split)
-        if self._row_bytes() <= min(self.memory, max(moments, _ALWAYS)):
+        if self._row_bytes() <= min(self.memory, max(moments, self.always)):
             return
         if moments > self.memory and not self.projections:
             self._project()
-        if self._row_bytes() > min(self.memory, max(_moment_bytes(self.dims, self.split), _ALWAYS)):
+        if self._row_bytes() > min(self.memory, max(_moment_bytes(self.dims, self.split), self.always)):
             self.cross = CrossMoments(self.dims, self.split)
             self.flush()
 
@@ -295,7 +301,7 @@ class PairMoments:
         self.projections = {i: Projection.draw(d, k, self.seed) for i, d in enumerate(self.widths) if d > k}
         held = self._projected([torch.cat(chunks) for chunks in self._rows])
         self._rows = [[rows] for rows in held]
-        self.half = PairMoments(memory=self.memory, seed=self.seed)
+        self.half = PairMoments(memory=self.memory, seed=self.seed, always=self.always)
         self.half.keys, self.half.split = self.keys, self.split
         folded = self._folded(held)
         self.half.widths = [rows.shape[1] for rows in folded]
