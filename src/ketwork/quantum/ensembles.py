@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ketwork.quantum import _checks as check
 from ketwork.quantum._checks import ArrayLike
+from ketwork.quantum._stacking import stack
 from ketwork.quantum.measures import entropy
-from ketwork.quantum.states import Density, Ket, State, stack
+from ketwork.quantum.states import Density, Ket, State
 
 
 @dataclass(frozen=True, eq=False, init=False)

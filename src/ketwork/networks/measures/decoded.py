@@ -15,7 +15,6 @@ from ketwork.networks.moments.labelled_moments import LabelledMoments
 from ketwork.quantum import Density, Ensemble, Estimate, Measurement
 from ketwork.records.forms import Malformed
 
-
 _FEW = 10
 """Samples of a label, below which little is known of it."""
 

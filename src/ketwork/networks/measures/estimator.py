@@ -12,17 +12,18 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from ketwork._compat import renamed
 from ketwork.networks.activations.encoding import unit
 from ketwork.networks.activations.labels import Labels
 from ketwork.networks.measures import scores as score
 from ketwork.networks.measures.probes import KINDS, LINEAR, Readout, read_out
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Rows
 from ketwork.quantum import Estimate
+from ketwork.quantum.seeding import Seed, generator_from
 
 
-def probe(
-    features: Any, labels: Any, *, kind: str = LINEAR, generator: torch.Generator | None = None
-) -> Probe | ProbeRegressor:
+@renamed(generator="seed")
+def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> Probe | ProbeRegressor:
     """A readout of labels from features, solved without training on three quarters and scored on the rest.
 
     The features' directions are read: each row is encoded as a unit ket. See `Probe`, which this returns with
@@ -35,7 +36,7 @@ def probe(
         labels: one a row; integers, strings and booleans are classes (integers −100 are left out), floating
             numbers targets of a regression, (N,) or (N, m), which the linear kind alone reads.
         kind: `"linear"` or `"pretty good"`.
-        generator: draws the held-out part; None is a fixed seed.
+        seed: draws the held-out part, an integer or a generator.
 
     Cost: O(N d² + d³).
 
@@ -57,7 +58,7 @@ def probe(
     parsed.check_length(len(x), limited=False)
     if targets is None or parsed.task == "positions":
         raise ValueError("Argument `labels` must hold one class a row, or numbers.")
-    keys = _keys(len(x), generator if generator is not None else _seeded(0))
+    keys = _keys(len(x), _seeded(seed))
     if parsed.task == "values":
         if kind != LINEAR:
             raise ValueError(f"Argument `kind` must be {LINEAR!r} where labels are numbers, but is {kind!r}.")
@@ -209,9 +210,10 @@ class ProbeRegressor(RegressorMixin, _Readable):
         return self._fitted(x, y.reshape(len(x), -1).astype(np.float64), LINEAR, keys)
 
 
-def _seeded(seed: int) -> torch.Generator:
+def _seeded(seed: Seed) -> torch.Generator:
     """A generator far from those of small seeds, with which users draw data: a split must not follow the data."""
-    return torch.Generator().manual_seed(0x6B6574776F726B + seed)
+    given = generator_from(seed)
+    return given if given is seed else torch.Generator().manual_seed(0x6B6574776F726B + given.initial_seed())
 
 
 def _keys(n: int, generator: torch.Generator) -> Tensor:
