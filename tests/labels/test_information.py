@@ -49,7 +49,7 @@ def test_holevo_is_that_of_states_made_by_hand(dtype: torch.dtype, n: int) -> No
 def test_full_collapse_gives_all_bits_and_a_centred_simplex_those_of_one_label_less(k: int) -> None:
     labels = torch.arange(k).repeat(200)
     orthogonal = known(torch.eye(16)[labels] * 3, labels)
-    counts = orthogonal.statistics.fitting().moments.counts
+    counts = orthogonal.moments.fitting().moments.counts
     entropy = float(kw.shannon_entropy(counts / counts.sum()))
     assert orthogonal.estimates["holevo"].value == pytest.approx(entropy, abs=1e-6)
     assert entropy == pytest.approx(math.log2(k), abs=0.02)
@@ -67,7 +67,7 @@ def test_helstrom_and_holevo_of_two_pure_states() -> None:
     knowledge = known(kets.repeat(400, 1), labels)
     assert knowledge.helstrom("plus", "tilted") == pytest.approx((1 + math.sqrt(1 - c * c)) / 2, abs=1e-8)
     assert knowledge.helstrom("plus", "tilted") == pytest.approx(0.853553, abs=1e-6)
-    counts = knowledge.statistics.fitting().moments.counts
+    counts = knowledge.moments.fitting().moments.counts
     assert knowledge.estimates["holevo"].value == pytest.approx(0.600876, abs=2e-3)  # at equal counts
     assert float(counts.min() / counts.max()) > 0.85
     with pytest.raises(KeyError, match="No label 'minus' in the fitting part; it has plus, tilted"):
@@ -127,7 +127,7 @@ def test_holevo_never_exceeds_the_entropy_of_the_labels() -> None:
     for n, d, k in ((12, 40, 6), (50, 4, 25), (300, 30, 2)):
         labels = torch.randint(k, (n,), generator=generator)
         knowledge = known(torch.randn(n, d, generator=generator), labels)
-        counts = knowledge.statistics.fitting().moments.counts
+        counts = knowledge.moments.fitting().moments.counts
         bits = knowledge.estimates["holevo"].value
         assert 0 <= bits <= float(kw.shannon_entropy(counts / counts.sum())) + 1e-9
 

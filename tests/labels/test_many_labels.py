@@ -15,6 +15,7 @@ from ketwork.networks.measures.readouts import LINEAR, PRETTY_GOOD, read_out
 from ketwork.networks.moments import class_moments as classes_module
 from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
 from ketwork.networks.moments.labelled_moments import CHECK_MOST, HELD_MOST, LabelledMoments
+from ketwork.records.record import pack
 
 
 def _data(n: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -160,7 +161,7 @@ def test_a_thousand_labels_of_2048_features_stay_in_memory() -> None:
         else:
             found += new
     assert found is not None
-    held = sum(tensor.nbytes for tensor in found.tensors().values())
+    held = sum(tensor.nbytes for tensor in pack(found)[1].values())
     # Factors, the sum over all labels, the labels' sums, and the kets that are kept.
     assert held < MOST_BYTES + 8 * d * d + 8 * k * d + 4 * d * (HELD_MOST + CHECK_MOST) + (1 << 20)
     fitting = found.fitting(k)
