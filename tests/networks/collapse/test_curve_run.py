@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations.batching import Batch
 from ketwork.networks.collapse.curve import CollapseCurve
 from ketwork.networks.collapse.metrics import Metric, Scores
 
