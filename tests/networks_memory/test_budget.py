@@ -23,9 +23,12 @@ from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import study
 from ketwork.quantum import trace_distance
+from ketwork.records.record import pack, unpack
 
 D = 600
-BOUNDED = ("entropy", "effective_rank", "participation_ratio", "coherence", "top_weight")
+BOUNDED = (
+    "entropy", "effective_rank", "participation_ratio", "top_weight", "rank_kept", "coherence", "coherent_share",
+)  # fmt: skip
 
 
 class Wide(nn.Module):
@@ -163,7 +166,7 @@ def test_tables_have_columns_for_bounds() -> None:
     assert wide["sketch_error"] == small["wide"].sketch_error
     for name in BOUNDED:
         assert (wide[f"{name}_low"], wide[f"{name}_high"]) == small["wide"].estimates[name].bounds
-        assert math.isnan(table[f"{name}_low"][1])
+        assert math.isnan(table[f"{name}_low"].iloc[1])
     long = small.long().set_index(["layer", "quantity"])
     assert (long.loc[("wide", "entropy"), "low"], long.loc[("wide", "entropy"), "high"]) == small[
         "wide"
@@ -253,7 +256,8 @@ def test_plans_keep_to_the_budget_and_sketch_the_widest_first(memory: int, class
         int(table[["moment", "reservoir", "labels"]].to_numpy().sum()) + found.work + found.pairs
         == found.total
     )
-    assert Plan.from_header(json.loads(json.dumps(found.header()))) == found
+    header, tensors = pack(found)
+    assert unpack(Plan, json.loads(json.dumps(header)), tensors) == found
 
 
 def _labelled(n: int, d: int, classes: int, seed: int, is_complex: bool) -> tuple[Tensor, Tensor]:
@@ -293,7 +297,7 @@ def test_holevo_bits_of_sketched_classes_lie_between_their_bounds(
     shares = sketch.lost / sketch.counts.clamp(min=1)
     if bool((sketch.counts[:2] > 0).all()):
         kept, whole = (
-            trace_distance(*(information.state(moments, code, is_complex) for code in (0, 1)))
+            trace_distance(*(information.state_of(moments, code, is_complex) for code in (0, 1)))
             for moments in (sketch, ClassMoments.from_vectors(kets, codes, classes))
         )
         assert (
@@ -359,7 +363,7 @@ print(json.dumps({
     "peak": peak[0] - before, "total": record.plan.total, "rank": layer.sketch, "slack": layer.sketch_error,
     "least": float(left[0]), "most": float(left[-1]), "d": layer.d, "N": layer.N,
     "rows": len(moment.sketch.rows), "labels": len(layer.labels.labels),
-    "discarded": layer.labels.discarded, "waiting": layer.labels.moments.room.waiting,
+    "discarded": layer.labels.discarded, "waiting": layer.labels.moments.limits.waiting,
     "entropy": float(-(p * p.log2()).sum()), "entropy_bounds": layer.entropy.bounds,
     "purity": float(p.square().sum()), "top": float(p[-1]), "top_bounds": layer.top_weight.bounds,
     "holevo": layer.holevo.bounds, "auc": layer.linear_auc.value,

@@ -12,7 +12,8 @@ from torch import Tensor
 from ketwork.networks.activations.encoding import unit
 from ketwork.networks.measures.bounds import Known
 from ketwork.networks.moments.frequent_directions import FrequentDirections
-from ketwork.networks.moments.moment import Moment
+from ketwork.networks.moments.moment import Moment, StoredMoment
+from ketwork.records.record import pack, unpack
 
 
 def _draw(seed: int) -> torch.Generator:
@@ -125,8 +126,7 @@ def test_moments_merge_in_any_order_and_form(
     assert float(left[0]) >= -1e-10
     assert float(left[-1]) <= total.slack + 1e-10
     torch.testing.assert_close(total.diagonal(), exact.diagonal().real, rtol=1e-10, atol=1e-10)
-    tensors = {name: tensor.contiguous() for name, tensor in total.tensors().items()}
-    back = Moment.from_tensors(tensors, d=d, n=total.n, weight=total.weight, limit=total.limit)
+    back = Moment.restored(unpack(StoredMoment, *pack(total.stored())))
     torch.testing.assert_close(back.matrix(), total.matrix(), rtol=1e-12, atol=1e-14)
     assert back.slack == total.slack
     more = Moment.from_vectors(unit(_decaying(30, d, power, seed=9))[0].to(rows.dtype))
