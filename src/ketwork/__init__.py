@@ -16,49 +16,25 @@ from ketwork._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ketwork import waves as waves
-    from ketwork.networks.activations.captures import capture
-    from ketwork.networks.activations.encoding import decode, encode
-    from ketwork.networks.activations.reading import Reading
-    from ketwork.networks.activations.selectors import SelectorError
-    from ketwork.networks.collapse.curve import CollapseCurve
-    from ketwork.networks.collapse.curve_run import collapse_curve
-    from ketwork.networks.collapse.projections import Positions
-    from ketwork.networks.collapse.run import collapse
-    from ketwork.networks.comparison.result import Comparison
-    from ketwork.networks.comparison.run import ComparisonError, ComparisonInterrupted, compare
-    from ketwork.networks.compression.loader import load_compressed
-    from ketwork.networks.compression.result import Compressed
-    from ketwork.networks.compression.run import compress
-    from ketwork.networks.measures.estimator import Probe, ProbeRegressor, probe
-    from ketwork.networks.runtime.checkpoints import CheckpointError
-    from ketwork.networks.runtime.distributed import Distributed, ProcessError
-    from ketwork.networks.study.layer import Layer
-    from ketwork.networks.study.result import Study
-    from ketwork.networks.study.run import StudyError, StudyInterrupted, study
+    from ketwork.networks.activations import Reading, SelectorError, capture, decode, encode
+    from ketwork.networks.collapse import CollapseCurve, Positions, collapse, collapse_curve
+    from ketwork.networks.comparison import Comparison, ComparisonError, ComparisonInterrupted, compare
+    from ketwork.networks.compression import Compressed, compress, load_compressed
+    from ketwork.networks.measures import Probe, ProbeRegressor, probe
+    from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
+    from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
     from ketwork.quantum import *  # noqa: F403
-    from ketwork.records.checkpoint import Checkpoint
-    from ketwork.report.plots import plot_comparison, plot_spectrum, plot_study
+    from ketwork.records import Checkpoint
+    from ketwork.report import plot_comparison, plot_spectrum, plot_study
 
 _HOMES = {
-    "networks.activations.captures": ("capture",),
-    "networks.activations.encoding": ("decode", "encode"),
-    "networks.activations.reading": ("Reading",),
-    "networks.activations.selectors": ("SelectorError",),
-    "networks.collapse.curve": ("CollapseCurve",),
-    "networks.collapse.curve_run": ("collapse_curve",),
-    "networks.collapse.projections": ("Positions",),
-    "networks.collapse.run": ("collapse",),
-    "networks.comparison.result": ("Comparison",),
-    "networks.comparison.run": ("ComparisonError", "ComparisonInterrupted", "compare"),
-    "networks.compression.loader": ("load_compressed",),
-    "networks.compression.result": ("Compressed",),
-    "networks.compression.run": ("compress",),
-    "networks.measures.estimator": ("Probe", "ProbeRegressor", "probe"),
-    "networks.runtime.checkpoints": ("CheckpointError",),
-    "networks.runtime.distributed": ("Distributed", "ProcessError"),
-    "networks.study.layer": ("Layer",),
-    "networks.study.result": ("Study",),
-    "networks.study.run": ("StudyError", "StudyInterrupted", "study"),
+    "networks.activations": ("Reading", "SelectorError", "capture", "decode", "encode"),
+    "networks.collapse": ("CollapseCurve", "Positions", "collapse", "collapse_curve"),
+    "networks.comparison": ("Comparison", "ComparisonError", "ComparisonInterrupted", "compare"),
+    "networks.compression": ("Compressed", "compress", "load_compressed"),
+    "networks.measures": ("Probe", "ProbeRegressor", "probe"),
+    "networks.runtime": ("CheckpointError", "Distributed", "ProcessError"),
+    "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study"),
     "quantum": (
         "Density",
         "Ensemble",
@@ -89,8 +65,8 @@ _HOMES = {
         "to_qutip",
         "trace_distance",
     ),
-    "records.checkpoint": ("Checkpoint",),
-    "report.plots": ("plot_comparison", "plot_spectrum", "plot_study"),
+    "records": ("Checkpoint",),
+    "report": ("plot_comparison", "plot_spectrum", "plot_study"),
 }
 """Where each public name lives."""
 

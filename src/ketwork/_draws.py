@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ketwork.quantum.seeding import Seed, generator_from
+from ketwork.quantum import Seed, generator_from
 
 
 def choose(

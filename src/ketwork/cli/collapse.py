@@ -13,10 +13,8 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
-from ketwork.networks.collapse.curve import CollapseCurve
-from ketwork.networks.collapse.curve_run import collapse_curve
-from ketwork.report import curve_as_json, render_curve
-from ketwork.report.figures import blank, write
+from ketwork.networks.collapse import CollapseCurve, collapse_curve
+from ketwork.report import blank, curve_as_json, render_curve, write
 
 HELP = """Examples:
 

@@ -19,10 +19,9 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import launched
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.comparison.run import compare as compare_networks
-from ketwork.networks.runtime.distributed import Distributed
-from ketwork.networks.runtime.streaming import Interrupted, PartialError
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.comparison import compare as compare_networks
+from ketwork.networks.runtime import Distributed, Interrupted, PartialError
 from ketwork.report import comparison_as_json, render_comparison
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 

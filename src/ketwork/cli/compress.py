@@ -15,8 +15,8 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
-from ketwork.networks.compression.run import compress as compress_network
-from ketwork.records.files import write_text
+from ketwork.networks.compression import compress as compress_network
+from ketwork.records import write_text
 from ketwork.report import compressed_as_json, render_compressed
 
 HELP = """Examples:

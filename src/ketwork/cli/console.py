@@ -23,12 +23,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ketwork.networks.activations.selectors import SelectorError
-from ketwork.networks.runtime.checkpoints import CheckpointError
-from ketwork.networks.runtime.distributed import ProcessError
-from ketwork.networks.runtime.streaming import Interrupted, PartialError
-from ketwork.records.files import visible
-from ketwork.records.signals import terminable
+from ketwork.networks.activations import SelectorError
+from ketwork.networks.runtime import CheckpointError, Interrupted, PartialError, ProcessError
+from ketwork.records import terminable, visible
 from ketwork.sources import SourceError
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143

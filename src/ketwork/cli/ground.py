@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ketwork.cli import options
 from ketwork.cli.console import INTERRUPTED, UsageError, complain, one_line_errors
-from ketwork.sources.factories import call, parse, resolve
+from ketwork.sources import call, parse, resolve
 
 HELP = """Examples:
 

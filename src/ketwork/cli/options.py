@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperCommand
 
 from ketwork.cli.console import UsageError
-from ketwork.networks.runtime.memory import parse_bytes
-from ketwork.records.files import writable
+from ketwork.networks.runtime import parse_bytes
+from ketwork.records import writable
 from ketwork.report import ready
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 

@@ -10,8 +10,8 @@ import typer
 from ketwork.cli import options
 from ketwork.cli.console import one_line_errors, tell_files
 from ketwork.cli.show import load
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.study.result import Study
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.study import Study
 
 HELP = "Example: `ketwork report study.safetensors -o study.html`"
 

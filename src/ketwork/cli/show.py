@@ -12,9 +12,9 @@ from ketwork.cli.collapse import print_curve
 from ketwork.cli.compare import print_comparison
 from ketwork.cli.console import UsageError, one_line_errors
 from ketwork.cli.study import print_study
-from ketwork.networks.collapse.curve import CollapseCurve
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.study.result import Study
+from ketwork.networks.collapse import CollapseCurve
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.study import Study
 
 Record = Study | Comparison | CollapseCurve
 

@@ -20,13 +20,11 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import launched
-from ketwork.networks.activations.reading import Reading
-from ketwork.networks.runtime.distributed import Distributed
-from ketwork.networks.runtime.memory import Plan
-from ketwork.networks.runtime.streaming import Interrupted, PartialError
-from ketwork.networks.study.result import Study
-from ketwork.networks.study.run import study as study_network
-from ketwork.records.checkpoint import Checkpoint
+from ketwork.networks.activations import Reading
+from ketwork.networks.runtime import Distributed, Interrupted, PartialError, Plan
+from ketwork.networks.study import Study
+from ketwork.networks.study import study as study_network
+from ketwork.records import Checkpoint
 from ketwork.report import as_json, render, render_plan
 
 HELP = """Examples:

@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from ketwork.networks.measures.spectral import KEPT
+from ketwork.networks.measures import KEPT
 from ketwork.report.views import View
 
 _FIRST, _SECOND, _QUIET, _INK, _LINE = (f"var(--{c})" for c in ("first", "second", "quiet", "ink", "line"))

@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.measures.similarity import PAIR_MEASURES
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.report import findings
 from ketwork.report.terminal_table import NARROWEST_NAME, Column, drawn
 from ketwork.report.words import folded, short

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks.compression.result import Compressed
+from ketwork.networks.compression import Compressed
 from ketwork.report.terminal_table import Column, bar, drawn, plain_table
 from ketwork.report.words import by_reason, short
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from ketwork.networks.collapse.curve import CollapseCurve
+from ketwork.networks.collapse import CollapseCurve
 from ketwork.quantum import Estimate
 from ketwork.report.terminal_table import Column, bar, drawn
 from ketwork.report.words import dimmed, plus_minus, short

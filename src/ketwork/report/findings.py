@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.study.result import Study
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.study import Study
 from ketwork.quantum import Estimate, shannon_entropy
 from ketwork.report.views import View
 

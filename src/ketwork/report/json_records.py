@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from ketwork.networks.collapse.curve import CollapseCurve
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.compression.result import Compressed
-from ketwork.networks.study.result import Study
-from ketwork.records.record import pack
+from ketwork.networks.collapse import CollapseCurve
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.compression import Compressed
+from ketwork.networks.study import Study
+from ketwork.records import pack
 
 
 def as_json(study: Study) -> dict[str, Any]:

@@ -18,14 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ketwork._version import __version__
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.measures.registry import MEASURES
-from ketwork.networks.measures.similarity import PAIR_MEASURES
-from ketwork.networks.study.accumulator import StudyAccumulator
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.records.files import write_text
-from ketwork.records.presenting import presents
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import MEASURES, PAIR_MEASURES
+from ketwork.networks.study import Layer, Study, StudyAccumulator
+from ketwork.records import presents, write_text
 from ketwork.report import findings
 from ketwork.report.tables import best_matches, layer_table
 from ketwork.report.views import View, label_order, views

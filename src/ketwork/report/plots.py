@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ketwork.networks.collapse.curve import CollapseCurve
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.measures.similarity import PAIR_MEASURES
-from ketwork.networks.measures.spectral import discarded as discarded_by
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.records.presenting import presents
+from ketwork.networks.collapse import CollapseCurve
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import PAIR_MEASURES
+from ketwork.networks.measures import discarded as discarded_by
+from ketwork.networks.study import Layer, Study
+from ketwork.records import presents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

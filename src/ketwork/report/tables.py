@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.measures.registry import Measure, measures_of
-from ketwork.networks.measures.similarity import PAIR_MEASURES
-from ketwork.networks.study.warnings import FEW
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import PAIR_MEASURES, Measure, measures_of
+from ketwork.networks.study import FEW_VECTORS
 from ketwork.quantum import Estimate
 from ketwork.report.views import View
 from ketwork.report.words import plus_minus
@@ -117,7 +116,7 @@ def _column(measure: Measure, estimates: Sequence[Estimate]) -> list[Cell]:
 
 
 def _kets(row: View) -> Cell:
-    few = f"fewer than {FEW} a dimension: entropy and effective rank are limited by the data"
+    few = f"fewer than {FEW_VECTORS} a dimension: entropy and effective rank are limited by the data"
     return Cell(f"{row.layer.kets:,}", row.layer.kets, mark=few if row.few_kets else "")
 
 

@@ -10,11 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks.measures.registry import Measure
-from ketwork.networks.runtime.memory import Plan, Share
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.networks.study.warnings import FEW
+from ketwork.networks.measures import Measure
+from ketwork.networks.runtime import Plan, Share
+from ketwork.networks.study import FEW_VECTORS, Layer, Study
 from ketwork.report.terminal_table import Column, bar, drawn, fitting, plain_table
 from ketwork.report.words import by_reason, dimmed, megabytes, plus_minus, short
 
@@ -115,7 +113,7 @@ def _cells(measure: Measure, layers: Sequence[Layer]) -> list[Text]:
 
 
 def _vectors(layer: Layer) -> Text:
-    few = layer.kets < FEW * layer.d
+    few = layer.kets < FEW_VECTORS * layer.d
     return Text(f"{layer.kets}!", "yellow") if few else Text(f"{layer.kets} ")
 
 

@@ -10,13 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
-from ketwork.networks.measures.decoded import DecodedLabels
-from ketwork.networks.measures.registry import MEASURES
-from ketwork.networks.measures.spectral import discarded
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.networks.study.warnings import FEW
+from ketwork.networks.measures import MEASURES, DecodedLabels, LeadingPlane, discarded, leading_plane
+from ketwork.networks.study import FEW_VECTORS, Layer, Study
 from ketwork.quantum import Estimate
 from ketwork.report.words import measured
 
@@ -56,7 +51,7 @@ class View:
     @property
     def few_kets(self) -> bool:
         """Whether its numbers are limited by the data."""
-        return self.layer.kets < FEW * self.layer.d
+        return self.layer.kets < FEW_VECTORS * self.layer.d
 
     @property
     def discarded(self) -> Tensor:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
-from ketwork.networks.measures.registry import Measure
-from ketwork.quantum import Estimate
-from ketwork.quantum.estimates import decimals
+from ketwork.networks.measures import Measure
+from ketwork.quantum import Estimate, decimals
 
 _PLACES = 3  # decimals printed at most; the record has all
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|\b)")

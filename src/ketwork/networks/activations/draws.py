@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from ketwork._draws import choose
-from ketwork.networks.activations.batches import LABEL_KEYS, Mask
-from ketwork.quantum.seeding import Seed
+from ketwork.networks.activations.batching import LABEL_KEYS, Mask
+from ketwork.quantum import Seed
 
 
 def drawn(
@@ -35,10 +35,10 @@ def drawn(
         labels = _at(labels, places)
     if isinstance(mask, (Tensor, np.ndarray)):
         mask = _at(mask, places)
-    return at(data, places), labels, mask, places, words
+    return samples_at(data, places), labels, mask, places, words
 
 
-def at(data: Any, places: np.ndarray) -> Any:
+def samples_at(data: Any, places: np.ndarray) -> Any:
     """The samples at these places."""
     if isinstance(data, Dataset):
         return Subset(data, places.tolist())

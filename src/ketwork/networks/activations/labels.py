@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ketwork.records.forms import Malformed
+from ketwork.records import Malformed
 
 IGNORED = -100
 """Samples or positions with this integer have no label (the convention of PyTorch's cross entropy)."""

@@ -13,9 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from ketwork.quantum import Estimate
-from ketwork.records.forms import Malformed, check_source
-from ketwork.records.presenting import Presented
-from ketwork.records.record import Count, read, write
+from ketwork.records import Count, Malformed, Presented, check_source, read, write
 
 SCHEMA = 2
 """The version of the file format; files of a newer one are refused."""

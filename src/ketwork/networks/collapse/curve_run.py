@@ -13,21 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from ketwork._compat import renamed
-from ketwork.networks.activations.batches import Batch, Forward, Mask, batches
-from ketwork.networks.activations.draws import drawn
-from ketwork.networks.activations.interventions import Site, intervene
-from ketwork.networks.activations.reading import Reading
-from ketwork.networks.activations.selectors import Layers, select
-from ketwork.networks.activations.wrappers import unwrapped
+from ketwork.networks.activations import (
+    Batch,
+    Forward,
+    Layers,
+    Mask,
+    Reading,
+    Site,
+    batches,
+    drawn,
+    intervene,
+    select,
+    unwrapped,
+)
 from ketwork.networks.collapse.curve import CollapseCurve, CurvePoint, LayerCurve
 from ketwork.networks.collapse.metrics import Metric, Scores, ScoreSamples
 from ketwork.networks.collapse.projections import Directions
 from ketwork.networks.collapse.run import center_of, leading, mean_of, measured_at, same_layer
-from ketwork.networks.runtime.progress import Progress, shown
-from ketwork.networks.runtime.streaming import PartialError
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.networks.study.run import study as study_network
+from ketwork.networks.runtime import PartialError, Progress, show_progress
+from ketwork.networks.study import Layer, Study
+from ketwork.networks.study import study as study_network
 from ketwork.quantum import Estimate
 
 
@@ -111,7 +116,7 @@ def collapse_curve(
     network = unwrapped(model)
     data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, 0)
     label_key = labels if isinstance(labels, str) else None
-    with _evaluating(network), shown(progress, None) as told:
+    with _evaluating(network), show_progress(progress, None) as told:
         run = _Run(network, Metric.from_argument(metric), forward, label_key, told)
         run.read(data, labels, mask, max_samples, batch_size)
         chosen = None if study is None or layers is None else set(select(network, layers).chosen)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.labels import IGNORED
-from ketwork.networks.measures.predictions import Predictions
+from ketwork.networks.activations import IGNORED, Batch
+from ketwork.networks.measures import Predictions
 from ketwork.quantum import Estimate
 
 METRICS = ("accuracy", "loss", "kl")

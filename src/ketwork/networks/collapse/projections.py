@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ketwork.networks.activations.encoding import decode, encode
+from ketwork.networks.activations import decode, encode
 from ketwork.quantum import Ket, Measurement
 
 MODES = ("project", "sample", "dephase", "remove")

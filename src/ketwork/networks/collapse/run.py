@@ -11,15 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ketwork._compat import renamed
-from ketwork.networks.activations.info import POOLED, Key
-from ketwork.networks.activations.interventions import Site, intervene
-from ketwork.networks.activations.reading import Reading
-from ketwork.networks.activations.selectors import Layers, select
-from ketwork.networks.activations.wrappers import unwrapped
+from ketwork.networks.activations import POOLED, Key, Layers, Reading, Site, intervene, select, unwrapped
 from ketwork.networks.collapse.projections import MODES, Directions, Question, Target, directions, question
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.quantum.seeding import Seed, generator_from
+from ketwork.networks.study import Layer, Study
+from ketwork.quantum import Seed, generator_from
 
 
 @dataclass

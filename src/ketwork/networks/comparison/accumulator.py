@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ketwork.networks.comparison.result import ComparedLayer, Comparison
-from ketwork.networks.moments.pair_moments import PairMoments
+from ketwork.networks.moments import PairMoments
 
 
 @dataclass

@@ -13,14 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.info import LayerInfo
-from ketwork.networks.comparison.upgrade import upgraded
-from ketwork.networks.measures.overlaps import overlaps_of
-from ketwork.networks.measures.similarity import PAIR_MEASURES, groups, similarities
-from ketwork.networks.moments.pair_moments import PairMoments
-from ketwork.records.forms import Malformed, check_source
-from ketwork.records.presenting import Presented
-from ketwork.records.record import Count, read, write
+from ketwork.networks.activations import LayerInfo
+from ketwork.networks.comparison.upgrade import upgraded_comparison
+from ketwork.networks.measures import PAIR_MEASURES, groups, overlaps_of, similarities
+from ketwork.networks.moments import PairMoments
+from ketwork.records import Count, Malformed, Presented, check_source, read, write
 
 SCHEMA = 2
 """The version of the file format; files of a newer one are refused."""
@@ -292,7 +289,7 @@ class Comparison(Presented):
             FileNotFoundError: there is no such file.
             ValueError: not a comparison, damaged, or written by a newer ketwork.
         """
-        return read(cls, path, "comparison", SCHEMA, upgraded)
+        return read(cls, path, "comparison", SCHEMA, upgraded_comparison)
 
     def described(self, **settings: Any) -> Comparison:
         """The same comparison with more settings."""

@@ -13,23 +13,38 @@ import torch
 from torch import nn
 
 from ketwork._compat import moved, renamed
-from ketwork.networks.activations.batches import Batch, EmptyDataError, Forward, Mask, batches
-from ketwork.networks.activations.draws import at, drawn
-from ketwork.networks.activations.reading import Reading
-from ketwork.networks.activations.selectors import Layers
-from ketwork.networks.activations.wrappers import unwrapped
+from ketwork.networks.activations import (
+    Batch,
+    EmptyDataError,
+    Forward,
+    Layers,
+    Mask,
+    Reading,
+    batches,
+    drawn,
+    samples_at,
+    unwrapped,
+)
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
 from ketwork.networks.comparison.result import FEWEST, SIDES, Comparison
 from ketwork.networks.comparison.sides import MisalignedError, Side, choose, side_by_side
-from ketwork.networks.measures.similarity import groups
-from ketwork.networks.moments.accumulator import NORMALIZATIONS
-from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
-from ketwork.networks.moments.pooling import UNITS
-from ketwork.networks.runtime.distributed import Distributed, ProcessError, Processes, joined
-from ketwork.networks.runtime.memory import parse_bytes
-from ketwork.networks.runtime.progress import Progress, shown
-from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError, stream, words
-from ketwork.quantum.seeding import Seed, generator_from
+from ketwork.networks.measures import groups
+from ketwork.networks.moments import MEMORY, NORMALIZATIONS, UNITS, PairMoments
+from ketwork.networks.runtime import (
+    Distributed,
+    Ending,
+    Interrupted,
+    PartialError,
+    ProcessError,
+    Processes,
+    Progress,
+    error_words,
+    join,
+    parse_bytes,
+    show_progress,
+    stream,
+)
+from ketwork.quantum import Seed, generator_from
 
 
 class ComparisonError(PartialError):
@@ -181,7 +196,7 @@ def compare(
         )
     data, _, mask, places, taken = drawn(data, None, mask, max_samples, seed)
     if places is not None and other_data is not None:
-        other_data = at(other_data, places)
+        other_data = samples_at(other_data, places)
     draw = seed if isinstance(seed, int) else int(torch.randint(2**31, (), generator=generator_from(seed)))
     shares = Distributed.from_argument(distributed)
     settings = {
@@ -199,7 +214,7 @@ def compare(
         "seed": draw,
         "torch": torch.__version__,
     }
-    with joined(shares) as group, contextlib.ExitStack() as stack:
+    with join(shares) as group, contextlib.ExitStack() as stack:
         for side in sides:
             side.enter(stack, reading)
         run = _Run(sides, PairMoments(memory=parse_bytes(memory), seed=draw))
@@ -214,7 +229,7 @@ def compare(
             )
             for source, side in zip([data] if other_data is None else [data, other_data], sides, strict=False)
         ]
-        told = stack.enter_context(shown(progress, max_samples))
+        told = stack.enter_context(show_progress(progress, max_samples))
         ending = stream(side_by_side(sources), run.take, progress=told)
         gathered = run.finished()
     if group is not None:
@@ -227,7 +242,8 @@ def compare(
         raise ComparisonInterrupted("the comparison was interrupted", record)
     if ending.error is not None:
         raise ComparisonError(
-            f"{words(ending.error)} What {n} samples before it gave is in `partial` of this error.", record
+            f"{error_words(ending.error)} What {n} samples before it gave is in `partial` of this error.",
+            record,
         ) from ending.error
     if record is None:
         raise ValueError(

@@ -11,15 +11,23 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch, Forward
-from ketwork.networks.activations.captures import Capture, capture
-from ketwork.networks.activations.info import Activation, Key, LayerInfo
-from ketwork.networks.activations.outputs import map_tensors
-from ketwork.networks.activations.reading import Reading
-from ketwork.networks.activations.selectors import Layers, SelectorError
-from ketwork.networks.activations.wrappers import device_of, dtype_of
+from ketwork.networks.activations import (
+    Activation,
+    Batch,
+    Capture,
+    Forward,
+    Key,
+    LayerInfo,
+    Layers,
+    Reading,
+    SelectorError,
+    capture,
+    device_of,
+    dtype_of,
+    map_tensors,
+)
 from ketwork.networks.comparison.result import ComparedLayer
-from ketwork.networks.moments.pooling import UNITS, sample_rows
+from ketwork.networks.moments import UNITS, sample_rows
 
 
 class MisalignedError(ValueError):

@@ -10,7 +10,7 @@ UNITS = {"pooled": "sample", "positions": "position", "flattened": "flat"}
 """What the units of comparison were called."""
 
 
-def upgraded(
+def upgraded_comparison(
     schema: int, header: dict[str, Any], tensors: dict[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header and tensors of schema 1 in those of schema 2: matrices are named by their places."""

@@ -11,9 +11,7 @@ import torch
 from torch import nn
 
 from ketwork._version import __version__
-from ketwork.networks.activations.batches import Forward, Mask
-from ketwork.networks.activations.captures import eager, unwrapped
-from ketwork.networks.activations.selectors import Layers
+from ketwork.networks.activations import Forward, Layers, Mask, eager, unwrapped
 from ketwork.networks.compression.budgets import KINDS
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.candidates import Candidate, LayerChange
@@ -22,8 +20,8 @@ from ketwork.networks.compression.loader import unfused
 from ketwork.networks.compression.result import Compressed, LayerRow, Tried, described
 from ketwork.networks.compression.search import SLOWER, Work, prepared
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.measures.predictions import Output
-from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, joined
+from ketwork.networks.measures import Output
+from ketwork.networks.runtime import TIMEOUT, Distributed, join
 
 _NAMED = 3  # layers that a warning names
 _HALVINGS = 6  # of the search for the smallest network within a bound
@@ -118,7 +116,7 @@ def compress(
     network = unwrapped(model)
     base = unfused(copied(network)).requires_grad_(False)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    with joined(None if processes is None else Distributed(processes, timeout)) as group, eager(base):
+    with join(None if processes is None else Distributed(processes, timeout)) as group, eager(base):
         if group is not None and group.rank:
             draw = group.apart(draw)
         gathered = calibration(

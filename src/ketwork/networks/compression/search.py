@@ -11,8 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.selectors import Layers, select
+from ketwork.networks.activations import Batch, Layers, select
 from ketwork.networks.compression.allocation import allocate
 from ketwork.networks.compression.budgets import Budget, budget, measures
 from ketwork.networks.compression.calibration import Calibration
@@ -23,8 +22,8 @@ from ketwork.networks.compression.surgery import fold_batchnorm, read_directly
 from ketwork.networks.compression.survey import Survey, survey
 from ketwork.networks.compression.unit_removal import Narrowing, planned, usable
 from ketwork.networks.compression.units import feeds
-from ketwork.networks.runtime.distributed import Processes
-from ketwork.records.record import pack, unpack
+from ketwork.networks.runtime import Processes
+from ketwork.records import pack, unpack
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
 _RUINED = 1e6  # nats: more than any prediction can be worth

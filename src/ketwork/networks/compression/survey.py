@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.covariance import Scatter, added
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.measures.predictions import TEMPERATURES
+from ketwork.networks.measures import TEMPERATURES
 
 WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
 

@@ -21,7 +21,7 @@ import torch
 from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.calibration import picked
 from ketwork.networks.compression.elimination import staying
 from ketwork.networks.compression.layers import WeightLayer

@@ -15,8 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ketwork.quantum import shannon_entropy
-from ketwork.quantum.estimates import Interval
+from ketwork.quantum import Interval, shannon_entropy
 
 
 def around(value: float, *ends: float) -> Interval:

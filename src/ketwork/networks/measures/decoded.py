@@ -11,9 +11,9 @@ from torch import Tensor
 from ketwork.networks.measures import holevo, probes
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.registry import measures_of
-from ketwork.networks.moments.labelled_moments import LabelledMoments
+from ketwork.networks.moments import LabelledMoments
 from ketwork.quantum import Density, Ensemble, Estimate, Measurement
-from ketwork.records.forms import Malformed
+from ketwork.records import Malformed
 
 _FEW = 10
 """Samples of a label, below which little is known of it."""

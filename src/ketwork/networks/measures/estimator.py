@@ -13,13 +13,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from ketwork._compat import renamed
-from ketwork.networks.activations.encoding import unit
-from ketwork.networks.activations.labels import Labels
+from ketwork.networks.activations import Labels, unit
 from ketwork.networks.measures import scores as score
 from ketwork.networks.measures.probes import KINDS, LINEAR, Readout, read_out
-from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Rows
-from ketwork.quantum import Estimate
-from ketwork.quantum.seeding import Seed, generator_from
+from ketwork.networks.moments import HELD_SHARE, LabelledMoments, Rows
+from ketwork.quantum import Estimate, Seed, generator_from
 
 
 @renamed(generator="seed")

@@ -11,10 +11,8 @@ from torch import Tensor
 from ketwork.networks.measures.bounds import Known, around
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.registry import Column, measure
-from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.networks.moments.labelled_moments import Rows
-from ketwork.quantum import Density, Estimate, shannon_entropy
-from ketwork.quantum.estimates import Interval
+from ketwork.networks.moments import ClassMoments, Rows
+from ketwork.quantum import Density, Estimate, Interval, shannon_entropy
 
 _COLUMNS = 1024
 _SIZES = 6

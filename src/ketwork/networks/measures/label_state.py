@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ketwork.networks.measures.state import Shared
-from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.networks.moments.labelled_moments import LabelledMoments, Sums
+from ketwork.networks.moments import ClassMoments, LabelledMoments, Sums
 
 
 @dataclass(frozen=True, eq=False)

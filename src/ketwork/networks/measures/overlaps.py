@@ -16,8 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ketwork.networks.moments.cross_moments import CrossMoments
-from ketwork.networks.moments.pair_moments import PairMoments
+from ketwork.networks.moments import CrossMoments, PairMoments
 
 Result = TypeVar("Result")
 

@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures.scores import balanced_accuracy, macro_auc, r_squared
-from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.networks.moments.labelled_moments import LabelledMoments, Rows, Sums
+from ketwork.networks.moments import ClassMoments, LabelledMoments, Rows, Sums
 
 MOST_DIMENSIONS = 512
 """Readouts use about so many leading dimensions of a layer that has more."""

@@ -12,11 +12,11 @@ its standard error, and its bounds where the layer is a sketch. A measure that n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ketwork.networks.moments.sums import LayerSum
+from ketwork.networks.moments import LayerSum
 from ketwork.quantum import Estimate
 
 Needs = Literal["layer", "classes", "values"]
@@ -64,7 +64,22 @@ class Measure:
         return Estimate(value.value, value.stderr, value.bounds, self.unit)
 
 
-MEASURES: dict[str, Measure] = {}
+class Registry(dict[str, Measure]):
+    """Measures by name, in the order of their columns."""
+
+    def arrange(self, families: Sequence[str]) -> None:
+        """Puts the measures of these files first, in this order; the others follow as they were declared."""
+
+        def place(measure: Measure) -> int:
+            family = measure.compute.__module__.rpartition(".")[2]
+            return families.index(family) if family in families else len(families)
+
+        arranged = sorted(self.items(), key=lambda item: place(item[1]))
+        self.clear()
+        self.update(arranged)
+
+
+MEASURES = Registry()
 """All measures of layers by name, in the order of their columns."""
 
 

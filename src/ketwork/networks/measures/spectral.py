@@ -10,8 +10,7 @@ from torch import Tensor
 from ketwork.networks.measures.bounds import around
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.state import LayerState
-from ketwork.quantum import Estimate, shannon_entropy
-from ketwork.quantum.estimates import Interval
+from ketwork.quantum import Estimate, Interval, shannon_entropy
 
 KEPT = 0.99
 """The share of a layer's weight that its `rank_kept` leading eigenstates carry."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures.bounds import Known
-from ketwork.networks.moments.accumulator import LayerAccumulator
+from ketwork.networks.moments import LayerAccumulator
 from ketwork.quantum import Density
 
 _NOTHING = 1e-12

@@ -14,14 +14,12 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
-from ketwork.networks.activations.info import Activation, LayerInfo
+from ketwork.networks.activations import Activation, LayerInfo, unit
 from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
 from ketwork.networks.moments.sums import LayerSum, Vectors
-from ketwork.records.forms import Malformed
-from ketwork.records.record import Count
+from ketwork.records import Count, Malformed
 
 Normalize = Literal["state", "ensemble"]
 NORMALIZATIONS = get_args(Normalize)

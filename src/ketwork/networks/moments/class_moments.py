@@ -22,8 +22,7 @@ from torch import Tensor
 
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, gram, mirrored
-from ketwork.records.forms import Form, check_codes
-from ketwork.records.record import Count
+from ketwork.records import Count, Form, check_codes
 
 MOST_BYTES = 64 << 20
 """Most memory of a layer's class matrices or factors."""

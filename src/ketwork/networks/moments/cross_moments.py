@@ -9,8 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ketwork.records.forms import Form, Malformed
-from ketwork.records.record import Count
+from ketwork.records import Count, Form, Malformed
 
 _LONGEST_SUM = 4096  # rows summed in their own precision before the float64 sum takes over
 

@@ -18,8 +18,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ketwork.records.forms import Form, Malformed
-from ketwork.records.record import Count
+from ketwork.records import Count, Form, Malformed
 
 
 @dataclass(frozen=True)

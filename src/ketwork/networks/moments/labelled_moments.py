@@ -14,12 +14,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
-from ketwork.networks.activations.labels import MOST_LABELS
+from ketwork.networks.activations import MOST_LABELS, unit
 from ketwork.networks.moments.class_moments import ClassMoments
 from ketwork.networks.moments.pooling import pooled
-from ketwork.records.forms import Form, Malformed, check_codes
-from ketwork.records.record import Count
+from ketwork.records import Count, Form, Malformed, check_codes
 
 HELD_SHARE = 0.25
 HELD_MOST = 1024

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, mirrored
-from ketwork.records.forms import Form, Malformed
-from ketwork.records.record import Count
+from ketwork.records import Count, Form, Malformed
 
 _CHUNK = 4096
 _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where its d × d moment is smaller

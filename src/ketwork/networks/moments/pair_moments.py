@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ketwork.networks.moments.cross_moments import CrossMoments
 from ketwork.networks.moments.projection import Projection
-from ketwork.records.forms import Malformed
-from ketwork.records.record import Count
+from ketwork.records import Count, Malformed
 
 MEMORY = 2 << 30
 """Bytes that the pairs of layers may take unless told otherwise."""

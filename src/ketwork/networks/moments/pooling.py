@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
+from ketwork.networks.activations import unit
 
 UNITS = ("sample", "position", "flat")
 """What is compared: samples with their positions averaged, every position, or samples with positions as features."""

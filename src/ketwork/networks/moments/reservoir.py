@@ -14,9 +14,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
-from ketwork.records.forms import Form, Malformed
-from ketwork.records.record import Count
+from ketwork.networks.activations import unit
+from ketwork.records import Count, Form, Malformed
 
 SAMPLES = 128
 """Most samples kept: a standard error estimated from 128 is itself good to about 6 %."""

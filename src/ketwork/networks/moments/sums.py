@@ -8,7 +8,7 @@ from typing import Self
 
 from torch import Tensor
 
-from ketwork.records.record import Kinds
+from ketwork.records import Kinds
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,9 @@ from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.runtime.fingerprints import of_batch
-from ketwork.records.checkpoint import Checkpoint
-from ketwork.records.files import TEMPORARY
-from ketwork.records.record import Count, pack, unpack
-from ketwork.records.signals import deferred
-from ketwork.records.storage import read_parts, write_parts
+from ketwork.records import TEMPORARY, Checkpoint, Count, deferred, pack, read_parts, unpack, write_parts
 
 SCHEMA = 2
 """The version of the file format; files of another one are refused."""
@@ -51,7 +47,7 @@ class _About:
 
 
 @contextmanager
-def checkpoints(
+def open_checkpoints(
     checkpoint: Checkpoint,
     folder: Path,
     state: type[State],

@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ketwork.networks.runtime.streaming import Ending, PartialError, words
-from ketwork.records.record import pack, unpack
+from ketwork.networks.runtime.streaming import Ending, PartialError, error_words
+from ketwork.records import pack, unpack
 
 MODES = ("split", "own")
 
@@ -145,7 +145,9 @@ class Processes:
 
     def endings(self, ending: Ending, **more: Any) -> tuple[list[str], bool, list[dict[str, Any]]]:
         """How the pass ended in all processes: their failures, whether one was interrupted, and what `more` they tell."""
-        messages = self.exchange({"error": words(ending.error), "interrupted": ending.interrupted, **more})
+        messages = self.exchange(
+            {"error": error_words(ending.error), "interrupted": ending.interrupted, **more}
+        )
         failures = [
             f"process {rank} failed ({each['error']})" for rank, each in enumerate(messages) if each["error"]
         ]
@@ -196,7 +198,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def joined(distributed: Distributed | None) -> Iterator[Processes | None]:
+def join(distributed: Distributed | None) -> Iterator[Processes | None]:
     """This process among those of the job, or None where it is to work alone.
 
     Raises:

@@ -11,11 +11,10 @@ import hashlib
 
 import torch
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.outputs import tensors
+from ketwork.networks.activations import Batch, tensors
 
 
-def stream(generator: torch.Generator, batch: Batch) -> int:
+def key_stream(generator: torch.Generator, batch: Batch) -> int:
     """The seed of the keys of data that begins with that batch, below 2⁶²."""
     found = hashlib.sha256(str(int(torch.randint(2**62, (), generator=generator))).encode())
     inputs = next(tensors(batch.content))  # labels, which come later, can be given in many forms

@@ -14,13 +14,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from ketwork.networks.activations.info import Activation, Key
-from ketwork.networks.measures.readouts import MOST_DIMENSIONS
-from ketwork.networks.moments.class_moments import MOST_BYTES
-from ketwork.networks.moments.labelled_moments import Limits
-from ketwork.networks.moments.pair_moments import least_bytes
-from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
-from ketwork.records.record import Count
+from ketwork.networks.activations import Activation, Key
+from ketwork.networks.measures import MOST_DIMENSIONS
+from ketwork.networks.moments import MOST_BYTES, POSITIONS, SAMPLES, Limits, kets_each, least_bytes
+from ketwork.records import Count
 
 _RANKS = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8)
 _GOOD_RANK = 64  # sketches are at least this fine while anything else can give way
@@ -166,7 +163,7 @@ def parse_bytes(memory: int | str) -> int:
     return found
 
 
-def plan(
+def plan_memory(
     widths: Mapping[Key, Width], memory: int, *, classes: int | None = None, pairs: bool = False
 ) -> Plan:
     """The plan for these layers.

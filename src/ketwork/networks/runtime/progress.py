@@ -10,7 +10,7 @@ Progress = bool | Callable[[int], None]
 
 
 @contextlib.contextmanager
-def shown(progress: Progress, total: int | None) -> Iterator[Callable[[int], None] | None]:
+def show_progress(progress: Progress, total: int | None) -> Iterator[Callable[[int], None] | None]:
     """What to call with the number of samples so far; None where nobody wants to know.
 
     Raises:

@@ -41,7 +41,7 @@ class Ending:
     @property
     def reason(self) -> str | None:
         """Why it ended early, in words; None if it did not."""
-        return INTERRUPTION if self.interrupted else words(self.error)
+        return INTERRUPTION if self.interrupted else error_words(self.error)
 
 
 def stream(
@@ -69,6 +69,6 @@ def stream(
     return Ending()
 
 
-def words(error: BaseException | None) -> str | None:
+def error_words(error: BaseException | None) -> str | None:
     """An error with its type, None for none."""
     return None if error is None else f"{type(error).__name__}: {error}"

@@ -10,14 +10,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from ketwork.networks.activations.captures import NEVER
-from ketwork.networks.activations.info import Key
-from ketwork.networks.activations.labels import Labels
-from ketwork.networks.moments.accumulator import LayerAccumulator, Normalize
-from ketwork.networks.moments.pair_moments import PairMoments
-from ketwork.networks.runtime.memory import Plan
-from ketwork.records.forms import Malformed
-from ketwork.records.record import Count
+from ketwork.networks.activations import NEVER, Key, Labels
+from ketwork.networks.moments import LayerAccumulator, Normalize, PairMoments
+from ketwork.networks.runtime import Plan
+from ketwork.records import Count, Malformed
 
 _PARTLY_LABELLED = "Only a part of the data has labels: no layer's labels are decoded."
 _PARTLY_COMPARED = (

@@ -9,18 +9,19 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.captures import Capture, Seen
-from ketwork.networks.activations.info import Activation, Key
-from ketwork.networks.moments.accumulator import Keep, Labelled, LayerAccumulator, NonFiniteActivationError
-from ketwork.networks.moments.moment import Moment
-from ketwork.networks.moments.pair_moments import PairMoments
-from ketwork.networks.moments.pooling import sample_rows
-from ketwork.networks.runtime.keys import stream
-from ketwork.networks.runtime.memory import Plan, Share, Width, plan
+from ketwork.networks.activations import Activation, Batch, Capture, Key, Seen
+from ketwork.networks.moments import (
+    Keep,
+    Labelled,
+    LayerAccumulator,
+    Moment,
+    NonFiniteActivationError,
+    PairMoments,
+    sample_rows,
+)
+from ketwork.networks.runtime import Plan, Share, Width, key_stream, plan_memory
 from ketwork.networks.study.accumulator import StudyAccumulator
-from ketwork.records.forms import Form, Malformed
-from ketwork.records.record import Count, pack, unpack
+from ketwork.records import Count, Form, Malformed, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Gathering:
         """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
         self._batch = batch
         if self.stream is None:
-            self.stream = stream(self.generator, batch)
+            self.stream = key_stream(self.generator, batch)
             self.generator = torch.Generator().manual_seed(self.stream)
         self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
         labels = self.gathered.labels
@@ -166,7 +167,7 @@ class Gathering:
         gathered.labels.of_batch(batch.content, batch.labels, self.position, batch.size)
         readable = {key: width for key, width in widths.items() if key not in live.refused}
         pairs = gathered.pairs is not None
-        gathered.plan = plan(readable, memory, classes=gathered.labels.classes, pairs=pairs)
+        gathered.plan = plan_memory(readable, memory, classes=gathered.labels.classes, pairs=pairs)
         if pairs:
             gathered.pairs = PairMoments(memory=gathered.plan.pairs // 2)
         return _named(gathered.plan, live)

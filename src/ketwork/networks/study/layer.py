@@ -9,14 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ketwork.networks.activations.info import LayerInfo
-from ketwork.networks.measures.decoded import DecodedLabels, Decoding
-from ketwork.networks.measures.registry import MEASURES, Measure, measures_of
-from ketwork.networks.measures.state import LayerState
-from ketwork.networks.moments.accumulator import LayerAccumulator, Normalize
+from ketwork.networks.activations import LayerInfo
+from ketwork.networks.measures import MEASURES, DecodedLabels, Decoding, LayerState, Measure, measures_of
+from ketwork.networks.moments import LayerAccumulator, Normalize
 from ketwork.quantum import Density, Estimate
-from ketwork.records.presenting import Presented
-from ketwork.records.record import read, write
+from ketwork.records import Presented, read, write
 
 SCHEMA = 2
 

@@ -10,19 +10,16 @@ from typing import Any, Self, overload
 
 import pandas as pd
 
-from ketwork.networks.comparison.result import FEWEST, ComparedLayer, Comparison
-from ketwork.networks.measures.registry import Measure, measures_of
-from ketwork.networks.moments.pair_moments import PairMoments
-from ketwork.networks.moments.pooling import UNITS
-from ketwork.networks.runtime.memory import Plan
+from ketwork.networks.comparison import FEWEST, ComparedLayer, Comparison
+from ketwork.networks.measures import Measure, measures_of
+from ketwork.networks.moments import UNITS, PairMoments
+from ketwork.networks.runtime import Plan
 from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
 from ketwork.networks.study.layer import Layer, StoredLayer
 from ketwork.networks.study.upgrade import upgraded
 from ketwork.networks.study.warnings import label_warnings, listed, pass_warnings
-from ketwork.records.forms import Malformed, check_source
-from ketwork.records.presenting import Presented
-from ketwork.records.record import read, write
+from ketwork.records import Malformed, Presented, check_source, read, write
 
 SCHEMA = 2
 """The version of the file format; files of a newer one are refused."""

@@ -13,28 +13,48 @@ import torch
 from torch import nn
 
 from ketwork._compat import renamed
-from ketwork.networks.activations.batches import Batch, EmptyDataError, Forward, Mask, batches
-from ketwork.networks.activations.captures import Capture, capture
-from ketwork.networks.activations.draws import drawn
-from ketwork.networks.activations.labels import Labels
-from ketwork.networks.activations.reading import Reading
-from ketwork.networks.activations.selectors import Layers
-from ketwork.networks.activations.wrappers import device_of, dtype_of, unwrapped
-from ketwork.networks.measures.registry import own_sums
-from ketwork.networks.moments.accumulator import NORMALIZATIONS, Keep, Normalize
-from ketwork.networks.moments.pair_moments import PairMoments
-from ketwork.networks.runtime.checkpoints import CheckpointError, Checkpoints, checkpoints
-from ketwork.networks.runtime.distributed import Distributed, ProcessError, Processes, joined
-from ketwork.networks.runtime.fingerprints import of_network
-from ketwork.networks.runtime.memory import Plan, parse_bytes
-from ketwork.networks.runtime.progress import Progress, shown
-from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError, stream, words
+from ketwork.networks.activations import (
+    Batch,
+    Capture,
+    EmptyDataError,
+    Forward,
+    Labels,
+    Layers,
+    Mask,
+    Reading,
+    batches,
+    capture,
+    device_of,
+    drawn,
+    dtype_of,
+    unwrapped,
+)
+from ketwork.networks.measures import own_sums
+from ketwork.networks.moments import NORMALIZATIONS, Keep, Normalize, PairMoments
+from ketwork.networks.runtime import (
+    CheckpointError,
+    Checkpoints,
+    Distributed,
+    Ending,
+    Interrupted,
+    PartialError,
+    Plan,
+    ProcessError,
+    Processes,
+    Progress,
+    error_words,
+    join,
+    of_network,
+    open_checkpoints,
+    parse_bytes,
+    show_progress,
+    stream,
+)
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.result import Study
-from ketwork.quantum.seeding import Seed, generator_from
-from ketwork.records.checkpoint import Checkpoint
-from ketwork.records.signals import deferred, without_children
+from ketwork.quantum import Seed, generator_from
+from ketwork.records import Checkpoint, deferred, without_children
 
 
 class StudyError(PartialError):
@@ -171,7 +191,7 @@ def study(
         "memory": memory,
         "torch": torch.__version__,
     }
-    with joined(shares) as group, contextlib.ExitStack() as stack:
+    with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums())
         gathered = StudyAccumulator(
             normalize, labels=Labels(labels), pairs=PairMoments() if compare else None
@@ -200,7 +220,7 @@ def study(
             }
             folder = Path(saving.path) if group is None else Path(saving.path, f"process-{group.rank}")
             saved = stack.enter_context(
-                checkpoints(saving, folder, GatheringState, of_network(network), bound)
+                open_checkpoints(saving, folder, GatheringState, of_network(network), bound)
             )
             state, notes = saved.restore()
             if state is not None:
@@ -217,7 +237,7 @@ def study(
             device=target,
             mine=None if group is None else group.mine,
         )
-        told = stack.enter_context(shown(progress, max_samples))
+        told = stack.enter_context(show_progress(progress, max_samples))
         ending = stream(source, loop.take, progress=told, at_end=lambda: loop.end(max_samples is not None))
         if group is None and isinstance(ending.error, CheckpointError):
             raise ending.error
@@ -296,7 +316,7 @@ def _ended(record: Study | None, ending: Ending) -> Study:
     if ending.error is not None:
         assert record is not None
         raise StudyError(
-            f"{words(ending.error)} What {record.samples} samples before it gave is in `partial` of this error.",
+            f"{error_words(ending.error)} What {record.samples} samples before it gave is in `partial` of this error.",
             record,
         ) from ending.error
     assert record is not None

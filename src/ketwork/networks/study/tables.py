@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ketwork.networks.measures.registry import Measure
+from ketwork.networks.measures import Measure
 from ketwork.networks.study.layer import Layer
 from ketwork.quantum import Estimate
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ketwork.networks.comparison.upgrade import upgraded as upgraded_comparison
+from ketwork.networks.comparison import upgraded_comparison
 
 Header = dict[str, Any]
 Tensors = dict[str, Tensor]

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.tables import bounded
 
-FEW = 10
+FEW_VECTORS = 10
 """Vectors a dimension, below which entropy and effective rank are visibly limited by the data."""
 
 
 def pass_warnings(layers: Sequence[Layer]) -> list[str]:
     """Of the data: too few of them, and samples that were left out."""
     messages = []
-    few = [layer.name for layer in layers if layer.kets < FEW * layer.d]
+    few = [layer.name for layer in layers if layer.kets < FEW_VECTORS * layer.d]
     if few:
         messages.append(
-            f"Fewer than {FEW} vectors per dimension in {listed(few)}: entropy and effective rank are limited by "
+            f"Fewer than {FEW_VECTORS} vectors per dimension in {listed(few)}: entropy and effective rank are limited by "
             "the data there. Give more samples."
         )
     dropped = {layer.name: layer.accumulator.dropped for layer in layers if layer.accumulator.dropped}
