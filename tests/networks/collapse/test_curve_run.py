@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations.batching import Batch
-from ketwork.networks.collapse.curve import CollapseCurve
 from ketwork.networks.collapse.metrics import Metric, Scores
 
 
@@ -35,7 +34,7 @@ def test_a_linear_network_needs_the_rank_of_its_weights(rank: int) -> None:
     grid = kw.collapse_curve(net, x, layers="1", tolerance=1e-8, ranks=range(1, 11))
     assert grid.smallest()["rank"].tolist() == [rank]
     assert grid.table()["rank"].tolist() == [*range(1, 11)]
-    assert grid.passes == 1 + 9  # rank 10 is the untouched network
+    assert grid.passes == 1 + 9  # rank 10 is the original network
 
 
 def test_accuracy_of_one_direction_a_class_is_the_weight_kept() -> None:
@@ -69,7 +68,7 @@ def test_the_smallest_rank_is_safe_where_the_metric_is_not_monotone() -> None:
     """Any larger rank that was measured keeps the metric too."""
     scores = iter([1.0, 0.2, 1.0, 1.0])
 
-    def metric(output: Tensor, labels: object, untouched: object) -> Tensor:
+    def metric(output: Tensor, labels: object, original: object) -> Tensor:
         return torch.full((len(output),), next(scores))
 
     net = nn.Sequential(nn.Identity())
@@ -140,8 +139,8 @@ def test_a_transformer_by_kl_and_by_cosine(minilm: Path, sms: Path) -> None:
         rows, keep = output.last_hidden_state, mask[: len(output.last_hidden_state), :, None]
         return (rows * keep).sum(1) / keep.sum(1)
 
-    def cosine(output: object, labels: object, untouched: object) -> Tensor:
-        return torch.cosine_similarity(embedding(output), embedding(untouched))
+    def cosine(output: object, labels: object, original: object) -> Tensor:
+        return torch.cosine_similarity(embedding(output), embedding(original))
 
     chosen = ["encoder.layer.1", "encoder.layer.4"]
     curve = kw.collapse_curve(model, dict(tokens), cosine, layers=chosen, ranks=[1, 96, 288], tolerance=0.02)
@@ -191,10 +190,10 @@ def test_masked_positions_and_missing_labels_do_not_count() -> None:
     batch = Batch(logits, labels, mask, 4)
     known = mask & (labels != -100)
     right = (logits.argmax(-1) == labels) & known
-    found = Metric.of("accuracy").scores(logits, labels, logits, batch)
+    found = Metric.from_argument("accuracy").scores(logits, labels, logits, batch)
     assert torch.equal(found.sums, right.sum(1).double())
     assert torch.equal(found.counts, known.sum(1).double())
-    loss = Metric.of("loss").scores(logits, labels, logits, batch)
+    loss = Metric.from_argument("loss").scores(logits, labels, logits, batch)
     each = -torch.log_softmax(logits.double(), -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     assert torch.allclose(loss.sums, (each * known).sum(1))
 
@@ -203,16 +202,16 @@ def test_outputs_that_are_probabilities_single_logits_or_numbers() -> None:
     logits, labels = normal(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     batch = Batch(logits, labels, None, 6)
     for name in ("kl", "loss", "accuracy"):
-        plain = Metric.of(name).scores(logits, labels, 2 * logits, batch)
-        soft = Metric.of(name).scores(logits.softmax(-1), labels, (2 * logits).softmax(-1), batch)
+        plain = Metric.from_argument(name).scores(logits, labels, 2 * logits, batch)
+        soft = Metric.from_argument(name).scores(logits.softmax(-1), labels, (2 * logits).softmax(-1), batch)
         assert torch.allclose(plain.sums, soft.sums, atol=1e-6)
     one, two = normal(6, 1), torch.tensor([0, 1, 1, 0, 1, 0])
-    found = Metric.of("loss").scores(one, two, one, batch)
+    found = Metric.from_argument("loss").scores(one, two, one, batch)
     expected = nn.functional.binary_cross_entropy_with_logits(one[:, 0], two.float(), reduction="none")
     assert torch.allclose(found.sums, expected.double(), atol=1e-6)
-    found = Metric.of("accuracy").scores(one, two, one, batch)
+    found = Metric.from_argument("accuracy").scores(one, two, one, batch)
     assert torch.equal(found.sums, ((one[:, 0] > 0) == two).double())
-    squares = Metric.of("loss").scores(logits, normal(6, 4, seed=1), logits, batch)
+    squares = Metric.from_argument("loss").scores(logits, normal(6, 4, seed=1), logits, batch)
     assert torch.allclose(squares.sums, (logits - normal(6, 4, seed=1)).double().square().mean(-1))
 
 
@@ -241,20 +240,20 @@ def test_each_call_of_a_module_has_its_curve() -> None:
     curve = kw.collapse_curve(Twice(), normal(200, 6), layers="step", tolerance=1e-8)
     assert [(layer.name, layer.call) for layer in curve.layers] == [("step", 0), ("step", 1)]
     assert curve.smallest()["rank"].tolist() == [3, 3]
-    assert "step (2)" in repr(curve)
+    assert "step (call 2)" in repr(curve)
 
 
 def test_a_saved_curve_is_the_same(tmp_path: Path) -> None:
     curve = kw.collapse_curve(low_rank(3), normal(100, 12), layers=["0", "1"])
     curve.save(tmp_path / "curve.safetensors")
-    again = CollapseCurve.load(tmp_path / "curve.safetensors")
+    again = kw.CollapseCurve.load(tmp_path / "curve.safetensors")
     assert repr(again) == repr(curve)
     assert again.table().equals(curve.table())
     assert again.layers == curve.layers
     assert (again.settings, again.skipped) == (curve.settings, curve.skipped)
     kw.study(low_rank(3), normal(100, 12)).save(tmp_path / "study.safetensors")
     with pytest.raises(ValueError, match="saved collapse curve"):
-        CollapseCurve.load(tmp_path / "study.safetensors")
+        kw.CollapseCurve.load(tmp_path / "study.safetensors")
 
 
 def test_what_is_printed_and_drawn() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "collapse.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "collapse.md").read_text()
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
