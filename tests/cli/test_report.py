@@ -74,7 +74,7 @@ def test_two_models_are_compared_side_by_side(here, run):
         (("study", *SMALL, "--report", "."), "--report must name a file"),
         (("compare", f"{NETS}:small"), "`ketwork compare` needs --data"),
         (("report", "none.safetensors"), "there is no file 'none.safetensors'"),
-        (("report", "ketwork_cli_nets.py"), "is not a whole safetensors file"),
+        (("report", "ketwork_cli_nets.py"), "is not a complete safetensors file"),
     ],
 )
 def test_what_cannot_be_written_or_read_is_said_before_any_work(here, run, arguments, said):

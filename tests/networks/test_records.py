@@ -86,7 +86,7 @@ def test_truncated_files(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(
-        ValueError, match=r"Argument `path` must be a saved study, but .* not a whole safetensors file"
+        ValueError, match=r"Argument `path` must be a saved study, but .* not a complete safetensors file"
     ):
         Study.load(saved)
 

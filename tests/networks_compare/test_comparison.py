@@ -145,7 +145,7 @@ def test_files_that_are_something_else(found: kw.Comparison, chain: nn.Module, t
     found.save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         kw.Comparison.load(path)
     kw.study(chain, torch.randn(20, 6)).save(path)
     with pytest.raises(ValueError, match="something else"):

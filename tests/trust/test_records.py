@@ -204,7 +204,7 @@ def test_declared_sizes_are_not_believed(size, tmp_path, bounded):
     path = tmp_path / "study"
     for length, text in ((len(shape), shape), (size, shape), (size, "")):
         path.write_bytes((length % 2**64).to_bytes(8, "little") + text.encode())
-        with bounded(), pytest.raises(ValueError, match="is not a whole safetensors file"):
+        with bounded(), pytest.raises(ValueError, match="is not a complete safetensors file"):
             kw.Study.load(path)
 
 

@@ -65,9 +65,7 @@ def command(
     label: options.Label = None,
     keep: Annotated[
         float | None,
-        typer.Option(
-            help="The share of the whole network's cost that may stay. Default: 0.5.", show_default=False
-        ),
+        typer.Option(help="The share of the network's total cost to keep. Default: 0.5.", show_default=False),
     ] = None,
     max_kl: Annotated[
         float | None,

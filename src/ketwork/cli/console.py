@@ -39,10 +39,10 @@ class UsageError(ValueError):
 
 def tell_files(written: dict[str, Path | None]) -> None:
     """Says on stderr which files were written, those that were."""
-    for told, path in written.items():
+    for label, path in written.items():
         if path is not None:
             Console(stderr=True).print(
-                f"{told} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
+                f"{label} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
             )
 
 
@@ -99,7 +99,7 @@ def message_of(error: BaseException) -> str:
 
 
 def _raised_here(error: BaseException) -> bool:
-    """Whether the library itself raised the error, so that its words are whole sentences."""
+    """Whether the library itself raised the error, so that its words are complete sentences."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("ketwork.")
 
@@ -136,7 +136,7 @@ def progress_bar(total: int | None) -> Iterator[Callable[[int], None] | None]:
 
 
 def wide_console(stderr: bool = False) -> Console:
-    """The terminal, or a pipe with room for whole tables."""
+    """The terminal, or a pipe, wide enough for complete tables."""
     console = Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return Console(stderr=stderr, width=_PIPE_WIDTH)

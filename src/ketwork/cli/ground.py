@@ -58,7 +58,7 @@ def command(
     save: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Save the run as it goes (safetensors).")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="PATH", help="Go on from a saved run.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="PATH", help="Continue a saved run.")] = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Draw the run's energies (SVG, PNG or PDF; extra `plot`)."),
@@ -108,7 +108,7 @@ def command(
             raise UsageError(str(error)) from error
         except KeyboardInterrupt as error:
             kept = (
-                f"The run so far is in {save}; --resume {save} goes on"
+                f"The run so far is in {save}; --resume {save} continues it"
                 if save
                 else "Nothing was kept: no --save"
             )
@@ -131,8 +131,8 @@ def _waves() -> tuple[ModuleType, ModuleType]:
 def _made(system: str) -> Any:
     factory = parse(system)
     assert factory is not None
-    found = resolve(factory, "SYSTEM")
-    return call(found, factory.attribute, "SYSTEM") if callable(found) else found
+    value = resolve(factory, "SYSTEM")
+    return call(value, factory.attribute, "SYSTEM") if callable(value) else value
 
 
 def _numbers(run: Any, exact: float | None) -> dict[str, Any]:

@@ -34,13 +34,13 @@ def read_parts(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], d
             f"Argument `path` must be a saved {kind}, but there is no file {str(path)!r}."
         )
     try:
-        tensors, header, whole = files.read_tensors(path, _KEY)
+        tensors, header, complete = files.read_tensors(path, _KEY)
     except ValueError as error:
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {error}. Save the {kind} again."
         ) from error
     _check(path, kind, schema, header)
-    if not whole:
+    if not complete:
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {str(path)!r} is damaged: what it holds is not what was "
             f"written. Save the {kind} again."

@@ -31,7 +31,7 @@ Spec = dict[str, Any]
 
 
 def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
-    """The pictures of a study's page; those of quantities that no layer has are left out."""
+    """The pictures of a study's page; those of quantities that no layer has are skipped."""
 
     def has(name: str) -> bool:
         return any(row.has(name) for row in rows)
@@ -131,11 +131,13 @@ def _along_depth(
         format="~%" if percent else "~f", tickCount=4, minExtent=_AXIS, maxExtent=_AXIS, titlePadding=8
     )
     lines = _series(alt.Chart(alt.NamedData("layers")), series).transform_calculate(
-        low=_end("datum[datum.field]", "-", "datum[datum.field + '_se']", "datum[datum.field + '_low']"),
-        high=_end("datum[datum.field]", "+", "datum[datum.field + '_se']", "datum[datum.field + '_high']"),
+        low=_end("datum[datum.field]", "-", "datum[datum.field + '_stderr']", "datum[datum.field + '_low']"),
+        high=_end(
+            "datum[datum.field]", "+", "datum[datum.field + '_stderr']", "datum[datum.field + '_high']"
+        ),
         text="datum[datum.field + '_text']",
     )
-    tip = [alt.Tooltip(name, title=told) for name, told in _DEPTH_TIP.items()]
+    tip = [alt.Tooltip(name, title=title) for name, title in _DEPTH_TIP.items()]
     colour = _coloured(series)
     layers: list[alt.Chart] = [
         lines.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour),
@@ -163,7 +165,7 @@ _DEPTH_TIP = {"label:N": "layer", "series:N": "quantity", "text:N": "value"}
 
 def _series(base: alt.Chart, series: dict[str, str]) -> alt.Chart:
     """A row for each layer and quantity: `field`, what it is called in `series`, and its `value`."""
-    titles = ", ".join(f"{name}: '{told}'" for name, told in series.items())
+    titles = ", ".join(f"{name}: '{title}'" for name, title in series.items())
     return (
         base.transform_fold(list(series), as_=["field", "value"])
         .transform_filter("isValid(datum.value)")
@@ -177,18 +179,18 @@ def _coloured(series: dict[str, str]) -> alt.Color:
 
 
 def _spectra(count: int) -> alt.TopLevelMixin:
-    """Discarded weight against rank, a line a layer, from the first (quiet) to the last (strong)."""
+    """Discarded variance against rank, a line a layer, from the first (quiet) to the last (strong)."""
     base = alt.Chart(alt.NamedData("spectra"))
     opacity = 0.85 if count <= 12 else 0.5 if count <= 60 else 0.35
     x = alt.X("rank:Q", title="rank kept", scale=alt.Scale(type="log", nice=False))
     x = x.axis(format="~s", tickCount=5, grid=False)
-    y = alt.Y("discarded:Q", title="discarded weight")
+    y = alt.Y("discarded:Q", title="discarded variance")
     y = y.scale(type="log", domain=[1e-4, 1], clamp=True)
     y = y.axis(format="~%", values=[1e-4, 1e-3, 1e-2, 1e-1, 1], minExtent=_AXIS, maxExtent=_AXIS)
     tip = [
         alt.Tooltip("label:N", title="layer"),
         alt.Tooltip("rank:Q", title="rank kept"),
-        alt.Tooltip("discarded:Q", title="discarded weight", format=".3%"),
+        alt.Tooltip("discarded:Q", title="discarded variance", format=".3%"),
     ]
     lines = base.transform_filter("datum.discarded >= 1e-4").encode(
         x=x,
@@ -221,7 +223,7 @@ def _neurons() -> alt.TopLevelMixin:
     y = y.axis(tickCount=5, format="~f", minExtent=_AXIS, maxExtent=_AXIS)
     spread = base.transform_calculate(
         **{
-            f"{name}_{end}": _end(f"datum.{name}", sign, f"datum.{name}_se", f"datum.{name}_{bound}")
+            f"{name}_{end}": _end(f"datum.{name}", sign, f"datum.{name}_stderr", f"datum.{name}_{bound}")
             for name in ("entropy", "coherence")
             for end, sign, bound in (("from", "-", "low"), ("to", "+", "high"))
         }
@@ -261,13 +263,13 @@ def _dead(count: int) -> alt.TopLevelMixin:
 
 
 def _spectrum() -> alt.TopLevelMixin:
-    """Eigenvalues and discarded weight of one layer."""
+    """Eigenvalues and discarded variance of one layer."""
     base = alt.Chart(alt.NamedData("one"))
     x = alt.X("rank:Q", title="rank", scale=alt.Scale(type="log", nice=False))
     x = x.axis(format="~s", tickCount=5, grid=False)
-    y = alt.Y("value:Q", title="weight", scale=alt.Scale(type="log", domain=[1e-5, 1], clamp=True))
+    y = alt.Y("value:Q", title="share of variance", scale=alt.Scale(type="log", domain=[1e-5, 1], clamp=True))
     y = y.axis(format="~%", values=[10.0**-k for k in range(6)], minExtent=_AXIS, maxExtent=_AXIS)
-    series = {"eigenvalue": "eigenvalue λ", "discarded": "discarded weight"}
+    series = {"eigenvalue": "eigenvalue λ", "discarded": "discarded variance"}
     mine = _series(base, series).transform_filter("datum.value >= 1e-5")
     tip = [alt.Tooltip("rank:Q"), alt.Tooltip("series:N", title="quantity")]
     tip.append(alt.Tooltip("value:Q", format=".3g"))
@@ -284,10 +286,10 @@ def _confusion() -> alt.TopLevelMixin:
         ticks=False, domain=False, labelAngle=0, labelLimit=90, labelOverlap=True, labelPadding=6, grid=False
     )
     place = {
-        "x": alt.X("read:N", sort=None, title="read", axis=axis, scale=alt.Scale(padding=0)),
+        "x": alt.X("read:N", sort=None, title="predicted", axis=axis, scale=alt.Scale(padding=0)),
         "y": alt.Y("label:N", sort=None, title="label", axis=axis, scale=alt.Scale(padding=0)),
     }
-    tip = [alt.Tooltip(name) for name in ("label:N", "read:N", "count:Q")]
+    tip = [alt.Tooltip("label:N"), alt.Tooltip("read:N", title="predicted"), alt.Tooltip("count:Q")]
     tip.append(alt.Tooltip("share:Q", title="of the label", format=".1%"))
     cells = base.mark_rect(fill=_FIRST, stroke=_LINE, strokeWidth=0.5).encode(
         **place,

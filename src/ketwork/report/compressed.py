@@ -22,7 +22,7 @@ _UNITS = {"parameters": "parameters", "multiply-adds": "multiply-adds", "latency
 def render_compressed(result: Compressed, console: Console) -> None:
     """Prints what became of each layer that could be cut, what is unchanged and why, the candidates, and the totals.
 
-    As the console gets narrower, the kind, the bar, the shape and the KL share are left out, in this order.
+    As the console gets narrower, the kind, the bar, the shape and the KL share are hidden, in this order.
     """
 
     def say(text: Text | str, style: str = "") -> None:
@@ -50,7 +50,7 @@ def render_compressed(result: Compressed, console: Console) -> None:
     say(
         f"{settings['samples']:,} samples, of which {settings['held_back']:,} held back to measure the KL (nats a "
         f"prediction); {result.passes:.1f} forward passes over them. Rank and units that stay: – is all; kept: of its "
-        "parameters; discarded: of the layer's own weight; KL share: of what all layers are estimated to add to the KL."
+        "parameters; discarded: of the variance of the layer's output; KL share: of what all layers are estimated to add to the KL."
     )
     for warning in result.warnings:
         say(f"! {warning}", "yellow")
@@ -78,7 +78,7 @@ def _totals(result: Compressed) -> Table:
         ("multiply-adds", before.multiply_adds, after.multiply_adds, ",.0f"),
         ("ms a batch", 1e3 * before.latency, 1e3 * after.latency, ",.3f"),
     ]
-    printed = plain_table("the whole", "before", "after", "")
+    printed = plain_table("network", "before", "after", "")
     for name, old, new, form in rows:
         share = f"{new / old:.1%}" if old else "–"
         printed.add_row(name, f"{old:{form}}", Text(f"{new:{form}}", "bold"), share)
@@ -95,7 +95,7 @@ def _candidates(result: Compressed) -> Table:
             Text(tried.name, "bold" if best else ""),
             f"{tried.kl:.3g}",
             cost,
-            Text("taken" if best else "", "green"),
+            Text("chosen" if best else "", "green"),
         )
     return printed
 

@@ -19,7 +19,7 @@ _BAR = 10
 def render_curve(curve: CollapseCurve, console: Console) -> None:
     """Prints one row a layer: the smallest rank that keeps the metric, as a share of d, and the metric there.
 
-    As the console gets narrower, the kind, the bar and the explained variance are left out, in this order.
+    As the console gets narrower, the kind, the bar and the explained variance are hidden, in this order.
     """
     source = curve.settings.get("source", {})
     model = source.get("model", {}).get("spec", curve.settings["model"])

@@ -44,7 +44,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Cut:
-    """The layer of which the smallest share of dimensions carries 99 % of the weight; kept and all dimensions."""
+    """The layer of which the smallest share of dimensions carries 99 % of the variance; kept and all dimensions."""
 
     narrowest: View
     kept: Estimate
@@ -75,7 +75,7 @@ class Changed:
 
     @property
     def same(self) -> bool:
-        """Whether none differs by as much as is shown."""
+        """Whether none differs by as much as is printed."""
         return self.least[1] >= 0.9995
 
 
@@ -118,7 +118,7 @@ def above_chance(row: View) -> float:
 
 
 def cut(rows: Sequence[View]) -> Cut | None:
-    """Which layer could be cut most, by the rank that carries 99 % of its weight."""
+    """Which layer could be cut most, by the rank that carries 99 % of its variance."""
     known = [row for row in rows if row.has("rank_kept")]
     if not known:
         return None
@@ -156,7 +156,7 @@ def redundant(comparison: Comparison | None) -> Redundant | None:
 
 
 def not_compared(study: Study, comparison: Comparison | None) -> dict[str, list[str]]:
-    """The layers of a study that its comparison leaves out, by reason."""
+    """The layers of a study that its comparison skipped, by reason."""
     reasons: dict[str, list[str]] = {}
     for layer in study.layers if comparison is not None else ():
         if comparison is not None and layer.name in comparison.skipped and layer.name not in study.skipped:
@@ -171,21 +171,21 @@ def changed(comparison: Comparison) -> Changed | None:
     measure = comparison.measures[0]
     columns = {layer.name: j for j, layer in enumerate(comparison.columns)}
     matrix = comparison.matrices[measure]
-    found = [
+    values = [
         (layer.name, float(matrix[i, columns[layer.name]]))
         for i, layer in enumerate(comparison.rows)
         if layer.name in columns
     ]
-    found = [(name, value) for name, value in found if math.isfinite(value)]
-    if not found:
+    values = [(name, value) for name, value in values if math.isfinite(value)]
+    if not values:
         return None
     best = comparison.best_match(measure)["match"].to_dict()
-    themselves = sum(best.get(name) == name for name, _ in found)
+    themselves = sum(best.get(name) == name for name, _ in values)
     return Changed(
         measure,
-        min(found, key=lambda pair: pair[1]),
-        max(found, key=lambda pair: pair[1]),
-        len(found),
+        min(values, key=lambda pair: pair[1]),
+        max(values, key=lambda pair: pair[1]),
+        len(values),
         themselves,
     )
 
@@ -204,7 +204,7 @@ def sides(comparison: Comparison) -> tuple[str, str]:
 
 
 def skipped(record: Study | Comparison) -> dict[str, list[str]]:
-    """The modules that were left out, by reason."""
+    """The modules that were skipped, by reason."""
     reasons: dict[str, list[str]] = {}
     for name, reason in record.skipped.items():
         reasons.setdefault(reason, []).append(name)
@@ -212,7 +212,7 @@ def skipped(record: Study | Comparison) -> dict[str, list[str]]:
 
 
 def settings(record: Study | Comparison) -> dict[str, Any]:
-    """The settings as one flat mapping, those of the source by dotted name; None is left out."""
+    """The settings as one flat mapping, those of the source by dotted name, without those that are None."""
     flat: dict[str, Any] = {}
 
     def add(name: str, value: Any) -> None:

@@ -144,7 +144,7 @@ def _comparison_page(comparison: Comparison) -> _Page:
 
 
 def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict[str, Any]:
-    """What the template says of a comparison; its matrices and their picture go to the script's data."""
+    """What the template shows of a comparison; its matrices and their picture go to the script's data."""
     content: dict[str, Any] = {
         "redundant": findings.redundant(comparison),
         "alike": findings.ALIKE,
@@ -155,7 +155,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     if comparison is None or not comparison.rows or not comparison.columns:
         return content
     cells = len(comparison.rows) * len(comparison.columns)
-    shown = list(comparison.matrices)[: max(1, _MATRIX_CELLS // cells)]
+    visible = list(comparison.matrices)[: max(1, _MATRIX_CELLS // cells)]
     sides = len(comparison.rows), len(comparison.columns)
     data["charts"]["matrix"] = _charts().matrix_chart(*sides)
     names = _distinct([layer.name for layer in comparison.rows])
@@ -163,52 +163,52 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     data["matrices"] = {
         "rows": names,
         "columns": _distinct([layer.name for layer in comparison.columns]),
-        "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in shown},
+        "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in visible},
     }
-    return content | {"matrices": shown, "omitted": len(shown) < len(comparison.matrices)}
+    return content | {"matrices": visible, "omitted": len(visible) < len(comparison.matrices)}
 
 
 def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
     """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
-    found: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
-    found |= {"named": row in (*aligned[:1], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
+    data: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
+    data |= {"named": row in (*aligned[:1], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
     for name in [measure.name for measure in study.measures]:
         estimate = row[name]
         if math.isfinite(estimate.value):
-            found[name] = estimate.value
-            found[f"{name}_text"] = row.words(name)
+            data[name] = estimate.value
+            data[f"{name}_text"] = row.words(name)
             if math.isfinite(estimate.stderr):
-                found[f"{name}_se"] = estimate.stderr
+                data[f"{name}_stderr"] = estimate.stderr
             if estimate.bounds is not None:
-                found |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
-    return found
+                data |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
+    return data
 
 
 def _details(row: View) -> dict[str, Any]:
     """What the page shows when a layer is clicked."""
     layer, ranks = row.layer, row.ranks()
     aliases = f" The same tensor as {', '.join(layer.aliases)}." if layer.aliases else ""
-    found: dict[str, Any] = {
-        "told": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} vectors.{aliases}",
+    details: dict[str, Any] = {
+        "summary": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} vectors.{aliases}",
         "ranks": ranks,
         "eigenvalues": [float(f"{row.spectrum[k - 1]:.4g}") for k in ranks],
         "discarded": [float(f"{row.discarded[k - 1]:.4g}") for k in ranks],
     }
     if row.has("rank_kept"):
-        found["spectrum"] = (
+        details["spectrum"] = (
             f"The {row.words('rank_kept')} largest of {layer.d} eigenvalues carry 99 % of the variance, "
             f"the largest one {row['top_weight'].words('{:.1%}'.format)}."
         )
         if layer.sketch is not None:
-            found["spectrum"] += (
+            details["spectrum"] += (
                 f" The layer is a sketch of rank {layer.sketch}, certain to {layer.sketch_error:.1e}: drawn is the "
                 "middle between the purest and the most mixed spectrum that it allows."
             )
     if row.confusion is not None:
-        found["confusion"] = row.confusion
+        details["confusion"] = row.confusion
     if row.plane is not None:
-        found["ball"] = _plane(row)
-    return found
+        details["ball"] = _plane(row)
+    return details
 
 
 def _plane(row: View) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _plane(row: View) -> dict[str, Any]:
         else " y points out of the page."
     )
     return {
-        "told": words,
+        "caption": words,
         "own": _vector(plane.own),
         "kets": [_vector(ket) for ket in plane.kets],
         "labels": _label_vectors(row),
@@ -311,11 +311,11 @@ def _numeral(name: str) -> bool:
 def _distinct(names: Sequence[str]) -> list[str]:
     """Names that occur again are numbered, since a picture's axis would draw them as one."""
     seen: dict[str, int] = {}
-    found = []
+    distinct = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct
 
 
 def _embedded(data: Mapping[str, Any]) -> str:

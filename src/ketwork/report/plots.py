@@ -55,7 +55,7 @@ def plot_spectrum(
 ) -> Axes:
     """The axes with the eigenvalues of the states of one or several layers against their rank, both logarithmic.
 
-    With `discarded`, the variance 1 − Σ λ that cutting after each rank discards. A layer without a state is left out.
+    With `discarded`, the variance 1 − Σ λ that cutting after each rank discards. A layer without a state is skipped.
 
     Raises:
         ImportError: matplotlib is missing (extra `plot`).

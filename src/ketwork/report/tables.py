@@ -47,7 +47,7 @@ class Table:
 
 
 def layer_table(rows: Sequence[View], task: str | None) -> Table:
-    """One row a layer, in order of execution; measures that no layer has are left out."""
+    """One row a layer, in order of execution; measures that no layer has are skipped."""
     columns = [Column("place", "#"), Column("layer", "layer", words=True), Column("kind", "kind", words=True)]
     columns += [Column("d", "d"), Column("kets", "vectors")]
     cells = [

@@ -23,7 +23,7 @@ _NORMALIZATION = {"state": "every vector has weight 1", "ensemble": "vectors wei
 def render(study: Study, console: Console) -> None:
     """Prints the study's table and what must be known to read it.
 
-    Numbers are never cut: as the console gets narrower, less important columns are left out and named below,
+    Numbers are never cut: as the console gets narrower, less important columns are hidden and named below,
     and names of layers are folded at their dots. Values stand with ± one standard error, at most three decimals.
     """
     console.print(_title(study), highlight=False)

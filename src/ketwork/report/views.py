@@ -65,7 +65,7 @@ class View:
 
     @property
     def confusion(self) -> dict[str, Any] | None:
-        """Counts on held-out samples by readout: the whole matrix of up to 30 labels, else the commonest errors."""
+        """Counts on held-out samples by readout: the full matrix of up to 30 labels, else the commonest errors."""
         known = self.layer.labels
         if known is None or not known.confusion:
             return None

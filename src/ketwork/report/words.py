@@ -106,7 +106,7 @@ def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def short(spec: str) -> str:
-    """A spec with the folders that lead to its files left out.
+    """A spec without the folders that lead to its files.
 
     >>> short("/home/ann/models/small/net.py:Net@/home/ann/runs/3/best.pt")
     '…/small/net.py:Net@…/3/best.pt'

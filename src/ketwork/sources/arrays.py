@@ -104,7 +104,7 @@ def _reading(path: Path) -> Iterator[None]:
                 "run code, or is no NumPy file. Save it again with a plain dtype."
             ) from error
         raise SourceError(
-            f"Argument `data` must name a whole NumPy file, but {path} ({path.stat().st_size:,} bytes) is "
+            f"Argument `data` must name a complete NumPy file, but {path} ({path.stat().st_size:,} bytes) is "
             "truncated "
             "or not one."
         ) from error

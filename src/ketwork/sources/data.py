@@ -47,7 +47,7 @@ def load_data(
     `samples` takes so many at most, as many of each label where there are labels, else at random, by the seed; of a
     stream (a factory's batches) nothing is drawn here. Floating features take `dtype`.
     With `skip_bad`, numbers that are missing or not finite pass, for the study to drop and count, and rows
-    without a text are left out and noted.
+    without a text are skipped and noted.
     Errors: `SourceError` where the data cannot be used; `SourceFailed` where a factory's own code raises.
     """
     check_positive("batch_size", batch_size)

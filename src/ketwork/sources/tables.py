@@ -249,7 +249,7 @@ def _parsed(
         raise SourceError(f"Argument `data` must hold at least one sample, but {path} is empty.") from error
     except DAMAGED as error:
         raise SourceError(
-            f"Argument `data` must name a whole table in UTF-8, but {path} is not: {str(error).strip()}"
+            f"Argument `data` must name a complete table in UTF-8, but {path} is not: {str(error).strip()}"
         ) from error
     return table if columns is None else table.reindex(columns=columns)
 
@@ -300,7 +300,7 @@ def _whole_parquet(path: Path) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise SourceError(
-            f"Argument `data` must name a whole parquet file, but {path} ({path.stat().st_size:,} bytes) is "
+            f"Argument `data` must name a complete parquet file, but {path} ({path.stat().st_size:,} bytes) is "
             "truncated or not one."
         ) from error
 
