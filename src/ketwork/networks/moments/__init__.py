@@ -18,7 +18,7 @@ from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments, least_bytes
 from ketwork.networks.moments.pooling import UNITS, sample_rows
 from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
-from ketwork.networks.moments.sums import LayerSum
+from ketwork.networks.moments.sums import LayerSum, Vectors
 
 __all__ = [
     "HELD_SHARE",
@@ -42,6 +42,7 @@ __all__ = [
     "PairMoments",
     "Rows",
     "Sums",
+    "Vectors",
     "kets_each",
     "least_bytes",
     "sample_rows",
