@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.survey import Survey, survey
 from ketwork.networks.runtime.distributed import Distributed, joined
 from ketwork.records.checkpoint import Checkpoint
+from ketwork.records.record import pack
 
 N = 150
 BATCH = 16
@@ -70,7 +72,7 @@ def run(**options: Any) -> kw.Study:
 
 
 def split(folder: Path, rank: int, count: int) -> None:
-    keep(run(processes="split", compare=True), folder, rank)
+    keep(run(distributed="split", compare=True), folder, rank)
 
 
 def uneven(folder: Path, rank: int, count: int) -> None:
@@ -121,10 +123,11 @@ def resumed(folder: Path, rank: int, count: int) -> None:
         yield from batches()[: 5 + rank]
         raise OSError("disk gone")
 
-    options = {"layers": "all", "processes": "split", "checkpoint": folder / "kept", "every": 1}
+    options = {"layers": "all", "distributed": "split"}
+    kept = Checkpoint(folder / "kept", every=1)
     with pytest.raises(kw.ProcessError, match="disk gone"):
-        kw.study(Network(), breaks(), **options)
-    keep(kw.study(Network(), batches(), checkpoint=Checkpoint(None, resume=True), **options), folder, rank)
+        kw.study(Network(), breaks(), checkpoint=kept, **options)
+    keep(kw.study(Network(), batches(), checkpoint=replace(kept, resume=True), **options), folder, rank)
 
 
 def compared(folder: Path, rank: int, count: int) -> None:
@@ -139,16 +142,16 @@ class Classifier(nn.Sequential):
         self.double()
 
 
-def surveyed(processes: str | None) -> Survey | None:
+def surveyed(distributed: Distributed | None) -> Survey | None:
     """What compression learns of the layers of a classifier."""
     model = Classifier().requires_grad_(False)
-    with joined(processes, 60) as group:
+    with joined(distributed) as group:
         mine = None if group is None else group.mine
         gathered = calibration(model, data()[0][:, 0], samples=None, batch_size=BATCH, mine=mine)
         found = survey(model, weight_layers(model)[0], gathered, torch.Generator().manual_seed(0))
         if group is None:
             return found
-        found = group.add_up(found, Survey.from_header)
+        found = group.add_up(found)
         return None if group.rank else found
 
 
@@ -157,11 +160,12 @@ def compressed(folder: Path, rank: int, count: int) -> None:
         Classifier(), data()[0][:, 0], keep=0.6, multiple=2, processes="split", batch_size=BATCH
     )
     assert (result is None) == (rank > 0)
-    found = surveyed("split")
+    found = surveyed(Distributed("split", timeout=60))
     if found is not None:
-        save_file({name: tensor.contiguous() for name, tensor in found.tensors().items()}, folder / "found")
-        told = found.header() | {"kept": result.after.parameters / result.before.parameters}
-        (folder / "header.json").write_text(json.dumps(told))
+        header, tensors = pack(found)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "found")
+        share = {"kept": result.after.parameters / result.before.parameters}
+        (folder / "header.json").write_text(json.dumps(header | share))
 
 
 def dies(folder: Path, rank: int, count: int) -> None:
@@ -203,10 +207,10 @@ def main(scenarios: str, rank: int, count: int, folder: Path) -> None:
         except Exception as error:  # noqa: BLE001 - it is what the test looks at
             told = {
                 "error": f"{type(error).__name__}: {error}",
-                "found": getattr(error, "found", None) is not None,
+                "partial": getattr(error, "partial", None) is not None,
             }
-            if told["found"]:
-                error.found.save(there / "found")
+            if told["partial"]:
+                error.partial.save(there / "found")
         (there / f"{rank}.json").write_text(json.dumps(told | {"seconds": time.monotonic() - start}))
         print(scenario, rank, told, file=sys.stderr, flush=True)
 

@@ -19,7 +19,7 @@ def write_parts(
 ) -> None:
     """Writes a record of that kind and schema version to `path`, in one step."""
     about = {"kind": kind, "schema": schema, **header}
-    files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), about, _KEY)
+    files.write_tensors(path, _apart(dict(_packed(*pair) for pair in tensors.items())), about, _KEY)
 
 
 def read_parts(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -52,6 +52,17 @@ def _packed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     if tensor.is_complex():
         name, tensor = f"{name}{_COMPLEX}", torch.view_as_real(tensor.resolve_conj())
     return name, tensor.cpu().contiguous()
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, of which no two share memory: safetensors refuses those that do."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def _unpacked(name: str, tensor: Tensor) -> tuple[str, Tensor]:
