@@ -105,6 +105,7 @@ def _raised_here(error: BaseException) -> bool:
 
 
 def complain(message: str) -> None:
+    """Prints an error in one line on stderr."""
     line = visible(" ".join(message.split()))
     Console(stderr=True).print(f"ketwork: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
 

@@ -46,12 +46,9 @@ class Kinds:
     >>> @dataclasses.dataclass
     ... class Square(Shape, kind="square"):
     ...     side: float
-    >>> @dataclasses.dataclass
-    ... class Drawing:
-    ...     shapes: dict[str, Shape]
-    >>> header, tensors = pack(Drawing({"a": Square(2.0)}))
-    >>> header, unpack(Drawing, header, tensors)
-    ({'shapes': {'a': {'kind': 'square', 'side': 2.0}}}, Drawing(shapes={'a': Square(side=2.0)}))
+    >>> header, tensors = pack({"shapes": [Square(2.0)]})
+    >>> header["shapes"], unpack(Shape, header["shapes"][0], tensors)
+    ([{'kind': 'square', 'side': 2.0}], Square(side=2.0))
     """
 
     kinds: ClassVar[dict[str, type]]

@@ -59,20 +59,20 @@ def _footer(comparison: Comparison, console: Console) -> None:
         else:
             say(
                 f"Of {change.shared} layers of the same name, {change.least[0]} differs most ({measure} "
-                f"{change.least[1]:.3f}), {change.most[0]} least ({change.most[1]:.3f}); for {change.themselves} of them "
-                "the best match is the layer of the same name."
+                f"{change.least[1]:.3f}), {change.most[0]} least ({change.most[1]:.3f}); for {change.themselves} of "
+                "them the best match is the layer of the same name."
             )
     if near := findings.redundant(comparison):
+        measure = PAIR_MEASURES[near.measure].title
         say(
-            f"{near.second} repeats the layer before it, {near.first}, most closely ({PAIR_MEASURES[near.measure].title} "
+            f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} "
             f"{near.value:.3f}); {near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
         )
     unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
     taken = f" ({comparison.settings['taken']})" if comparison.settings.get("taken") else ""
     layers = f"{len(comparison.rows)} × {len(comparison.columns)} layers"
-    say(
-        f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {PAIR_MEASURES[comparison.measures[0]].title}."
-    )
+    matched_by = PAIR_MEASURES[comparison.measures[0]].title
+    say(f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {matched_by}.")
     for warning in comparison.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")
     meanings = Table.grid(padding=(0, 2, 0, 0))

@@ -50,7 +50,8 @@ def render_compressed(result: Compressed, console: Console) -> None:
     say(
         f"{settings['samples']:,} samples, of which {settings['held_back']:,} held back to measure the KL (nats a "
         f"prediction); {result.passes:.1f} forward passes over them. Rank and units that stay: – is all; kept: of its "
-        "parameters; discarded: of the variance of the layer's output; KL share: of what all layers are estimated to add to the KL."
+        "parameters; discarded: of the variance of the layer's output; KL share: of what all layers are estimated to "
+        "add to the KL."
     )
     for warning in result.warnings:
         say(f"! {warning}", "yellow")
