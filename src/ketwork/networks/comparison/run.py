@@ -232,8 +232,8 @@ def compare(
         told = stack.enter_context(show_progress(progress, max_samples))
         ending = stream(side_by_side(sources), run.take, progress=told)
         gathered = run.finished()
-    if group is not None:
-        return _together(group, gathered, ending, settings, measures, center)
+        if group is not None:
+            return _together(group, gathered, ending, settings, measures, center)
     n = gathered.pairs.n
     if ending.error is not None and (n < FEWEST or isinstance(ending.error, MisalignedError)):
         raise ending.error
