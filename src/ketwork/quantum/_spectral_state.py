@@ -34,6 +34,7 @@ class SpectralState(BaseState):
         count as 0 with gradient 0. QuTiP's `entropy_vn` gives nats by default, Qiskit and toqito bits.
 
         >>> from ketwork.quantum import Density
+        >>> from ketwork.quantum import Density
         >>> Density.maximally_mixed(4).entropy()
         tensor(2.)
         """

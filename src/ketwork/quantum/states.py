@@ -289,8 +289,7 @@ class Density(SpectralState):
     def eigenstates(self, k: int) -> tuple[Tensor, Ket]:
         """Returns the k largest eigenvalues (*batch, k), descending, and their kets (*batch, k, d).
 
-        A ket is fixed up to a phase, those of an equal eigenvalue up to a rotation; no gradient passes. Beyond the rank
-        they complete an orthonormal set.
+        Kets are fixed up to phases and rotations within equal eigenvalues; no gradient passes.
         """
         if not 1 <= k <= self.d:
             raise ValueError(f"Argument `k` must lie in 1 … {self.d}, but is {k}.")
