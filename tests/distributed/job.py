@@ -22,7 +22,7 @@ import ketwork as kw
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.survey import Survey, survey
-from ketwork.networks.runtime.distributed import Distributed, joined
+from ketwork.networks.runtime.distributed import Distributed, join
 from ketwork.records.checkpoint import Checkpoint
 from ketwork.records.record import pack
 
@@ -145,7 +145,7 @@ class Classifier(nn.Sequential):
 def surveyed(distributed: Distributed | None) -> Survey | None:
     """What compression learns of the layers of a classifier."""
     model = Classifier().requires_grad_(False)
-    with joined(distributed) as group:
+    with join(distributed) as group:
         mine = None if group is None else group.mine
         gathered = calibration(model, data()[0][:, 0], samples=None, batch_size=BATCH, mine=mine)
         found = survey(model, weight_layers(model)[0], gathered, torch.Generator().manual_seed(0))

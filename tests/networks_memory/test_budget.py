@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ketwork.networks.activations.encoding import unit
 from ketwork.networks.measures import holevo as information
 from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.networks.runtime.memory import Plan, Width, parse_bytes, plan
+from ketwork.networks.runtime.memory import Plan, Width, parse_bytes, plan_memory
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import study
@@ -94,7 +94,7 @@ def test_every_interval_holds_the_exact_number(dtype: torch.dtype, center: bool)
     assert small.plan.total <= small.plan.memory == parse_bytes(memory)
     wide, narrow = small.layers
     assert (wide.sketch, narrow.sketch) == (small.plan.shares[0].rank, None)
-    assert {*BOUNDED} == {*_holds(wide, exact["wide"])}
+    assert {*BOUNDED} <= {*_holds(wide, exact["wide"])}  # those of later families hold too
     assert not any(estimate.bounds for estimate in narrow.estimates.values())
     least, most = _error(wide, exact["wide"])
     assert least > -1e-7
@@ -241,7 +241,7 @@ def test_plans_keep_to_the_budget_and_sketch_the_widest_first(memory: int, class
     sizes = (64, 512, 512, 4096, 2048, 64)
     widths = {(str(i), 0): Width(str(i), 0, d, False, 4, True) for i, d in enumerate(sizes)}
     try:
-        found = plan(widths, memory, classes=classes)
+        found = plan_memory(widths, memory, classes=classes)
     except ValueError:
         assert memory <= (100_000_000 if classes else 30_000_000)
         return
