@@ -153,8 +153,8 @@ def test_samples_follow_borns_rule() -> None:
     """Three directions of five: four outcomes, the last of which keeps its superposition."""
     x, basis = normal(5, seed=3), orthonormal(5, 3)
     amplitudes = basis.T @ x
-    born = torch.cat([amplitudes.square(), (x.norm() ** 2 - amplitudes.norm() ** 2)[None]]).double()
-    born = born / born.sum()  # in double precision, in which scipy wants them to sum to 1
+    exact, weight = basis.double().T @ x.double(), x.double().square().sum()
+    born = torch.cat([exact.square(), (weight - exact.square().sum())[None]]) / weight
     net, shots = wire(), 20_000
     with kw.collapse(net, {"0": basis}, "sample", seed=seeded(1)) as live:
         after = net(x.expand(shots, 5))

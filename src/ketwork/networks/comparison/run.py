@@ -38,7 +38,6 @@ from ketwork.networks.runtime import (
     ProcessError,
     Processes,
     Progress,
-    error_words,
     join,
     parse_bytes,
     show_progress,
@@ -242,7 +241,7 @@ def compare(
         raise ComparisonInterrupted("the comparison was interrupted", record)
     if ending.error is not None:
         raise ComparisonError(
-            f"{error_words(ending.error)} What {n} samples before it gave is in `partial` of this error.",
+            f"{ending.sentence} What {n} samples before it gave is in `partial` of this error.",
             record,
         ) from ending.error
     if record is None:

@@ -43,6 +43,11 @@ class Ending:
         """Why it ended early, in words; None if it did not."""
         return INTERRUPTION if self.interrupted else error_words(self.error)
 
+    @property
+    def sentence(self) -> str:
+        """The reason as a sentence, empty if it did not."""
+        return "" if self.reason is None else f"{self.reason.rstrip('.')}."
+
 
 def stream(
     source: Iterable[Item],

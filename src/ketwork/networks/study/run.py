@@ -42,7 +42,6 @@ from ketwork.networks.runtime import (
     ProcessError,
     Processes,
     Progress,
-    error_words,
     join,
     of_network,
     open_checkpoints,
@@ -316,7 +315,7 @@ def _ended(record: Study | None, ending: Ending) -> Study:
     if ending.error is not None:
         assert record is not None
         raise StudyError(
-            f"{error_words(ending.error)} What {record.samples} samples before it gave is in `partial` of this error.",
+            f"{ending.sentence} What {record.samples} samples before it gave is in `partial` of this error.",
             record,
         ) from ending.error
     assert record is not None
