@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ketwork._compat import moved
 from ketwork.networks.runtime.streaming import Ending, PartialError, error_words
 from ketwork.records import pack, unpack
 
@@ -37,6 +38,12 @@ _COMPLEX = {str(torch.complex64): torch.complex64, str(torch.complex128): torch.
 
 class ProcessError(PartialError):
     """A process failed, or was not heard of; `partial` is what was gathered nevertheless, at process 0, else None."""
+
+    @property
+    def found(self) -> Any:
+        """`partial`, under its name of version 0.1; warns."""
+        moved("`ProcessError.found` is now called `partial`.")
+        return self.partial
 
 
 @dataclass(frozen=True)

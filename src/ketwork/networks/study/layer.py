@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ketwork._compat import moved
 from ketwork.networks.activations import LayerInfo
 from ketwork.networks.measures import MEASURES, DecodedLabels, Decoding, LayerState, Measure, measures_of
 from ketwork.networks.moments import LayerAccumulator, Normalize
@@ -87,6 +88,16 @@ class Layer(Presented):
         return self.info.aliases
 
     @property
+    def leaf(self) -> str:
+        """Where in the module's output its activation stands; "" where it is the output itself."""
+        return self.info.leaf
+
+    @property
+    def axis(self) -> int:
+        """The axis of the activation, as the module returned it, that holds the features."""
+        return self.info.axis
+
+    @property
     def d(self) -> int:
         """The number of features."""
         return self.accumulator.d
@@ -149,6 +160,24 @@ class Layer(Presented):
             none = declared.needs != "layer" or lacks_sum
             self.estimates[measure] = Estimate(unit=declared.unit) if none else declared(self.state())
         return self.estimates[measure]
+
+    @property
+    def knowledge(self) -> DecodedLabels | None:
+        """`labels`, under its name of version 0.1; warns."""
+        moved("`Layer.knowledge` is now called `labels`.")
+        return self.labels
+
+    @property
+    def statistics(self) -> LayerAccumulator:
+        """`accumulator`, under its name of version 0.1; warns."""
+        moved("`Layer.statistics` is now called `accumulator`.")
+        return self.accumulator
+
+    @property
+    def all_estimates(self) -> dict[str, Estimate]:
+        """`estimates`, under its name of version 0.1; warns."""
+        moved("`Layer.all_estimates` is now called `estimates`.")
+        return self.estimates
 
     def stored(self, complete: bool = True) -> StoredLayer:
         """The layer for a file; not `complete` without its accumulator and the names of labels."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ketwork._compat import renamed
+from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
     Batch,
     Capture,
@@ -62,6 +62,12 @@ class StudyError(PartialError):
 
 class StudyInterrupted(Interrupted):
     """Ctrl-C during a study; `partial` is the study of what was gathered, or None if no batch was finished."""
+
+    @property
+    def study(self) -> Study | None:
+        """`partial`, under its name of version 0.1; warns."""
+        moved("`StudyInterrupted.study` is now called `partial`.")
+        return self.partial  # type: ignore[no-any-return]
 
 
 @renamed(
@@ -263,12 +269,12 @@ class _Loop:
     budget: int | None
     on_plan: Callable[[Plan], None] | None
 
-    def take(self, batch: Batch) -> int:
-        """Runs the network on a batch unless a checkpoint has it or another process takes it."""
+    def take(self, batch: Batch) -> int | None:
+        """Runs the network on a batch unless a checkpoint has it (None) or another process takes it."""
         run, saved = self.run, self.saved
         labels = None if saved is None else run.gathered.labels.given_to(saved.samples, batch.size)
         if saved is not None and saved.has(batch, labels):
-            return run.position
+            return None
 
         def call(network: nn.Module) -> Any:
             return batch.run(network, self.forward, self.label_key)
