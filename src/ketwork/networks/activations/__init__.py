@@ -7,13 +7,24 @@ from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward
 from ketwork.networks.activations.captures import NEVER, Capture, Seen, capture
 from ketwork.networks.activations.draws import drawn, samples_at
 from ketwork.networks.activations.encoding import decode, encode, unit
+from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.interventions import Site, intervene
 from ketwork.networks.activations.labels import IGNORED, MOST_LABELS, Labels
+from ketwork.networks.activations.layout import Layout
+from ketwork.networks.activations.masks import PositionMask
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.reading import Reading
+from ketwork.networks.activations.samples import take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
-from ketwork.networks.activations.wrappers import device_of, dtype_of, eager, unwrapped
+from ketwork.networks.activations.wrappers import (
+    device_of,
+    dtype_of,
+    eager,
+    evaluating,
+    needs_labels,
+    unwrapped,
+)
 
 __all__ = [
     "IGNORED",
@@ -29,11 +40,14 @@ __all__ = [
     "Labels",
     "LayerInfo",
     "Layers",
+    "Layout",
     "Mask",
+    "PositionMask",
     "Reading",
     "Seen",
     "SelectorError",
     "Site",
+    "Trial",
     "activations",
     "batches",
     "capture",
@@ -43,11 +57,14 @@ __all__ = [
     "dtype_of",
     "eager",
     "encode",
+    "evaluating",
     "intervene",
     "leaves",
     "map_tensors",
+    "needs_labels",
     "samples_at",
     "select",
+    "take",
     "tensors",
     "unit",
     "unwrapped",

@@ -10,19 +10,22 @@ from __future__ import annotations
 import contextlib
 import math
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.axes import FeatureAxis, Grid, Layouts, sequence_first_paths
+from ketwork.networks.activations.axes import Axes, FeatureAxis, KnownAxes
+from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
+from ketwork.networks.activations.layout import Grid
+from ketwork.networks.activations.masks import PositionMask
 from ketwork.networks.activations.outputs import Leaf, described
-from ketwork.networks.activations.selectors import Layers, Selection, select, tidy
-from ketwork.networks.activations.wrappers import eager, unwrapped
+from ketwork.networks.activations.selectors import Layers, Selection, select
+from ketwork.networks.activations.wrappers import eager, evaluating, unwrapped
 
 NEVER = "it never ran in the forward pass"
 """Why a module that other data may reach gave no row."""
@@ -40,6 +43,7 @@ class Seen:
     refused: list[Key]
     ran: list[str]
     leaves: list[tuple[Key, str]]
+    axes: KnownAxes
 
 
 @dataclass
@@ -58,27 +62,61 @@ class Capture(Walker):
     skipped: dict[str, str] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)
     _running: bool = False
+    _masks: dict[str, Tensor] = field(default_factory=dict)
+    _entered: Trial | None = None
     _leaf: dict[Key, str] = field(default_factory=dict)
     _tensors: list[tuple[weakref.ref[Tensor], float, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
+    _held: list[Call] = field(default_factory=list)
 
-    def forward(self, call: Callable[[nn.Module], Any], samples: int) -> Any:
-        """Runs `call(model)` on a batch of that many samples and hands over what each layer put out."""
-        self.begin(samples)
+    def forward(
+        self,
+        call: Callable[[nn.Module], Any],
+        samples: int,
+        trial: Trial | None = None,
+        masks: Sequence[PositionMask] = (),
+    ) -> Any:
+        """Runs `call(model)` on a batch of that many samples and hands over what each layer put out.
+
+        `trial` is that batch with a way to run the network on others like it; without it, what the network itself is
+        called with serves. `masks` say which positions exist.
+        """
         self._tensors.clear()
         self._waiting.clear()
-        self._running = True
-        try:
-            with torch.inference_mode(False), torch.no_grad(), eager(self.model):
+        self._held.clear()
+        self._entered = trial
+        self._masks = {mask.name: mask.present for mask in masks}
+        with torch.inference_mode(False), torch.no_grad(), eager(self.model):
+            if trial is not None:
+                self.prepare(trial)
+            self.begin(samples)
+            self._running = True
+            try:
                 output = call(self.model)
-        finally:
-            self._running = False
+            finally:
+                self._running = False
+            self._resolve()
         for path, calls in self._waiting.items():
             if (path, POOLED) not in self.refused:
                 self.receive(_pooled(calls))
         self._waiting.clear()
         self._tensors.clear()
+        self._entered = None
         return output
+
+    def prepare(self, trial: Trial) -> None:
+        """Finds the axes of the outputs on a first batch, where nothing is known of them yet."""
+        if not self.axes.layouts:
+            with torch.inference_mode(False), torch.no_grad(), eager(self.model):
+                self.explore(trial)
+
+    def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """A call of the whole network begins: where nothing is known yet, it is the experiment."""
+        if not self._running or self._entered is not None:
+            return
+        self._entered = Trial((inputs, named), self.samples, _call)
+        if not self.axes.layouts:
+            self.explore(self._entered)
 
     def listening(self, leaves: list[Leaf]) -> bool:
         """Only in `forward`: another capture may hold the same module."""
@@ -91,8 +129,9 @@ class Capture(Walker):
             self._skip(path, described(call.output))
             return
         key = (path, POOLED) if self.pool_calls else call.key
-        if key in self.refused:
+        if key in self.refused or all(leaf.tensor.numel() == 0 for leaf in call.leaves):
             return
+        layouts = self.axes.of(call.key)
         reasons: list[str] = []
         for leaf in call.leaves:
             if self._leaf.get(key, leaf.path) != leaf.path:
@@ -101,13 +140,37 @@ class Capture(Walker):
             if row is not None:
                 self.aliases.setdefault(key, row)
                 return
-            grid = self.read(call, leaf)
+            if layouts is None or leaf.path not in layouts:
+                continue
+            layout = layouts[leaf.path]
+            grid = layout if isinstance(layout, str) else layout.grid(leaf.tensor, self.samples)
             if isinstance(grid, Grid):
-                self._take(key, call.module, leaf, grid)
+                self._take(key, call, leaf, grid)
                 return
             reasons.append(grid)
+        if layouts is None:
+            # Held until an experiment on this batch has shown its axes; the network may overwrite it.
+            leaves = [replace(leaf, tensor=leaf.tensor.clone()) for leaf in call.leaves]
+            self._held.append(replace(call, leaves=leaves, output=None))
+            return
+        self._refuse(key, reasons[0] if reasons else "its output changes its form from batch to batch")
+
+    def _resolve(self) -> None:
+        """Finds the axes of outputs that no batch before had, and hands them over."""
+        held, self._held = self._held, []
+        if not held:
+            return
+        if self._entered is not None:
+            self.explore(self._entered, self._entered.n)
+        for call in held:
+            if self.axes.of(call.key) is None:
+                self._refuse(call.key, "nothing says which axis of its output counts the samples")
+            else:
+                self.visit(call)
+
+    def _refuse(self, key: Key, reason: str) -> None:
         self.refused.add(key)
-        self._skip(path, reasons[0] if reasons else "its output changes its form from batch to batch")
+        self._skip(key[0], reason)
 
     def names(self, rows: Collection[Key]) -> dict[Key, tuple[Key, tuple[str, ...]]]:
         """What each row is called, and by which other names it can be found.
@@ -141,12 +204,14 @@ class Capture(Walker):
             sorted(self.refused),
             sorted(self.ran),
             list(self._leaf.items()),
+            self.axes.stored(),
         )
 
     def restore(self, seen: Seen) -> None:
         """Takes over what other batches have shown."""
         self.aliases, self.skipped = dict(seen.aliases), dict(seen.skipped)
         self.refused, self.ran, self._leaf = set(seen.refused), set(seen.ran), dict(seen.leaves)
+        self.axes.restore(seen.axes)
 
     def _known(self, leaf: Leaf) -> Key | None:
         """The row that this very tensor already is, unless it was changed in place since."""
@@ -155,16 +220,26 @@ class Capture(Walker):
                 return row
         return None
 
-    def _take(self, key: Key, module: nn.Module, leaf: Leaf, grid: Grid) -> None:
+    def _take(self, key: Key, call: Call, leaf: Leaf, grid: Grid) -> None:
         self._leaf[key] = leaf.path
         self._tensors.append((weakref.ref(leaf.tensor), _version(leaf.tensor), key))
-        info = LayerInfo(*key, type(module).__name__, leaf.path, grid.axis, grid.positions)
-        activation = Activation(info, grid.values, leaf.present)
+        info = LayerInfo(*key, type(call.module).__name__, leaf.path, grid.layout, grid.positions)
+        activation = Activation(info, grid.values, *self._present(call.key, leaf, grid))
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
             self._waiting.setdefault(key[0], []).append(replace(activation, values=grid.values.clone()))
         else:
             self.receive(activation)
+
+    def _present(self, key: Key, leaf: Leaf, grid: Grid) -> tuple[Tensor | None, Tensor | None]:
+        """The positions that exist, and a mask of the layer's that is of other positions."""
+        if leaf.present is not None:
+            return leaf.present, None
+        name = self.axes.mask(key, self._masks) if grid.positions else None
+        if name is None:
+            return None, None
+        mask = self._masks[name]
+        return (mask, None) if mask.shape == grid.values.shape[:2] else (None, mask)
 
     def _skip(self, path: str, reason: str) -> None:
         self.skipped.setdefault(path, reason)
@@ -178,6 +253,7 @@ def capture(
     receive: Callable[[Activation], None],
     calls: str = "separate",
     feature_axis: FeatureAxis = None,
+    axes: Iterable[LayerInfo] | None = None,
 ) -> Iterator[Capture]:
     """A live capture of a network's layers; leaves the network exactly as it was.
 
@@ -188,6 +264,7 @@ def capture(
         calls: `"separate"` gives each call of a module its own row (path, call index), `"pooled"` one row.
         feature_axis: overrides the feature axis: an axis for all layers, a mapping from layer names to axes,
             or a callable (name, module, output) -> axis.
+        axes: layers whose axes are known, as a study of the network has them; no experiment is made for these.
 
     Raises:
         TypeError: not an `nn.Module`, or TorchScript, which refuses hooks.
@@ -207,19 +284,21 @@ def capture(
         raise ValueError(f"Argument `calls` must be one of {CALLS}, but is {calls!r}.")
     model = unwrapped(model)
     selection = select(model, layers)
-    layouts = Layouts(feature_axis, sequence_first_paths(model, tidy))
-    live = Capture(model, layouts, selection=selection, receive=receive, pool_calls=calls == "pooled")
+    known = Axes(feature_axis) if axes is None else Axes.from_layers(axes, feature_axis)
+    live = Capture(model, axes=known, selection=selection, receive=receive, pool_calls=calls == "pooled")
     live.skipped.update(selection.skipped)
-    flags = {module: module.training for module in model.modules()}
     with contextlib.ExitStack() as stack:
-        for module, training in flags.items():
-            stack.callback(setattr, module, "training", training)
+        stack.enter_context(evaluating(model))
         stack.enter_context(
             walk(live, selection.chosen, lambda name: live._skip(name, "TorchScript refuses hooks"))
         )
-        model.eval()
         yield live
     live.skipped = live.reasons()
+
+
+def _call(model: nn.Module, content: Any) -> Any:
+    inputs, named = content
+    return model(*inputs, **named)
 
 
 def _version(tensor: Tensor) -> float:

@@ -260,11 +260,13 @@ class _Run:
             same_layer(row, site)
             return measured_at(site.values, site.present, states, "project", unused, mean)[0]
 
-        with torch.no_grad(), intervene(self.network, [row.name], change, reading.feature_axis) as live:
+        with torch.no_grad(), intervene(
+            self.network, [row.name], change, reading.feature_axis, axes=[row.info]
+        ) as live:
 
             def outputs() -> Iterator[Any]:
                 for batch in self.batches:
-                    live.mask = batch.mask
+                    live.masks = batch.masks
                     yield self._output(batch)
 
             return self._scored(outputs())

@@ -22,6 +22,7 @@ from ketwork.networks.activations import (
     Reading,
     batches,
     drawn,
+    needs_labels,
     samples_at,
     unwrapped,
 )
@@ -225,6 +226,7 @@ def compare(
                 mask=mask,
                 dtype=side.dtype,
                 mine=None if group is None else group.mine,
+                feed_labels=needs_labels(side.model),
             )
             for source, side in zip([data] if other_data is None else [data, other_data], sides, strict=False)
         ]

@@ -49,7 +49,6 @@ class Side:
     left_out: dict[Key, str] = field(default_factory=dict)
     batches: int = 0
     _samples: int = 0
-    _mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.dtype, self.device = dtype_of(self.model), device_of(self.model)
@@ -62,6 +61,7 @@ class Side:
             receive=self.receive,
             calls=reading.calls,
             feature_axis=reading.feature_axis,
+            axes=reading.layers,
         )
         try:
             self.live: Capture = stack.enter_context(live)
@@ -76,11 +76,16 @@ class Side:
             fits = cast is not None and tensor.dtype == dtype_of_data
             return tensor.to(self.device, cast if fits else None)
 
-        batch = replace(batch, content=map_tensors(batch.content, placed))
-        self._mask = batch.mask.to(self.device) if batch.mask is not None else None
+        masks = tuple(replace(mask, present=mask.present.to(self.device)) for mask in batch.masks)
+        batch = replace(batch, content=map_tensors(batch.content, placed), masks=masks)
         self._samples = done
         self.rows.clear()
-        self.live.forward(lambda model: batch.run(model, self.forward), batch.size)
+        self.live.forward(
+            lambda model: batch.run(model, self.forward),
+            batch.size,
+            batch.trial(self.forward),
+            batch.masks,
+        )
         self.batches += 1
 
     def receive(self, activation: Activation) -> None:
@@ -88,7 +93,7 @@ class Side:
         key, path = activation.key, activation.info.name
         if key in self.left_out:
             return
-        present = self._present(activation)
+        present = activation.present
         rows = sample_rows(activation.values, present, unit_of=self.unit, normalize=self.normalize)
         _, width = self.infos.setdefault(key, (activation.info, rows.shape[1]))
         if width != rows.shape[1]:
@@ -125,17 +130,9 @@ class Side:
         left_out = {path: reason for (path, _), reason in self.left_out.items()}
         return {path: why for path, why in (self.live.reasons() | left_out).items() if path not in visible}
 
-    def _present(self, activation: Activation) -> Tensor | None:
-        if activation.present is not None:
-            return activation.present
-        mask = self._mask
-        if mask is None or not activation.info.positions or mask.shape != activation.values.shape[:2]:
-            return None
-        return mask
-
     def _where(self, path: str, activation: Activation) -> str:
         values = activation.values.abs().sum(dim=-1)
-        present = self._present(activation)
+        present = activation.present
         if present is not None:
             values = values.masked_fill(~present, 0)
         bad = (~torch.isfinite(values)).any(dim=1).nonzero().squeeze(1).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -196,5 +196,5 @@ def picked(batch: Batch, index: Tensor) -> Batch:
 
     content = map_tensors(batch.content, pick)
     labels = map_tensors(batch.labels, pick)
-    mask = None if batch.mask is None else pick(batch.mask)
-    return Batch(content, labels, mask, len(index))
+    masks = tuple(replace(mask, present=pick(mask.present)) for mask in batch.masks)
+    return Batch(content, labels, masks, len(index), fed=batch.fed)

@@ -67,8 +67,17 @@ class Gathering:
         """How many samples of the data have gone by."""
         return self.gathered.position
 
-    def begin(self, batch: Batch) -> None:
-        """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
+    def begin(self, batch: Batch, labels_are_inputs: bool = False) -> None:
+        """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs.
+
+        What could be the batch's labels is none where it is an input of the network.
+        """
+        if labels_are_inputs and self.gathered.labels.given is None:
+            self.gathered.note(
+                "The second entry of each batch changes what the network puts out, so it is an input and no label. "
+                "Give `labels=` for labels."
+            )
+            batch = replace(batch, labels=None)
         self._batch = batch
         if self.stream is None:
             self.stream = key_stream(self.generator, batch)
@@ -151,7 +160,7 @@ class Gathering:
         self._drawn = self.generator.get_state()
         self.gathered.labels.commit()
 
-    def plan(self, live: Capture, batch: Batch, call: Callable[[nn.Module], Any], memory: int) -> Plan:
+    def plan(self, live: Capture, batch: Batch, forward: Callable[[], None], memory: int) -> Plan:
         """Plans the memory of the pass, from the widths that its first batch shows."""
         widths: dict[Key, Width] = {}
 
@@ -160,7 +169,7 @@ class Gathering:
 
         live.receive, receive = measure, live.receive
         try:
-            live.forward(call, batch.size)
+            forward()
         finally:
             live.receive = receive
         gathered = self.gathered
@@ -237,20 +246,15 @@ class Gathering:
         return share
 
     def _present(self, activation: Activation) -> Tensor | None:
-        assert self._batch is not None
-        if activation.present is not None:
-            return activation.present
-        mask = self._batch.mask
-        if mask is None or not activation.info.positions:
-            return None
-        if mask.shape == activation.values.shape[:2]:
+        mask = activation.unfit
+        if mask is not None:
+            self.gathered.note(
+                f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
+                "all of its positions count."
+            )
+        elif activation.present is not None:
             self._masked = True
-            return mask
-        self.gathered.note(
-            f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
-            "all of its positions count."
-        )
-        return None
+        return activation.present
 
     def _where(self, layer: str, bad: NonFiniteActivationError) -> str:
         places = [self.position + i for i in bad.samples[:5]]

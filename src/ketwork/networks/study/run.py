@@ -27,6 +27,7 @@ from ketwork.networks.activations import (
     device_of,
     drawn,
     dtype_of,
+    needs_labels,
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
@@ -204,7 +205,12 @@ def study(
         run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
         live = stack.enter_context(
             capture(
-                network, layers, receive=run.receive, calls=reading.calls, feature_axis=reading.feature_axis
+                network,
+                layers,
+                receive=run.receive,
+                calls=reading.calls,
+                feature_axis=reading.feature_axis,
+                axes=reading.layers,
             )
         )
         target = stack.enter_context(_placed(network, reading.device))
@@ -241,6 +247,7 @@ def study(
             dtype=dtype_of(network),
             device=target,
             mine=None if group is None else group.mine,
+            feed_labels=needs_labels(network),
         )
         told = stack.enter_context(show_progress(progress, max_samples))
         ending = stream(source, loop.take, progress=told, at_end=lambda: loop.end(max_samples is not None))
@@ -276,16 +283,15 @@ class _Loop:
         if saved is not None and saved.has(batch, labels):
             return None
 
-        def call(network: nn.Module) -> Any:
-            return batch.run(network, self.forward, self.label_key)
-
         if self.budget is not None and run.gathered.plan is None and not batch.elsewhere:
-            plan = run.plan(self.live, batch, call, self.budget)
+            plan = run.plan(self.live, batch, lambda: self._forward(batch), self.budget)
             if self.on_plan is not None:
                 self.on_plan(plan)
-        run.begin(batch)
         if not batch.elsewhere:
-            self.live.forward(call, batch.size)
+            self.live.prepare(batch.trial(self.forward, self.label_key))
+        run.begin(batch, self.live.axes.labels_are_inputs)
+        if not batch.elsewhere:
+            self._forward(batch)
         with deferred():
             if batch.elsewhere:
                 run.skip()
@@ -296,6 +302,14 @@ class _Loop:
         if saved is not None and not batch.elsewhere and saved.due(run.gathered.batches):
             self.save()
         return run.position
+
+    def _forward(self, batch: Batch) -> None:
+        self.live.forward(
+            lambda network: batch.run(network, self.forward, self.label_key),
+            batch.size,
+            batch.trial(self.forward, self.label_key),
+            batch.masks,
+        )
 
     def end(self, limited: bool) -> None:
         """Checks at the end of the data that nothing is left over."""
