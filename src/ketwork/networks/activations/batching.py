@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.masks import GIVEN, Mask, PositionMask, masks_of, towers
 from ketwork.networks.activations.outputs import map_tensors
-from ketwork.networks.activations.samples import carriers, count, take
+from ketwork.networks.activations.samples import Path, carriers, count, take
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -78,12 +78,12 @@ class Batch:
     def trial(self, forward: Forward | None, without: str | None = None) -> Trial:
         """The batch for experiments."""
         inputs = self.content if forward is not None else self._inputs(self.content, without)
-        groups: dict[str | None, set[int]] = {}
+        groups = {}
         if isinstance(inputs, Mapping):
-            parts = {id(part) for part in carriers(inputs, self.size)}
-            groups = towers(inputs, self.masks, [key for key, value in inputs.items() if id(value) in parts])
+            keys = {str(path[0]) for path in carriers(inputs, self.size)}
+            groups = {name: {(key,) for key in group} for name, group in towers(self.masks, keys).items()}
         pair = forward is not None and isinstance(self.content, (tuple, list)) and self.labels is not None
-        labels = {id(self.labels)} if pair else set()
+        labels: set[Path] = {(1,)} if pair else set()
 
         def run(model: nn.Module, content: Any) -> Any:
             return self.call(model, content, forward, without)

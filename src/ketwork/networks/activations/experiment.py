@@ -21,7 +21,7 @@ from ketwork.networks.activations.flow import Flow
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
 from ketwork.networks.activations.outputs import activations
-from ketwork.networks.activations.samples import carriers, take
+from ketwork.networks.activations.samples import Path, carriers, take
 
 FEW = 5
 """How many samples the experiment takes, where the network runs on so few."""
@@ -36,15 +36,15 @@ GivenAxis = Callable[[str, nn.Module, Tensor], int | None]
 class Trial:
     """A batch of n samples, and how the network is called with it, or with one like it.
 
-    `groups` are the entries of the batch (by `id`) that each mask belongs to, by its name; None: those of no mask.
+    `groups` are the entries of the batch that each mask belongs to, by its name; None: those of no mask.
     `labels` is an entry that may be labels or another input.
     """
 
     content: Any
     n: int
     run: Callable[[nn.Module, Any], Any]
-    groups: Mapping[str | None, set[int]] = field(default_factory=dict)
-    labels: set[int] = field(default_factory=set)
+    groups: Mapping[str | None, set[Path]] = field(default_factory=dict)
+    labels: set[Path] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,30 @@ class Sight:
 
 @dataclass
 class Observation:
-    """What one forward pass over n samples shows of the chosen modules' outputs, by key and place in the output."""
+    """What one forward pass over n samples shows of modules' outputs, by key and place in the output.
+
+    `chosen` are the modules whose axes are to be found; `others` says that those beside them are seen as well.
+    """
 
     n: int
     given_axis: GivenAxis
     flow: Flow = field(default_factory=Flow)
     outputs: dict[Key, dict[str, Sight]] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
+    others: bool = False
+    chosen: set[Key] = field(default_factory=set)
+    _calls: dict[str, int] = field(default_factory=dict)
     _prints: dict[tuple[int, int], Fingerprint] = field(default_factory=dict)
 
     def see(self, path: str, module: nn.Module, given: Sequence[Tensor], output: Any, chosen: bool) -> None:
         """Takes note of one call of one module."""
         leaves = list(activations(output))
         self.flow.see(path, module, given, [leaf.tensor for leaf in leaves])
-        if not chosen:
+        if not chosen and not self.others:
             return
-        call = self.calls.get(path, 0)
-        self.calls[path] = call + 1
+        call = self._calls.get(path, 0)
+        self._calls[path] = call + 1
+        if chosen:
+            self.chosen.add((path, call))
         seen = self.outputs.setdefault((path, call), {})
         for leaf in leaves:
             node = self.flow.node(leaf.tensor)
@@ -158,6 +165,7 @@ class Experiment:
         verdicts = {
             (key, path): self._verdict(sight, second, key, path, places)
             for key, seen in first.outputs.items()
+            if key in first.chosen
             for path, sight in seen.items()
         }
         self._settle_open(trial, content, n, first, verdicts, findings)
@@ -175,7 +183,7 @@ class Experiment:
     def _pass(self, trial: Trial, content: Any, n: int) -> Observation:
         """One forward pass, which changes neither the network's buffers nor the global random state."""
         self.passes += 1
-        observation = Observation(n, self.given_axis)
+        observation = Observation(n, self.given_axis, others=len(trial.groups) > 1)
         devices = sorted({p.device.index or 0 for p in self.network.parameters() if p.device.type == "cuda"})
         buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.network.buffers()]
         try:
@@ -335,12 +343,10 @@ class Experiment:
             findings.masks[key] = min(mine, key=lambda name: len(dependents[name])) if mine else None
 
     def _dependents(
-        self, trial: Trial, content: Any, n: int, first: Observation, entries: set[int]
+        self, trial: Trial, content: Any, n: int, first: Observation, entries: set[Path]
     ) -> set[Key] | None:
-        """The outputs that change where some entries of the batch, by `id`, are shuffled among the samples."""
-        ids = _ids(trial.content, content)
-        some = take(content, _shuffled(n), n, {ids[entry] for entry in entries if entry in ids})
-        other = self._tried(trial, some, n)
+        """The outputs that change where some entries of the batch are shuffled among the samples."""
+        other = self._tried(trial, take(content, _shuffled(n), n, entries), n)
         if other is None:
             return None
         return {
@@ -401,14 +407,3 @@ def _reordered(new: Fingerprint, old: Fingerprint, left: _Open, n: int, order: S
 def _rows(places: Sequence[int], n: int, outer: int, inner: int) -> list[int]:
     """The places of all rows of some samples, where each has outer × inner of them."""
     return [(i * n + place) * inner + j for i in range(outer) for place in places for j in range(inner)]
-
-
-def _ids(content: Any, few: Any) -> dict[int, int]:
-    """The `id` of each entry of a batch by that of the entry it was taken from."""
-    if isinstance(content, Mapping):
-        pairs = [(value, few[key]) for key, value in content.items()]
-    elif isinstance(content, (tuple, list)):
-        pairs = list(zip(content, few, strict=True))
-    else:
-        return {id(content): id(few)}
-    return {id(content): id(few)} | {old: new for pair in pairs for old, new in _ids(*pair).items()}

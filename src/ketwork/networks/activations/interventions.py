@@ -59,12 +59,11 @@ class Intervention(Walker):
         masks = () if samples is None else masks_of(named, None, 0, samples, None, None)
         self._trial = None
         if samples is not None:
-            keys = [key for key, value in named.items() if any(value is each for each in carriers(named, samples))]
-            content = inputs, named
-            groups = towers(named, masks, keys)
-            if any(value is not None for value in carriers(inputs, samples)):
-                groups[None] = groups.get(None, set()) | {id(each) for each in carriers(inputs, samples)}
-            self._trial = Trial(content, samples, _call, groups)
+            keys = [str(path[0]) for path in carriers(named, samples)]
+            groups = {name: {(1, key) for key in group} for name, group in towers(masks, keys).items()}
+            if unnamed := carriers(inputs, samples):
+                groups[None] = groups.get(None, set()) | {(0, *path) for path in unnamed}
+            self._trial = Trial((inputs, named), samples, _call, groups)
             if not self.axes.layouts:
                 self._experiment(FEW)
         self._start(0 if samples is None else samples)

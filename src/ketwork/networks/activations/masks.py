@@ -89,18 +89,15 @@ def as_mask(mask: Tensor, samples: int) -> Tensor:
     return mask
 
 
-def towers(content: Any, masks: Collection[PositionMask], inputs: Collection[str]) -> dict[str | None, set[int]]:
-    """The entries of a batch by the mask that belongs to them, by `id`; those that no mask belongs to under None.
+def towers(masks: Collection[PositionMask], inputs: Collection[str]) -> dict[str | None, set[str]]:
+    """The keys of a batch by the mask that belongs to them; those that no mask belongs to under None.
 
     `inputs` are the keys of the entries that belong to samples and are given to the network.
     """
-    groups: dict[str | None, set[int]] = {
-        mask.name: {id(content[key]) for key in mask.entries if key in inputs}
-        | ({id(content[mask.name])} if mask.name in inputs else set())
-        for mask in masks
+    groups: dict[str | None, set[str]] = {
+        mask.name: ({*mask.entries} | {mask.name}) & {*inputs} for mask in masks
     }
-    masked = {entry for group in groups.values() for entry in group}
-    rest = {id(content[key]) for key in inputs} - masked
+    rest = {*inputs}.difference(*groups.values())
     return groups | ({None: rest} if rest else {})
 
 

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
+Path = tuple[Any, ...]
+"""Where an entry stands in a batch: keys, indices and names of fields, from the outside in."""
+
 _OFFSETS = "offsets"
 
 
@@ -26,29 +29,34 @@ def count(content: Any, known: Any = None) -> int | None:
     `known` is something that has an entry a sample, labels or a mask: it decides. Else offsets do, where rows in a line
     come with them, then the number of most first axes that are longer than 1.
     """
-    lengths = list(_lengths(content))
+    lengths = [length for _, value in _values(content) if (length := _length(value)) is not None]
     if known is not None and (length := _length(known)) is not None:
         return length
-    flat = next(_lines(content), None)
-    if flat is not None:
-        return len(flat.starts)
+    line = next(_lines(content), None)
+    if line is not None:
+        return len(line[1].starts)
     longer = [length for length in lengths if length != 1] or lengths
     return Counter(longer).most_common(1)[0][0] if longer else None
 
 
-def take(content: Any, places: Sequence[int], n: int, only: Collection[int] | None = None) -> Any:
+def take(content: Any, places: Sequence[int], n: int, only: Collection[Path] | None = None) -> Any:
     """The batch of the samples at these places of a batch of n; a place may stand twice.
 
-    `only` limits it to those of its entries, by `id`, that are in there.
+    `only` limits it to the entries at these paths.
     """
     return _Taker(list(places), n, _axis(content, n), only).take(content)
 
 
-def carriers(content: Any, n: int) -> list[Any]:
-    """The parts of a batch that belong to its n samples."""
+def carriers(content: Any, n: int) -> list[Path]:
+    """The paths of a batch's entries that belong to its n samples."""
     axis = _axis(content, n)
-    lines = [flat for flat in _lines(content) if len(flat.starts) == n]
-    return [value for value in _values(content) if _carries(value, n, axis)] or list(lines)
+    lines = [
+        (*path, key)
+        for path, flat in _lines(content)
+        if len(flat.starts) == n
+        for key in (flat.rows, flat.offsets)
+    ]
+    return [path for path, value in _values(content) if _carries(value, n, axis) and path not in lines] + lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,26 +71,23 @@ class _Ragged:
 
 
 class _Taker:
-    def __init__(self, places: list[int], n: int, axis: int, only: Collection[int] | None) -> None:
+    def __init__(self, places: list[int], n: int, axis: int, only: Collection[Path] | None) -> None:
         self.places, self.n, self.axis, self.only = places, n, axis, only
 
-    def take(self, tree: Any) -> Any:
+    def take(self, tree: Any, path: Path = ()) -> Any:
         """The tree with the samples taken of each part that carries them."""
         flat = _ragged(tree)
         if flat is not None and len(flat.starts) == self.n:
-            return self._ragged(tree, flat)
+            return self._ragged(tree, flat, path)
         if _carries(tree, self.n, self.axis):
-            return self._taken(tree) if self.only is None or id(tree) in self.only else tree
-        if isinstance(tree, Mapping):
-            return {key: self.take(value) for key, value in tree.items()}
-        if isinstance(tree, tuple) and hasattr(tree, "_fields") and not isinstance(tree, PackedSequence):
-            return type(tree)(*(self.take(value) for value in tree))
-        if isinstance(tree, (tuple, list)):
-            return type(tree)(self.take(value) for value in tree)
+            return self._taken(tree) if self.only is None or path in self.only else tree
         if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-            fields = {each.name: self.take(getattr(tree, each.name)) for each in dataclasses.fields(tree)}
+            fields = {key: self.take(value, (*path, key)) for key, value in _entries(tree)}
             return dataclasses.replace(tree, **fields)
-        return tree
+        if not _is_tree(tree):
+            return tree
+        entries = {key: self.take(value, (*path, key)) for key, value in _entries(tree)}
+        return _rebuilt(tree, entries)
 
     def _taken(self, value: Any) -> Any:
         if isinstance(value, PackedSequence):
@@ -98,18 +103,38 @@ class _Taker:
             return value[self.places]
         return type(value)([value[place] for place in self.places])
 
-    def _ragged(self, tree: Any, flat: _Ragged) -> Any:
+    def _ragged(self, tree: Any, flat: _Ragged, path: Path) -> Any:
         rows, offsets = tree[flat.rows], tree[flat.offsets]
         ends = [*flat.starts[1:], flat.end]
         parts = [rows[flat.starts[place] : ends[place]] for place in self.places]
         edges = torch.tensor([0, *(len(part) for part in parts)], device=offsets.device).cumsum(0)
         new = {flat.rows: torch.cat(parts), flat.offsets: (edges if flat.closed else edges[:-1]).to(offsets)}
-        entries = {key: new[key] if key in new else self.take(value) for key, value in _entries(tree)}
-        return entries if isinstance(tree, Mapping) else type(tree)(entries.values())
+        if self.only is not None and not {(*path, key) for key in new} & set(self.only):
+            new = {}
+        known = (flat.rows, flat.offsets)
+        entries = {
+            key: new.get(key, value) if key in known else self.take(value, (*path, key))
+            for key, value in _entries(tree)
+        }
+        return _rebuilt(tree, entries)
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether a value is a mapping, tuple or list to look into."""
+    return isinstance(value, (Mapping, tuple, list)) and not isinstance(value, PackedSequence)
 
 
 def _entries(tree: Any) -> list[tuple[Any, Any]]:
+    if dataclasses.is_dataclass(tree):
+        return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree)]
     return list(tree.items()) if isinstance(tree, Mapping) else list(enumerate(tree))
+
+
+def _rebuilt(tree: Any, entries: dict[Any, Any]) -> Any:
+    # A tokenizer's BatchEncoding is a mapping that cannot be rebuilt from pairs; a dict serves the call.
+    if isinstance(tree, Mapping):
+        return entries
+    return type(tree)(*entries.values()) if hasattr(tree, "_fields") else type(tree)(entries.values())
 
 
 def _ragged(tree: Any) -> _Ragged | None:
@@ -117,7 +142,7 @@ def _ragged(tree: Any) -> _Ragged | None:
 
     In a mapping these are called `offsets`.
     """
-    if not isinstance(tree, (Mapping, tuple, list)) or isinstance(tree, PackedSequence):
+    if not _is_tree(tree):
         return None
     vectors = {key: value for key, value in _entries(tree) if isinstance(value, Tensor) and value.ndim == 1}
     keys = list(vectors)
@@ -135,13 +160,13 @@ def _ragged(tree: Any) -> _Ragged | None:
     return None
 
 
-def _lines(tree: Any) -> Iterator[_Ragged]:
-    """All rows in a line of a tree."""
+def _lines(tree: Any, path: Path = ()) -> Iterator[tuple[Path, _Ragged]]:
+    """All rows in a line of a tree, with the paths of what holds them."""
     if (flat := _ragged(tree)) is not None:
-        yield flat
-    elif isinstance(tree, (Mapping, tuple, list)) and not isinstance(tree, PackedSequence):
-        for _, value in _entries(tree):
-            yield from _lines(value)
+        yield path, flat
+    elif _is_tree(tree):
+        for key, value in _entries(tree):
+            yield from _lines(value, (*path, key))
 
 
 def _rising(offsets: Tensor, end: int) -> bool:
@@ -151,7 +176,7 @@ def _rising(offsets: Tensor, end: int) -> bool:
 
 def _axis(content: Any, n: int) -> int:
     """The axis of tensors that counts the samples: the first, or the second where no tensor has n on the first."""
-    shapes = [value.shape for value in _values(content) if isinstance(value, Tensor) and not value.is_nested]
+    shapes = [value.shape for _, value in _values(content) if isinstance(value, Tensor) and not value.is_nested]
     first = any(len(shape) and shape[0] == n for shape in shapes)
     second = any(len(shape) > 2 and shape[1] == n for shape in shapes)
     return 1 if second and not first else 0
@@ -179,25 +204,13 @@ def _plain(value: Any) -> bool:
     )
 
 
-def _values(tree: Any) -> Iterator[Any]:
-    """What a tree holds: tensors, packed sequences, arrays, plain lists."""
+def _values(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """What a tree holds (tensors, packed sequences, arrays, plain lists), each with its path."""
     if isinstance(tree, (Tensor, PackedSequence, np.ndarray)) or _plain(tree):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from _values(value)
-    elif isinstance(tree, (tuple, list)):
-        for value in tree:
-            yield from _values(value)
-    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        for field in dataclasses.fields(tree):
-            yield from _values(getattr(tree, field.name))
-
-
-def _lengths(tree: Any) -> Iterator[int]:
-    for value in _values(tree):
-        if (length := _length(value)) is not None:
-            yield length
+        yield path, tree
+    elif _is_tree(tree) or (dataclasses.is_dataclass(tree) and not isinstance(tree, type)):
+        for key, value in _entries(tree):
+            yield from _values(value, (*path, key))
 
 
 def _length(value: Any) -> int | None:
