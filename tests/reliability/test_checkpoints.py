@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from typer.testing import CliRunner
 
 import ketwork as kw
 from ketwork.cli.app import app
+from ketwork.networks.activations.reading import Reading
+from ketwork.networks.runtime.checkpoints import SCHEMA
 from ketwork.records import signals as _signals
 from ketwork.records import storage
 from ketwork.records.checkpoint import Checkpoint
@@ -113,10 +116,10 @@ def after(*batches: int) -> list[str]:
     return [f"after-{count}-batches.safetensors" for count in batches]
 
 
-def crash_after(kind: str, batches: int, folder: Path, **options) -> None:
+def crash_after(kind: str, batches: int, folder: Path, resume: bool = False, **options) -> None:
     """Leaves the checkpoints of a run that was killed after so many more batches."""
     with pytest.raises(Killed):
-        study(kind, progress=killing(batches), checkpoint=Checkpoint(folder, every=EVERY), **options)
+        study(kind, progress=killing(batches), checkpoint=Checkpoint(folder, EVERY, resume), **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,7 +167,7 @@ import torch
 from torch import nn
 torch.set_num_threads(1)
 import ketwork as kw
-from ketwork.records import storage
+from ketwork.records import Checkpoint, read_parts
 
 folder, every, kills, batches = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 draw, done = random.Random(0), mmap.mmap(-1, 8)
@@ -191,7 +194,7 @@ def run(path, **options):
 
 os.waitpid(run("whole"), 0)
 results = []
-options = dict(checkpoint=folder, every=every, resume=True)
+options = dict(checkpoint=Checkpoint(folder, every=every, resume=True))
 for turn in range(kills):
     base = results[-1]["saved"] if results else 0
     tell(base * 4)
@@ -203,7 +206,7 @@ for turn in range(kills):
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     files = [path for path in folder.iterdir() if path.name.startswith("after")] if folder.exists() else []
-    saved = [storage.read(path, "checkpoint", 1)[1]["pass"]["batches"] for path in files]
+    saved = [read_parts(path, "checkpoint", 2)[1]["batches"] for path in files]
     torn = len(list(folder.glob(".ketwork-*"))) if folder.exists() else 0
     results.append({"done": told(), "saved": max(saved, default=0), "files": len(files), "torn": torn,
                     "killed": os.WIFSIGNALED(status)})
@@ -274,7 +277,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(damage, tmp_path):
     newest.write_bytes({"a bit": data, "the end": data[:-1], "all": b""}[damage])
     found = study("classes, pairs", checkpoint=Checkpoint(folder, every=EVERY, resume=True))
     name, other = newest.name, after(4)[0]
-    note = f"The checkpoint {name} is damaged, and was removed: the pass went on from {other}."
+    note = f"The checkpoint {name} is damaged, and was removed: the pass continued from {other}."
     assert found.notes == (note,)
     assert note in found.warnings
     assert found.table().equals(whole.table())
@@ -304,10 +307,10 @@ OTHERS = {
     ),
     "weights": (lambda: (_other_weights(), rows(5), {}), "another run: the network's weights were others"),
     "settings": (
-        lambda: (network(), rows(5), {"normalize": "ensemble", "skip_bad": True}),
+        lambda: (network(), rows(5), {"normalize": "ensemble", "reading": Reading(skip_bad=True)}),
         "`normalize` was 'state' and is 'ensemble'; `skip_bad` was False and is True",
     ),
-    "seed": (lambda: (network(), rows(5), {"generator": seeded(3)}), "`seed` was 0 and is 3"),
+    "seed": (lambda: (network(), rows(5), {"seed": 3}), "`seed` was 0 and is 3"),
     "layers": (lambda: (network(), rows(5), {"layers": ["0"]}), r"`layers` was .* and is \['0'\]"),
     "order": (lambda: (network(), rows(5).flip(0), {}), "checkpoints of other data: the first 8 batches"),
     "one number": (
@@ -325,13 +328,13 @@ OTHERS = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_checkpoint_of_something_else_is_refused(other, tmp_path):
     labelled = {"labels": classes()} if other == "labels" else {}
-    options = {"batch_size": 6, "checkpoint": tmp_path, "every": EVERY}
+    saving = Checkpoint(tmp_path, every=EVERY)
     with pytest.raises(Killed):
-        kw.study(network(), rows(5), progress=killing(8), **labelled, **options)
+        kw.study(network(), rows(5), progress=killing(8), batch_size=6, checkpoint=saving, **labelled)
     before = {name: (tmp_path / name).read_bytes() for name in checkpoints(tmp_path)}
     model, data, changed = OTHERS[other][0]()
     with pytest.raises(kw.CheckpointError, match=OTHERS[other][1]) as raised:
-        kw.study(model, data, checkpoint=Checkpoint(None, resume=True), **options, **changed)
+        kw.study(model, data, batch_size=6, checkpoint=replace(saving, resume=True), **changed)
     assert str(tmp_path) in str(raised.value)
     assert before == {name: (tmp_path / name).read_bytes() for name in checkpoints(tmp_path)}
 
@@ -339,12 +342,10 @@ def test_a_checkpoint_of_something_else_is_refused(other, tmp_path):
 def test_checkpoints_are_not_written_over_unasked(tmp_path):
     crash_after("numbers", 8, tmp_path)
     with pytest.raises(
-        kw.CheckpointError, match=r"without checkpoints, but .*has some\. Go on .*resume=True"
+        kw.CheckpointError, match=r"without checkpoints, but .*has some\. Continue .*resume=True"
     ):
         study("numbers", checkpoint=tmp_path)
     assert checkpoints(tmp_path) == after(4, 8)
-    with pytest.raises(ValueError, match="Argument `resume` needs a folder"):
-        study("numbers", checkpoint=Checkpoint(None, resume=True))
     with pytest.raises(ValueError, match="Argument `every` must be at least 1, but is 0"):
         study("numbers", checkpoint=Checkpoint(tmp_path, every=0))
 
@@ -368,7 +369,7 @@ def test_a_full_disk_does_not_end_the_pass(tmp_path, monkeypatch):
     crash_after("numbers", 8, tmp_path)
     note = (
         f"{str(tmp_path / after(12)[0])!r} could not be written: No space left on device. What was there before is as "
-        "it was. The pass went on, and could be resumed after 8 batches."
+        "it was. The pass continued, and could be resumed after 8 batches."
     )
     monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(RuntimeWarning, match="No space left on device") as warned:
@@ -406,7 +407,7 @@ def test_ctrl_c_and_sigterm_leave_a_checkpoint_of_all_that_was_done(number, tmp_
             study("classes, pairs", progress=interrupt, checkpoint=Checkpoint(tmp_path, every=EVERY))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert raised.value.study.samples == 36
+    assert raised.value.partial.samples == 36
     assert checkpoints(tmp_path) == after(4, 6)
     found = study("classes, pairs", checkpoint=Checkpoint(tmp_path, every=EVERY, resume=True))
     assert bytes_of(found, tmp_path / "a") == bytes_of(whole, tmp_path / "b")
@@ -415,7 +416,9 @@ def test_ctrl_c_and_sigterm_leave_a_checkpoint_of_all_that_was_done(number, tmp_
 def test_nan_at_batch_900_of_1000_is_mended_and_resumed(tmp_path):
     good = list(torch.randn(4000, 5, generator=seeded(1)).split(4))
     bad = [*good[:900], good[900] / 0, *good[901:]]
-    found = kw.study(network(), bad, layers="2", checkpoint=tmp_path)
+    with pytest.raises(kw.StudyError) as raised:
+        kw.study(network(), bad, layers="2", checkpoint=tmp_path)
+    found = raised.value.partial
     assert not found.complete
     assert "in batch 900" in str(found.error)
     assert checkpoints(tmp_path) == after(800, 900)
@@ -444,9 +447,10 @@ class Dies(Dataset):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_data_loader_worker_that_dies_is_mended_and_resumed(tmp_path):
     data = Dies()
-    found = kw.study(
-        network(), DataLoader(data, batch_size=8, num_workers=1), checkpoint=Checkpoint(tmp_path, every=2)
-    )
+    dying = DataLoader(data, batch_size=8, num_workers=1)
+    with pytest.raises(kw.StudyError) as raised:
+        kw.study(network(), dying, checkpoint=Checkpoint(tmp_path, every=2))
+    found = raised.value.partial
     assert "DataLoader worker" in str(found.error)
     assert checkpoints(tmp_path)[-1:] == after(found.samples // 8)
     data.mended = True
@@ -487,18 +491,18 @@ def test_the_command_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     options = ["--checkpoint", "folder", "--every", "2", "--resume"]
     found = CliRunner().invoke(app, [*command, *options])
     assert found.exit_code == 1
-    assert "With --resume the same command goes on from there." in " ".join(found.stderr.split())
+    assert "With --resume the same command continues from there." in " ".join(found.stderr.split())
     assert checkpoints(tmp_path / "folder") == after(6, 7)
     (tmp_path / "mended").write_text("yes")
     refused = CliRunner().invoke(app, [*command, *options[:-1]])
     assert refused.exit_code == 2
-    assert "has some. Go on from them with `resume=True` (--resume)" in " ".join(refused.stderr.split())
+    assert "has some. Continue with them by `Checkpoint(..., resume=True)` (--resume)" in " ".join(refused.stderr.split())
     found, whole = CliRunner().invoke(app, [*command, *options]), CliRunner().invoke(app, command)
     assert (found.exit_code, whole.exit_code) == (0, 0)
     assert json.loads(found.stdout)["table"] == json.loads(whole.stdout)["table"]
     alone = CliRunner().invoke(app, [*command, "--resume"])
     assert alone.exit_code == 2
-    assert "--resume needs the folder to go on from. Give --checkpoint FOLDER." in " ".join(
+    assert "--resume needs the folder to continue from. Give --checkpoint FOLDER." in " ".join(
         alone.stderr.split()
     )
 
@@ -506,10 +510,11 @@ def test_the_command_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 def test_tensors_of_a_checkpoint_are_what_the_pass_has(tmp_path):
     """What a file holds, for those who read it elsewhere: plain values, and tensors by row."""
     crash_after("classes, pairs", 8, tmp_path)
-    tensors, header = storage.read(tmp_path / after(8)[0], "checkpoint", 1)
-    state = header["pass"]
-    assert (state["batches"], state["samples"], len(state["rows"])) == (8, 48, 3)
-    assert state["labels"]["names"] == list(dict.fromkeys(classes()[:48].tolist()))
-    total = tensors["2.moment.first"]
+    tensors, header = storage.read_parts(tmp_path / after(8)[0], "checkpoint", SCHEMA)
+    assert header["batches"] == 8
+    gathered = header["state"]["gathered"]
+    assert (gathered["batches"], gathered["samples"], len(gathered["layers"])) == (8, 48, 3)
+    assert gathered["labels"]["names"] == list(dict.fromkeys(classes()[:48].tolist()))
+    total = tensors[gathered["layers"][2]["moment"]["first"]]
     out = network()(rows(5)[:48]).detach()
     torch.testing.assert_close(total, (out / out.norm(dim=1, keepdim=True)).double().sum(dim=0))
