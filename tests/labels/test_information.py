@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from ketwork.networks.measures.decoded import DecodedLabels
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.measures import holevo as information
+from ketwork.networks.measures.decoded import DecodedLabels
 
 
 def known(x: Tensor, labels: object, *, seed: int = 0) -> DecodedLabels:

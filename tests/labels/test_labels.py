@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ketwork.networks.measures.decoded import DecodedLabels
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations import labels as labels_module
 from ketwork.networks.activations.reading import Reading
+from ketwork.networks.measures.decoded import DecodedLabels
 
 GENERATOR = torch.Generator().manual_seed(3)
 X = torch.randn(400, 6, generator=GENERATOR)

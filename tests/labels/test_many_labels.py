@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ketwork.networks.measures.decoded import DecodedLabels
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.measures import holevo as information
+from ketwork.networks.measures.decoded import DecodedLabels
 from ketwork.networks.measures.readouts import LINEAR, PRETTY_GOOD, read_out
 from ketwork.networks.moments import class_moments as classes_module
 from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from ketwork.networks.measures.decoded import DecodedLabels
 from torch import Tensor, nn
 
 import ketwork as kw
+from ketwork.networks.measures.decoded import DecodedLabels
 from ketwork.networks.moments.labelled_moments import (
     CHECK_MOST,
     HELD_MOST,

@@ -79,8 +79,7 @@ def test_labels_are_matched_by_name_and_no_sample_is_both_fitted_and_held_out() 
     backwards = words[450:][::-1]
     second = x[450:].flip(0)  # its words are seen in another order
     a, b = (
-        kw.study(network(), labels=of, *((part),))
-        for part, of in ((x[:450], words[:450]), (second, backwards))
+        kw.study(network(), part, labels=of) for part, of in ((x[:450], words[:450]), (second, backwards))
     )
     found = a + b
     whole = kw.study(network(), torch.cat([x[:450], second]), labels=words[:450] + backwards)

@@ -364,7 +364,9 @@ def test_settings_out_of_range(settings: dict[str, object], message: str) -> Non
 
 
 def test_calls_that_there_are_not() -> None:
-    with pytest.raises(ValueError, match=r"Argument `calls` must be one of \('separate', 'pooled'\), but is 'all'"):
+    with pytest.raises(
+        ValueError, match=r"Argument `calls` must be one of \('separate', 'pooled'\), but is 'all'"
+    ):
         Reading(calls="all")
 
 

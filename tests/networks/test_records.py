@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ketwork.networks.moments import moment as moments
+from ketwork.networks.moments import grams
 from ketwork.networks.moments.moment import Moment, StoredMoment
 from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
 from ketwork.networks.study.result import SCHEMA, Study
@@ -194,14 +194,16 @@ def test_wide_moments_from_their_upper_blocks(d: int) -> None:
     assert torch.equal(moment.matrix(), moment.matrix().T)
 
 
-def test_a_dense_moment_is_kept_as_its_upper_triangle_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "_CHUNK", 5)
+def test_a_dense_moment_is_kept_as_its_upper_triangle_row_by_row() -> None:
     total = Moment.from_vectors(_kets(40, 13, 0, complex_=True))
     packed = total.stored().upper
     assert packed is not None
     i, j = torch.triu_indices(13, 13)
     torch.testing.assert_close(packed, total.matrix()[i, j], rtol=0, atol=1e-12)
     assert torch.equal(_again(total).matrix(), total.matrix())
+    for at_once in (1, 5, 13, 100):
+        assert torch.equal(grams.packed(total.matrix(), at_once), total.matrix()[i, j])
+        assert torch.equal(grams.unpacked(packed, 13, at_once), grams.unpacked(packed, 13))
 
 
 def test_moments_of_different_widths_do_not_add() -> None:

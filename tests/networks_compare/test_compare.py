@@ -261,7 +261,10 @@ def test_a_sentence_transformer(minilm, sms) -> None:
         ({"measures": "cka"}, "`measures` must be some of"),
         ({"measures": ["cca"]}, "`measures` must be some of"),
         ({"measures": []}, "`measures` must be some of"),
-        ({"unit": "flattened"}, r"`unit` must be one of \('sample', 'position', 'flat'\), but is 'flattened'"),
+        (
+            {"unit": "flattened"},
+            r"`unit` must be one of \('sample', 'position', 'flat'\), but is 'flattened'",
+        ),
         ({"batch_size": 0}, "`batch_size` must be at least 1"),
         ({"max_samples": 3}, "`max_samples` must be at least 4"),
         ({"memory": 100}, "`memory` must be at least"),
@@ -301,7 +304,9 @@ def test_models_that_disagree_on_the_samples(chain: nn.Module, n: int) -> None:
 def test_nan_is_named_by_layer_model_batch_and_sample(chain: nn.Module) -> None:
     data = torch.randn(20, 6)
     data[13, 2] = torch.nan
-    message = r"ValueError: Layer '0' of `model` put out NaN or infinite values in batch 1, sample 13 \(counted from 0\)"
+    message = (
+        r"ValueError: Layer '0' of `model` put out NaN or infinite values in batch 1, sample 13 \(counted"
+    )
     with pytest.raises(kw.ComparisonError, match=message) as raised:
         kw.compare(chain, data, batch_size=10)
     found = raised.value.partial

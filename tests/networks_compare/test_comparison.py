@@ -156,5 +156,5 @@ def test_files_that_are_something_else(found: kw.Comparison, chain: nn.Module, t
         kw.Comparison.load(path)
     del header["columns"]
     storage.write_parts(path, "comparison", SCHEMA, tensors, header)
-    with pytest.raises(ValueError, match="lacks a part of one .*`columns`"):
+    with pytest.raises(ValueError, match=r"lacks a part of one .*`columns`"):
         kw.Comparison.load(path)

@@ -46,18 +46,14 @@ def same(one: PairMoments, other: PairMoments, split: bool = False) -> None:
         if a is None or b is None:
             assert a is b
             continue
-        found, expected = (
-            similarities(overlaps_of(copy.deepcopy(p)), groups(), center=True) for p in (a, b)
-        )
+        found, expected = (similarities(overlaps_of(copy.deepcopy(p)), groups(), center=True) for p in (a, b))
         for name, matrix in expected.items():
             torch.testing.assert_close(found[name], matrix, rtol=0, atol=1e-9, equal_nan=True)
 
 
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("sizes", [(20, 30), (400, 30), (30, 400), (300, 500), (2, 600)])
-def test_parts_add_up_whatever_form_they_are_in(
-    sizes: tuple[int, int], split: bool
-) -> None:
+def test_parts_add_up_whatever_form_they_are_in(sizes: tuple[int, int], split: bool) -> None:
     parts = [rows(n, seed) for seed, n in enumerate(sizes)]
     a, b = (gathered([part], split, always=0) for part in parts)
     forms = {len(part["a"]): held.form for part, held in zip(parts, (a, b), strict=True)}
@@ -70,9 +66,7 @@ def test_parts_add_up_whatever_form_they_are_in(
 
 
 @pytest.mark.parametrize("sizes", [(30, 900), (900, 30), (700, 800), (3, 4)])
-def test_projected_parts_add_up_to_the_projection_of_all(
-    sizes: tuple[int, int]
-) -> None:
+def test_projected_parts_add_up_to_the_projection_of_all(sizes: tuple[int, int]) -> None:
     parts = [rows(n, seed) for seed, n in enumerate(sizes)]
     memory = 14_000
     a, b = (gathered([part], memory=memory, seed=3, always=0) for part in parts)

@@ -496,7 +496,9 @@ def test_the_command_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     (tmp_path / "mended").write_text("yes")
     refused = CliRunner().invoke(app, [*command, *options[:-1]])
     assert refused.exit_code == 2
-    assert "has some. Continue with them by `Checkpoint(..., resume=True)` (--resume)" in " ".join(refused.stderr.split())
+    assert "has some. Continue with them by `Checkpoint(..., resume=True)` (--resume)" in " ".join(
+        refused.stderr.split()
+    )
     found, whole = CliRunner().invoke(app, [*command, *options]), CliRunner().invoke(app, command)
     assert (found.exit_code, whole.exit_code) == (0, 0)
     assert json.loads(found.stdout)["table"] == json.loads(whole.stdout)["table"]
