@@ -253,6 +253,7 @@ def _vector(bloch: Any) -> list[float]:
 
 
 def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
+    ready()
     library, script = _library(), _resource("page.js")
     environment = Environment(
         loader=PackageLoader("ketwork.report"),
