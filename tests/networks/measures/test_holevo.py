@@ -1,14 +1,22 @@
 """Holevo bits: closed forms, brute force, the null, and bounds."""
 
+import functools
 import math
+import operator
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ketwork as kw
+from ketwork.networks.activations.encoding import unit
 from ketwork.networks.measures import holevo as information
 from ketwork.networks.measures.decoded import DecodedLabels
+from ketwork.networks.moments.class_moments import ClassMoments
+from ketwork.networks.study.run import study
+from ketwork.quantum import trace_distance
 
 
 def known(x: Tensor, labels: object, *, seed: int = 0) -> DecodedLabels:
@@ -140,3 +148,66 @@ def test_measurements_never_read_more_bits_than_holevo() -> None:
     ensemble = knowledge.ensemble()
     read = float(kw.Measurement.pretty_good(ensemble).information(ensemble))
     assert 0 < read <= knowledge.estimates["holevo"].value
+
+
+def _gaussian(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def test_random_labels_show_no_more_than_the_null_of_holevo() -> None:
+    labels = torch.arange(1000) % 10
+    found, null, formula = [], [], []
+    for seed in range(10):
+        known = study(nn.Identity(), _gaussian(1000, 64, seed=seed), labels=labels)["(model)"].labels
+        assert known is not None
+        fitted = float(known.moments.fitting().moments.counts.mean())  # kets of a label
+        found.append(known.estimates["holevo"].value)
+        null.append(known.estimates["holevo_null"].value)
+        formula.append(64 / (2 * fitted) * (1 - 1 / 10) / math.log(2))
+    assert sum(found) == pytest.approx(sum(null), rel=0.01)
+    assert sum(found) == pytest.approx(sum(formula), rel=0.03)  # the formula is the first order in d/n
+
+
+def _labelled(n: int, d: int, classes: int, seed: int, is_complex: bool) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, classes, (n,), generator=draw)
+    kets = torch.randn(n, d, generator=draw, dtype=torch.complex64 if is_complex else torch.float32)
+    kets = kets * torch.arange(1, d + 1) ** -0.7 + torch.nn.functional.one_hot(codes, d)
+    kets = unit(kets)[0]
+    return (torch.cat([kets.real, kets.imag], dim=1) if is_complex else kets), codes
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(5, 200), min_size=1, max_size=3),
+    classes=st.integers(2, 4),
+    most=st.sampled_from([1_500, 4_000, 8_000]),
+    is_complex=st.booleans(),
+)
+def test_holevo_bits_of_sketched_classes_lie_between_their_bounds(
+    sizes: list[int], classes: int, most: int, is_complex: bool
+) -> None:
+    parts = [_labelled(n, 24, classes, seed, is_complex) for seed, n in enumerate(sizes)]
+    sketch = functools.reduce(
+        operator.add, (ClassMoments.from_vectors(kets, codes, classes, most) for kets, codes in parts)
+    )
+    assume(sketch.sketched)
+    kets, codes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    exact = information.bits(ClassMoments.from_vectors(kets, codes, classes), is_complex)
+    low, high = information.bounds(sketch, is_complex)
+    assert low - 1e-6 <= exact <= high + 1e-6
+    for code in range(classes):  # and each class's own moment is bounded as it says
+        own, rows = sketch.rows[sketch.owners == code].double(), kets[codes == code].double()
+        left = torch.linalg.eigvalsh(rows.mT @ rows - own.mT @ own)
+        assert float(left[0]) > -1e-4
+        assert float(left[-1]) <= float(sketch.slack[code]) + 1e-4
+        assert float(left.sum()) == pytest.approx(float(sketch.lost[code]), abs=1e-3)
+    shares = sketch.lost / sketch.counts.clamp(min=1)
+    if bool((sketch.counts[:2] > 0).all()):
+        kept, whole = (
+            trace_distance(*(information.state_of(moments, code, is_complex) for code in (0, 1)))
+            for moments in (sketch, ClassMoments.from_vectors(kets, codes, classes))
+        )
+        assert (
+            abs(float(kept) - float(whole)) <= float(shares[:2].sum()) + 1e-6
+        )  # what `helstrom` says of itself

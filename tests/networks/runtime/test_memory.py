@@ -1,9 +1,7 @@
 """Studies within a memory budget: what is planned, that the numbers' intervals hold, and that memory keeps to it."""
 
-import functools
 import json
 import math
-import operator
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ketwork.networks.activations.encoding import unit
-from ketwork.networks.measures import holevo as information
-from ketwork.networks.moments.class_moments import ClassMoments
 from ketwork.networks.runtime.memory import Plan, Width, parse_bytes, plan_memory
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import study
-from ketwork.quantum import trace_distance
 from ketwork.records.record import pack, unpack
 
 D = 600
@@ -258,51 +250,6 @@ def test_plans_keep_to_the_budget_and_sketch_the_widest_first(memory: int, class
     )
     header, tensors = pack(found)
     assert unpack(Plan, json.loads(json.dumps(header)), tensors) == found
-
-
-def _labelled(n: int, d: int, classes: int, seed: int, is_complex: bool) -> tuple[Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, classes, (n,), generator=draw)
-    kets = torch.randn(n, d, generator=draw, dtype=torch.complex64 if is_complex else torch.float32)
-    kets = kets * torch.arange(1, d + 1) ** -0.7 + torch.nn.functional.one_hot(codes, d)
-    kets = unit(kets)[0]
-    return (torch.cat([kets.real, kets.imag], dim=1) if is_complex else kets), codes
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    sizes=st.lists(st.integers(5, 200), min_size=1, max_size=3),
-    classes=st.integers(2, 4),
-    most=st.sampled_from([1_500, 4_000, 8_000]),
-    is_complex=st.booleans(),
-)
-def test_holevo_bits_of_sketched_classes_lie_between_their_bounds(
-    sizes: list[int], classes: int, most: int, is_complex: bool
-) -> None:
-    parts = [_labelled(n, 24, classes, seed, is_complex) for seed, n in enumerate(sizes)]
-    sketch = functools.reduce(
-        operator.add, (ClassMoments.from_vectors(kets, codes, classes, most) for kets, codes in parts)
-    )
-    assume(sketch.sketched)
-    kets, codes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    exact = information.bits(ClassMoments.from_vectors(kets, codes, classes), is_complex)
-    low, high = information.bounds(sketch, is_complex)
-    assert low - 1e-6 <= exact <= high + 1e-6
-    for code in range(classes):  # and each class's own moment is bounded as it says
-        own, rows = sketch.rows[sketch.owners == code].double(), kets[codes == code].double()
-        left = torch.linalg.eigvalsh(rows.mT @ rows - own.mT @ own)
-        assert float(left[0]) > -1e-4
-        assert float(left[-1]) <= float(sketch.slack[code]) + 1e-4
-        assert float(left.sum()) == pytest.approx(float(sketch.lost[code]), abs=1e-3)
-    shares = sketch.lost / sketch.counts.clamp(min=1)
-    if bool((sketch.counts[:2] > 0).all()):
-        kept, whole = (
-            trace_distance(*(information.state_of(moments, code, is_complex) for code in (0, 1)))
-            for moments in (sketch, ClassMoments.from_vectors(kets, codes, classes))
-        )
-        assert (
-            abs(float(kept) - float(whole)) <= float(shares[:2].sum()) + 1e-6
-        )  # what `helstrom` says of itself
 
 
 MEASURED = """

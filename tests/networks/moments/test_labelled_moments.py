@@ -1,7 +1,5 @@
 """The parts: by sample, seeded, the same for all layers and however the data is batched, and without a leak."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -144,24 +142,3 @@ def test_a_sample_with_more_positions_than_are_held_out_is_still_held_out() -> N
     found.settle()
     assert found.held.samples.unique().tolist() == [0]
     assert float(found.sums.moments.counts.sum()) == many
-
-
-def test_save_and_load_bring_back_what_was_known(tmp_path: Path) -> None:
-    x, labels, _ = data(800)
-    names = ["sun", "rain", "wind"]
-    for given in ([names[i] for i in labels], labels % 2 == 0, x[:, 0] + 0.1 * x[:, 1]):
-        record = kw.study(nn.Linear(12, 7), x, labels=given)
-        record.save(tmp_path / "study.safetensors")
-        loaded = kw.Study.load(tmp_path / "study.safetensors")
-        mine, theirs = record.layers[0].labels, loaded.layers[0].labels
-        assert mine is not None
-        assert theirs is not None
-        same(mine, theirs)
-        assert theirs.names == mine.names
-        assert theirs.labels == mine.labels
-        assert theirs.held_out.tolist() == mine.held_out.tolist()
-        assert loaded.table().equals(record.table())
-        assert loaded.warnings == record.warnings
-        if mine.names:
-            assert theirs.helstrom(*mine.names[:2]) == mine.helstrom(*mine.names[:2])
-            assert DecodedLabels.from_moments(theirs.moments, theirs.names).estimates == mine.estimates

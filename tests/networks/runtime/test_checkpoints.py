@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.reliability.test_files import as_somebody, full
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from typer.testing import CliRunner
@@ -26,6 +25,8 @@ from ketwork.networks.runtime.checkpoints import SCHEMA
 from ketwork.records import signals as _signals
 from ketwork.records import storage
 from ketwork.records.checkpoint import Checkpoint
+
+from ...records.test_files import as_somebody, full
 
 EVERY = 4
 BATCHES = 18

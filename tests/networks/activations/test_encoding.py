@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.study.run import study
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
@@ -132,69 +131,3 @@ def test_a_layer_of_two_neurons_is_a_qubit_on_the_bloch_sphere() -> None:
     torch.testing.assert_close(bloch.norm(dim=-1), torch.ones(30, dtype=torch.float64))
     real, _ = kw.encode(torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, -1.0]]))
     torch.testing.assert_close(real.bloch(), torch.tensor([[1.0, 0, 0], [0, 0, 1], [-1, 0, 0]]))
-
-
-def test_superposition_is_the_coherence_of_the_kets() -> None:
-    alone, alike = torch.eye(8), torch.ones(8, 8)
-    assert study(nn.Identity(), alone)["(model)"].ket_coherence.value == 0
-    assert study(nn.Identity(), alike)["(model)"].ket_coherence.value == pytest.approx(3)
-    a = _random(200, 8)
-    p = (a / a.norm(dim=-1, keepdim=True)) ** 2
-    expected = float(-(p * p.log2()).sum(-1)[:100].mean())
-    row = study(nn.Identity(), a[:100])["(model)"]
-    assert row.ket_coherence.value == pytest.approx(expected, rel=1e-12)
-    mixed = (p[:100].mean(0), row.entropy.value)
-    assert row.coherence.value == pytest.approx(
-        float(-(mixed[0] * mixed[0].log2()).sum()) - mixed[1], abs=1e-12
-    )
-
-
-def test_a_data_set_is_a_mixed_state() -> None:
-    a = _random(40, 6)
-    kets, _ = kw.encode(a)
-    expected = sum(torch.outer(k, k) for k in kets.amplitudes) / 40
-    row = study(nn.Identity(), a)["(model)"]
-    torch.testing.assert_close(row.density.matrix(), expected)
-    values = torch.linalg.eigvalsh(expected)
-    assert row.entropy.value == pytest.approx(float(-(values * values.log2()).sum()), abs=1e-12)
-    assert row.effective_rank.value == pytest.approx(2**row.entropy.value, rel=1e-12)
-    assert row.top_weight.value == pytest.approx(float(values[-1]), rel=1e-12)
-
-
-def test_averaging_over_positions_is_a_partial_trace() -> None:
-    a = _random(9, 5, 4, dtype=torch.complex128)  # samples, positions, features
-    features = [kw.Ket.normalized(one, dims=(5, 4)).reduced([1]).matrix() for one in a.flatten(1)]
-    weights = a.abs().square().sum(dim=(1, 2))
-    expected = sum(w * rho for w, rho in zip(weights, features, strict=True)) / weights.sum()
-    row = study(nn.Identity(), a, normalize="ensemble")["(model)"]
-    torch.testing.assert_close(row.density.matrix(), expected)
-
-
-def test_entanglement_is_that_of_positions_and_features() -> None:
-    a = _random(9, 5, 4, dtype=torch.complex128)
-    joint = kw.Ket.normalized(a.flatten(1), dims=(5, 4))
-    entropies = joint.entanglement_entropy([0])
-    torch.testing.assert_close(entropies, joint.entanglement_entropy([1]))
-    row = study(nn.Identity(), a)["(model)"]
-    assert row.entanglement.value == pytest.approx(float(entropies.mean()), abs=1e-10)
-    assert row.entanglement.stderr == pytest.approx(float(entropies.std()) / 3, rel=1e-9)
-    assert row.rank_collapse.value == pytest.approx(1 - float(entropies.mean()) / 2, abs=1e-10)
-
-
-def test_positions_that_hold_one_ket_are_collapsed() -> None:
-    a = _random(9, 1, 4).expand(9, 5, 4) * torch.arange(1, 6)[:, None]
-    row = study(nn.Identity(), a)["(model)"]
-    assert row.entanglement.value == pytest.approx(0, abs=1e-12)
-    assert row.rank_collapse.value == pytest.approx(1, abs=1e-12)
-
-
-def test_entanglement_does_not_see_positions_that_do_not_exist() -> None:
-    a = _random(6, 5, 4)
-    present = torch.arange(5)[None] < torch.tensor([5, 3, 2, 4, 1, 5])[:, None]
-    entropies = [
-        float(kw.Ket.normalized(one[here].flatten(), dims=(int(here.sum()), 4)).entanglement_entropy([0]))
-        for one, here in zip(a, present, strict=True)
-    ]
-    row = study(nn.Identity(), a, mask=present)["(model)"]
-    assert row.kets == 20
-    assert row.entanglement.value == pytest.approx(sum(entropies) / 6, abs=1e-12)

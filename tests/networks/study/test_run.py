@@ -1,6 +1,5 @@
 """What fails in other tools of this kind, and must not fail here."""
 
-import copy
 import math
 import tracemalloc
 from collections.abc import Iterator
@@ -96,28 +95,6 @@ def test_hooks_come_off_when_the_network_fails() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         study(network, _data(10, 5))
     assert not any(module._forward_hooks for module in network.modules())
-
-
-def test_outputs_of_any_form() -> None:
-    class Lstm(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lstm = nn.LSTM(5, 4, batch_first=True)
-
-        def forward(self, x: Tensor) -> dict[str, object]:
-            output, states = self.lstm(x)
-            return {"states": states, "output": output}
-
-    record = study(Lstm(), _data(10, 6, 5), layers="all")
-    assert (record["lstm"].info.leaf, record["lstm"].N, record["lstm"].kets) == ("[0]", 10, 60)
-    # The states (layers, samples, features) are no activation of a sample; the output is, and is the LSTM's own.
-    assert record["(model)"] is record["lstm"]
-
-    class Loss(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x.mean(), x
-
-    assert study(Loss(), _data(10, 5))["(model)"].info.leaf == "[1]"
 
 
 def test_hooks_are_not_skipped_under_compile() -> None:
@@ -239,21 +216,6 @@ def test_the_bias_of_finite_data_is_shown() -> None:
 def test_nothing_grows_with_the_square_of_the_samples() -> None:
     row = study(nn.Identity(), _data(50_000, 3), batch_size=5000)["(model)"]
     assert _bytes(row) < 20_000
-
-
-def test_statistics_merge_in_any_order() -> None:
-    parts = [_data(60, 6, 5)[i : i + 20] for i in (0, 20, 40)]
-    rows = [study(nn.Identity(), part, seed=torch.Generator().manual_seed(i)) for i, part in enumerate(parts)]
-    a, b, c = (row["(model)"].accumulator for row in rows)
-    left, right = copy.deepcopy(a), copy.deepcopy(b)
-    left += b
-    left += c
-    right += c
-    other = copy.deepcopy(a)
-    other += right
-    assert (left.samples, left.kets) == (other.samples, other.kets) == (60, 360)
-    torch.testing.assert_close(left.moment.matrix(), other.moment.matrix(), rtol=0, atol=1e-12)
-    torch.testing.assert_close(left.reservoir.keys.sort()[0], other.reservoir.keys.sort()[0])
 
 
 def test_every_module_that_gave_no_row_has_a_reason() -> None:

@@ -362,22 +362,3 @@ def test_features_that_change_their_number() -> None:
     assert "had 3 features and now has 6: axis 2" in str(record.error)
     assert "feature_axis={'(model)': ...}" in str(record.error)
     assert study(nn.Identity(), sizes, reading=Reading(feature_axis=1))["(model)"].kets == 36
-
-
-def test_outputs_are_searched_for_the_activation() -> None:
-    class Tree(nn.Module):
-        def forward(self, x: Tensor) -> object:
-            return {"ids": torch.arange(3), "deep": [None, (x, 2 * x)]}
-
-    class Number(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.mean()
-
-    x = torch.randn(6, 4)
-    row = study(Tree(), x)["(model)"]
-    assert (row.info.leaf, row.kets) == (".deep[1][0]", 6)
-    record = study(nn.Sequential(nn.Linear(4, 2), Number()), x)
-    assert record.skipped == {
-        "1": "its output is a single number",
-        "(model)": "its output is a single number",
-    }

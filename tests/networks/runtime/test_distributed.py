@@ -30,7 +30,7 @@ TOGETHER = (
 
 
 def started(scenarios: str, folder: Path, count: int = COUNT) -> list[subprocess.Popen[str]]:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root / "src")}
     return [
         subprocess.Popen(
@@ -255,7 +255,7 @@ def bad():
 
 def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "job_nets.py").write_text(NETS)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}:{folder}"}
     command = [
         "-m",
@@ -314,7 +314,7 @@ for sharded in (fully_shard(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), mesh=mesh
         print(error)
 dist.destroy_process_group()
 """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         env=os.environ | {"PYTHONPATH": str(root / "src")}, capture_output=True, text=True, timeout=120,
