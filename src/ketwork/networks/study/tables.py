@@ -40,7 +40,8 @@ _LONG = ["layer", "call", "quantity", "value", "stderr", "low", "high", "unit", 
 def table(layers: Sequence[Layer], measures: Sequence[Measure]) -> pd.DataFrame:
     """One row a layer and call; see `Study.table`."""
     columns = ["call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
-    touched = {name for layer in layers for name in bounded(layer.estimates)}
+    # Those of an older record that lacks them are computed here, with their bounds.
+    touched = {m.name for m in measures for layer in layers if layer.estimate(m.name).bounds is not None}
     columns += ["sketch", "sketch_error"] if touched else []
     units: dict[str, str] = {}
     for each in measures:
