@@ -58,8 +58,8 @@ def stream(
 ) -> Ending:
     """Hands every batch to `take`, and how many samples have gone by, which it returns, to `progress`.
 
-    `take` returns None for a batch that an earlier run has taken: `progress` is not called then. `at_end` is called once
-    the data end, inside the same protection.
+    `take` returns None for a batch that an earlier run has taken: `progress` is not called then. `at_end` is called
+    once the data end, inside the same protection.
     """
     try:
         for item in source:
