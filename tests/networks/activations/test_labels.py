@@ -86,7 +86,7 @@ def test_a_warning_names_the_layers_that_it_is_about() -> None:
 def test_a_printed_study_shows_what_is_known_of_labels() -> None:
     record = kw.study(nn.Identity(), X, labels=CLASSES)
     for shown in (str(record), record._repr_html_()):
-        assert "linear probe, balanced accuracy" in shown
+        assert "linear (balanced)" in shown
         assert str(record["(model)"].linear_balanced) in shown
         assert f"{record['(model)'].holevo.value:.4g}" in shown
     assert "Holevo" not in str(kw.study(nn.Identity(), X, labels=False))
