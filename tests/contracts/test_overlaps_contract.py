@@ -1,4 +1,4 @@
-"""What every form of overlaps owes, the same numbers of all pairs whichever side is kept, and every measure of pairs."""
+"""What every form of overlaps owes, the same numbers of all pairs whichever side is kept, and measures of pairs."""
 
 import copy
 import inspect
