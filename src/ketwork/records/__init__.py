@@ -7,7 +7,7 @@ from ketwork.records.checkpoint import Checkpoint
 from ketwork.records.files import TEMPORARY, replacing, visible, writable, write_text
 from ketwork.records.forms import Form, Malformed, check_codes, check_source, check_tensors
 from ketwork.records.presenting import Presented, presents
-from ketwork.records.record import Count, Kinds, pack, read, unpack, write
+from ketwork.records.record import Count, Kinds, Unknown, pack, read, unpack, write
 from ketwork.records.signals import deferred, terminable, without_children
 from ketwork.records.storage import read_parts, write_parts
 
@@ -19,6 +19,7 @@ __all__ = [
     "Kinds",
     "Malformed",
     "Presented",
+    "Unknown",
     "check_codes",
     "check_source",
     "check_tensors",

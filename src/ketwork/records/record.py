@@ -113,13 +113,21 @@ def unpack(cls: type[Record], header: Header, tensors: Mapping[str, Tensor]) -> 
         if kind is Estimate:
             return _estimate(value)
         if hasattr(kind, "Stored"):
-            stored = msgspec.convert(value, kind.Stored, dec_hook=made)
+            stored = converted(kind.Stored, value)
             _check(stored, kind.__name__.lower())
             return kind.restored(stored)  # type: ignore[attr-defined]
         if isinstance(kind, type) and issubclass(kind, Kinds):
-            known = kind.kinds.get(str(value.get("kind"))) if isinstance(value, dict) else None
-            return Unknown() if known is None else msgspec.convert(value, known, dec_hook=made)
+            if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+                raise ValueError(f"Expected an object with its kind, got {_short(value)}")
+            known = kind.kinds.get(value["kind"])
+            return _unknown(kind) if known is None else converted(known, value)
         raise NotImplementedError(kind)
+
+    def converted(kind: type, value: Any) -> Any:
+        try:
+            return msgspec.convert(value, kind, dec_hook=made)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error  # to which msgspec adds the place of this part
 
     try:
         record = msgspec.convert(header, cls, dec_hook=made)
@@ -129,9 +137,12 @@ def unpack(cls: type[Record], header: Header, tensors: Mapping[str, Tensor]) -> 
     return record
 
 
-@dataclasses.dataclass(frozen=True)
 class Unknown:
-    """What stands for a record of a `kind` that this version does not know."""
+    """What stands for a record of a `kind` that this version does not know: an instance of its family, without fields."""
+
+
+def _unknown(family: type) -> Any:
+    return type(f"Unknown{family.__name__}", (Unknown, family), {})()
 
 
 def _packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -213,8 +224,8 @@ def _estimate(value: Any) -> Estimate:
 
 def _words(error: msgspec.ValidationError) -> str:
     """msgspec's message with the place first: `layers[0].d: Expected int, got str`."""
-    words, _, place = str(error).partition(" - at `$")
-    place = place.rstrip("`").lstrip(".")
+    words, *places = str(error).split(" - at `$")  # of a part in its record, of that in the record around it, and so on
+    place = "".join(place.rstrip("`") for place in reversed(places)).lstrip(".")
     return f"{place}: {words}" if place else words
 
 

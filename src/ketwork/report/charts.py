@@ -89,8 +89,8 @@ def matrix_chart(rows: int, columns: int) -> Spec:
     many = _many(rows, columns)
     axis = alt.Axis(labels=not many, ticks=False, domain=False, labelExpr=_SHORT, labelOverlap=True)
     chart = base.mark_rect().encode(
-        x=alt.X("other:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0)),
-        y=alt.Y("layer:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0)),
+        x=alt.X("other:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0, round=True)),
+        y=alt.Y("layer:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0, round=True)),
         color=alt.Color(
             "value:Q",
             title=None,

@@ -122,9 +122,14 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
     }
     if comparison is not None:
         definitions = definitions | comparison.definitions
-    names = [measure.name for measure in study.measures]
     data["quantities"] = [
-        {"name": name, "title": _titled(name), "definition": definitions[name]} for name in names
+        {
+            "name": measure.name,
+            "title": measure.title,
+            "unit": "" if measure.show == "percent" else measure.unit,
+            "definition": definitions[measure.name],
+        }
+        for measure in study.measures
     ]
     title = source.get("model", {}).get("spec") or study.settings.get("model") or "A network"
     return _Page("study.html.j2", short(str(title)), "study", content, definitions, data)
@@ -253,6 +258,7 @@ def _vector(bloch: Any) -> list[float]:
 
 
 def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
+    ready()
     library, script = _library(), _resource("page.js")
     environment = Environment(
         loader=PackageLoader("ketwork.report"),

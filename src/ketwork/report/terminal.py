@@ -76,7 +76,7 @@ def _columns(study: Study) -> list[Column]:
     columns += [
         Column("kind", [Text(layer.kind) for layer in layers], 12, words=True),
         Column("d", [Text(str(layer.d)) for layer in layers], 1, name="d"),
-        Column("vectors ", [_vectors(layer) for layer in layers], 2, name="kets"),
+        Column("vectors", [_vectors(layer) for layer in layers], 2, name="kets"),
     ]
     if any(layer.sketch is not None for layer in layers):
         columns.append(Column("sketch", [_sketch(x) for x in layers], 2, unit="rank: error", name="sketch"))

@@ -60,25 +60,22 @@ def _as_before(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        given |= {
-            new: given.pop(old) for old, new in (("model_a", "model"), ("model_b", "data")) if old in given
-        }
-        second = args[1] if len(args) > 1 else given.get("data", ())
-        if second is None or isinstance(second, nn.Module):
-            moved("`compare(a, b, data)` is now `compare(model, data, other=None)`.")
-            rest = args[2:] or (given.pop("other", None),)
-            args, given = (*args[:1], *rest), given | {"other": second}
-            given.pop("data", None)
+        if "model_a" in given:
+            given["model"] = given.pop("model_a")
+        second = args[1] if len(args) > 1 else ()
+        if "model_b" in given or second is None or isinstance(second, nn.Module):
+            moved("`compare(a, b, data)` is now `compare(model, data, other=None)`.", level=3)
+            other = given.pop("model_b") if "model_b" in given else second
+            args, given = (*args[:1], *args[2:]), given | {"other": other}
         for old, unit in (("positions", UNITS[1]), ("flatten", UNITS[2])):
             if given.pop(old, False):
-                moved(f"Argument `{old}` of `compare` is now `unit={unit!r}`.")
+                moved(f"Argument `{old}` of `compare` is now `unit={unit!r}`.", level=3)
                 given["unit"] = unit if "unit" not in given else None
         return function(*args, **given)
 
     return call
 
 
-@_as_before
 @renamed(
     groups={"reading": lambda reading: reading, "distributed": Distributed.from_argument},
     samples="max_samples",
@@ -91,6 +88,7 @@ def _as_before(function: Callable[..., Any]) -> Callable[..., Any]:
     calls="reading.calls",
     feature_axis="reading.feature_axis",
 )
+@_as_before
 def compare(
     model: nn.Module,
     data: Any,

@@ -38,7 +38,6 @@ def zero(state: LayerState) -> Estimate:
 @measure(
     "norm",
     title="mean norm",
-    unit="activation",
     definition="mean length ‖a‖ of the activations that are not zero",
     column=Column("norm", "", 14, page=False),
 )

@@ -59,7 +59,9 @@ class Measure:
         return f"{self.definition} [{self.unit}]" if self.unit else self.definition
 
     def __call__(self, state: Any) -> Estimate:
-        """The measure of a layer, in its unit."""
+        """The measure of a layer, in its unit; NaN where the sum of its own is missing, as in older records."""
+        if self.sums is not None and self.name not in state.accumulator.sums:
+            return Estimate(unit=self.unit)
         value = self.compute(state)
         return Estimate(value.value, value.stderr, value.bounds, self.unit)
 

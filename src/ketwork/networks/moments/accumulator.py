@@ -19,7 +19,7 @@ from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
 from ketwork.networks.moments.sums import LayerSum, Vectors
-from ketwork.records import Count, Malformed
+from ketwork.records import Count, Malformed, Unknown
 
 Normalize = Literal["state", "ensemble"]
 NORMALIZATIONS = get_args(Normalize)
@@ -171,8 +171,8 @@ class LayerAccumulator:
             d = self.labelled.sums.moments.d
             if d != self.d * (2 if self.labelled.complex else 1):
                 raise Malformed(f"a layer of {self.d} features has labelled vectors of {d}")
-        # A sum of a measure that this version does not know is left out.
-        self.sums = {name: part for name, part in self.sums.items() if isinstance(part, LayerSum)}
+        # A sum of a measure that this version does not know is skipped.
+        self.sums = {name: part for name, part in self.sums.items() if not isinstance(part, Unknown)}
 
     def copy(self) -> Self:
         """The same, sharing no tensor that adding changes."""

@@ -8,7 +8,6 @@ Moments form a monoid under `+`: batches, processes and studies add up in any or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.moments.frequent_directions import FrequentDirections
-from ketwork.networks.moments.grams import add_gram, mirrored
+from ketwork.networks.moments.grams import add_gram, mirrored, packed, unpacked
 from ketwork.records import Count, Form, Malformed
 
 _CHUNK = 4096
@@ -211,7 +210,7 @@ class Moment:
             )
             lengths = torch.tensor([len(part) for part in self.rows], dtype=torch.int64)
         elif self.upper is not None:
-            upper = torch.cat([block[above] for block, above in _triangle(self.upper)])
+            upper = packed(self.upper)
         return StoredMoment(
             self.d,
             self.n,
@@ -233,11 +232,7 @@ class Moment:
         if s.sketch is not None:
             moment.limit = s.sketch.rank
         elif s.upper is not None:
-            moment.upper = upper = s.first.new_zeros(s.d, s.d)
-            packed = s.upper
-            for block, above in _triangle(upper):
-                count = int(above.sum())
-                block[above], packed = packed[:count], packed[count:]
+            moment.upper = unpacked(s.upper, s.d)
         else:
             lengths = [] if s.lengths is None else s.lengths.tolist()
             moment.rows = [] if s.rows is None else list(s.rows.split(lengths)) if lengths else []
@@ -245,13 +240,6 @@ class Moment:
 
     def _crowded(self) -> bool:
         return self.n > (self.d // 2 if self.limit is None else 2 * self.limit)
-
-
-def _triangle(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Views of some rows at a time, from their diagonal on, and what of them is on or above it."""
-    for start in range(0, len(matrix), _CHUNK):
-        block = matrix[start : start + _CHUNK, start:]
-        yield block, torch.ones_like(block, dtype=torch.bool).triu()
 
 
 def _narrow(rows: list[Tensor], first: Tensor) -> torch.dtype:

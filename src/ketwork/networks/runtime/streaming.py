@@ -51,19 +51,20 @@ class Ending:
 
 def stream(
     source: Iterable[Item],
-    take: Callable[[Item], int],
+    take: Callable[[Item], int | None],
     *,
     progress: Callable[[int], None] | None = None,
     at_end: Callable[[], None] | None = None,
 ) -> Ending:
-    """Hands every batch to `take`, which returns how many samples have gone by, and tells `progress` of it.
+    """Hands every batch to `take`, and how many samples have gone by, which it returns, to `progress`.
 
-    `at_end` is called once the data end, inside the same protection.
+    `take` returns None for a batch that an earlier run has taken: `progress` is not called then. `at_end` is called
+    once the data end, inside the same protection.
     """
     try:
         for item in source:
             done = take(item)
-            if progress is not None:
+            if progress is not None and done is not None:
                 progress(done)
         if at_end is not None:
             at_end()

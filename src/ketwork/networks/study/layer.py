@@ -156,8 +156,7 @@ class Layer(Presented):
         """A measure by name; one that a record of an older version lacks is computed."""
         if measure not in self.estimates:
             declared = MEASURES[measure]
-            lacks_sum = declared.sums is not None and measure not in self.accumulator.sums
-            none = declared.needs != "layer" or lacks_sum
+            none = declared.needs != "layer"
             self.estimates[measure] = Estimate(unit=declared.unit) if none else declared(self.state())
         return self.estimates[measure]
 

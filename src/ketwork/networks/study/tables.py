@@ -40,7 +40,8 @@ _LONG = ["layer", "call", "quantity", "value", "stderr", "low", "high", "unit", 
 def table(layers: Sequence[Layer], measures: Sequence[Measure]) -> pd.DataFrame:
     """One row a layer and call; see `Study.table`."""
     columns = ["call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
-    touched = {name for layer in layers for name in bounded(layer.estimates)}
+    # Those of an older record that lacks them are computed here, with their bounds.
+    touched = {m.name for m in measures for layer in layers if layer.estimate(m.name).bounds is not None}
     columns += ["sketch", "sketch_error"] if touched else []
     units: dict[str, str] = {}
     for each in measures:
@@ -83,7 +84,7 @@ def brief(layers: Sequence[Layer], measures: Mapping[str, Measure]) -> pd.DataFr
         estimates = [layer.estimate(name) for layer in layers]
         if name in _BRIEF_OF_LABELS and all(map(math.isnan, estimates)):
             continue
-        columns[measures[name].title] = [_short(estimate) for estimate in estimates]
+        columns[_header(measures[name])] = [_without_unit(estimate) for estimate in estimates]
     if any(layer.sketch is not None for layer in layers):
         columns["sketch"] = [
             f"{layer.sketch}: {layer.sketch_error:.1e}" if layer.sketch is not None else ""
@@ -97,8 +98,15 @@ def bounded(estimates: Mapping[str, Estimate]) -> list[str]:
     return [name for name, estimate in estimates.items() if estimate.bounds is not None]
 
 
-def _short(estimate: Estimate) -> str:
-    return str(Estimate(estimate.value, estimate.stderr, estimate.bounds))  # the unit is in the title
+def _header(measure: Measure) -> str:
+    """What stands over a measure in a printed table, its unit included."""
+    if measure.column is None:
+        return measure.title
+    return measure.column.header + (f" ({measure.column.unit})" if measure.column.unit else "")
+
+
+def _without_unit(estimate: Estimate) -> str:
+    return str(Estimate(estimate.value, estimate.stderr, estimate.bounds))
 
 
 def _row(layer: Layer, measures: Sequence[Measure]) -> dict[str, Any]:

@@ -118,10 +118,10 @@ function show(id) {
   if (detail.ranks.length) draw(at("spectrum"), page.layerCharts.spectrum, { one: curve(layer).map(({ id, ...rest }) => rest) });
   showConfusion(detail.confusion);
   showBall(detail.ball);
-  at("numbers").replaceChildren(...page.quantities.filter(({ name }) => layer[`${name}_text`]).map(({ name, title, definition }) => {
+  at("numbers").replaceChildren(...page.quantities.filter(({ name }) => layer[`${name}_text`]).map(({ name, title, unit, definition }) => {
     const entry = make("details");
     const head = make("summary");
-    head.append(make("span", title), make("span", layer[`${name}_text`]));
+    head.append(make("span", title), make("span", `${layer[`${name}_text`]} ${unit}`.trim()));
     entry.append(head, make("p", definition));
     return entry;
   }));
