@@ -3,16 +3,16 @@
 May import `quantum` and `records`. Others take `Activation` (values and their `LayerInfo`), which `capture` hands over.
 """
 
-from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, Mask, batches
+from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
 from ketwork.networks.activations.captures import NEVER, Capture, Seen, capture
 from ketwork.networks.activations.draws import drawn, samples_at
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.interventions import Site, intervene
-from ketwork.networks.activations.labels import IGNORED, MOST_LABELS, Labels
+from ketwork.networks.activations.labels import MOST_LABELS, Labels
 from ketwork.networks.activations.layout import Layout
-from ketwork.networks.activations.masks import PositionMask
+from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.samples import take

@@ -24,15 +24,15 @@ class KnownAxes:
     masks: list[tuple[Key, str | None]] = field(default_factory=list)
     passes: int = 0
     notes: list[str] = field(default_factory=list)
-    labels_are_inputs: bool = False
+    uses_second: bool | None = None
 
 
 @dataclass
 class Axes:
     """The layouts of outputs by key and place, and which mask belongs to each layer.
 
-    `feature_axis` is what the user gave of it; `passes` counts the forward passes of experiments; `labels_are_inputs` says
-    that the network is given what could be labels.
+    `feature_axis` is what the user gave of it; `passes` counts the forward passes of experiments; `uses_second` says
+    whether the network is given the second entry of each batch, which could be labels.
     """
 
     feature_axis: FeatureAxis = None
@@ -40,7 +40,7 @@ class Axes:
     masks: dict[Key, str | None] = field(default_factory=dict)
     passes: int = 0
     notes: list[str] = field(default_factory=list)
-    labels_are_inputs: bool = False
+    uses_second: bool | None = None
 
     @classmethod
     def from_layers(cls, layers: Iterable[LayerInfo], feature_axis: FeatureAxis = None) -> Axes:
@@ -92,7 +92,6 @@ class Axes:
         for key, name in findings.masks.items():
             self.masks.setdefault(key, name)
         self.passes += findings.passes
-        self.labels_are_inputs |= findings.labels_are_inputs
         self.notes += [note for note in findings.notes if note not in self.notes]
 
     def stored(self) -> KnownAxes:
@@ -104,7 +103,7 @@ class Axes:
             list(self.masks.items()),
             self.passes,
             list(self.notes),
-            self.labels_are_inputs,
+            self.uses_second,
         )
 
     def restore(self, known: KnownAxes) -> None:
@@ -113,7 +112,7 @@ class Axes:
             self.layouts.setdefault(key, {})[path] = each
         self.masks |= dict(known.masks)
         self.passes, self.notes = known.passes, list(known.notes)
-        self.labels_are_inputs = known.labels_are_inputs
+        self.uses_second = known.uses_second
 
 
 def by_rules(module: nn.Module, output: Tensor, features: int | None) -> Layout | str:

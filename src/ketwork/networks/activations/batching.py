@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.masks import GIVEN, Mask, PositionMask, masks_of, towers
 from ketwork.networks.activations.outputs import map_tensors
-from ketwork.networks.activations.samples import Path, carriers, count, take
+from ketwork.networks.activations.samples import carriers, count, take
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -80,15 +80,17 @@ class Batch:
         inputs = self.content if forward is not None else self._inputs(self.content, without)
         groups = {}
         if isinstance(inputs, Mapping):
-            keys = {str(path[0]) for path in carriers(inputs, self.size)}
-            groups = {name: {(key,) for key in group} for name, group in towers(self.masks, keys).items()}
-        pair = forward is not None and isinstance(self.content, (tuple, list)) and self.labels is not None
-        labels: set[Path] = {(1,)} if pair else set()
-
+            carried = {str(path[0]): inputs[path[0]] for path in carriers(inputs, self.size)}
+            groups = {name: {(key,) for key in keys} for name, keys in towers(self.masks, carried).items()}
         def run(model: nn.Module, content: Any) -> Any:
             return self.call(model, content, forward, without)
 
-        return Trial(self.content, self.size, run, groups, labels)
+        return Trial(self.content, self.size, run, groups)
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it is a pair whose second entry is labels, unless it is an input."""
+        return isinstance(self.content, (tuple, list)) and self.labels is not None
 
     def _inputs(self, content: Any, without: str | None) -> Any:
         """What of a batch the network is given: entries by name, several in a tuple, or one."""

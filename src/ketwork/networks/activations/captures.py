@@ -8,7 +8,6 @@ the network's training flags are what they were. Gradients are off inside; outpu
 from __future__ import annotations
 
 import contextlib
-import math
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.layout import Grid
 from ketwork.networks.activations.masks import PositionMask
-from ketwork.networks.activations.outputs import Leaf, described
+from ketwork.networks.activations.outputs import Leaf, described, version_of
 from ketwork.networks.activations.selectors import Layers, Selection, select
 from ketwork.networks.activations.wrappers import eager, evaluating, unwrapped
 
@@ -62,8 +61,9 @@ class Capture(Walker):
     skipped: dict[str, str] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)
     _running: bool = False
-    _masks: dict[str, Tensor] = field(default_factory=dict)
-    _entered: Trial | None = None
+    _masks: dict[str, PositionMask] = field(default_factory=dict)
+    _trials: list[Trial] = field(default_factory=list)
+    _entered: bool = False
     _leaf: dict[Key, str] = field(default_factory=dict)
     _tensors: list[tuple[weakref.ref[Tensor], float, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
@@ -78,17 +78,15 @@ class Capture(Walker):
     ) -> Any:
         """Runs `call(model)` on a batch of that many samples and hands over what each layer put out.
 
-        `trial` is that batch with a way to run the network on others like it; without it, what the network itself is
-        called with serves. `masks` say which positions exist.
+        `trial` is that batch with a way to run the network on others like it, for networks of which only parts are called.
+        `masks` say which positions exist.
         """
         self._tensors.clear()
         self._waiting.clear()
         self._held.clear()
-        self._entered = trial
-        self._masks = {mask.name: mask.present for mask in masks}
+        self._trials, self._entered = [] if trial is None else [trial], False
+        self._masks = {mask.name: mask for mask in masks}
         with torch.inference_mode(False), torch.no_grad(), eager(self.model):
-            if trial is not None:
-                self.prepare(trial)
             self.begin(samples)
             self._running = True
             try:
@@ -101,22 +99,21 @@ class Capture(Walker):
                 self.receive(_pooled(calls))
         self._waiting.clear()
         self._tensors.clear()
-        self._entered = None
+        self._trials = []
         return output
 
-    def prepare(self, trial: Trial) -> None:
-        """Finds the axes of the outputs on a first batch, where nothing is known of them yet."""
-        if not self.axes.layouts:
-            with torch.inference_mode(False), torch.no_grad(), eager(self.model):
-                self.explore(trial)
-
     def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """A call of the whole network begins: where nothing is known yet, it is the experiment."""
-        if not self._running or self._entered is not None:
+        """A call of the whole network begins: where nothing is known of its axes yet, it is the experiment."""
+        if not self._running or self._entered:
             return
-        self._entered = Trial((inputs, named), self.samples, _call)
-        if not self.axes.layouts:
-            self.explore(self._entered)
+        self._entered = True
+        self._trials = self.root_trials(inputs, named, self.samples, self._masks.values()) + self._trials
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Finds the axes of the outputs on a first batch, where nothing is known of them yet."""
+        if not self.axes.layouts and self._trials:
+            self.explore(self._trials)
 
     def listening(self, leaves: list[Leaf]) -> bool:
         """Only in `forward`: another capture may hold the same module."""
@@ -131,6 +128,7 @@ class Capture(Walker):
         key = (path, POOLED) if self.pool_calls else call.key
         if key in self.refused or all(leaf.tensor.numel() == 0 for leaf in call.leaves):
             return
+        self._prepare()  # where only parts of the network are called
         layouts = self.axes.of(call.key)
         reasons: list[str] = []
         for leaf in call.leaves:
@@ -160,8 +158,8 @@ class Capture(Walker):
         held, self._held = self._held, []
         if not held:
             return
-        if self._entered is not None:
-            self.explore(self._entered, self._entered.n)
+        if self._trials:
+            self.explore(self._trials, self.samples)
         for call in held:
             if self.axes.of(call.key) is None:
                 self._refuse(call.key, "nothing says which axis of its output counts the samples")
@@ -216,13 +214,13 @@ class Capture(Walker):
     def _known(self, leaf: Leaf) -> Key | None:
         """The row that this very tensor already is, unless it was changed in place since."""
         for known, version, row in self._tensors:
-            if known() is leaf.tensor and version == _version(leaf.tensor):
+            if known() is leaf.tensor and version == version_of(leaf.tensor):
                 return row
         return None
 
     def _take(self, key: Key, call: Call, leaf: Leaf, grid: Grid) -> None:
         self._leaf[key] = leaf.path
-        self._tensors.append((weakref.ref(leaf.tensor), _version(leaf.tensor), key))
+        self._tensors.append((weakref.ref(leaf.tensor), version_of(leaf.tensor), key))
         info = LayerInfo(*key, type(call.module).__name__, leaf.path, grid.layout, grid.positions)
         activation = Activation(info, grid.values, *self._present(call.key, leaf, grid))
         if self.pool_calls:
@@ -238,7 +236,7 @@ class Capture(Walker):
         name = self.axes.mask(key, self._masks) if grid.positions else None
         if name is None:
             return None, None
-        mask = self._masks[name]
+        mask = self._masks[name].present
         return (mask, None) if mask.shape == grid.values.shape[:2] else (None, mask)
 
     def _skip(self, path: str, reason: str) -> None:
@@ -294,16 +292,6 @@ def capture(
         )
         yield live
     live.skipped = live.reasons()
-
-
-def _call(model: nn.Module, content: Any) -> Any:
-    inputs, named = content
-    return model(*inputs, **named)
-
-
-def _version(tensor: Tensor) -> float:
-    # Inference tensors do not count what changes them: NaN takes each for new.
-    return math.nan if tensor.is_inference() else tensor._version
 
 
 def _pooled(calls: list[Activation]) -> Activation:

@@ -1,9 +1,9 @@
 """Which axis of each output counts the samples: the network runs again on a few samples in another order, one of them twice.
 
 The axis whose length grows with the number of samples holds them, if its rows then are those of their samples. Where rows
-do not follow, the same samples run in another order alone; where they still do not, the same batch runs once more,
-since a network that draws at random or keeps a state gives other outputs each time. What a network does with a batch it
-does with a few of its samples, so a handful will do, unless it takes batches of one size only.
+do not follow, the same batch runs once more, since a network that draws at random or keeps a state gives other outputs each
+time. What a network does with a batch it does with a few of its samples, so a handful will do. A network that takes
+batches of one size only gets the same samples in another order alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ketwork.networks.activations.fingerprints import Fingerprint
 from ketwork.networks.activations.flow import Flow
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
-from ketwork.networks.activations.outputs import activations
-from ketwork.networks.activations.samples import Path, carriers, take
+from ketwork.networks.activations.outputs import activations, version_of
+from ketwork.networks.activations.samples import Path, Second, carriers, take
 
 FEW = 5
 """How many samples the experiment takes, where the network runs on so few."""
@@ -36,15 +36,19 @@ GivenAxis = Callable[[str, nn.Module, Tensor], int | None]
 class Trial:
     """A batch of n samples, and how the network is called with it, or with one like it.
 
-    `groups` are the entries of the batch that each mask belongs to, by its name; None: those of no mask.
-    `labels` is an entry that may be labels or another input.
+    `groups` are the entries of the batch that each mask belongs to, by its name; None: those of no mask. `second` says
+    on which axis tensors may count the samples.
     """
 
     content: Any
     n: int
     run: Callable[[nn.Module, Any], Any]
     groups: Mapping[str | None, set[Path]] = field(default_factory=dict)
-    labels: set[Path] = field(default_factory=set)
+    second: Second = "never"
+
+    def take(self, content: Any, places: Sequence[int], n: int, only: Collection[Path] | None = None) -> Any:
+        """A batch of some of n samples of a batch like this one."""
+        return take(content, places, n, only, self.second)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Observation:
     others: bool = False
     chosen: set[Key] = field(default_factory=set)
     _calls: dict[str, int] = field(default_factory=dict)
-    _prints: dict[tuple[int, int], Fingerprint] = field(default_factory=dict)
+    _prints: dict[tuple[int, float], Fingerprint] = field(default_factory=dict)
 
     def see(self, path: str, module: nn.Module, given: Sequence[Tensor], output: Any, chosen: bool) -> None:
         """Takes note of one call of one module."""
@@ -86,7 +90,7 @@ class Observation:
         seen = self.outputs.setdefault((path, call), {})
         for leaf in leaves:
             node = self.flow.node(leaf.tensor)
-            version = node, leaf.tensor._version
+            version = node, version_of(leaf.tensor)
             if version not in self._prints:
                 self._prints[version] = Fingerprint.from_tensor(leaf.tensor, self.n)
             axis = self.given_axis(path, module, leaf.tensor)
@@ -98,14 +102,23 @@ class Findings:
     """What experiments have shown: each output's layout, or why it has none, by key and place in the output.
 
     `masks` has the name of the mask that belongs to a layer, where there are several towers; `passes` counts the forward
-    passes, `notes` say what is out of the ordinary; `labels_are_inputs` says that what could be labels is an input.
+    passes, `notes` say what is out of the ordinary.
     """
 
     layouts: dict[Key, dict[str, Layout | str]] = field(default_factory=dict)
     masks: dict[Key, str | None] = field(default_factory=dict)
     passes: int = 0
     notes: list[str] = field(default_factory=list)
-    labels_are_inputs: bool = False
+
+
+    @property
+    def share(self) -> float:
+        """The share of the layers of which an experiment has settled the samples' axis."""
+        settled = [
+            any(isinstance(each, Layout) and each.samples_by == "experiment" for each in layouts.values())
+            for layouts in self.layouts.values()
+        ]
+        return sum(settled) / len(settled) if settled else 0.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class Experiment:
             Exception: whatever the network raises on the batch as it is.
         """
         findings = Findings()
-        if not carriers(trial.content, trial.n):
+        if not carriers(trial.content, trial.n, trial.second):
             first = self._pass(trial, trial.content, trial.n)
             rules = {
                 key: {path: self._by_rules(first, sight, trial.n) for path, sight in seen.items()}
@@ -154,31 +167,36 @@ class Experiment:
             }
             note = "Nothing of a batch is known to belong to its samples, so axes are taken by rules: samples first."
             return Findings(rules, passes=self.passes, notes=[note])
-        content, n = take(trial.content, range(min(few, trial.n)), trial.n), min(few, trial.n)
+        content, n = trial.take(trial.content, range(min(few, trial.n)), trial.n), min(few, trial.n)
         first = None if n == trial.n else self._tried(trial, content, n)
         if first is None:
             content, n = trial.content, trial.n
             first = self._pass(trial, content, n)
         order = _shuffled(n)
         places = [*order, order[0]]
-        second = self._tried(trial, take(content, places, n), n + 1)
+        second = self._tried(trial, trial.take(content, places, n), n + 1)
         verdicts = {
             (key, path): self._verdict(sight, second, key, path, places)
             for key, seen in first.outputs.items()
             if key in first.chosen
             for path, sight in seen.items()
         }
-        self._settle_open(trial, content, n, first, verdicts, findings)
+        self._settle_open(trial, content, n, first, second, verdicts, findings)
         for (key, path), verdict in verdicts.items():
             layout = self._layout(first, first.outputs[key][path], verdict)
             if layout is not None:
                 findings.layouts.setdefault(key, {})[path] = layout
         if len(trial.groups) > 1:
             self._find_masks(trial, content, n, first, findings)
-        if trial.labels and n > 1:
-            findings.labels_are_inputs = bool(self._dependents(trial, content, n, first, trial.labels))
         findings.passes = self.passes
         return findings
+
+    def uses(self, trial: Trial, entry: Path) -> bool:
+        """Whether what the network puts out depends on an entry of the batch."""
+        n = min(FEW, trial.n)
+        content = trial.take(trial.content, range(n), trial.n)
+        first = self._tried(trial, content, n) if n > 1 else None
+        return first is not None and bool(self._dependents(trial, content, n, first, {entry}))
 
     def _pass(self, trial: Trial, content: Any, n: int) -> Observation:
         """One forward pass, which changes neither the network's buffers nor the global random state."""
@@ -248,22 +266,15 @@ class Experiment:
         content: Any,
         n: int,
         first: Observation,
+        second: Observation | None,
         verdicts: dict[tuple[Key, str], _Verdict],
         findings: Findings,
     ) -> None:
-        """Settles what two passes left open, as far as a third and a fourth do."""
+        """Settles what two passes left open, as far as others do."""
         if not _open(verdicts):
             return
-        order = _shuffled(n)
-        third = self._tried(trial, take(content, order, n), n) if n > 1 else None
-        for key, path in _open(verdicts):
-            sight, verdict = first.outputs[key][path], verdicts[key, path]
-            assert isinstance(verdict, _Open)
-            other = None if third is None else third.outputs.get(key, {}).get(path)
-            if other is not None and other.print.shape == sight.print.shape:
-                verdicts[key, path] = _reordered(other.print, sight.print, verdict, n, order)
-            elif n == 1 and verdict.axis is None and sight.print.shape[0] == 1:
-                verdicts[key, path] = _Found(0, by="rules")  # a network of single samples
+        if second is None:
+            self._settle_by_order(trial, content, n, first, verdicts)
         if not _open(verdicts):
             return
         again = self._tried(trial, content, n)
@@ -290,6 +301,20 @@ class Experiment:
                 f"The network puts out something else each time it runs on the same batch ({', '.join(unsteady[:3])}"
                 f"{' …' if len(unsteady) > 3 else ''}): axes of samples are known there by their length alone."
             )
+
+    def _settle_by_order(
+        self, trial: Trial, content: Any, n: int, first: Observation, verdicts: dict[tuple[Key, str], _Verdict]
+    ) -> None:
+        """Settles the axes of a network that does not run on another number of samples."""
+        order = _shuffled(n)
+        other = self._tried(trial, trial.take(content, order, n), n) if n > 1 else None
+        for key, path in _open(verdicts):
+            print_ = first.outputs[key][path].print
+            new = None if other is None else other.outputs.get(key, {}).get(path)
+            if new is not None and new.print.shape == print_.shape:
+                verdicts[key, path] = _reordered(new.print, print_, n, order)
+            elif n == 1 and print_.shape[0] == 1:
+                verdicts[key, path] = _Found(0, by="rules")  # a network of single samples
 
     def _layout(self, first: Observation, sight: Sight, verdict: _Verdict) -> Layout | str | None:
         """The layout, with the axis of the features; None for an output without rows."""
@@ -346,7 +371,7 @@ class Experiment:
         self, trial: Trial, content: Any, n: int, first: Observation, entries: set[Path]
     ) -> set[Key] | None:
         """The outputs that change where some entries of the batch are shuffled among the samples."""
-        other = self._tried(trial, take(content, _shuffled(n), n, entries), n)
+        other = self._tried(trial, trial.take(content, _shuffled(n), n, entries), n)
         if other is None:
             return None
         return {
@@ -392,16 +417,15 @@ def _matched(new: Fingerprint, old: Fingerprint, axis: int, rows: int, places: S
     return _Open(axis, rows)
 
 
-def _reordered(new: Fingerprint, old: Fingerprint, left: _Open, n: int, order: Sequence[int]) -> _Verdict:
+def _reordered(new: Fingerprint, old: Fingerprint, n: int, order: Sequence[int]) -> _Verdict:
     """The verdict of a pass over the same samples in another order."""
-    axes = [left.axis] if left.axis is not None else list(old.rows)
-    found = [_matched(new, old, axis, old.shape[axis] // n, order, n) for axis in axes]
+    found = [_matched(new, old, axis, old.shape[axis] // n, order, n) for axis in old.rows]
     settled = [each for each in found if isinstance(each, _Found) and each.by == "experiment"]
     if len(settled) == 1:
         return settled[0]
-    if left.axis is None and new.same(old):
+    if new.same(old):
         return f"its output {old.shape} is shared by all samples of the batch, or the same for all"
-    return left
+    return _Open(None, 0)
 
 
 def _rows(places: Sequence[int], n: int, outer: int, inner: int) -> list[int]:

@@ -7,7 +7,8 @@ axis, in this order:
    modules that keep every entry in its place (activation functions, normalizations);
 2. the types of modules that read it, or such a view of it, where they agree;
 3. the module's own parameters, where exactly one axis has the size of one of theirs;
-4. the tensor that the module was given, where it has the same shape; else what its inner layers of that shape agree on;
+4. the tensor that the module was given, where it has the same shape; else what its inner layers agree on, where the axis
+   is the only one with the width of one of them;
 5. other modules of its class.
 
 Sizes alone settle nothing.
@@ -94,7 +95,7 @@ class _Node:
     sized: list[int] = field(default_factory=list)  # axes of the size of a parameter of the module's own
     same: list[int] = field(default_factory=list)  # nodes whose entries stand at the same places
     given: list[int] = field(default_factory=list)  # inputs of the same shape
-    inner: list[int] = field(default_factory=list)  # outputs of the same shape inside the module
+    inner: list[int] = field(default_factory=list)  # outputs inside the module with as many axes
     kind: str = ""
 
 
@@ -155,10 +156,19 @@ class Flow:
         if node in seen:
             return None
         seen.add(node)
-        for others, words in ((here.given, "as its input"), (here.inner, "as its inner layers")):
-            axes = [axis for other in others if (axis := self._settled(other, samples, seen)) is not None]
-            if (agreed := _agreed(axes)) is not None:
-                return Axis(agreed.number, words)
+        given = [axis for other in here.given if (axis := self._settled(other, samples, seen)) is not None]
+        if (agreed := _agreed(given)) is not None:
+            return Axis(agreed.number, "as its input")
+        inner = [
+            (axis, self._nodes[other].shape[axis.number])
+            for other in here.inner
+            if (axis := self._settled(other, samples, seen)) is not None
+        ]
+        agreed = _agreed([axis for axis, _ in inner])
+        widths = {width for _, width in inner}
+        fits = [axis for axis, size in enumerate(here.shape) if axis != samples and size in widths]
+        if agreed is not None and fits == [agreed.number]:
+            return Axis(agreed.number, "as its inner layers")
         return None
 
     def _same(self, node: int) -> list[_Node]:
@@ -192,7 +202,7 @@ class Flow:
             here.given += [place for place in same if place not in here.given]
             inside = f"{path}." if path else ""
             inner = [place for name, place in self._outputs if name.startswith(inside) and name != path]
-            here.inner += [p for p in inner if p != node and self._nodes[p].shape == here.shape]
+            here.inner += [p for p in inner if p != node and len(self._nodes[p].shape) == len(here.shape)]
             here.sized = here.sized or _sized(module, here.shape)
         self._outputs.append((path, node))
 

@@ -11,19 +11,22 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ketwork.networks.activations.axes import Axes
-from ketwork.networks.activations.experiment import FEW, Experiment, Observation, Trial
+from ketwork.networks.activations.experiment import FEW, Experiment, Findings, Observation, Trial
 from ketwork.networks.activations.flow import decides
 from ketwork.networks.activations.info import Key
+from ketwork.networks.activations.masks import PositionMask, towers
 from ketwork.networks.activations.outputs import Leaf, activations
+from ketwork.networks.activations.samples import Path, Second, axes_of, carriers
 from ketwork.networks.activations.selectors import tidy
+from ketwork.networks.activations.wrappers import evaluating
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,43 @@ class Walker(ABC):
         self.samples = samples
         self._calls.clear()
 
-    def explore(self, trial: Trial, few: int = FEW) -> None:
-        """Finds the axes of the outputs on a batch, by running the network on its samples in other orders."""
-        self.axes.take(Experiment(self.model, self._watched, self.axes.given)(trial, few))
+    def uses(self, trial: Trial, entry: Path) -> bool:
+        """Whether what the network puts out depends on an entry of a batch."""
+        with evaluating(self.model):
+            return Experiment(self.model, self._watched, self.axes.given).uses(trial, entry)
+
+    def explore(self, trials: Iterable[Trial], few: int = FEW) -> None:
+        """Finds the axes of the outputs on a batch, by running the network on its samples in other orders.
+
+        Of several ways to see the batch's samples, that is right which settles most layers.
+        """
+        best, passes = Findings(), 0
+        with evaluating(self.model):
+            for trial in trials:
+                findings = Experiment(self.model, self._watched, self.axes.given)(trial, few)
+                passes += findings.passes
+                best = findings if not best.layouts or findings.share > best.share else best
+                if best.share >= 0.5:
+                    break
+        self.axes.take(replace(best, passes=passes))
+
+    def root_trials(
+        self, inputs: tuple[Any, ...], named: dict[str, Any], samples: int, masks: Collection[PositionMask]
+    ) -> list[Trial]:
+        """What the whole network is called with as a batch for experiments, in each way to see its samples."""
+        trials: dict[Any, Trial] = {}
+        for second in get_args(Second):
+            unnamed = carriers(inputs, samples, second)
+            carried = {str(path[0]): named[path[0]] for path in carriers(named, samples, second)}
+            groups = {name: {(1, key) for key in keys} for name, keys in towers(masks, carried).items()}
+            if groups and unnamed:
+                groups[None] = groups.get(None, set()) | {(0, *path) for path in unnamed}
+            if unnamed or carried:
+                trials.setdefault(
+                    str([axes_of((inputs, named), samples, second)]),
+                    Trial((inputs, named), samples, _call, groups, second),
+                )
+        return list(trials.values())
 
     def output(self, path: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, chosen: bool) -> Any:
         """What the network continues with, None for what the module put out: the hook of a module."""
@@ -125,6 +162,11 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
                 hook = _hook(walker, name, name in chosen)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
+
+
+def _call(model: nn.Module, content: Any) -> Any:
+    inputs, named = content
+    return model(*inputs, **named)
 
 
 def _hook(walker: Walker, path: str, chosen: bool) -> Callable[..., Any]:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.activations.axes import Axes, FeatureAxis, by_rules
-from ketwork.networks.activations.experiment import FEW, Trial
+from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import Key, LayerInfo
 from ketwork.networks.activations.layout import Grid, Layout
-from ketwork.networks.activations.masks import KEY, PositionMask, masks_of, towers
+from ketwork.networks.activations.masks import KEY, PositionMask, masks_of
 from ketwork.networks.activations.outputs import Leaf, described, replaced
-from ketwork.networks.activations.samples import carriers, count
-from ketwork.networks.activations.wrappers import evaluating, unwrapped
+from ketwork.networks.activations.samples import count
+from ketwork.networks.activations.wrappers import unwrapped
 
 Change = Callable[["Site"], Tensor | None]
 
@@ -49,32 +49,23 @@ class Intervention(Walker):
     change: Change = field(kw_only=True)
     masks: Sequence[PositionMask] = ()
     passes: int = 0
-    _masks: dict[str, Tensor] = field(default_factory=dict)
+    _masks: dict[str, PositionMask] = field(default_factory=dict)
     _running: bool = False
-    _trial: Trial | None = None
+    _trials: list[Trial] = field(default_factory=list)
 
     def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A forward pass of the whole network begins; the first one is the experiment that shows its axes."""
         samples = count((inputs, named), named.get(KEY))
         masks = () if samples is None else masks_of(named, None, 0, samples, None, None)
-        self._trial = None
+        self._trials = []
         if samples is not None:
-            keys = [str(path[0]) for path in carriers(named, samples)]
-            groups = {name: {(1, key) for key in group} for name, group in towers(masks, keys).items()}
-            if unnamed := carriers(inputs, samples):
-                groups[None] = groups.get(None, set()) | {(0, *path) for path in unnamed}
-            self._trial = Trial((inputs, named), samples, _call, groups)
+            self._trials = self.root_trials(inputs, named, samples, masks)
             if not self.axes.layouts:
-                self._experiment(FEW)
+                self.explore(self._trials)
         self._start(0 if samples is None else samples)
-        self._masks = {mask.name: mask.present for mask in self.masks or masks}
+        self._masks = {mask.name: mask for mask in self.masks or masks}
         self._running = True
         self.passes += 1
-
-    def _experiment(self, few: int) -> None:
-        assert self._trial is not None
-        with evaluating(self.model), torch.no_grad():
-            self.explore(self._trial, few)
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """It is over, or failed."""
@@ -91,8 +82,8 @@ class Intervention(Walker):
         """The output that the network continues with."""
         path, reasons = call.key[0], []
         layouts = self.axes.of(call.key)
-        if layouts is None and self._running and self._trial is not None:
-            self._experiment(self._trial.n)  # the first batch did not reach it
+        if layouts is None and self._running and self._trials:
+            self.explore(self._trials, self.samples)  # the first batch did not reach it
             layouts = self.axes.of(call.key)
         for leaf in call.leaves:
             layout = self._rule(call, leaf) if layouts is None else layouts.get(leaf.path, "it was not there before")
@@ -115,15 +106,15 @@ class Intervention(Walker):
 
     def _start(self, samples: int) -> None:
         self.begin(samples)
-        self._masks = {mask.name: mask.present for mask in self.masks}
+        self._masks = {mask.name: mask for mask in self.masks}
 
     def _present(self, key: Key, leaf: Leaf, grid: Grid) -> Tensor | None:
         if leaf.present is not None:
             return leaf.present
         name = self.axes.mask(key, self._masks) if grid.positions else None
-        if name is None or self._masks[name].shape != grid.values.shape[:2]:
+        if name is None or self._masks[name].present.shape != grid.values.shape[:2]:
             return None
-        return self._masks[name]
+        return self._masks[name].present
 
 
 @contextlib.contextmanager
@@ -148,11 +139,6 @@ def intervene(
         stack.enter_context(walk(live, chosen, _refuse))
         stack.callback(network.register_forward_hook(live.leave, always_call=True).remove)
         yield live
-
-
-def _call(model: nn.Module, content: Any) -> Any:
-    inputs, named = content
-    return model(*inputs, **named)
 
 
 def _refuse(name: str) -> None:

@@ -7,7 +7,7 @@ there are such.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 Mask = str | Tensor | np.ndarray | Callable[[Any], Tensor] | None
+
+IGNORED = -100
+"""Samples or positions with this integer have no label (the convention of PyTorch's cross entropy)."""
 
 KEY = "attention_mask"
 GIVEN = "(given)"
@@ -26,16 +29,15 @@ _ENTRIES = ("input_ids", "inputs_embeds", "input_values", "input_features", "tok
 
 @dataclass(frozen=True)
 class PositionMask:
-    """A mask (samples, positions), True where a position exists; `entries` are the keys that it belongs to."""
+    """A mask (samples, positions), True where a position exists.
+
+    `of_decoder` says that these are an encoder-decoder's second tower, `of_labels` that labels make its input.
+    """
 
     name: str
     present: Tensor
-    entries: tuple[str, ...] = ()
-
-    @property
-    def of_decoder(self) -> bool:
-        """Whether it is of the positions of an encoder-decoder's second tower."""
-        return self.name.startswith("decoder_") or (self.name != GIVEN and not self.name.endswith(KEY))
+    of_decoder: bool = False
+    of_labels: bool = False
 
 
 def masks_of(
@@ -71,11 +73,14 @@ def masks_of(
         }
     else:
         named = {}
-    if targets is not None and isinstance(content, Mapping) and f"decoder_{KEY}" not in named:
-        labels = content.get(targets)
-        if isinstance(labels, Tensor) and labels.ndim == 2 and bool((labels == -100).any()):
-            named[targets] = labels != -100
-    return tuple(PositionMask(name, present, _entries(content, name, present)) for name, present in named.items())
+    masks = [
+        PositionMask(name, present, name.startswith("decoder_")) for name, present in named.items()
+    ]
+    if targets is not None and not any(each.of_decoder for each in masks):
+        labels = content[targets]
+        if bool((labels == IGNORED).any()):
+            masks.append(PositionMask(targets, labels != IGNORED, of_decoder=True, of_labels=True))
+    return tuple(masks)
 
 
 def as_mask(mask: Tensor, samples: int) -> Tensor:
@@ -89,30 +94,29 @@ def as_mask(mask: Tensor, samples: int) -> Tensor:
     return mask
 
 
-def towers(masks: Collection[PositionMask], inputs: Collection[str]) -> dict[str | None, set[str]]:
-    """The keys of a batch by the mask that belongs to them; those that no mask belongs to under None.
+def towers(masks: Iterable[PositionMask], inputs: Mapping[str, Any]) -> dict[str | None, set[str]]:
+    """The keys of a network's inputs by the mask that belongs to them; those that no mask belongs to under None.
 
-    `inputs` are the keys of the entries that belong to samples and are given to the network.
+    `inputs` are those that belong to samples. Nothing where a mask belongs to none of them.
     """
-    groups: dict[str | None, set[str]] = {
-        mask.name: ({*mask.entries} | {mask.name}) & {*inputs} for mask in masks
-    }
+    groups: dict[str | None, set[str]] = {}
+    for mask in masks:
+        entries = {*_entries(inputs, mask.name, mask.present)} & {*inputs} if not mask.of_labels else {mask.name}
+        if not entries:
+            return {}
+        groups[mask.name] = (entries | {mask.name}) & {*inputs}
     rest = {*inputs}.difference(*groups.values())
     return groups | ({None: rest} if rest else {})
 
 
-def _entries(content: Any, name: str, present: Tensor) -> tuple[str, ...]:
+def _entries(content: Mapping[str, Any], name: str, present: Tensor) -> list[str]:
     """The keys that a mask belongs to."""
-    if not isinstance(content, Mapping):
-        return ()
     keys = [str(key) for key, value in content.items() if isinstance(value, Tensor) and key != name]
     tower = "" if name == GIVEN else _tower(name, [*keys, name])
-    if name != GIVEN and not name.endswith(KEY):
-        return (name,)  # labels, which are the decoder's input
     mine = [key for key in keys if _tower(key, [*keys, name]) == tower and not key.endswith(KEY)]
     shape = present.shape
     exact = [key for key in mine if content[key].shape == shape]
-    return tuple(exact or [key for key in mine if content[key].shape[:2] == shape] or mine)
+    return exact or [key for key in mine if content[key].shape[:2] == shape] or mine
 
 
 def _tower(key: str, keys: list[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,24 +39,43 @@ def count(content: Any, known: Any = None) -> int | None:
     return Counter(longer).most_common(1)[0][0] if longer else None
 
 
-def take(content: Any, places: Sequence[int], n: int, only: Collection[Path] | None = None) -> Any:
+Second = Literal["never", "else", "first"]
+"""Whether tensors of three axes or more may count the samples on their second one.
+
+Never (unless no tensor does on its first), where their first one does not, or even where it could.
+"""
+
+
+def take(
+    content: Any,
+    places: Sequence[int],
+    n: int,
+    only: Collection[Path] | None = None,
+    second: Second = "never",
+) -> Any:
     """The batch of the samples at these places of a batch of n; a place may stand twice.
 
     `only` limits it to the entries at these paths.
     """
-    return _Taker(list(places), n, _axis(content, n), only).take(content)
+    return _Taker(list(places), n, _second(content, n, second), only).take(content)
 
 
-def carriers(content: Any, n: int) -> list[Path]:
+def carriers(content: Any, n: int, second: Second = "never") -> list[Path]:
     """The paths of a batch's entries that belong to its n samples."""
-    axis = _axis(content, n)
+    second = _second(content, n, second)
     lines = [
         (*path, key)
         for path, flat in _lines(content)
         if len(flat.starts) == n
         for key in (flat.rows, flat.offsets)
     ]
-    return [path for path, value in _values(content) if _carries(value, n, axis) and path not in lines] + lines
+    return [path for path, value in _values(content) if _carries(value, n, second) and path not in lines] + lines
+
+
+def axes_of(content: Any, n: int, second: Second) -> list[tuple[Path, int | None]]:
+    """The axis of each tensor of a batch that counts n samples, None of one that has none."""
+    second = _second(content, n, second)
+    return [(path, _axis(value, n, second)) for path, value in _values(content) if isinstance(value, Tensor) and not value.is_nested]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +90,15 @@ class _Ragged:
 
 
 class _Taker:
-    def __init__(self, places: list[int], n: int, axis: int, only: Collection[Path] | None) -> None:
-        self.places, self.n, self.axis, self.only = places, n, axis, only
+    def __init__(self, places: list[int], n: int, second: Second, only: Collection[Path] | None) -> None:
+        self.places, self.n, self.second, self.only = places, n, second, only
 
     def take(self, tree: Any, path: Path = ()) -> Any:
         """The tree with the samples taken of each part that carries them."""
         flat = _ragged(tree)
         if flat is not None and len(flat.starts) == self.n:
             return self._ragged(tree, flat, path)
-        if _carries(tree, self.n, self.axis):
+        if _carries(tree, self.n, self.second):
             return self._taken(tree) if self.only is None or path in self.only else tree
         if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
             fields = {key: self.take(value, (*path, key)) for key, value in _entries(tree)}
@@ -98,7 +117,7 @@ class _Taker:
                 parts = value.unbind()
                 return torch.nested.as_nested_tensor([parts[p] for p in self.places], layout=value.layout)
             index = torch.tensor(self.places, dtype=torch.long, device=value.device)
-            return value.index_select(self.axis, index)
+            return value.index_select(_axis(value, self.n, self.second) or 0, index)
         if isinstance(value, np.ndarray):
             return value[self.places]
         return type(value)([value[place] for place in self.places])
@@ -174,22 +193,32 @@ def _rising(offsets: Tensor, end: int) -> bool:
     return integers and len(offsets) > 0 and int(offsets[0]) == 0 and bool((offsets.diff() >= 0).all()) and int(offsets[-1]) <= end
 
 
-def _axis(content: Any, n: int) -> int:
-    """The axis of tensors that counts the samples: the first, or the second where no tensor has n on the first."""
-    shapes = [value.shape for _, value in _values(content) if isinstance(value, Tensor) and not value.is_nested]
-    first = any(len(shape) and shape[0] == n for shape in shapes)
-    second = any(len(shape) > 2 and shape[1] == n for shape in shapes)
-    return 1 if second and not first else 0
+def _second(content: Any, n: int, second: Second) -> Second:
+    """`"else"` where no tensor counts n samples on its first axis."""
+    first = any(
+        len(value) == n
+        for _, value in _values(content)
+        if isinstance(value, Tensor) and value.ndim and not value.is_nested
+    )
+    return "else" if second == "never" and not first else second
 
 
-def _carries(value: Any, n: int, axis: int) -> bool:
-    """Whether a value has an entry for each of n samples, along the axis if it is a tensor."""
+def _axis(tensor: Tensor, n: int, second: Second) -> int | None:
+    """The axis of a tensor that counts n samples, None if it has none."""
+    on_second = second != "never" and tensor.ndim > 2 and tensor.shape[1] == n
+    if on_second and second == "first":
+        return 1
+    if tensor.ndim and tensor.shape[0] == n:
+        return 0
+    return 1 if on_second else None
+
+
+def _carries(value: Any, n: int, second: Second) -> bool:
+    """Whether a value has an entry for each of n samples."""
     if isinstance(value, PackedSequence):
         return int(value.batch_sizes[0]) == n
     if isinstance(value, Tensor):
-        if value.is_nested:
-            return value.size(0) == n
-        return value.ndim > axis and value.shape[axis] == n
+        return value.size(0) == n if value.is_nested else _axis(value, n, second) is not None
     if isinstance(value, np.ndarray):
         return value.ndim > 0 and len(value) == n
     return _plain(value) and len(value) == n

@@ -67,17 +67,8 @@ class Gathering:
         """How many samples of the data have gone by."""
         return self.gathered.position
 
-    def begin(self, batch: Batch, labels_are_inputs: bool = False) -> None:
-        """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs.
-
-        What could be the batch's labels is none where it is an input of the network.
-        """
-        if labels_are_inputs and self.gathered.labels.given is None:
-            self.gathered.note(
-                "The second entry of each batch changes what the network puts out, so it is an input and no label. "
-                "Give `labels=` for labels."
-            )
-            batch = replace(batch, labels=None)
+    def begin(self, batch: Batch) -> None:
+        """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
         self._batch = batch
         if self.stream is None:
             self.stream = key_stream(self.generator, batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -287,9 +287,8 @@ class _Loop:
             plan = run.plan(self.live, batch, lambda: self._forward(batch), self.budget)
             if self.on_plan is not None:
                 self.on_plan(plan)
-        if not batch.elsewhere:
-            self.live.prepare(batch.trial(self.forward, self.label_key))
-        run.begin(batch, self.live.axes.labels_are_inputs)
+        batch = self._without_inputs(batch)
+        run.begin(batch)
         if not batch.elsewhere:
             self._forward(batch)
         with deferred():
@@ -302,6 +301,21 @@ class _Loop:
         if saved is not None and not batch.elsewhere and saved.due(run.gathered.batches):
             self.save()
         return run.position
+
+    def _without_inputs(self, batch: Batch) -> Batch:
+        """The batch without labels that are none, but an input that `forward=` gives the network."""
+        axes = self.live.axes
+        if self.forward is None or not batch.is_pair or self.run.gathered.labels.given is not None:
+            return batch
+        if axes.uses_second is None and not batch.elsewhere:
+            axes.uses_second = self.live.uses(batch.trial(self.forward), (1,))
+        if not axes.uses_second:
+            return batch
+        self.run.gathered.note(
+            "The second entry of each batch changes what the network puts out, so it is an input and no label. Give "
+            "`labels=` for labels."
+        )
+        return replace(batch, labels=None)
 
     def _forward(self, batch: Batch) -> None:
         self.live.forward(
