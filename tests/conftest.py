@@ -7,7 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
+
+# Property tests try the same examples at each run, at any speed: what fails tells of the code alone. `make test-random`
+# draws others, and many more; what it finds becomes an `@example` of its test.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile(
+    "random", settings.get_profile("ci"), derandomize=False, max_examples=20 * settings.default.max_examples
+)
+settings.load_profile("ci")
 
 
 def _file_of(distribution: str, name: str) -> Path:

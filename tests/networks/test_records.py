@@ -147,7 +147,7 @@ def _sum(*moments: Moment) -> Moment:
     return total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 3 // 5)
 @given(
     sizes=st.tuples(*[st.integers(0, 40)] * 3),
     d=st.integers(1, 24),

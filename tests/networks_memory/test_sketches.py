@@ -89,7 +89,7 @@ def test_exact_up_to_the_rank(rank: int) -> None:
     torch.testing.assert_close(sketch.rows.mH @ sketch.rows, rows.mH @ rows, rtol=0, atol=1e-12 * whole)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples * 2 // 5)
 @given(
     sizes=st.lists(st.integers(0, 60), min_size=1, max_size=4),
     limits=st.lists(st.sampled_from([None, 3, 5]), min_size=4, max_size=4),
@@ -146,7 +146,7 @@ def _between(spectrum: Tensor, known: Known) -> None:
         assert low - 1e-9 <= value <= high + 1e-9
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples * 2)
 @given(
     levels=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12),
     slack=st.floats(1e-6, 1.0),

@@ -68,9 +68,7 @@ extra = st.lists(st.tuples(st.sampled_from(OPTIONS), st.lists(values, max_size=1
 
 @pytest.mark.filterwarnings("ignore")  # whatever the numbers warn of
 @settings(
-    max_examples=150 * MANY,
-    deadline=None,
-    derandomize=True,
+    max_examples=settings.default.max_examples * 3 // 2 * MANY,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(command=st.sampled_from(sorted(COMMANDS)), changed=st.integers(0, 3), value=values, extra=extra)
