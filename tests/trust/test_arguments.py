@@ -77,7 +77,7 @@ def test_arguments(here, bounded, command, changed, value, extra):
     if changed < len(arguments):
         arguments[changed] = value
     arguments += [word for option, given in extra for word in (option, *given)]
-    with bounded(30.0):
+    with bounded():
         found = CliRunner().invoke(app, [word for word in arguments if word])
     assert found.exception is None or isinstance(found.exception, SystemExit), arguments
     assert found.exit_code in (0, 1, 2), arguments
