@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -71,6 +71,7 @@ extra = st.lists(st.tuples(st.sampled_from(OPTIONS), st.lists(values, max_size=1
     max_examples=settings.default.max_examples * 3 // 2 * MANY,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@example(command="ground", changed=4, value="", extra=[("--sites", ["99999999999"])])
 @given(command=st.sampled_from(sorted(COMMANDS)), changed=st.integers(0, 3), value=values, extra=extra)
 def test_arguments(here, bounded, command, changed, value, extra):
     arguments = [command, *COMMANDS[command]]
