@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint $(LOCK)
 # Two processes of one thread each: files stay whole, so that what a file or a session prepares is prepared once a process.
 WORKERS ?= 2
-TEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+TEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 TORCH := 2.13.0
 COMPILE := $(VENV)-lock/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header --python-version 3.11 pyproject.toml -
