@@ -16,11 +16,11 @@ from ketwork.networks.compression.budgets import KINDS
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.candidates import Candidate, LayerChange
 from ketwork.networks.compression.costs import Costs, latencies, multiply_adds_within, parameters
-from ketwork.networks.compression.feeding import LOST
 from ketwork.networks.compression.loader import unfused
 from ketwork.networks.compression.result import Compressed, LayerRow, Tried, described
 from ketwork.networks.compression.search import SLOWER, Work, prepared
 from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.units import LOST
 from ketwork.networks.measures import Output
 from ketwork.networks.runtime import TIMEOUT, Distributed, join
 
