@@ -11,13 +11,15 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.activations import labels as labels_module
+from ketwork.networks.activations.labels import MOST_LABELS
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.measures.decoded import DecodedLabels
 
 GENERATOR = torch.Generator().manual_seed(3)
 X = torch.randn(400, 6, generator=GENERATOR)
 CLASSES = (X[:, 0] + 0.1 * torch.randn(400, generator=GENERATOR) > 0).long()
+
+LAST = kw.Reading(feature_axis=-1)
 
 
 def known(data: Any, labels: Any = None, **options: Any) -> DecodedLabels:
@@ -156,16 +158,16 @@ def test_labels_of_positions() -> None:
     x = torch.randn(200, 7, 8, generator=generator) + 3 * torch.eye(8)[labels]
     absent = torch.rand(200, 7, generator=generator) < 0.3
     given = labels.masked_fill(absent, -100)
-    found = kw.study(nn.Identity(), x, labels=given)["(model)"].labels
+    found = kw.study(nn.Identity(), x, labels=given, reading=LAST)["(model)"].labels
     assert found is not None
     assert set(found.names) == {0, 1, 2}
     assert balanced(found) > 0.9
     counts = found.moments.fitting().moments.counts.sum() + len(found.moments.held)
     assert int(counts) == int((~absent).sum())
-    masked = kw.study(nn.Identity(), x, labels=labels, mask=~absent)["(model)"].labels
+    masked = kw.study(nn.Identity(), x, labels=labels, mask=~absent, reading=LAST)["(model)"].labels
     assert masked is not None
     assert masked.estimates == found.estimates
-    record = kw.study(nn.Sequential(nn.Identity(), Pool()), x, labels=labels, layers=["0", "1"])
+    record = kw.study(nn.Sequential(nn.Identity(), Pool()), x, labels=labels, layers=["0", "1"], reading=LAST)
     assert any("its labels are not decoded" in note for note in record.warnings)
     assert record["1"].labels is None
 
@@ -183,7 +185,7 @@ def test_a_layer_that_fits_the_labels_positions_in_some_batches_only_is_not_deco
         (torch.randn(20, t, 8, generator=generator), torch.randint(2, (20, t), generator=generator))
         for t in (7, 9, 7)
     ]
-    record = kw.study(nn.Sequential(nn.Identity(), First()), batches, layers=["0", "1"])
+    record = kw.study(nn.Sequential(nn.Identity(), First()), batches, layers=["0", "1"], reading=LAST)
     assert record["0"].labels is not None
     assert record["1"].labels is None
     assert any("The labels have 9 positions, layer 1 has 7" in warning for warning in record.warnings)
@@ -296,7 +298,7 @@ def test_labels_that_turn_bad_half_way_keep_what_was_gathered() -> None:
     assert record.layers[0].labels is not None
 
 
-def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study() -> None:
     images = [(X[i : i + 100], torch.zeros(100, 3, 8, 8)) for i in range(0, 400, 100)]
     record = kw.study(nn.Linear(6, 6), images)
     assert record.samples == 400
@@ -305,14 +307,15 @@ def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study(monkeypatch: 
     assert "linear_r2" not in record.table().columns
     assert any("The batches' own labels are not used." in warning for warning in record.warnings)
     # A vocabulary that turns out too large half way.
-    monkeypatch.setattr(labels_module, "MOST_LABELS", 250)
-    tokens = [(X[i : i + 100], torch.arange(i, i + 100)) for i in range(0, 400, 100)]
+    many = MOST_LABELS + 200
+    x = X.repeat(many // 400 + 1, 1)[:many]
+    tokens = [(x[i : i + 400], torch.arange(many)[i : i + 400]) for i in range(0, many, 400)]
     record = kw.study(nn.Linear(6, 6), tokens)
     assert record.complete
     assert record.layers[0].labels is None
-    assert any("must have at most 250 different labels" in warning for warning in record.warnings)
-    with pytest.raises(ValueError, match="at most 250 different labels"):
-        kw.study(nn.Linear(6, 6), X, labels=torch.arange(400), batch_size=400)
+    assert any(f"must have at most {MOST_LABELS} different labels" in warning for warning in record.warnings)
+    with pytest.raises(ValueError, match=f"at most {MOST_LABELS} different labels"):
+        kw.study(nn.Linear(6, 6), x, labels=torch.arange(many), batch_size=many)
 
 
 def test_dead_and_non_finite_samples_are_left_out() -> None:

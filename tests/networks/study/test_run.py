@@ -190,7 +190,7 @@ def test_a_mask_of_the_wrong_shape() -> None:
 def test_nan_behind_the_mask_is_no_data() -> None:
     data = _data(10, 6, 5)
     present = torch.arange(6)[None] < torch.arange(1, 11)[:, None].clamp(max=6)
-    clean = study(nn.Identity(), data, mask=present)["(model)"]
+    clean = study(nn.Identity(), data, mask=present, reading=Reading(feature_axis=-1))["(model)"]
     dirty = study(nn.Identity(), data.masked_fill(~present[..., None], math.nan), mask=present)["(model)"]
     for name, expected in clean.estimates.items():  # the draw of positions is the same, and so is all else
         assert (dirty.estimates[name].value, dirty.estimates[name].stderr) == pytest.approx(
@@ -270,7 +270,7 @@ def test_skip_bad_drops_and_counts(shape: tuple[int, ...]) -> None:
         assert (row.N, row.accumulator.dropped, row.kets) == (14, 6, expected.kets)
         torch.testing.assert_close(row.density.matrix(), expected.density.matrix(), rtol=0, atol=1e-7)
     assert record.table()["dropped"].tolist() == [6, 6, 6]
-    assert "Samples left out for NaN or infinite values: 6 at 0, 6 at 1, 6 at 2." in record.warnings
+    assert "Samples skipped for NaN or infinite values: 6 at 0, 6 at 1, 6 at 2." in record.warnings
 
 
 def test_one_wrong_batch_loses_nothing() -> None:

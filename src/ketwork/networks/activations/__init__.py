@@ -5,7 +5,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
 from ketwork.networks.activations.captures import NEVER, Capture, Seen, capture
-from ketwork.networks.activations.draws import drawn, samples_at
+from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
@@ -54,6 +54,7 @@ __all__ = [
     "decode",
     "device_of",
     "drawn",
+    "drawn_alike",
     "dtype_of",
     "eager",
     "encode",
@@ -62,7 +63,6 @@ __all__ = [
     "leaves",
     "map_tensors",
     "needs_labels",
-    "samples_at",
     "select",
     "take",
     "tensors",

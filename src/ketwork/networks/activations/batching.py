@@ -80,12 +80,13 @@ class Batch:
         inputs = self.content if forward is not None else self._inputs(self.content, without)
         groups = {}
         if isinstance(inputs, Mapping):
-            carried = {str(path[0]): inputs[path[0]] for path in carriers(inputs, self.size)}
+            carried = {path[0]: inputs[path[0]] for path in carriers(inputs, self.size)}
             groups = {name: {(key,) for key in keys} for name, keys in towers(self.masks, carried).items()}
+
         def run(model: nn.Module, content: Any) -> Any:
             return self.call(model, content, forward, without)
 
-        return Trial(self.content, self.size, run, groups)
+        return Trial(self.content, self.size, run, carriers(self.content, self.size), groups)
 
     @property
     def is_pair(self) -> bool:
@@ -145,7 +146,7 @@ def batches(
             content = map_tensors(content, lambda tensor: tensor.to(device))
         size = _size(content)
         if left is not None and size > left:
-            content, size = take(content, range(left), size), left
+            content, size = take(content, range(left), carriers(content, size)), left
         if size == 0:
             continue
         fed = _fed(content) if feed_labels else None

@@ -21,7 +21,7 @@ from ketwork.networks.activations.flow import Flow
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
 from ketwork.networks.activations.outputs import activations, version_of
-from ketwork.networks.activations.samples import Path, Second, carriers, take
+from ketwork.networks.activations.samples import Path, take
 
 FEW = 5
 """How many samples the experiment takes, where the network runs on so few."""
@@ -36,19 +36,20 @@ GivenAxis = Callable[[str, nn.Module, Tensor], int | None]
 class Trial:
     """A batch of n samples, and how the network is called with it, or with one like it.
 
-    `groups` are the entries of the batch that each mask belongs to, by its name; None: those of no mask. `second` says
-    on which axis tensors may count the samples.
+    `axes` are the entries of the batch that belong to samples, each with the axis that counts them; `groups` those that
+    each mask belongs to, by its name, and under None those of no mask.
     """
 
     content: Any
     n: int
     run: Callable[[nn.Module, Any], Any]
+    axes: Mapping[Path, int]
     groups: Mapping[str | None, set[Path]] = field(default_factory=dict)
-    second: Second = "never"
 
-    def take(self, content: Any, places: Sequence[int], n: int, only: Collection[Path] | None = None) -> Any:
-        """A batch of some of n samples of a batch like this one."""
-        return take(content, places, n, only, self.second)
+    def take(self, content: Any, places: Sequence[int], only: Collection[Path] | None = None) -> Any:
+        """A batch of some samples of a batch like this one; `only` these entries change."""
+        axes = self.axes if only is None else {path: self.axes[path] for path in only if path in self.axes}
+        return take(content, places, axes)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Experiment:
             Exception: whatever the network raises on the batch as it is.
         """
         findings = Findings()
-        if not carriers(trial.content, trial.n, trial.second):
+        if not trial.axes:
             first = self._pass(trial, trial.content, trial.n)
             rules = {
                 key: {path: self._by_rules(first, sight, trial.n) for path, sight in seen.items()}
@@ -167,14 +168,14 @@ class Experiment:
             }
             note = "Nothing of a batch is known to belong to its samples, so axes are taken by rules: samples first."
             return Findings(rules, passes=self.passes, notes=[note])
-        content, n = trial.take(trial.content, range(min(few, trial.n)), trial.n), min(few, trial.n)
+        content, n = trial.take(trial.content, range(min(few, trial.n))), min(few, trial.n)
         first = None if n == trial.n else self._tried(trial, content, n)
         if first is None:
             content, n = trial.content, trial.n
             first = self._pass(trial, content, n)
         order = _shuffled(n)
         places = [*order, order[0]]
-        second = self._tried(trial, trial.take(content, places, n), n + 1)
+        second = self._tried(trial, trial.take(content, places), n + 1)
         verdicts = {
             (key, path): self._verdict(sight, second, key, path, places)
             for key, seen in first.outputs.items()
@@ -194,7 +195,7 @@ class Experiment:
     def uses(self, trial: Trial, entry: Path) -> bool:
         """Whether what the network puts out depends on an entry of the batch."""
         n = min(FEW, trial.n)
-        content = trial.take(trial.content, range(n), trial.n)
+        content = trial.take(trial.content, range(n))
         first = self._tried(trial, content, n) if n > 1 else None
         return first is not None and bool(self._dependents(trial, content, n, first, {entry}))
 
@@ -307,7 +308,7 @@ class Experiment:
     ) -> None:
         """Settles the axes of a network that does not run on another number of samples."""
         order = _shuffled(n)
-        other = self._tried(trial, trial.take(content, order, n), n) if n > 1 else None
+        other = self._tried(trial, trial.take(content, order), n) if n > 1 else None
         for key, path in _open(verdicts):
             print_ = first.outputs[key][path].print
             new = None if other is None else other.outputs.get(key, {}).get(path)
@@ -371,7 +372,7 @@ class Experiment:
         self, trial: Trial, content: Any, n: int, first: Observation, entries: set[Path]
     ) -> set[Key] | None:
         """The outputs that change where some entries of the batch are shuffled among the samples."""
-        other = self._tried(trial, trial.take(content, _shuffled(n), n, entries), n)
+        other = self._tried(trial, trial.take(content, _shuffled(n), entries), n)
         if other is None:
             return None
         return {

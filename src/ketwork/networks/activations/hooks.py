@@ -24,7 +24,7 @@ from ketwork.networks.activations.flow import decides
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.masks import PositionMask, towers
 from ketwork.networks.activations.outputs import Leaf, activations
-from ketwork.networks.activations.samples import Path, Second, axes_of, carriers
+from ketwork.networks.activations.samples import Path, Second, carriers
 from ketwork.networks.activations.selectors import tidy
 from ketwork.networks.activations.wrappers import evaluating
 
@@ -92,19 +92,18 @@ class Walker(ABC):
         self, inputs: tuple[Any, ...], named: dict[str, Any], samples: int, masks: Collection[PositionMask]
     ) -> list[Trial]:
         """What the whole network is called with as a batch for experiments, in each way to see its samples."""
-        trials: dict[Any, Trial] = {}
+        trials: list[Trial] = []
         for second in get_args(Second):
-            unnamed = carriers(inputs, samples, second)
-            carried = {str(path[0]): named[path[0]] for path in carriers(named, samples, second)}
+            axes = carriers((inputs, named), samples, second)
+            if not axes or axes in [trial.axes for trial in trials]:
+                continue
+            carried = {path[1]: named[path[1]] for path in axes if path[0] == 1}
             groups = {name: {(1, key) for key in keys} for name, keys in towers(masks, carried).items()}
+            unnamed = {path for path in axes if path[0] == 0}
             if groups and unnamed:
-                groups[None] = groups.get(None, set()) | {(0, *path) for path in unnamed}
-            if unnamed or carried:
-                trials.setdefault(
-                    str([axes_of((inputs, named), samples, second)]),
-                    Trial((inputs, named), samples, _call, groups, second),
-                )
-        return list(trials.values())
+                groups[None] = groups.get(None, set()) | unnamed
+            trials.append(Trial((inputs, named), samples, _call, axes, groups))
+        return trials
 
     def output(self, path: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, chosen: bool) -> Any:
         """What the network continues with, None for what the module put out: the hook of a module."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -46,36 +46,24 @@ Never (unless no tensor does on its first), where their first one does not, or e
 """
 
 
-def take(
-    content: Any,
-    places: Sequence[int],
-    n: int,
-    only: Collection[Path] | None = None,
-    second: Second = "never",
-) -> Any:
-    """The batch of the samples at these places of a batch of n; a place may stand twice.
+def carriers(content: Any, n: int, second: Second = "never") -> dict[Path, int]:
+    """The paths of a batch's entries that belong to its n samples, and the axes that count these."""
+    first = any(_axis(value, n, "never") == 0 for _, value in _values(content))
+    if second == "never" and not first:
+        second = "else"
+    axes = {path: axis for path, value in _values(content) if (axis := _axis(value, n, second)) is not None}
+    for path, flat in _lines(content):
+        if len(flat.starts) == n:
+            axes |= {(*path, flat.rows): 0, (*path, flat.offsets): 0}
+    return axes
 
-    `only` limits it to the entries at these paths.
+
+def take(content: Any, places: Sequence[int], axes: Mapping[Path, int]) -> Any:
+    """The batch of the samples at these places; a place may stand twice.
+
+    `axes` are the entries that belong to samples (some of the `carriers`), each with the axis that counts them.
     """
-    return _Taker(list(places), n, _second(content, n, second), only).take(content)
-
-
-def carriers(content: Any, n: int, second: Second = "never") -> list[Path]:
-    """The paths of a batch's entries that belong to its n samples."""
-    second = _second(content, n, second)
-    lines = [
-        (*path, key)
-        for path, flat in _lines(content)
-        if len(flat.starts) == n
-        for key in (flat.rows, flat.offsets)
-    ]
-    return [path for path, value in _values(content) if _carries(value, n, second) and path not in lines] + lines
-
-
-def axes_of(content: Any, n: int, second: Second) -> list[tuple[Path, int | None]]:
-    """The axis of each tensor of a batch that counts n samples, None of one that has none."""
-    second = _second(content, n, second)
-    return [(path, _axis(value, n, second)) for path, value in _values(content) if isinstance(value, Tensor) and not value.is_nested]
+    return _Taker(list(places), axes).take(content)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,25 +78,24 @@ class _Ragged:
 
 
 class _Taker:
-    def __init__(self, places: list[int], n: int, second: Second, only: Collection[Path] | None) -> None:
-        self.places, self.n, self.second, self.only = places, n, second, only
+    def __init__(self, places: list[int], axes: Mapping[Path, int]) -> None:
+        self.places, self.axes = places, axes
 
     def take(self, tree: Any, path: Path = ()) -> Any:
-        """The tree with the samples taken of each part that carries them."""
+        """The tree with the samples taken of each part that belongs to them."""
         flat = _ragged(tree)
-        if flat is not None and len(flat.starts) == self.n:
+        if flat is not None and (*path, flat.offsets) in self.axes:
             return self._ragged(tree, flat, path)
-        if _carries(tree, self.n, self.second):
-            return self._taken(tree) if self.only is None or path in self.only else tree
+        if path in self.axes:
+            return self._taken(tree, self.axes[path])
         if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
             fields = {key: self.take(value, (*path, key)) for key, value in _entries(tree)}
             return dataclasses.replace(tree, **fields)
         if not _is_tree(tree):
             return tree
-        entries = {key: self.take(value, (*path, key)) for key, value in _entries(tree)}
-        return _rebuilt(tree, entries)
+        return _rebuilt(tree, {key: self.take(value, (*path, key)) for key, value in _entries(tree)})
 
-    def _taken(self, value: Any) -> Any:
+    def _taken(self, value: Any, axis: int) -> Any:
         if isinstance(value, PackedSequence):
             sequences = unpack_sequence(value)
             return pack_sequence([sequences[place] for place in self.places], enforce_sorted=False)
@@ -116,8 +103,7 @@ class _Taker:
             if value.is_nested:
                 parts = value.unbind()
                 return torch.nested.as_nested_tensor([parts[p] for p in self.places], layout=value.layout)
-            index = torch.tensor(self.places, dtype=torch.long, device=value.device)
-            return value.index_select(_axis(value, self.n, self.second) or 0, index)
+            return value.index_select(axis, torch.tensor(self.places, dtype=torch.long, device=value.device))
         if isinstance(value, np.ndarray):
             return value[self.places]
         return type(value)([value[place] for place in self.places])
@@ -128,12 +114,8 @@ class _Taker:
         parts = [rows[flat.starts[place] : ends[place]] for place in self.places]
         edges = torch.tensor([0, *(len(part) for part in parts)], device=offsets.device).cumsum(0)
         new = {flat.rows: torch.cat(parts), flat.offsets: (edges if flat.closed else edges[:-1]).to(offsets)}
-        if self.only is not None and not {(*path, key) for key in new} & set(self.only):
-            new = {}
-        known = (flat.rows, flat.offsets)
         entries = {
-            key: new.get(key, value) if key in known else self.take(value, (*path, key))
-            for key, value in _entries(tree)
+            key: new[key] if key in new else self.take(value, (*path, key)) for key, value in _entries(tree)
         }
         return _rebuilt(tree, entries)
 
@@ -193,35 +175,16 @@ def _rising(offsets: Tensor, end: int) -> bool:
     return integers and len(offsets) > 0 and int(offsets[0]) == 0 and bool((offsets.diff() >= 0).all()) and int(offsets[-1]) <= end
 
 
-def _second(content: Any, n: int, second: Second) -> Second:
-    """`"else"` where no tensor counts n samples on its first axis."""
-    first = any(
-        len(value) == n
-        for _, value in _values(content)
-        if isinstance(value, Tensor) and value.ndim and not value.is_nested
-    )
-    return "else" if second == "never" and not first else second
-
-
-def _axis(tensor: Tensor, n: int, second: Second) -> int | None:
-    """The axis of a tensor that counts n samples, None if it has none."""
-    on_second = second != "never" and tensor.ndim > 2 and tensor.shape[1] == n
+def _axis(value: Any, n: int, second: Second) -> int | None:
+    """The axis of a value that has an entry for each of n samples, None if it has none."""
+    if not isinstance(value, Tensor) or value.is_nested:
+        return 0 if _length(value) == n else None
+    on_second = second != "never" and value.ndim > 2 and value.shape[1] == n
     if on_second and second == "first":
         return 1
-    if tensor.ndim and tensor.shape[0] == n:
+    if value.ndim and value.shape[0] == n:
         return 0
     return 1 if on_second else None
-
-
-def _carries(value: Any, n: int, second: Second) -> bool:
-    """Whether a value has an entry for each of n samples."""
-    if isinstance(value, PackedSequence):
-        return int(value.batch_sizes[0]) == n
-    if isinstance(value, Tensor):
-        return value.size(0) == n if value.is_nested else _axis(value, n, second) is not None
-    if isinstance(value, np.ndarray):
-        return value.ndim > 0 and len(value) == n
-    return _plain(value) and len(value) == n
 
 
 def _plain(value: Any) -> bool:

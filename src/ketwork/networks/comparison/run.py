@@ -22,8 +22,8 @@ from ketwork.networks.activations import (
     Reading,
     batches,
     drawn,
+    drawn_alike,
     needs_labels,
-    samples_at,
     unwrapped,
 )
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
@@ -192,9 +192,10 @@ def compare(
         raise ValueError(
             "Arguments `other_data`, `other_layers` and `other_forward` need an `other` model, but it is None."
         )
-    data, _, mask, places, taken = drawn(data, None, mask, max_samples, seed)
+    complete = data
+    data, _, mask, places, taken = drawn(complete, None, mask, max_samples, seed)
     if places is not None and other_data is not None:
-        other_data = samples_at(other_data, places)
+        other_data = drawn_alike(other_data, complete, places)
     draw = seed if isinstance(seed, int) else int(torch.randint(2**31, (), generator=generator_from(seed)))
     shares = Distributed.from_argument(distributed)
     settings = {

@@ -43,7 +43,10 @@ class _Plan:
 
 @dataclass
 class Work:
-    """The network's copy with what was learnt of it. `left` says why modules were left alone, by path."""
+    """The network's copy with what was learnt of it.
+
+    `left` says why modules were left alone, `staying` why no units of a layer can be removed, by path.
+    """
 
     base: nn.Module
     layers: Sequence[WeightLayer]
@@ -56,6 +59,7 @@ class Work:
     narrowing: Narrowing
     multiple: int
     memory: int
+    staying: Mapping[str, str] = field(default_factory=dict)
     _harms: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
 
     def quick(self, cost: float) -> Candidate:
@@ -283,7 +287,7 @@ def prepared(
         if not any(path in chosen for path in layer.paths):
             left[layer.path] = "not among `layers`"
     found = [layer for layer in found if layer.path not in left]
-    fed = feeds(base, found, calibration.rows, first)
+    fed, staying = feeds(base, found, calibration.rows, first)
     seen = survey(base, found, calibration, generator, {path for feed in fed for path in feed.readers})
     if group is not None:
         device = next(base.parameters()).device
@@ -309,7 +313,9 @@ def prepared(
     prices = budget(kind, whole, base, found, seen, calibration, multiple)
     fits = Fits(found, seen)
     narrowing = Narrowing(fits, usable(fed, found, seen.order, WIDEST_INPUT))
-    return Work(base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple, memory)
+    return Work(
+        base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple, memory, staying
+    )
 
 
 def _rows(calibration: Calibration, batch: Batch, model: nn.Module) -> torch.Tensor:
