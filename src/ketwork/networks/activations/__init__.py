@@ -4,7 +4,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 """
 
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
-from ketwork.networks.activations.captures import NEVER, Capture, Seen, capture
+from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
@@ -44,6 +44,7 @@ __all__ = [
     "Mask",
     "PositionMask",
     "Reading",
+    "RefusedError",
     "Seen",
     "SelectorError",
     "Site",

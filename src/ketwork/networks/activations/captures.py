@@ -32,6 +32,10 @@ NEVER = "it never ran in the forward pass"
 CALLS = ("separate", "pooled")
 
 
+class RefusedError(ValueError):
+    """What `receive` raises of an activation that it cannot take: the layer has no row then, for the reason given."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the batches so far have shown of a network's layers, for a checkpoint."""
@@ -96,7 +100,7 @@ class Capture(Walker):
             self._resolve()
         for path, calls in self._waiting.items():
             if (path, POOLED) not in self.refused:
-                self.receive(_pooled(calls))
+                self._hand_over(_pooled(calls))
         self._waiting.clear()
         self._tensors.clear()
         self._trials = []
@@ -131,7 +135,8 @@ class Capture(Walker):
         self._prepare()  # where only parts of the network are called
         layouts = self.axes.of(call.key)
         reasons: list[str] = []
-        for leaf in call.leaves:
+        order = list(layouts or ())
+        for leaf in sorted(call.leaves, key=lambda leaf: order.index(leaf.path) if leaf.path in order else -1):
             if self._leaf.get(key, leaf.path) != leaf.path:
                 continue  # another batch was read elsewhere in the output
             row = self._known(leaf)
@@ -151,7 +156,7 @@ class Capture(Walker):
             leaves = [replace(leaf, tensor=leaf.tensor.clone()) for leaf in call.leaves]
             self._held.append(replace(call, leaves=leaves, output=None))
             return
-        self._refuse(key, reasons[0] if reasons else "its output changes its form from batch to batch")
+        self.refuse(key, reasons[0] if reasons else "its output changes its form from batch to batch")
 
     def _resolve(self) -> None:
         """Finds the axes of outputs that no batch before had, and hands them over."""
@@ -162,11 +167,12 @@ class Capture(Walker):
             self.explore(self._trials, self.samples)
         for call in held:
             if self.axes.of(call.key) is None:
-                self._refuse(call.key, "nothing says which axis of its output counts the samples")
+                self.refuse(call.key, "nothing says which axis of its output counts the samples")
             else:
                 self.visit(call)
 
-    def _refuse(self, key: Key, reason: str) -> None:
+    def refuse(self, key: Key, reason: str) -> None:
+        """Lets a layer have no row, for a reason."""
         self.refused.add(key)
         self._skip(key[0], reason)
 
@@ -227,7 +233,13 @@ class Capture(Walker):
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
             self._waiting.setdefault(key[0], []).append(replace(activation, values=grid.values.clone()))
         else:
+            self._hand_over(activation)
+
+    def _hand_over(self, activation: Activation) -> None:
+        try:
             self.receive(activation)
+        except RefusedError as error:
+            self.refuse(activation.key, str(error))
 
     def _present(self, key: Key, leaf: Leaf, grid: Grid) -> tuple[Tensor | None, Tensor | None]:
         """The positions that exist, and a mask of the layer's that is of other positions."""

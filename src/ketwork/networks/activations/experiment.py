@@ -102,6 +102,7 @@ class Observation:
 class Findings:
     """What experiments have shown: each output's layout, or why it has none, by key and place in the output.
 
+    Of a module's outputs, the states that recurrent layers return beside theirs come last.
     `masks` has the name of the mask that belongs to a layer, where there are several towers; `passes` counts the forward
     passes, `notes` say what is out of the ordinary.
     """
@@ -183,8 +184,8 @@ class Experiment:
             for path, sight in seen.items()
         }
         self._settle_open(trial, content, n, first, second, verdicts, findings)
-        for (key, path), verdict in verdicts.items():
-            layout = self._layout(first, first.outputs[key][path], verdict)
+        for key, path in sorted(verdicts, key=lambda place: first.flow.is_state(first.outputs[place[0]][place[1]].node)):
+            layout = self._layout(first, first.outputs[key][path], verdicts[key, path])
             if layout is not None:
                 findings.layouts.setdefault(key, {})[path] = layout
         if len(trial.groups) > 1:

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from ketwork.networks.activations.selectors import ROOT
+
 # How many position axes the module's name promises; its output has one axis of channels before them.
 _CHANNELS_FIRST: tuple[tuple[type, int | None], ...] = (
     *((t, 1) for t in (nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)),
@@ -97,6 +99,7 @@ class _Node:
     given: list[int] = field(default_factory=list)  # inputs of the same shape
     inner: list[int] = field(default_factory=list)  # outputs inside the module with as many axes
     kind: str = ""
+    state: bool = False  # what a recurrent layer returns beside its output
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Flow:
         for tensor in outputs:
             node = self._node(tensor)
             self._note(path, module, node, inputs, first)
+            self._nodes[node].state |= isinstance(module, nn.RNNBase) and not first
             first = False
         if inputs and (axis := _read(module, self._nodes[inputs[0]].shape)) is not None:
             self._nodes[inputs[0]].read.append(Axis(axis, f"read by {type(module).__name__}"))
@@ -124,6 +128,10 @@ class Flow:
     def node(self, output: Tensor) -> int:
         """The node of an output, for `settled` once the pass is over."""
         return self._node(output)
+
+    def is_state(self, node: int) -> bool:
+        """Whether an output is what a recurrent layer returns beside its own."""
+        return self._nodes[node].state
 
     def settled(self, node: int, samples: int) -> Axis | None:
         """The axis of features of an output whose samples stand on another axis; None where nothing settles it."""
@@ -200,7 +208,7 @@ class Flow:
         if first:
             here.kind = here.kind or type(module).__name__
             here.given += [place for place in same if place not in here.given]
-            inside = f"{path}." if path else ""
+            inside = "" if path == ROOT else f"{path}."
             inner = [place for name, place in self._outputs if name.startswith(inside) and name != path]
             here.inner += [p for p in inner if p != node and len(self._nodes[p].shape) == len(here.shape)]
             here.sized = here.sized or _sized(module, here.shape)

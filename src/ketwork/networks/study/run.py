@@ -291,6 +291,7 @@ class _Loop:
         run.begin(batch)
         if not batch.elsewhere:
             self._forward(batch)
+            run.settle(self.live)
         with deferred():
             if batch.elsewhere:
                 run.skip()
