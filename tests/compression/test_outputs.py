@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ketwork.networks.activations import Batch
 from torch.distributions import Categorical, Normal, kl_divergence
 
+from ketwork.networks.activations import Batch
 from ketwork.networks.measures.predictions import TEMPERATURES, Predictions
 
 NO_MASK = Batch(None, None, None, 6)

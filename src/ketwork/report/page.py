@@ -64,7 +64,7 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
     definitions = study.definitions
     data: dict[str, Any] = {
         "charts": drawn,
-        "layerCharts": charts.layercharts_module(),
+        "layerCharts": charts.layer_charts(),
         "layers": [_layer_data(row, study, aligned, dead) for row in rows],
         "details": [_details(row) for row in rows],
     }
