@@ -45,7 +45,8 @@ def renamed(
                 value = given.pop(old)
                 if value is None and defaults[names[old].partition(".")[0]].default is not None:
                     moved(
-                        f"Argument `{old}` of `{function.__name__}` is now called `{names[old]}`. Leave it out for its default."
+                        f"Argument `{old}` of `{function.__name__}` is now called `{names[old]}`. "
+                        "Leave it out for its default."
                     )
                     continue
                 if convert and old in convert:
