@@ -73,7 +73,7 @@ def ground(
     with one_line_errors(debug):
         options.check_target("--save", save)
         options.check_target("--plot", plot)
-        command, problems = _rooms()
+        command, problems = _packages()
         try:
             if parse(system) is not None:
                 of, module = command.problem_of(_made(system))
@@ -97,12 +97,13 @@ def ground(
                 of,
                 module,
                 steps=steps,
-                samples=samples or None,
+                n_samples=samples or None,
                 seed=seed,
                 save=save,
                 resume=resume,
                 plot=plot,
                 console=Console(stderr=as_json, soft_wrap=True),
+                status=Console(stderr=True, soft_wrap=True),
             )
         except (ValueError, FileNotFoundError) as error:
             raise UsageError(str(error)) from error
@@ -118,9 +119,10 @@ def ground(
             print(json.dumps(_numbers(run, of.exact()), indent=1, allow_nan=False), flush=True)
 
 
-def _rooms() -> tuple[ModuleType, ModuleType]:
+def _packages() -> tuple[ModuleType, ModuleType]:
     try:
-        from ketwork.waves import command, problems
+        from ketwork.cli import ground_run as command
+        from ketwork.waves import problems
     except ImportError as error:
         raise UsageError(
             f"`ketwork ground` needs the extra `waves` ({error}). Install it with `pip install 'ketwork[waves]'`."
@@ -137,9 +139,16 @@ def _made(system: str) -> Any:
 
 def _numbers(run: Any, exact: float | None) -> dict[str, Any]:
     energy = run.energy
-    names = ("mean", "error", "variance", "tau", "rhat", "vscore")
+    names = ("value", "stderr", "variance", "tau", "rhat", "vscore")
     numbers = {name: _finite(getattr(energy, name)) for name in names}
-    return {"energy": numbers, "exact": exact, "steps": [step.energy.mean for step in run.history]}
+    numbers |= {"mean": numbers["value"], "error": numbers["stderr"]}  # as version 0.1 called them
+    return {
+        "energy": numbers,
+        "exact": exact,
+        "ended": run.ended,
+        "notes": list(run.notes),
+        "steps": [float(step.energy) for step in run.history],
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -3,21 +3,24 @@
 >>> from ketwork import waves
 >>> H = waves.ising(waves.chain(8), field=1.0)
 >>> psi = waves.Wave(waves.RBM(alpha=1), H.space)
->>> run = waves.ground_state(H, psi, steps=60, samples=256, seed=0)
->>> abs(run.energy.mean - waves.exact.ising_chain_energy(8)) < 0.01
+>>> run = waves.ground_state(H, psi, steps=60, n_samples=256, seed=0)
+>>> abs(run.energy - waves.exact.ising_chain_energy(8)) < 0.01
 True
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 if find_spec("numba") is None:
     raise ImportError("ketwork.waves needs numba. Install it with `pip install 'ketwork[waves]'`.")
 
+from ketwork._compat import moved
+from ketwork.records.checkpoint import Checkpoint
 from ketwork.waves import exact
+from ketwork.waves.algebra import Projected
 from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
 from ketwork.waves.dynamics import evolve
-from ketwork.waves.estimates import Estimate, estimate
-from ketwork.waves.ground_state import Run, Step, Stopped, ground_state
+from ketwork.waves.estimates import Expectation, estimate
 from ketwork.waves.guards import Guard
 from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, spin_one_heisenberg, xxz
 from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
@@ -28,7 +31,7 @@ from ketwork.waves.models.dense import FeedForward
 from ketwork.waves.models.jastrow import Jastrow
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.rbm import RBM
-from ketwork.waves.models.symmetric import SymmetricRBM, Symmetrised
+from ketwork.waves.models.symmetric import SymmetricRBM, Symmetrized
 from ketwork.waves.models.vision import VisionTransformer
 from ketwork.waves.molecules import Molecule, molecule
 from ketwork.waves.observables import (
@@ -36,19 +39,22 @@ from ketwork.waves.observables import (
     correlations,
     expect,
     fidelity,
-    magnetisations,
+    magnetizations,
     momenta,
     renyi2,
     structure_factor,
 )
 from ketwork.waves.operators import Operator
-from ketwork.waves.optimisers import SR, Adam, Optimiser, annealed, constant
+from ketwork.waves.optimizers import SR, Adam, Optimizer, annealed, constant
 from ketwork.waves.pauli import PauliSum
+from ketwork.waves.results import Run, RunInterrupted, Step, Stopped
+from ketwork.waves.run import default_sampler, ground_state
 from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.rules import Exchange, Flip, Rule
 from ketwork.waves.samplers.sampler import Direct, FullSum, Sampler, Samples
 from ketwork.waves.samplers.tempering import Tempering
-from ketwork.waves.spaces import Space, bosons, electrons, qubits, spin_one, spins
+from ketwork.waves.spaces import Space, blockaded, bosons, electrons, qubits, spin_one, spins
+from ketwork.waves.structure import sign_rule
 from ketwork.waves.wave import Wave
 
 __all__ = [
@@ -57,9 +63,10 @@ __all__ = [
     "Adam",
     "Autoregressive",
     "CausalTransformer",
+    "Checkpoint",
     "Direct",
-    "Estimate",
     "Exchange",
+    "Expectation",
     "FeedForward",
     "Flip",
     "FullSum",
@@ -73,26 +80,30 @@ __all__ = [
     "Molecule",
     "Network",
     "Operator",
-    "Optimiser",
+    "Optimizer",
     "PauliSum",
+    "Projected",
     "Rule",
     "Run",
+    "RunInterrupted",
     "Sampler",
     "Samples",
     "Space",
     "Step",
     "Stopped",
     "SymmetricRBM",
-    "Symmetrised",
+    "Symmetrized",
     "Tempering",
     "VisionTransformer",
     "Wave",
     "annealed",
+    "blockaded",
     "bose_hubbard",
     "bosons",
     "chain",
     "constant",
     "correlations",
+    "default_sampler",
     "electrons",
     "estimate",
     "evolve",
@@ -110,11 +121,12 @@ __all__ = [
     "j1j2",
     "kagome",
     "local_energies",
-    "magnetisations",
+    "magnetizations",
     "molecule",
     "momenta",
     "qubits",
     "renyi2",
+    "sign_rule",
     "spin_one",
     "spin_one_heisenberg",
     "spins",
@@ -123,3 +135,18 @@ __all__ = [
     "triangular",
     "xxz",
 ]
+
+_RENAMED = {
+    "Estimate": "Expectation",
+    "Optimiser": "Optimizer",
+    "Symmetrised": "Symmetrized",
+    "magnetisations": "magnetizations",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names of version 0.1, which warn."""
+    if name in _RENAMED:
+        moved(f"`waves.{name}` is now called `waves.{_RENAMED[name]}`.", level=2)
+        return globals()[_RENAMED[name]]
+    raise AttributeError(f"module 'ketwork.waves' has no attribute {name!r}")

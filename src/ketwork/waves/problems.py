@@ -17,6 +17,7 @@ from ketwork.waves.models.symmetric import SymmetricRBM
 from ketwork.waves.models.vision import VisionTransformer
 from ketwork.waves.molecules import molecule
 from ketwork.waves.operators import Operator
+from ketwork.waves.structure import sign_rule
 
 PROBLEMS = ("ising", "heisenberg", "j1j2", "molecule")
 MODELS = ("rbm", "symmetric", "jastrow", "dense", "masked", "transformer", "vision")
@@ -26,7 +27,7 @@ SOLVABLE = 2**16
 
 @dataclass(frozen=True)
 class Problem:
-    """An operator with its name, its lattice where it has one, and whether its ground state may have signs.
+    """An operator with its name, and its lattice where it has one.
 
     `closed_form` is the exact energy where a formula gives it.
     """
@@ -34,8 +35,12 @@ class Problem:
     title: str
     operator: Operator
     lattice: Lattice | None = None
-    signs: bool = True
     closed_form: float | None = None
+
+    @property
+    def signs(self) -> bool:
+        """Whether the ground state may have signs, so that a network of positive amplitudes is not enough."""
+        return sign_rule(self.operator) != frozenset()
 
     def exact(self) -> float | None:
         """The exact ground energy: the closed form, or Lanczos where the space is small; None beyond."""
@@ -64,14 +69,16 @@ def problem(
     made = _lattice(lattice, sites, periodic)
     where = f"{'periodic' if periodic else 'open'} {lattice} of {made.sites} sites"
     if name == "ising":
-        free = lattice == "chain" and periodic and sites % 2 == 0 and min(field, coupling) >= 0
+        free = (
+            lattice == "chain" and periodic and sites % 2 == 0 and sites > 2
+        )  # a ring of two has one bond, not two
         energy = exact.ising_chain_energy(sites, field, coupling) if free else None
         operator = hamiltonians.ising(made, field, coupling)
-        return Problem(f"Ising, field {field:g}, {where}", operator, made, signs=False, closed_form=energy)
+        return Problem(f"Ising, field {field:g}, {where}", operator, made, energy)
     if name == "heisenberg":
-        operator = hamiltonians.heisenberg(made, coupling, magnetisation=made.sites % 2)
-        return Problem(f"Heisenberg, {where}", operator, made, signs=made.sublattice() is None)
-    operator = hamiltonians.j1j2(made, j2, coupling, magnetisation=made.sites % 2)
+        operator = hamiltonians.heisenberg(made, coupling, magnetization=made.sites % 2)
+        return Problem(f"Heisenberg, {where}", operator, made)
+    operator = hamiltonians.j1j2(made, j2, coupling, magnetization=made.sites % 2)
     return Problem(f"J1–J2, J2 = {j2:g}, {where}", operator, made)
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ketwork.waves.models.dense import initialise
+from ketwork.waves.models.dense import initialize
 from ketwork.waves.models.network import Network
 from ketwork.waves.spaces import Space
 
@@ -127,7 +127,7 @@ class CausalTransformer(Autoregressive):
         self.embed = nn.Linear(space.levels, self.dim, bias=False, dtype=self.dtype)
         self.blocks = nn.ModuleList(_Block(self.dim, self.heads, self.dtype) for _ in range(self.depth))
         self.last = nn.Linear(self.dim, self._outputs, dtype=self.dtype)
-        initialise(self, generator)
+        initialize(self, generator)
         place = torch.randn(space.sites, self.dim, generator=generator, dtype=self.dtype)
         self.place = nn.Parameter(place * self.dim**-0.5)
 

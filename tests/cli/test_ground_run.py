@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from ketwork import waves
-from ketwork.waves.command import ground, problem_of
-from ketwork.waves.drawing import draw
+from ketwork.cli.ground_run import ground, problem_of
+from ketwork.report.waves import draw
 from ketwork.waves.problems import MODELS, Problem, network, problem
 
 
@@ -29,8 +29,8 @@ def test_problems_by_name_know_their_exact_energies() -> None:
     assert problem("j1j2", sites=4, lattice="square", j2=0.5).exact() == pytest.approx(-33.8316934, abs=1e-6)
     assert problem("molecule").exact() == pytest.approx(-1.13727017, abs=1e-7)
     assert problem("heisenberg", sites=6, lattice="square").exact() is None
-    assert problem("heisenberg", sites=5).exact() == pytest.approx(  # an odd ring: magnetisation 1
-        waves.exact.ground_energy(waves.heisenberg(waves.chain(5), magnetisation=1))
+    assert problem("heisenberg", sites=5).exact() == pytest.approx(  # an odd ring: magnetization 1
+        waves.exact.ground_energy(waves.heisenberg(waves.chain(5), magnetization=1))
     )
     assert problem("ising", sites=5, periodic=False, field=0.3).exact() is not None
 
@@ -45,7 +45,7 @@ def test_every_model_by_name_fits_a_problem_with_signs_and_one_without(name) -> 
 def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
     of, out = problem("ising", sites=8), console()
     save, plot = tmp_path / "run.safetensors", tmp_path / "run.svg"
-    run = ground(of, network("rbm", of), steps=40, samples=256, save=save, plot=plot, console=out)
+    run = ground(of, network("rbm", of), steps=40, n_samples=256, save=save, plot=plot, console=out)
     text = said(out)
     assert "Ising, field 1, periodic chain of 8 sites: 256 configurations; RBM, 80 parameters" in text
     assert f"E = {run.energy}  exact -10.251662 (off by" in text
@@ -53,13 +53,13 @@ def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
     assert save.exists()
     picture = xml.etree.ElementTree.parse(plot).getroot()
     assert picture.tag.endswith("svg")
-    again = ground(of, network("rbm", of), steps=40, samples=256, resume=save, console=console())
+    again = ground(of, network("rbm", of), steps=40, n_samples=256, resume=save, console=console())
     assert [s.energy for s in again.history] == [s.energy for s in run.history]
 
 
 def test_the_live_line_on_a_terminal() -> None:
     of, out = problem("ising", sites=6), console(terminal=True)
-    ground(of, network("rbm", of), steps=5, samples=64, console=out)
+    ground(of, network("rbm", of), steps=5, n_samples=64, console=out)
     assert "step 5/5  E = " in said(out)
     assert "0:00 left" in said(out)
     assert "V-score" in said(out)
