@@ -26,6 +26,7 @@ from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, sp
 from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
 from ketwork.waves.local import LocalSum
 from ketwork.waves.local_energy import local_energies
+from ketwork.waves.logs import JsonLines, TensorBoard
 from ketwork.waves.models.autoregressive import Autoregressive, CausalTransformer, MaskedDense
 from ketwork.waves.models.dense import FeedForward
 from ketwork.waves.models.jastrow import Jastrow
@@ -72,6 +73,7 @@ __all__ = [
     "FullSum",
     "Guard",
     "Jastrow",
+    "JsonLines",
     "Lattice",
     "LocalSum",
     "MaskedDense",
@@ -94,6 +96,7 @@ __all__ = [
     "SymmetricRBM",
     "Symmetrized",
     "Tempering",
+    "TensorBoard",
     "VisionTransformer",
     "Wave",
     "annealed",

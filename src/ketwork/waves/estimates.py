@@ -119,12 +119,13 @@ def estimate(
     Values that count alike come from chains: the standard error is the spread of the means of many chains; of few, the
     larger of that and √(variance·(1 + 2τ)/n); of fewer than eight, chains are cut into batches first. Where a spread
     of k means is used it is multiplied by t(k−1)/1.96, Student's quantile over the normal one, so that ± 1.96 errors
-    cover at 95 %.
+    cover at 95 %. One more sample like the farthest is added (in squares): all where rare values decide, else nothing.
 
     Values with weights come from a list of distinct configurations. A full sum has no error. With `inclusion`, the
-    probabilities q with which each was drawn without replacement (weights p/q), it is Σ w²(1 − q)|v − ⟨v⟩|²/(Σw)²
+    probabilities q with which each was drawn without replacement (weights p/q, normalised), it is Σ w²(1 − q)|v − ⟨v⟩|²
     (Duffield, Lund & Thorup 2007, DOI 10.1145/1314690.1314696: terms of threshold sampling are uncorrelated). With
-    `missing`, the share of |ψ|² outside the list, it is at least √(missing·variance), by Cauchy and Schwarz.
+    `missing`, the share of |ψ|² outside the list, there is what values outside could change, taken to be like the
+    lightest ones listed: missing·⟨|v − ⟨v⟩|⟩ over the part that weighs as much as is missing.
 
     `sites` and `infinite` (the energy E∞ at infinite temperature) serve the V-score. Values that differ by less than
     `resolution`, which is rounding, count as the same.
@@ -134,17 +135,32 @@ def estimate(
         variance = float((values - mean).abs().square().mean())
         same = variance <= resolution**2
         tau = 0.0 if same else _autocorrelation(values - mean, variance)
-        error = 0.0 if variance == 0 else _error(values - mean, variance, tau)
+        error = (
+            0.0
+            if variance == 0
+            else math.hypot(
+                _error(values - mean, variance, tau), float((values - mean).abs().max()) / values.numel()
+            )
+        )
         rhat = 1.0 if same and min(values.shape) > 1 else split_rhat(values.real)
         return _made(mean, error, variance, tau, rhat, sites, infinite)
     weights = (weights / weights.sum()).to(torch.float64)
     mean = (values * weights).sum()
     squares = (values - mean).abs().square()
     variance = float((squares * weights).sum())
-    error = math.sqrt(max(0.0, missing) * variance)
+    error = float(tail_error(squares.flatten(), weights.flatten(), missing)) if missing > 0 else 0.0
     if inclusion is not None:
         error = math.hypot(error, math.sqrt(float((weights.square() * (1 - inclusion) * squares).sum())))
     return _made(mean, error, variance, 0.0, 1.0, sites, infinite)
+
+
+def tail_error(squares: Tensor, weights: Tensor, missing: float) -> Tensor:
+    """missing·⟨√squares⟩ over the lightest of n values (n, *shape) that weigh `missing` together."""
+    order = weights.argsort()
+    within = weights[order].cumsum(0) <= missing
+    within[0] = True
+    tail = weights[order][within].reshape(-1, *[1] * (squares.dim() - 1))
+    return missing * (tail * squares[order][within].sqrt()).sum(0) / tail.sum()
 
 
 def split_rhat(values: Tensor) -> float:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from ketwork._compat import moved
-from ketwork.waves.estimates import FEW_CHAINS, Expectation, group_means, quantile_factor, spread_error
+from ketwork.waves.estimates import (
+    FEW_CHAINS,
+    Expectation,
+    group_means,
+    quantile_factor,
+    spread_error,
+    tail_error,
+)
 from ketwork.waves.lattices import Lattice
 from ketwork.waves.objectives import local_of
 from ketwork.waves.operators import Operator
@@ -172,7 +179,9 @@ def averaged(values: Tensor, samples: Samples) -> Measured:
     weighed = weights.reshape(*values.shape[:2], *rest)
     mean = (values * weighed).sum((0, 1))
     squares = (values - mean).abs().square()
-    variance = samples.missing * (squares * weighed).sum((0, 1))
+    variance = torch.zeros_like(mean.real)
+    if samples.missing > 0:
+        variance = tail_error(squares.flatten(0, 1), weights.flatten(), samples.missing).square()
     if samples.inclusion is not None:
         left = (weights.square() * (1 - samples.inclusion)).reshape(*values.shape[:2], *rest)
         variance = variance + (squares * left).sum((0, 1))

@@ -162,7 +162,8 @@ class Training:
         begun = self.sampler.start(self.wave, self.n_samples, generator=self.generator)
         new, _ = self.sampler.draw(self.wave, half, begun, generator=self.generator)
         both = torch.cat([old.configurations, new.configurations])
-        return completed(self.operator, self.wave, Samples(both, (old.acceptance + new.acceptance) / 2))
+        drawn = Samples(both, (old.acceptance + new.acceptance) / 2)
+        return completed(self.operator, self.wave, drawn)
 
     def _watched(self, local: Local, drawn: Samples) -> Trouble | None:
         length = drawn.configurations.shape[1]
