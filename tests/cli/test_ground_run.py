@@ -42,6 +42,16 @@ def test_every_model_by_name_fits_a_problem_with_signs_and_one_without(name) -> 
         assert wave.complex or not of.signs
 
 
+@pytest.mark.parametrize("name", ["slater", "backflow"])
+@pytest.mark.parametrize("system", ["molecule", "fermi-hubbard", "t-v"])
+def test_determinants_fit_fermions(name, system) -> None:
+    of = problem(system, sites=4)
+    wave = waves.Wave(network(name, of), of.operator.space)
+    assert of.suits == "backflow"
+    energy = waves.expect(of.operator, wave, waves.FullSum().sample(wave, 1))
+    assert float(energy) < of.exact() + 0.4 * abs(of.exact())
+
+
 def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
     of, out = problem("ising", sites=8), console()
     save, plot = tmp_path / "run.safetensors", tmp_path / "run.svg"

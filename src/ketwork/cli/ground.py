@@ -29,7 +29,8 @@ def ground(
         str,
         typer.Argument(
             metavar="SYSTEM",
-            help="`ising`, `heisenberg`, `j1j2`, `molecule`, or `package.module:factory` (or `file.py:factory`) "
+            help="`ising`, `heisenberg`, `j1j2`, `molecule`, `fermi-hubbard`, `t-v`, or `package.module:factory` (or "
+            "`file.py:factory`) "
             "returning a `waves.Operator`, or a pair of it and a network.",
         ),
     ],
@@ -45,10 +46,17 @@ def ground(
         str, typer.Option(help="Atoms of `molecule` and their places in Å.")
     ] = "H 0 0 0; H 0 0 0.7414",
     basis: Annotated[str, typer.Option(help="Basis set of `molecule`.")] = "sto-3g",
+    interaction: Annotated[
+        float, typer.Option(help="U of `fermi-hubbard`, V of `t-v`; their hopping is --coupling.")
+    ] = 4.0,
     model: Annotated[
-        str,
-        typer.Option(help="rbm, symmetric, jastrow, dense, masked, transformer or vision.", metavar="NAME"),
-    ] = "rbm",
+        str | None,
+        typer.Option(
+            help="rbm, symmetric, jastrow, dense, masked, transformer, vision, slater or backflow; "
+            "for spins rbm unless given, for fermions backflow.",
+            metavar="NAME",
+        ),
+    ] = None,
     alpha: Annotated[int, typer.Option(min=1, help="Scales the size of the network.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 300,
     samples: Annotated[
@@ -89,10 +97,11 @@ def ground(
                         j2=j2,
                         atoms=atoms,
                         basis=basis,
+                        interaction=interaction,
                     ),
                     None,
                 )
-            module = module or problems.network(model, of, alpha=alpha)
+            module = module or problems.network(model or of.suits, of, alpha=alpha)
             run = command.ground(
                 of,
                 module,

@@ -21,6 +21,7 @@ from ketwork.waves.algebra import Projected
 from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
 from ketwork.waves.dynamics import evolve
 from ketwork.waves.estimates import Expectation, estimate
+from ketwork.waves.fermions import hubbard, spinless
 from ketwork.waves.guards import Guard
 from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, spin_one_heisenberg, xxz
 from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
@@ -29,6 +30,7 @@ from ketwork.waves.local_energy import local_energies
 from ketwork.waves.logs import JsonLines, TensorBoard
 from ketwork.waves.models.autoregressive import Autoregressive, CausalTransformer, MaskedDense
 from ketwork.waves.models.dense import FeedForward
+from ketwork.waves.models.determinants import Backflow, Slater, free_orbitals
 from ketwork.waves.models.jastrow import Jastrow
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.rbm import RBM
@@ -54,6 +56,7 @@ from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.rules import Exchange, Flip, Rule
 from ketwork.waves.samplers.sampler import Direct, FullSum, Sampler, Samples
 from ketwork.waves.samplers.tempering import Tempering
+from ketwork.waves.samplers.unique import WithoutReplacement
 from ketwork.waves.spaces import Space, blockaded, bosons, electrons, qubits, spin_one, spins
 from ketwork.waves.structure import sign_rule
 from ketwork.waves.wave import Wave
@@ -63,6 +66,7 @@ __all__ = [
     "SR",
     "Adam",
     "Autoregressive",
+    "Backflow",
     "CausalTransformer",
     "Checkpoint",
     "Direct",
@@ -90,6 +94,7 @@ __all__ = [
     "RunInterrupted",
     "Sampler",
     "Samples",
+    "Slater",
     "Space",
     "Step",
     "Stopped",
@@ -99,6 +104,7 @@ __all__ = [
     "TensorBoard",
     "VisionTransformer",
     "Wave",
+    "WithoutReplacement",
     "annealed",
     "blockaded",
     "bose_hubbard",
@@ -113,6 +119,7 @@ __all__ = [
     "exact",
     "expect",
     "fidelity",
+    "free_orbitals",
     "from_openfermion",
     "from_qiskit",
     "from_qutip",
@@ -120,6 +127,7 @@ __all__ = [
     "ground_state",
     "heisenberg",
     "honeycomb",
+    "hubbard",
     "ising",
     "j1j2",
     "kagome",
@@ -132,6 +140,7 @@ __all__ = [
     "sign_rule",
     "spin_one",
     "spin_one_heisenberg",
+    "spinless",
     "spins",
     "square",
     "structure_factor",

@@ -150,8 +150,22 @@ def estimate(
     variance = float((squares * weights).sum())
     error = float(tail_error(squares.flatten(), weights.flatten(), missing)) if missing > 0 else 0.0
     if inclusion is not None:
-        error = math.hypot(error, math.sqrt(float((weights.square() * (1 - inclusion) * squares).sum())))
+        error = math.hypot(
+            error, float(draw_error(squares.flatten(), weights.flatten(), inclusion.flatten()))
+        )
     return _made(mean, error, variance, 0.0, 1.0, sites, infinite)
+
+
+def draw_error(squares: Tensor, weights: Tensor, inclusion: Tensor) -> Tensor:
+    """√[(Σ t + max t)(1 + 1/m)] with t = w²(1 − q)·squares of n values (n, *shape) drawn without replacement.
+
+    Σ t is the variance of threshold sampling; the largest term is for one more like it, and m = Σ(1 − q), how many of
+    the values chance decided, widens what few of them say.
+    """
+    shape = [1] * (squares.dim() - 1)
+    terms = (weights.square() * (1 - inclusion)).reshape(-1, *shape) * squares
+    decided = max(1.0, float((1 - inclusion).sum()))
+    return ((terms.sum(0) + terms.amax(0)) * (1 + 1 / decided)).sqrt()
 
 
 def tail_error(squares: Tensor, weights: Tensor, missing: float) -> Tensor:

@@ -10,6 +10,9 @@ from ketwork.waves.wave import Wave
 NODE = 1e-100
 """Amplitudes below this share of the norm count as nodes."""
 
+MATRIX = 2**17
+"""Operators on spaces up to this size are kept as sparse matrices for draws of some of their rows."""
+
 
 def local_energies(operator: Operator, wave: Wave, x: Tensor) -> Tensor:
     """E(x) of configurations (batch, sites), in double precision: (batch,), complex where the wave is.
@@ -43,6 +46,20 @@ def full_local_energies(
     node = psi.abs() < NODE
     weights = torch.where(node, NODE**2, psi.abs().square())
     return torch.where(node, image / NODE, image / psi), weights
+
+
+def row_energies(operator: Operator, wave: Wave, amplitudes: Tensor, rows: Tensor) -> Tensor:
+    """E of some configurations, by their places in `space.states()`, from the amplitudes of all of them."""
+    check_same_space(operator, wave)
+    psi = amplitudes[rows]
+    if operator.space.size <= MATRIX:
+        image = torch.from_numpy(operator.matrix[rows.numpy()] @ amplitudes.numpy())
+    else:
+        reached, elements = operator.connected(operator.space.rows(rows, torch.float64))
+        row, place = torch.nonzero(elements, as_tuple=True)
+        terms = elements[row, place] * amplitudes[operator.space.index(reached[row, place])]
+        image = torch.zeros(len(rows), dtype=terms.dtype).index_add_(0, row, terms)
+    return torch.where(psi.abs() < NODE, image / NODE, image / psi)
 
 
 def listed_energies(operator: Operator, wave: Wave, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ketwork.waves.estimates import Expectation, estimate
-from ketwork.waves.local_energy import full_local_energies, listed_energies, local_energies
+from ketwork.waves.local_energy import full_local_energies, listed_energies, local_energies, row_energies
 from ketwork.waves.operators import Operator
 from ketwork.waves.samplers.sampler import Samples
 from ketwork.waves.wave import Wave
@@ -24,7 +24,9 @@ class Local:
 def local_of(operator: Operator, wave: Wave, drawn: Samples) -> Local:
     """The local energies of drawn configurations, and the energy."""
     weights = None if drawn.weights is None else drawn.weights.flatten()
-    if drawn.amplitudes is not None:
+    if drawn.rows is not None and drawn.amplitudes is not None:
+        values = row_energies(operator, wave, drawn.amplitudes[0], drawn.rows)
+    elif drawn.amplitudes is not None:
         values, weights = full_local_energies(operator, wave, drawn.amplitudes[0])
     elif weights is not None:
         values = listed_energies(operator, wave, drawn.flat)

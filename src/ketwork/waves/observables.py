@@ -11,6 +11,7 @@ from ketwork._compat import moved
 from ketwork.waves.estimates import (
     FEW_CHAINS,
     Expectation,
+    draw_error,
     group_means,
     quantile_factor,
     spread_error,
@@ -100,7 +101,7 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
     exact.
     """
     _check_region(region, wave)
-    if samples.amplitudes is not None:
+    if samples.complete:
         purity = wave.ket().reduced(region).purity()
         return Measured(-torch.log2(purity), torch.zeros(()))
     if samples.weights is not None:
@@ -152,8 +153,8 @@ def fidelity(first: Wave, second: Wave, samples: Samples, other: Samples) -> Mea
     """
     if first.space != second.space:
         raise ValueError(f"The waves must be on the same space, but are on {first.space} and {second.space}.")
-    if samples.amplitudes is not None and other.amplitudes is not None:
-        overlap = (samples.amplitudes.conj() * other.amplitudes).sum()
+    if samples.complete and other.complete:
+        overlap = (first.amplitudes().conj() * second.amplitudes()).sum()
         return Measured(overlap.abs().square(), torch.zeros(()))
     at, there = samples.configurations, other.configurations
     one, two = _log(second, at) - _log(first, at), _log(first, there) - _log(second, there)
@@ -183,8 +184,8 @@ def averaged(values: Tensor, samples: Samples) -> Measured:
     if samples.missing > 0:
         variance = tail_error(squares.flatten(0, 1), weights.flatten(), samples.missing).square()
     if samples.inclusion is not None:
-        left = (weights.square() * (1 - samples.inclusion)).reshape(*values.shape[:2], *rest)
-        variance = variance + (squares * left).sum((0, 1))
+        drawn = draw_error(squares.flatten(0, 1), weights.flatten(), samples.inclusion.flatten())
+        variance = variance + drawn.square()
     return Measured(mean, variance.sqrt())
 
 

@@ -21,9 +21,13 @@ from ketwork.waves.results import Run, Step
 from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.rules import default_rule
 from ketwork.waves.samplers.sampler import Direct, FullSum, Sampler
+from ketwork.waves.samplers.unique import WithoutReplacement
 from ketwork.waves.structure import check_closed, sign_rule
 from ketwork.waves.training import Training
 from ketwork.waves.wave import Wave
+
+PEAKED = 2**16
+"""Determinants on spaces up to this size are drawn without replacement."""
 
 
 @renamed(samples="n_samples", optimiser="optimizer", callback="on_step")
@@ -94,7 +98,7 @@ def ground_state(
             final if n_samples else 1,
             steps,
             sampler,
-            optimizer or SR(),
+            optimizer or default_optimizer(wave),
             guard or Guard(),
             generator_from(seed),
             tuple(heard),
@@ -108,8 +112,24 @@ def ground_state(
 
 
 def default_sampler(wave: Wave, operator: Operator | None = None) -> Sampler:
-    """Direct where the network can draw configurations, Metropolis with a rule for the operator otherwise."""
-    return Direct() if hasattr(wave.module, "draw") else Metropolis(default_rule(wave.space, operator))
+    """Direct where the network can draw configurations, Metropolis with a rule for the operator otherwise.
+
+    Determinants on spaces of at most 2¹⁶ configurations, and networks that draw electrons, are drawn without
+    replacement: their states are peaked.
+    """
+    draws, peaked = hasattr(wave.module, "draw"), len(wave.space.conserved) > 1
+    if (draws and peaked) or (wave.signed and wave.space.size <= PEAKED):
+        return WithoutReplacement()
+    return Direct() if draws else Metropolis(default_rule(wave.space, operator))
+
+
+def default_optimizer(wave: Wave) -> Optimizer:
+    """Stochastic reconfiguration; with ten times its rate for determinants, which start near the ground state.
+
+    The rate is divided by an operator's largest energy a site, which a molecule's core electrons decide and not what
+    is left to correct.
+    """
+    return SR(rate=5.0) if wave.signed else SR()
 
 
 def _check(operator: Operator, wave: Wave, steps: int, n_samples: int | None) -> None:
@@ -123,7 +143,7 @@ def _check(operator: Operator, wave: Wave, steps: int, n_samples: int | None) ->
     if steps < 1:
         raise ValueError(f"Argument `steps` must be at least 1, but is {steps}.")
     check_closed(operator)
-    if wave.complex or wave.signs is not None:
+    if wave.complex or wave.signed or wave.signs is not None:
         return
     rule = sign_rule(operator)
     if rule is None:

@@ -151,6 +151,10 @@ class Space:
         """All configurations (size, sites), in ascending order of their keys. Refuses spaces beyond 2²²."""
         return self.value(self._digits, dtype)
 
+    def rows(self, rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Some of the configurations (rows, sites), by their places in `states()`."""
+        return self.value(self._digits[rows], dtype)
+
     @cached_property
     def _digits(self) -> Tensor:
         columns = [self.keys // self.levels**place % self.levels for place in range(self.sites - 1, -1, -1)]

@@ -28,7 +28,7 @@ def bounded_step(wave: Wave, drawn: Samples, update: Tensor, angle: float | None
     for attempt in range(TRIES):
         wave.set_vector(start + update)
         after = _state(wave, drawn)
-        turned = apart(before, after) if drawn.amplitudes is not None else between(before, after, weights)
+        turned = apart(before, after) if drawn.complete else between(before, after, weights)
         last = attempt == (TRIES if math.isfinite(turned) else HOPELESS) - 1
         if angle is None or turned <= angle or last:
             break
@@ -60,7 +60,7 @@ def between(before: Tensor, after: Tensor, weights: Tensor | None) -> float:
 
 def _state(wave: Wave, drawn: Samples) -> Tensor:
     """The amplitudes on a full sum, else log-amplitudes of what was drawn."""
-    if drawn.amplitudes is not None:
+    if drawn.complete:
         return wave.amplitudes()
     log = wave.log_and_sign(drawn.flat)[0]
     return log.to(torch.complex128 if log.is_complex() else torch.float64)

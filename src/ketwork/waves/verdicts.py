@@ -73,7 +73,7 @@ def verdict(
                 f"of the state to the ground state, whose energy is {ground:.8g}: this is another, or part of one. "
                 "Use another seed, a larger `std`, more samples, or a full sum (`n_samples=None`).",
             )
-    elif drawn.amplitudes is None:
+    elif drawn.weights is None or drawn.missing:
         missed = unseen_variance(operator, wave, energy, drawn)
         if (
             missed

@@ -74,8 +74,9 @@ class Wave:
         self.device = first.device
         self.dtype = torch.empty(0, dtype=first.dtype).abs().dtype  # what configurations are given as: real
         x = space.random(64, seed=generator, dtype=self.dtype).to(self.device)
+        self.signed = bool(getattr(module, "signed", False))
         out = tried(self._evaluate, space, x)
-        self.complex = out.is_complex()
+        self.complex = out.is_complex() and not self.signed
         self.method = jacobians.chosen_method(module, self.named, x[torch.isfinite(out.real)])
         self.holomorphic = bool(getattr(module, "holomorphic", False)) and all(
             p.is_complex() for _, p in self.named
@@ -91,8 +92,18 @@ class Wave:
         return torch.complex(log.real, log.imag + turn) if log.is_complex() else torch.complex(log, turn)
 
     def log_and_sign(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The module's log-amplitudes (batch,), and the sign rule's ±1 beside them where there is one."""
-        log = self._evaluate(x.to(self.device, self.dtype))
+        """Log-amplitudes (batch,), and beside them the sign ±1 where there is a sign rule or the module has signs.
+
+        A module with `signed = True` gives complex log-amplitudes whose imaginary part is 0 or π, and has a method
+        `log_and_sign(x)` that gives both as real numbers, which is faster.
+        """
+        x = x.to(self.device, self.dtype)
+        if self.signed:
+            with torch.no_grad():
+                parts = [self.module.log_and_sign(part) for part in x.split(self.chunk)]  # type: ignore[operator]
+            log, sign = (torch.cat(both) for both in zip(*parts, strict=True))
+            return log, sign * self.sign(x).to(sign.dtype) if self.signs else sign
+        log = self._evaluate(x)
         return log, self.sign(x).to(self.device, log.real.dtype) if self.signs else None
 
     def sign(self, x: Tensor) -> Tensor:
@@ -169,7 +180,7 @@ class Wave:
             real, imaginary = jacobians.by_vmap(self.module, self.named, x, rows=rows)
         else:
             real, imaginary = jacobians.by_backward(self.module, self.named, x)
-        if imaginary is None:
+        if imaginary is None or self.signed:
             return real
         both = torch.complex(real, imaginary)
         # ∂f/∂z = ∂f/∂Re z for a holomorphic f: every other column says it all.

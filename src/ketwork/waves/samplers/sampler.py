@@ -18,10 +18,11 @@ class Samples:
     Args:
         configurations: of chains of |ψ|², where there are no weights; else a list (1, n, sites) of distinct ones.
         acceptance: the share of proposals accepted.
-        amplitudes: the normalised amplitudes (1, size) of a full sum, in the order of `space.states()`.
+        amplitudes: the normalised amplitudes (1, size) of all of `space.states()`, where they are known.
         weights: Σ weights·value/Σ weights is the mean over |ψ|² (1, n).
         inclusion: the probabilities (1, n) with which each was drawn, where they were drawn without replacement.
         missing: an estimate of the share of |ψ|² that the list leaves out.
+        rows: the places of the configurations in `space.states()`, where the amplitudes are those of all of these.
     """
 
     configurations: Tensor
@@ -30,6 +31,12 @@ class Samples:
     weights: Tensor | None = None
     inclusion: Tensor | None = None
     missing: float = 0.0
+    rows: Tensor | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is a full sum."""
+        return self.amplitudes is not None and self.rows is None
 
     @property
     def flat(self) -> Tensor:
