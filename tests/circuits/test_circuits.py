@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from ketwork import circuits
-from ketwork.circuits.multiplexed import multiplexed
-from ketwork.quantum import Density, Ket, random_ket
-from ketwork.quantum.polar import polar
+from ketwork.circuits.multiplexing import multiplexed
+from ketwork.quantum import Density, Ket, polar, random_ket
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -18,19 +17,19 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_gates_grow_as_the_amplitudes_do(n) -> None:
-    real = circuits.prepare(random_ket(2**n, dtype=torch.float64, generator=seeded()), "qasm3")
+    real = circuits.prepare(random_ket(2**n, dtype=torch.float64, seed=seeded()), "qasm3")
     assert real.counts == {"ry": 2**n - 1, "cx": 2**n - 2}
-    full = circuits.prepare(random_ket(2**n, generator=seeded()), "qasm3")
+    full = circuits.prepare(random_ket(2**n, seed=seeded()), "qasm3")
     assert full.counts == {"ry": 2**n - 1, "rz": 2**n - 1, "cx": 2 ** (n + 1) - 4}
     assert full.two_qubit_gates == full.counts["cx"]
     assert repr(full).startswith(f"<qasm3 circuit of {n} qubits: ")
-    isometry = circuits.prepare(random_ket(2**n, generator=seeded()), "qiskit")
+    isometry = circuits.prepare(random_ket(2**n, seed=seeded()), "qiskit")
     assert isometry.two_qubit_gates == 2**n - n - 1  # Iten et al. 2016: as few as is known
 
 
 def test_a_product_state_needs_no_gate_of_two_qubits() -> None:
-    product = random_ket(2, dtype=torch.float64, generator=seeded()).tensor(
-        random_ket(2, dtype=torch.float64, generator=seeded(1))
+    product = random_ket(2, dtype=torch.float64, seed=seeded()).tensor(
+        random_ket(2, dtype=torch.float64, seed=seeded(1))
     )
     assert circuits.prepare(product, "qasm3").two_qubit_gates == 0
 
@@ -106,8 +105,8 @@ def test_a_layers_unitary_part() -> None:
     assert 0 < float(found.distance) < math.sqrt(3 / 4)
 
 
-BIG = random_ket(2**13, dtype=torch.float64, generator=seeded())
-BATCH = random_ket(4, (2,), generator=seeded())
+BIG = random_ket(2**13, dtype=torch.float64, seed=seeded())
+BATCH = random_ket(4, (2,), seed=seeded())
 
 
 @pytest.mark.parametrize(

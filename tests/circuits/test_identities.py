@@ -26,7 +26,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128])
 @pytest.mark.parametrize("d", [1, 2, 3, 6, 16])
 def test_1_a_prepared_state_has_the_kets_amplitudes(sdk, dtype, d) -> None:
-    ket = random_ket(d, dtype=dtype, generator=seeded(d))
+    ket = random_ket(d, dtype=dtype, seed=seeded(d))
     found = state_of(circuits.prepare(ket, sdk))
     tolerance = 1e-6 if dtype == torch.float32 else 1e-9
     np.testing.assert_allclose(found[:d], ket.amplitudes.numpy(), atol=tolerance)
@@ -35,7 +35,7 @@ def test_1_a_prepared_state_has_the_kets_amplitudes(sdk, dtype, d) -> None:
 
 @BOTH
 def test_2_measured_frequencies_follow_borns_rule(sdk) -> None:
-    ket = random_ket(8, generator=seeded(1))
+    ket = random_ket(8, seed=seeded(1))
     exported, shots = circuits.prepare(ket, sdk), 20000
     if sdk == "qiskit":
         state = Statevector(exported.circuit)
@@ -131,7 +131,7 @@ def test_8_a_layer_succeeds_with_the_squared_norm_of_its_output(sdk) -> None:
 
 @BOTH
 def test_9_a_unitary_layer_always_succeeds(sdk) -> None:
-    u = random_unitary(4, dtype=torch.float64, generator=seeded(7))
+    u = random_unitary(4, dtype=torch.float64, seed=seeded(7))
     x = torch.randn(4, dtype=torch.float64, generator=seeded(8))
     found = circuits.layer(3.0 * u, x, to=sdk)
     assert found.success == pytest.approx(1, abs=1e-12)
@@ -142,7 +142,7 @@ def test_9_a_unitary_layer_always_succeeds(sdk) -> None:
 @BOTH
 @pytest.mark.parametrize(("d", "rank"), [(2, 2), (3, 2), (4, 4), (4, 1)])
 def test_10_a_purification_has_the_state_when_the_rest_is_not_looked_at(sdk, d, rank) -> None:
-    rho = random_density(d, rank, generator=seeded(d))
+    rho = random_density(d, rank, seed=seeded(d))
     found = circuits.purify(rho, sdk)
     n, rest = found.system, found.exported.qubits - found.system
     if sdk == "qiskit":  # its own partial trace, of the qubits that are the last ones here
@@ -159,7 +159,7 @@ def test_10_a_purification_has_the_state_when_the_rest_is_not_looked_at(sdk, d, 
 @BOTH
 def test_11_subsystems_keep_their_place_in_every_library(sdk) -> None:
     """The reduced state of one subsystem of three, by the library's own partial trace."""
-    ket = random_ket(8, dims=(2, 2, 2), generator=seeded(9))
+    ket = random_ket(8, dims=(2, 2, 2), seed=seeded(9))
     for k in range(3):
         expected = ket.reduced([k]).matrix().numpy()
         if sdk == "qiskit":
@@ -175,7 +175,7 @@ def test_11_subsystems_keep_their_place_in_every_library(sdk) -> None:
 
 @BOTH
 def test_12_the_inverse_of_one_preparation_after_another_returns_with_the_fidelity(sdk) -> None:
-    a, b = (random_ket(4, generator=seeded(k)) for k in (10, 11))
+    a, b = (random_ket(4, seed=seeded(k)) for k in (10, 11))
     one, two = circuits.prepare(a, sdk), circuits.prepare(b, sdk)
     if sdk == "qiskit":
         returned = Statevector(one.circuit.compose(two.circuit.inverse())).probabilities()[0]
@@ -200,8 +200,8 @@ def test_13_two_layers_one_after_the_other_are_one_of_the_product(sdk) -> None:
 @pytest.mark.parametrize("library", ["qiskit", "pennylane", "qutip", "quimb"])
 def test_14_states_come_back_from_every_library(library) -> None:
     for state in (
-        random_ket(4, dims=(2, 2), generator=seeded(14)),
-        random_density(4, 3, dims=(2, 2), generator=seeded(15)),
+        random_ket(4, dims=(2, 2), seed=seeded(14)),
+        random_density(4, 3, dims=(2, 2), seed=seeded(15)),
     ):
         found = circuits.from_library(circuits.to_library(state, library))
         assert type(found) is type(state)
@@ -214,7 +214,7 @@ def test_14_states_come_back_from_every_library(library) -> None:
 def test_15_libraries_agree_on_entropy_purity_and_fidelity(library) -> None:
     from ketwork.quantum import fidelity
 
-    rho, sigma = (random_density(4, generator=seeded(k)) for k in (16, 17))
+    rho, sigma = (random_density(4, seed=seeded(k)) for k in (16, 17))
     a, b = (circuits.to_library(state, library) for state in (rho, sigma))
     if library == "qiskit":
         from qiskit.quantum_info import entropy, purity, state_fidelity
@@ -243,7 +243,7 @@ def test_a_block_encoding_is_unitary_and_has_the_matrix_in_its_corner() -> None:
 
 
 def test_mixtures_of_one_ket_are_that_ket() -> None:
-    ket = random_ket(4, generator=seeded(18))
+    ket = random_ket(4, seed=seeded(18))
     found = circuits.purify(ket.density(), "qasm3")
     assert found.exported.qubits == found.system == 2
     density = Density.from_matrix(np.outer(state := state_of(found.exported), state.conj()))

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 
 import ketwork as kw
 from ketwork.demo import digits
+from ketwork.sources import load_data
 
 NETS = "ketwork_cli_nets"
 WIDE = """
@@ -37,8 +38,9 @@ def test_json_of_the_demonstration_is_what_kw_compress_gives(run, here) -> None:
     done = run("compress", "--keep", 0.3, "--samples", 300, "--json", "--record", "record.json")
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
-    x, labels = digits.training()
-    expected = kw.compress(digits.model(), (x[:300], labels[:300]), keep=0.3)
+    source = load_data("ketwork.demo.digits:training").drawn(300, 0)
+    assert told["settings"]["taken"] == source.taken == "300 of 1,257 samples, 30 of each of 10 labels"
+    expected = kw.compress(digits.model(), source.batches, keep=0.3)
     table = expected.table().astype(object)
     assert told["table"] == table.where(table.notna(), None).to_dict("records")
     assert (told["kl"], told["chosen"], told["passes"]) == (expected.kl, expected.chosen, expected.passes)
@@ -63,10 +65,10 @@ def test_the_table_fits_and_names_every_layer_and_candidate(run, wide, width: in
         (line,) = (line for line in lines if line.startswith(f"{row['layer']} "))
         assert f"{row['parameters']:,}" in line.split()
         assert (str(row["rank"]) if row["rank"] else "–") in line.split()
-    assert "Left alone: 4 (not among `layers`)" in words
+    assert "Unchanged: 4 (not among `layers`)" in words
     for tried in told["candidates"]:
         assert f"{tried['kl']:.3g}" in words
-    assert words.count("taken") == 1
+    assert words.count("chosen") == 1
     assert f"{told['passes']:.1f} forward passes" in words
     assert f"{told['before']['parameters']:,}" in words
 

@@ -1,5 +1,6 @@
 """What goes wrong ends in one line on stderr and the right exit code, and what was gathered is kept."""
 
+import errno
 import json
 import os
 import pty
@@ -12,7 +13,7 @@ import time
 import pandas as pd
 import pytest
 
-from ketwork.networks.study.result import Study
+from ketwork.networks.study import Study
 
 NETS = "ketwork_cli_nets"
 MODEL = f"{NETS}:small"
@@ -64,38 +65,6 @@ def test_wrong_usage_exits_with_2(files, run, arguments, message):
     assert message in one_line(done.stderr)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("study", "--samples", "0"),
-        ("study", "--batch-size", "x"),
-        ("study", "--normalize", "none"),
-        ("study", "--calls", "some"),
-        ("study", "--nonsense"),
-        ("show",),
-        ("nonsense",),
-    ],
-)
-def test_options_that_do_not_parse_exit_with_2(run, arguments):
-    done = run(*arguments)
-    assert done.exit_code == 2
-    assert done.stdout == ""
-
-
-def test_a_study_file_that_is_not_one(here, run):
-    assert "no file 'none.st'" in one_line(run("show", "none.st").stderr)
-    run("study", MODEL, "--data", DATA, "--save", "s.st")
-    whole = (here / "s.st").read_bytes()
-    (here / "cut.st").write_bytes(whole[:-50])
-    newer = whole.replace(b'\\"schema\\": 1', b'\\"schema\\": 9')
-    assert newer != whole
-    (here / "newer.st").write_bytes(newer)
-    for name, message in (("cut.st", "not a whole safetensors file"), ("newer.st", "newer ketwork")):
-        done = run("show", name)
-        assert done.exit_code == 2
-        assert message in one_line(done.stderr)
-
-
 def test_data_that_fail_half_way_are_shown_saved_and_reported(here, run):
     done = run("study", MODEL, "--data", f"{NETS}:breaks", "--save", "s.st", "--json")
     assert done.exit_code == 1
@@ -135,7 +104,7 @@ def test_runs_that_fail(here, run, model, data, message):
     assert message is None or message in line
 
 
-def test_bad_samples_are_left_out_and_counted_on_request(here, run):
+def test_bad_samples_are_skipped_and_counted_on_request(here, run):
     done = run("study", MODEL, "--data", f"{NETS}:bad", "--skip-bad", "--json")
     assert done.exit_code == 0
     assert [row["dropped"] for row in json.loads(done.stdout)["table"]] == [1, 1, 1]
@@ -167,13 +136,16 @@ def command(*arguments, **options):
 def interrupted(folder, *arguments):
     """Starts the command, sends it Ctrl-C once its data stall, and gives its exit code and outputs."""
     process = command(*arguments)
-    end = time.monotonic() + 60
-    while not (folder / "waiting").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    try:
+        end = time.monotonic() + 300
+        while not (folder / "waiting").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     return process.returncode, out, err
 
 
@@ -206,9 +178,9 @@ def test_a_pipe_has_no_bar_no_colour_and_may_close_early(here):
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(timeout=30) in (0, 1)
+    assert process.wait(timeout=300) in (0, 1)
     process = command("study", MODEL, "--data", DATA)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0
     assert err == ""
     assert "\x1b" not in out
@@ -216,11 +188,11 @@ def test_a_pipe_has_no_bar_no_colour_and_may_close_early(here):
 
 def test_a_terminal_without_unicode_still_gets_its_numbers(here):
     process = command("study", MODEL, "--data", DATA)
-    wide, _ = process.communicate(timeout=60)
+    wide, _ = process.communicate(timeout=300)
     os.environ["PYTHONIOENCODING"] = "ascii"
     try:
         process = command("study", MODEL, "--data", DATA)
-        plain, err = process.communicate(timeout=60)
+        plain, err = process.communicate(timeout=300)
     finally:
         del os.environ["PYTHONIOENCODING"]
     assert process.returncode == 0, err
@@ -236,14 +208,28 @@ def test_a_terminal_sees_a_bar_with_samples_rate_and_time_left(here):
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "TERM": "xterm",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ketwork", "study"], stdout=subprocess.PIPE, stderr=follower, env=environment
-    )
+    with open("out.txt", "wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ketwork", "study"], stdout=out, stderr=follower, env=environment
+        )
     os.close(follower)
-    out, _ = process.communicate(timeout=60)
-    seen = os.read(leader, 1 << 20).decode()
-    os.close(leader)
-    assert process.returncode == 0
-    assert b"\x1b" not in out
+    seen = to_the_end(leader).decode()
+    assert process.wait() == 0
+    assert b"\x1b" not in (here / "out.txt").read_bytes()
     assert "540/540" in seen
     assert "samples" in seen
+
+
+def to_the_end(leader):
+    """All that is written to a terminal, which is read on the way: it holds only a few thousand bytes at a time."""
+    chunks = []
+    with open(leader, "rb", buffering=0) as terminal:
+        while True:
+            try:
+                chunks.append(terminal.read(4096))
+            except OSError as error:  # what Linux says once no process has the other end open
+                if error.errno != errno.EIO:
+                    raise
+                return b"".join(chunks)
+            if not chunks[-1]:  # what other systems say
+                return b"".join(chunks)

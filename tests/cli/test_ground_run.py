@@ -9,8 +9,9 @@ from rich.console import Console
 
 from ketwork import waves
 from ketwork.cli.ground_run import ground, problem_of
-from ketwork.report.waves import draw
-from ketwork.waves.problems import MODELS, Problem, network, problem
+from ketwork.waves.problems import FERMION_MODELS, MODELS, Problem, network, problem
+
+RING = waves.Wave(waves.RBM(), waves.spins(4))
 
 
 def console(terminal: bool = False) -> Console:
@@ -42,14 +43,32 @@ def test_every_model_by_name_fits_a_problem_with_signs_and_one_without(name) -> 
         assert wave.complex or not of.signs
 
 
-@pytest.mark.parametrize("name", ["slater", "backflow"])
+def of_free_fermions(of: Problem, interaction: float) -> float:
+    """⟨H⟩ of the Slater determinant of the hopping's orbitals by Wick's theorem, with ρ = Σ φφᵀ of each kind."""
+    densities = [orbitals @ orbitals.T for orbitals in of.orbitals]
+    bonds = of.lattice.bonds()
+    hops = sum(-2 * rho[i, j] for rho in densities for i, j in bonds)
+    if len(densities) == 2:
+        return hops + interaction * (densities[0].diagonal() * densities[1].diagonal()).sum()
+    (rho,) = densities
+    return hops + interaction * sum(rho[i, i] * rho[j, j] - rho[i, j] ** 2 for i, j in bonds)
+
+
+@pytest.mark.parametrize("name", FERMION_MODELS)
 @pytest.mark.parametrize("system", ["molecule", "fermi-hubbard", "t-v"])
-def test_determinants_fit_fermions(name, system) -> None:
-    of = problem(system, sites=4)
-    wave = waves.Wave(network(name, of), of.operator.space)
+def test_determinants_start_from_fermions_without_interaction(name, system) -> None:
+    of = problem(system, sites=6, interaction=3.0)
+    module = network(name, of)
+    module.std = 0.0
+    wave = waves.Wave(module, of.operator.space)
     assert of.suits == "backflow"
+    expected = (
+        waves.molecule("H 0 0 0; H 0 0 0.7414").hartree_fock
+        if system == "molecule"
+        else of_free_fermions(of, 3.0)
+    )
     energy = waves.expect(of.operator, wave, waves.FullSum().sample(wave, 1))
-    assert float(energy) < of.exact() + 0.4 * abs(of.exact())
+    assert float(energy) == pytest.approx(expected, abs=1e-7)
 
 
 def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
@@ -90,7 +109,7 @@ def test_a_users_factory_gives_an_operator_or_a_pair() -> None:
         (lambda: problem("ising", lattice="cube"), "must be one of chain, square"),
         (lambda: network("gpt", problem("ising")), "must be one of rbm, symmetric"),
         (lambda: network("vision", problem("molecule")), "needs a lattice"),
-        (lambda: draw([], "x.svg"), "at least one step"),
+        (lambda: waves.Run(waves.Expectation(0.0), RING, ()).plot(), "at least one step"),
     ],
 )
 def test_bad_names(make, message) -> None:

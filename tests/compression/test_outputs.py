@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.measures.predictions import TEMPERATURES, Predictions
 
 NO_MASK = Batch(None, None, None, 6)

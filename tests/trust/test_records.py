@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,6 +66,8 @@ def record(request):
 
 
 def _told(found) -> str:
+    if isinstance(found, kw.Layer):
+        return f"{found!r}{found._repr_html_()}"
     if isinstance(found, kw.Comparison):
         return f"{found!r}{found.table()}{json.dumps(comparison_as_json(found))}"
     if isinstance(found, kw.CollapseCurve):
@@ -111,6 +114,10 @@ def test_records_made_to_harm_are_refused_or_read(record, part, tmp_path, bounde
     found.save(path)
     tensors, header, draw = load_file(path), _kept(path), random.Random(part)
     del header["digest"]
+    if not tensors and part == "tensors":
+        assert isinstance(found, kw.CollapseCurve)  # which is a header alone
+        return
+    told(load(path))  # which loads what is loaded once
     refused = 0
     for _ in range(150 * MANY):
         mutated = tensors if part == "header" else tensors_of(tensors, draw)
@@ -125,6 +132,66 @@ def test_records_made_to_harm_are_refused_or_read(record, part, tmp_path, bounde
                 told(read)
                 read.save(path)
     assert refused > 50 * MANY
+
+
+OLD = Path(__file__).parents[1] / "records" / "version_0_1"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files of every kind of record, those of version 0.1 among them, and what reads them."""
+    folder = tmp_path_factory.mktemp("records")
+    studies = {kind: _study(kind) for kind in KINDS}
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+    found = {
+        **{kind: (record, kw.Study.load) for kind, record in studies.items()},
+        "layer": (studies["classes"][0], kw.Layer.load),
+        "comparison": (studies["classes"].compare(), kw.Comparison.load),
+        "curve": (kw.collapse_curve(_network(), x, ranks=[1, 2]), kw.CollapseCurve.load),
+    }
+    for name, (record, _) in found.items():
+        record.save(folder / name)
+    old = {"comparison": kw.Comparison.load, "curve": kw.CollapseCurve.load}
+    read = {folder / name: load for name, (_, load) in found.items()}
+    return read | {
+        OLD / f"{name}.safetensors": old.get(name, kw.Study.load)
+        for name in ("study", "sketched", "complex", "comparison", "curve")
+    }
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_files_are_read_or_refused_in_words(count, files, tmp_path, bounded):
+    """Bytes, headers or tensors are changed; the latter two as one who means harm would, with a digest of the new."""
+    path, outcomes = tmp_path / "record", Counter()
+    parts = {}
+    for source, load in files.items():
+        header = _kept(source)
+        header.pop("digest")
+        parts[source] = load_file(source), header
+        _told(load(source))  # which loads what is loaded once
+    for turn in range(count * MANY):
+        draw = random.Random(turn)
+        source = sorted(files)[turn % len(files)]
+        tensors, header = parts[source]
+        how = ("bytes", "header", "tensors" if tensors else "header")[turn // len(files) % 3]
+        match how:
+            case "bytes":
+                path.write_bytes(bytes_of(source.read_bytes(), draw))
+            case "header":
+                _files.write_tensors(path, tensors, plain_of(header, draw), "ketwork")
+            case "tensors":
+                _files.write_tensors(path, tensors_of(tensors, draw), header, "ketwork")
+        with bounded():
+            read, why = attempt(files[source], path)
+            if read is None:
+                assert str(path) in why, (turn, why)
+                assert len(why) < 2000
+            elif draw.random() < 300 / count:  # which takes longer than to read it
+                _told(read)
+        outcomes[how, read is None] += 1
+    assert outcomes["bytes", True] > 0.9 * outcomes["bytes", False]
+    for how in ("header", "tensors"):
+        assert outcomes[how, True] > 0.3 * (outcomes[how, True] + outcomes[how, False]), outcomes
 
 
 @pytest.mark.parametrize(
@@ -162,12 +229,23 @@ def test_a_record_cannot_speak_to_the_terminal(tmp_path):
     assert not {"\x1b", "\x07"} & {*found.stderr}
 
 
+def test_what_a_damaged_file_holds_does_not_flood_or_steer_the_terminal(tmp_path):
+    path = tmp_path / "study"
+    text = json.dumps({"x": "\x1b]0;owned\x07" + "y" * 5000}, ensure_ascii=False).encode()
+    for header in (text, text.replace(b"\\u001b", b"\x1b").replace(b"\\u0007", b"\x07")):
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(ValueError, match="is not a complete safetensors file") as raised:
+            kw.Study.load(path)
+        assert len(str(raised.value)) < 1000
+        assert not {"\x1b", "\x07"} & {*str(raised.value)}
+
+
 def test_a_checkpoint_of_a_study(tmp_path, bounded):
     """Damaged, it falls back; made to harm, with a digest, it is refused, or gives a study or an error in words."""
     x, folder = torch.randn(40, 4, generator=torch.Generator().manual_seed(1)), tmp_path / "folder"
 
     def run(every=100):
-        options = {"compare": True, "checkpoint": folder, "every": every, "resume": True}
+        options = {"compare": True, "checkpoint": kw.Checkpoint(folder, every, resume=True)}
         return kw.study(_network(), (x, torch.arange(40) % 3), layers="0", batch_size=5, **options)
 
     words = _told(run(every=2))
@@ -190,7 +268,7 @@ def test_a_checkpoint_of_a_study(tmp_path, bounded):
             assert read is not None or why
             if turn % 3 == 0:
                 assert read is not None
-                assert _told(replace(read, notes=())) == words
+                assert _told(replace(read, gathered=replace(read.gathered, notes=[]))) == words
             outcomes[turn % 3, read is None] += 1
         assert not list(folder.glob(".ketwork-*"))
     assert outcomes[1, True] > 25 * MANY
@@ -204,7 +282,7 @@ def test_declared_sizes_are_not_believed(size, tmp_path, bounded):
     path = tmp_path / "study"
     for length, text in ((len(shape), shape), (size, shape), (size, "")):
         path.write_bytes((length % 2**64).to_bytes(8, "little") + text.encode())
-        with bounded(), pytest.raises(ValueError, match="is not a whole safetensors file"):
+        with bounded(), pytest.raises(ValueError, match="is not a complete safetensors file"):
             kw.Study.load(path)
 
 
@@ -213,7 +291,7 @@ def test_a_wide_layer_is_not_made_before_its_numbers_are_there(tmp_path, bounded
     _study("images").save(path)
     tensors, header = load_file(path), _kept(path)
     del header["digest"]
-    header["layers"][0]["statistics"]["d"] = 10**6  # its moment would take 8 TB
+    header["gathered"]["layers"][0]["moment"]["d"] = 10**6  # it would take 8 TB
     _files.write_tensors(path, tensors, header, "ketwork")
     with bounded(), pytest.raises(ValueError, match="lacks a part of one"):
         kw.Study.load(path)

@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_model_operator_or_file(tmp_path) -> None:
     with pytest.raises(ValueError, match="not a checkpoint of schema 1"):
         trained(operator, waves.RBM(), steps=3, n_samples=32, checkpoint=again)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is not a whole safetensors file"):
+    with pytest.raises(ValueError, match="is not a complete safetensors file"):
         trained(operator, waves.RBM(), steps=3, n_samples=32, checkpoint=again)
 
 
@@ -201,29 +201,37 @@ def test_unmixed_chains_are_named() -> None:
 
 
 def test_an_energy_below_the_bound_is_named() -> None:
-    """A rule that is not symmetric makes a sampler of something else than |ψ|²."""
+    """A rule that is not symmetric makes a sampler of something else than |ψ|²: here of all configurations alike."""
 
     class Raising(waves.Rule):
+        """Turns one spin: up always, down with probability e^(−3.6), which undoes |ψ|² = e^(−1.8 Σx)."""
+
         def propose(self, space, x, *, generator):
-            return torch.where(torch.rand(x.shape, generator=generator) < 0.5, x, 1.0)
+            site = torch.randint(space.sites, (len(x), 1), generator=generator)
+            spin = x.gather(1, site)
+            stay = (spin > 0) & (torch.rand(spin.shape, generator=generator) > math.exp(-3.6))
+            return x.scatter(1, site, torch.where(stay, spin, -spin))
 
         def check(self, space):
             pass
 
     wave = waves.Wave(waves.RBM(), waves.spins(6))
+    wave.set_vector(torch.zeros(wave.count))
     wave.module.a.data.fill_(
         -0.9
-    )  # the wave points down, the rule up: ψ(x')/ψ(x) is large where it is sampled
+    )  # a site's local energy −e^(1.8x) is −3.1 on average, far below −1.29, the bound's
     with pytest.raises(waves.Stopped) as caught:
         waves.ground_state(
             waves.ising(waves.chain(6), 1.0),
             wave,
-            n_samples=64,
-            sampler=waves.Metropolis(rule=Raising(), sweep=300),
+            n_samples=256,
+            sampler=waves.Metropolis(rule=Raising(), sweep=20),
             optimizer=waves.SR(rate=1e-9, angle=1e-9),
             guard=Guard(bound=waves.exact.ising_chain_energy(6), frozen=3),
         )
-    assert caught.value.reason in ("below the bound", "frozen chains")
+    energy = caught.value.partial.energy
+    assert float(energy) == pytest.approx(-6 * math.cosh(1.8), abs=6 * energy.stderr)
+    assert caught.value.reason == "below the bound"
 
 
 def test_guard_counts_and_forgets() -> None:

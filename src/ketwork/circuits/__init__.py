@@ -20,7 +20,7 @@ from ketwork.circuits.layers import Layer, block_encoded, layer, unitary_part
 from ketwork.circuits.neurons import Neuron, Reading, binary_neuron, neuron
 from ketwork.circuits.preparation import Purification, prepare, purify
 from ketwork.circuits.sdks import Exported, export
-from ketwork.quantum.polar import Polar
+from ketwork.quantum import Polar
 
 __all__ = [
     "Circuit",

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from ketwork.circuits.sdks import imported_pennylane, imported_qiskit
-from ketwork.quantum import Density, Ket, State
-from ketwork.quantum.interop import from_qutip, to_qutip
+from ketwork.quantum import Density, Ket, State, from_qutip, to_qutip
 
 Library = Literal["qiskit", "pennylane", "qutip", "quimb"]
 LIBRARIES: tuple[Library, ...] = ("qiskit", "pennylane", "qutip", "quimb")

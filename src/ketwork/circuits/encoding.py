@@ -3,7 +3,7 @@
 import numpy as np
 
 from ketwork.circuits.gates import Circuit
-from ketwork.circuits.multiplexed import multiplexed
+from ketwork.circuits.multiplexing import multiplexed
 
 
 def encoded(amplitudes: np.ndarray) -> Circuit:

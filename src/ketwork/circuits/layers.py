@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ketwork.circuits.encoding import encoded
 from ketwork.circuits.gates import Circuit
-from ketwork.circuits.multiplexed import multiplexed
+from ketwork.circuits.multiplexing import multiplexed
 from ketwork.circuits.preparation import checked_qubits, checked_sdk
 from ketwork.circuits.sdks import SDK, Exported, export
-from ketwork.quantum.polar import Polar, polar
+from ketwork.quantum import Polar, polar
 
 MOST_QUBITS = 7
 """Layers of more than 128 inputs or outputs are not made unless they are forced: some 4ⁿ gates."""

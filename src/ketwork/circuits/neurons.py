@@ -16,8 +16,7 @@ from ketwork.circuits.encoding import encoded, padded
 from ketwork.circuits.gates import Circuit
 from ketwork.circuits.preparation import checked_qubits, checked_sdk
 from ketwork.circuits.sdks import SDK, Exported, export
-from ketwork.quantum import Estimate
-from ketwork.quantum.seeding import Seed, generator_from
+from ketwork.quantum import Estimate, Seed, generator_from
 
 Test = Literal["hadamard", "swap"]
 Activation = Callable[[Tensor], Tensor]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +13,8 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
-from ketwork.networks.collapse.curve import collapse_curve
-from ketwork.networks.collapse.curve_result import CollapseCurve
-from ketwork.report import curve_as_json, render_curve
-from ketwork.report.figures import blank, write
+from ketwork.networks.collapse import CollapseCurve, collapse_curve
+from ketwork.report import blank, curve_as_json, render_curve, write
 
 HELP = """Examples:
 
@@ -37,7 +34,7 @@ class Metric(StrEnum):
     kl = "kl"
 
 
-def collapse(
+def command(
     context: typer.Context,
     model: Annotated[
         str | None,
@@ -53,7 +50,7 @@ def collapse(
     label: options.Label = None,
     layers: options.LayerNames = None,
     metric: Annotated[
-        Metric, typer.Option(help="Of the predictions: accuracy, loss, or KL to the untouched network's.")
+        Metric, typer.Option(help="Of the predictions: accuracy, loss, or KL from the original network's.")
     ] = Metric.kl,
     tolerance: Annotated[
         float,
@@ -63,17 +60,22 @@ def collapse(
         str | None,
         typer.Option(metavar="K,K,…", help="Measure these ranks. Default: bisect for the smallest."),
     ] = None,
-    around_mean: Annotated[
-        bool, typer.Option("--around-mean", help="Collapse each layer about its mean activation.")
+    center: Annotated[
+        bool, typer.Option("--center", help="Collapse each layer about its mean activation.")
     ] = False,
+    around_mean: Annotated[
+        bool, typer.Option("--around-mean", hidden=True)
+    ] = False,  # its name in version 0.1
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
     device: options.Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Draws the samples that are taken.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Draw the curves (SVG, PNG or PDF; extra `plot`).")
     ] = None,
     save: options.Save = None,
+    report: options.Report = None,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -87,7 +89,7 @@ def collapse(
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
         wanted = _numbers(ranks)
-        options.check_target("--save", save)
+        options.check_targets(save, report)
         options.check_target("--plot", plot)
         try:
             figure = None if plot is None else blank(plot)
@@ -103,6 +105,7 @@ def collapse(
                 label=label,
                 batch_size=batch_size,
                 samples=samples,
+                seed=seed,
                 image_size=size,
             )
             with progress_bar(None) as progress:
@@ -113,26 +116,28 @@ def collapse(
                     layers=chosen,
                     ranks=wanted,
                     tolerance=tolerance,
-                    around="mean" if around_mean else None,
-                    samples=samples,
+                    center=center or around_mean,
+                    max_samples=source.limit(samples),
                     batch_size=batch_size,
-                    progress=progress,
+                    seed=seed,
+                    progress=progress or False,
                 )
         described = {"model": loaded.description, "data": source.description}
-        curve = replace(
-            curve,
-            settings=curve.settings | {"source": described, "command": context.meta["command"]},
+        curve = curve.described(
+            seed=seed, source=described, command=context.meta["command"], **source.settings
         )
         if save is not None:
             curve.save(save)
+        if report is not None:
+            curve.report(report)
         if figure is not None and plot is not None:
             curve.plot(figure.subplots())
             write(figure, plot)
-        show_curve(curve, as_json_)
-        tell_files({"Saved to": save, "Drawn to": plot})
+        print_curve(curve, as_json_)
+        tell_files({"Saved to": save, "Report written to": report, "Drawn to": plot})
 
 
-def show_curve(curve: CollapseCurve, as_json_: bool) -> None:
+def print_curve(curve: CollapseCurve, as_json_: bool) -> None:
     """Prints the curve as a table or as JSON."""
     if as_json_:
         print(json.dumps(curve_as_json(curve), indent=1, ensure_ascii=False, allow_nan=False), flush=True)

@@ -13,16 +13,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ketwork.records.checkpoint import Checkpoint
-from ketwork.report.figures import blank
-from ketwork.report.waves import draw
-from ketwork.waves import Operator, Run, Step, Wave, ground_state, sign_rule
-from ketwork.waves.models.network import Network
-from ketwork.waves.problems import Problem
-from ketwork.waves.results import beside
+from ketwork.records import Checkpoint
+from ketwork.report import blank, write
+from ketwork.waves import Network, Operator, Run, Step, Wave, beside, ground_state, problems, sign_rule
 
 
-def problem_of(made: object) -> tuple[Problem, torch.nn.Module | None]:
+def problem_of(made: object) -> tuple[problems.Problem, torch.nn.Module | None]:
     """What a user's factory returned: an operator, or a pair of an operator and a module."""
     operator, module = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(operator, Operator) or not (module is None or isinstance(module, torch.nn.Module)):
@@ -30,11 +26,11 @@ def problem_of(made: object) -> tuple[Problem, torch.nn.Module | None]:
             "A factory for `ketwork ground` must return a `waves.Operator`, or a pair of it and an `nn.Module`, "
             f"but returned {type(made).__name__}."
         )
-    return Problem(repr(operator), operator), module
+    return problems.Problem(repr(operator), operator), module
 
 
 def ground(
-    problem: Problem,
+    problem: problems.Problem,
     module: torch.nn.Module,
     *,
     steps: int = 300,
@@ -71,7 +67,9 @@ def ground(
             on_step=show,
         )
     if plot is not None:
-        draw(run.history, plot, title=problem.title, exact=exact)
+        figure = blank(plot)
+        run.plot(figure.subplots(), title=problem.title, exact=exact)
+        write(figure, plot)
     console.print(Text(f"E = {run.energy}{beside(run.energy, exact)}", style="bold"))
     for note in run.notes:
         console.print(Text(note, style="dim"))
@@ -90,7 +88,7 @@ def line(step: Step, steps: int, exact: float | None, rate: float) -> str:
     )
 
 
-def _wave(problem: Problem, module: torch.nn.Module, seed: int) -> Wave:
+def _wave(problem: problems.Problem, module: torch.nn.Module, seed: int) -> Wave:
     """The wave, with the operator's sign rule where the network is real and needs one."""
     space = problem.operator.space
     wave = Wave(module, space, seed=seed)

@@ -29,6 +29,7 @@ TEMPORARY = ".ketwork-"
 
 _DIGEST = "digest"
 _DEEPEST = 32  # levels of JSON inside each other
+_LONGEST = 300  # letters of another library's message that are passed on
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     fails, the temporary file is removed.
 
     Raises:
-        OSError: the file cannot be written (a full disk, a read-only folder or file); the old one is untouched.
+        OSError: the file cannot be written (a full disk, a read-only folder or file); the old one stays as it was.
     """
     path = Path(path)
     try:
@@ -97,7 +98,9 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
             text = (file.metadata() or {}).get(key, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
+        words = visible(str(error))  # which may hold what the file does
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
+        raise ValueError(f"{str(path)!r} is not a complete safetensors file ({words})") from error
     about = _parsed(text)
     digest = about.pop(_DIGEST, None)
     return tensors, _visible(about), digest == _digest(tensors, about)
@@ -138,7 +141,7 @@ def _beside_a_file(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    with suppress(OSError):  # the file is whole either way, and not every system can sync a folder
+    with suppress(OSError):  # the file is complete either way, and not every system can sync a folder
         _sync(target.parent, os.O_RDONLY)
 
 

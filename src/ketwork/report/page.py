@@ -1,61 +1,25 @@
-"""A record as one HTML file that needs nothing else: no network, no server, no other file."""
+"""The pages of studies and comparisons: what is said in them, and the data of their pictures."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from ketwork._version import __version__
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.study.result import Study
-from ketwork.records.files import write_text
-from ketwork.records.pages import writes
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.study import Layer, Study, StudyAccumulator
+from ketwork.records import presents
 from ketwork.report import findings
-from ketwork.report.tables import MEASURES, best_matches, layer_table
-from ketwork.report.terminal import megabytes, short
-from ketwork.report.views import View, views
+from ketwork.report.document import TITLES, Page, charts_module, target_of, write_page
+from ketwork.report.tables import best_matches, layer_table
+from ketwork.report.views import View, label_order, layer_views
+from ketwork.report.words import short
 
 _MATRIX_CELLS = 120_000
-_DIGITS = 6
-
-_OWN_DEFINITIONS = {
-    "rank_kept": "the smallest k for which the k largest eigenvalues of ρ sum to 0.99: "
-    "the weight that is discarded, 1 − Σ λ, is at most 1 %",
-    "coherent_share": "coherence over S(diag ρ) = S(ρ) + coherence, the entropy in the neuron basis: 0 % where the "
-    "eigenstates are single neurons",
-}
-
-_TITLES = {
-    "rank_kept": "rank for 99 %",
-    "coherent_share": "share of coherence",
-    "ket_coherence": "coherence of one ket",
-    "holevo": "Holevo bits",
-    "holevo_null": "Holevo bits of random labels",
-    "pgm_accuracy": "pretty good measurement, accuracy",
-    "pgm_balanced": "pretty good measurement, balanced accuracy",
-    "pgm_auc": "pretty good measurement, AUC",
-    "linear_accuracy": "linear readout, accuracy",
-    "linear_balanced": "linear readout, balanced accuracy",
-    "linear_auc": "linear readout, AUC",
-    "linear_r2": "linear readout, R²",
-    "n_per_d": "kets per dimension",
-    **MEASURES,
-}
 
 
-@writes(Study)
+@presents(Study, "page")
 def write_study(study: Study, path: str | Path, comparison: Comparison | None = None) -> Path:
     """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
 
@@ -70,42 +34,34 @@ def write_study(study: Study, path: str | Path, comparison: Comparison | None = 
             "Argument `comparison` must be of one model with itself, but is of two models. "
             "Use `comparison.report(path)` for its page."
         )
-    path = _target(path)
-    rows = list(views(study))
-    return _write(path, study, _study_page(study, rows, comparison))
+    path = target_of(path)
+    rows = list(layer_views(study))
+    return write_page(path, study, _study_page(study, rows, comparison))
 
 
-@writes(Comparison)
+@presents(Layer, "page")
+def write_layer(layer: Layer, path: str | Path) -> Path:
+    """Writes the page of one layer, as of a study that has it alone."""
+    settings = {"model": layer.name, "normalize": layer.normalize, "center": layer.center}
+    task = None if layer.labels is None else ("classes" if layer.labels.names else "values")
+    return write_study(
+        Study(StudyAccumulator(layer.normalize, samples=layer.N), (layer,), settings | {"task": task}), path
+    )
+
+
+@presents(Comparison, "page")
 def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Writes the page of a comparison and returns its path; raises as `write_study` does."""
-    return _write(_target(path), comparison, _comparison_page(comparison))
+    return write_page(target_of(path), comparison, _comparison_page(comparison))
 
 
-def ready() -> None:
-    """Raises ImportError where the extra `report` is missing, before any work is done for a page."""
-    _charts()
-    _vl_convert()
-
-
-@dataclass(frozen=True)
-class _Page:
-    """What a template is filled with, and the data for the page's script."""
-
-    template: str
-    title: str
-    kind: str
-    content: dict[str, Any]
-    definitions: dict[str, str]
-    data: dict[str, Any]
-
-
-def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | None) -> _Page:
-    charts = _charts()
+def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | None) -> Page:
+    charts = charts_module()
     source = study.settings.get("source", {})
     labels = findings.labels(study, rows)
     drawn = charts.study_charts(rows, labels.classes if labels else 0)
     aligned, dead = findings.aligned(rows), findings.dead(rows)
-    definitions = study.definitions | _OWN_DEFINITIONS
+    definitions = study.definitions
     data: dict[str, Any] = {
         "charts": drawn,
         "layerCharts": charts.layer_charts(),
@@ -124,21 +80,26 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         "charts": drawn,
         "comparison": comparison,
         "not_compared": findings.not_compared(study, comparison),
-        "table": layer_table(rows),
+        "table": layer_table(rows, study.settings.get("task")),
         "sketched": any(row.layer.sketch is not None for row in rows),
         **_matrix_content(comparison, data),
     }
     if comparison is not None:
         definitions = definitions | comparison.definitions
-    names = [q.name for q in study.quantities] + list(_OWN_DEFINITIONS)
     data["quantities"] = [
-        {"name": name, "title": _titled(name), "definition": definitions[name]} for name in names
+        {
+            "name": measure.name,
+            "title": measure.title,
+            "unit": "" if measure.show == "percent" else measure.unit,
+            "definition": definitions[measure.name],
+        }
+        for measure in study.measures
     ]
     title = source.get("model", {}).get("spec") or study.settings.get("model") or "A network"
-    return _Page("study.html.j2", short(str(title)), "study", content, definitions, data)
+    return Page("study.html.j2", short(str(title)), "study", content, definitions, data)
 
 
-def _comparison_page(comparison: Comparison) -> _Page:
+def _comparison_page(comparison: Comparison) -> Page:
     data: dict[str, Any] = {"charts": {}}
     content = {
         "changed": findings.changed(comparison),
@@ -148,236 +109,126 @@ def _comparison_page(comparison: Comparison) -> _Page:
     names = [short(name) for name in findings.sides(comparison)]
     content["names"] = names
     title = names[0] if comparison.itself else " and ".join(names)
-    return _Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
+    return Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
 
 
 def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict[str, Any]:
-    """What the template says of a comparison; its matrices and their picture go to the script's data."""
+    """What the template shows of a comparison; its matrices and their picture go to the script's data."""
     content: dict[str, Any] = {
         "redundant": findings.redundant(comparison),
         "alike": findings.ALIKE,
-        "names_of_measures": MEASURES,
+        "names_of_measures": TITLES,
         "matrices": [],
         "omitted": False,
     }
     if comparison is None or not comparison.rows or not comparison.columns:
         return content
     cells = len(comparison.rows) * len(comparison.columns)
-    room = max(1, _MATRIX_CELLS // cells)
-    shown = list(comparison.matrices)[:room]
+    visible = list(comparison.matrices)[: max(1, _MATRIX_CELLS // cells)]
     sides = len(comparison.rows), len(comparison.columns)
-    data["charts"]["matrix"] = _charts().matrix_chart(*sides)
+    data["charts"]["matrix"] = charts_module().matrix_chart(*sides)
     names = _distinct([layer.name for layer in comparison.rows])
-    content["matrix_width"] = round(_charts().matrix_width(names, sides[1]))
+    content["matrix_width"] = round(charts_module().matrix_width(names, sides[1]))
     data["matrices"] = {
         "rows": names,
         "columns": _distinct([layer.name for layer in comparison.columns]),
-        "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in shown},
+        "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in visible},
     }
-    return content | {"matrices": shown, "omitted": len(shown) < len(comparison.matrices)}
+    return content | {"matrices": visible, "omitted": len(visible) < len(comparison.matrices)}
 
 
 def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
     """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
-    found: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
-    found |= {"named": row in (*aligned[:1], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
-    for name in [q.name for q in study.quantities] + list(_OWN_DEFINITIONS):
+    data: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
+    data |= {
+        "named": row in (*aligned[:1], *aligned[-1:]),
+        "dead_shown": row in dead[: charts_module().MOST_DEAD],
+    }
+    for name in [measure.name for measure in study.measures]:
         estimate = row[name]
         if math.isfinite(estimate.value):
-            found[name] = estimate.value
-            found[f"{name}_text"] = row.told(name)
+            data[name] = estimate.value
+            data[f"{name}_text"] = row.words(name)
             if math.isfinite(estimate.stderr):
-                found[f"{name}_se"] = estimate.stderr
+                data[f"{name}_stderr"] = estimate.stderr
             if estimate.bounds is not None:
-                found |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
-    return found
+                data |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
+    return data
 
 
 def _details(row: View) -> dict[str, Any]:
     """What the page shows when a layer is clicked."""
     layer, ranks = row.layer, row.ranks()
     aliases = f" The same tensor as {', '.join(layer.aliases)}." if layer.aliases else ""
-    found: dict[str, Any] = {
-        "told": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} kets.{aliases}",
+    details: dict[str, Any] = {
+        "summary": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} vectors.{aliases}",
         "ranks": ranks,
         "eigenvalues": [float(f"{row.spectrum[k - 1]:.4g}") for k in ranks],
         "discarded": [float(f"{row.discarded[k - 1]:.4g}") for k in ranks],
     }
-    if row.rank_kept is not None:
-        found["spectrum"] = (
-            f"The {row.told('rank_kept')} largest of {layer.d} eigenvalues carry 99 % of the weight, "
+    if row.has("rank_kept"):
+        details["spectrum"] = (
+            f"The {row.words('rank_kept')} largest of {layer.d} eigenvalues carry 99 % of the variance, "
             f"the largest one {row['top_weight'].words('{:.1%}'.format)}."
         )
         if layer.sketch is not None:
-            found["spectrum"] += (
+            details["spectrum"] += (
                 f" The layer is a sketch of rank {layer.sketch}, certain to {layer.sketch_error:.1e}: drawn is the "
                 "middle between the purest and the most mixed spectrum that it allows."
             )
     if row.confusion is not None:
-        found["confusion"] = row.confusion
-    if row.ball is not None:
-        found["ball"] = _ball(row)
-    return found
+        details["confusion"] = row.confusion
+    if row.plane is not None:
+        details["ball"] = _plane(row)
+    return details
 
 
-def _ball(row: View) -> dict[str, Any]:
-    ball = row.ball
-    assert ball is not None
+def _plane(row: View) -> dict[str, Any]:
+    plane = row.plane
+    assert plane is not None
     words = (
-        f"The span of |1⟩ and |2⟩, the two leading eigenstates, holds {ball.weight:.1%} of the layer's weight. Each "
+        f"The span of |1⟩ and |2⟩, the two leading eigenstates, holds {plane.weight:.1%} of the layer's variance. Each "
         "state is projected onto it and scaled back to trace 1, so this is a picture of that plane alone. "
         "The blue line is the layer's state, on the axis because |1⟩ and |2⟩ are its eigenstates; grey dots are "
-        "single kets of the data"
+        "single vectors of the data"
     )
-    words += "; orange ones the labels' states (of pooled kets)." if ball.labels else "."
+    words += "; orange ones the labels' states (of pooled kets)." if plane.labels else "."
     if row.layer.sketch is not None:
         words += " All of this is of what the layer's sketch keeps."
-    flat = not row.layer.statistics.reservoir.kets.is_complex()
+    flat = not row.layer.accumulator.reservoir.kets.is_complex()
     words += (
         " All amplitudes are real, so all states lie in the disc that is drawn, y = 0."
         if flat
         else " y points out of the page."
     )
     return {
-        "told": words,
-        "own": _vector(ball.own),
-        "kets": [_vector(ket) for ket in ball.kets],
-        "labels": [[name, _vector(vector)] for name, vector in ball.labels.items()],
+        "caption": words,
+        "own": _vector(plane.own),
+        "kets": [_vector(ket) for ket in plane.kets],
+        "labels": _label_vectors(row),
     }
+
+
+def _label_vectors(row: View) -> list[list[Any]]:
+    """The labels' Bloch vectors by their names, in the order of a reader."""
+    plane, labels = row.plane, row.layer.labels
+    if plane is None or labels is None or not plane.labels:
+        return []
+    names, order = label_order(labels, row.label_names)
+    return [
+        [names[i], _vector(plane.labels[labels.names[i]])] for i in order if labels.names[i] in plane.labels
+    ]
 
 
 def _vector(bloch: Any) -> list[float]:
     return [round(x, 3) for x in bloch.tolist()]
 
 
-def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
-    library, script = _library(), _resource("page.js")
-    environment = Environment(
-        loader=PackageLoader("ketwork.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"breakable": _breakable, "megabytes": megabytes}
-    environment.tests["numeral"] = _numeral
-    text = environment.get_template(page.template).render(
-        **page.content,
-        title=page.title,
-        kind=page.kind,
-        record=record,
-        warnings=record.warnings,
-        skipped=findings.skipped(record),
-        settings=findings.settings(record),
-        definitions={
-            name: {"title": _titled(name), "text": sentence} for name, sentence in page.definitions.items()
-        },
-        css=Markup(_resource("page.css")),
-        library=Markup(library),
-        script=Markup(script),
-        trusted=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in (library, script))),
-        data=Markup(_embedded(page.data)),
-        version=__version__,
-    )
-    write_text(path, text)
-    return path
-
-
-def _titled(name: str) -> str:
-    return _TITLES.get(name, name.replace("_", " "))
-
-
-def _breakable(words: object) -> Markup:
-    """Words that may be broken after the marks that stand in paths and names.
-
-    >>> _breakable("a.b:<c>")
-    Markup('a.<wbr>b:<wbr>&lt;c&gt;')
-    """
-    parts = re.split(r"(?<=[.:/@_])(?=\w)|(?<=:)(?=<)", str(words))
-    return Markup("<wbr>").join(parts)
-
-
-def _numeral(name: str) -> bool:
-    """Whether a layer's name is but a number, which would read as one in a sentence.
-
-    >>> [_numeral(name) for name in ("0", "3.1", "0 (2)", "conv1")]
-    [True, True, True, False]
-    """
-    return re.fullmatch(r"\d[\d.]*( \(\d+\))?", name) is not None
-
-
 def _distinct(names: Sequence[str]) -> list[str]:
     """Names that occur again are numbered, since a picture's axis would draw them as one."""
     seen: dict[str, int] = {}
-    found = []
+    distinct = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
-
-
-def _embedded(data: Mapping[str, Any]) -> str:
-    """JSON that no name in it can end: `<`, `>` and `&` are spelled as escapes.
-
-    >>> print(_embedded({"name": "</script>", "value": float("nan")}))
-    {"name":"\\u003c/script\\u003e","value":null}
-    """
-    text = json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for mark in "<>&\u2028\u2029":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return text
-
-
-def _plain(value: Any) -> Any:
-    """Numbers with six digits, those that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-    return value
-
-
-def _target(path: str | Path) -> Path:
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise OSError(
-            f"Argument `path` must name a file in a folder that exists, but is {str(path)!r}. Make the folder first."
-        )
-    return path
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _resource(name: str) -> str:
-    return resources.files("ketwork.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from the package that bundles them."""
-    bundle: str = _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script")
-
-
-def _vl_convert() -> Any:
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
-    return vl_convert
-
-
-def _charts() -> Any:
-    """The charts' module, which needs the extra."""
-    try:
-        from ketwork.report import charts
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
-    return charts
-
-
-_MISSING = "Reports need altair and vl-convert-python. Install them with `pip install 'ketwork[report]'`."
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ketwork.records.files import write_text
-from ketwork.records.presenting import presents
-from ketwork.report.figures import blank, write
+from ketwork.records import presents, write_text
+from ketwork.report.figures import blank
 from ketwork.waves import Run, Step
 
 if TYPE_CHECKING:
@@ -28,27 +27,16 @@ N·σ²/(E − E∞)².</p></main></body></html>
 """
 
 
-def draw(history: Sequence[Step], path: str | Path, *, title: str = "", exact: float | None = None) -> None:
-    """Draws the energies of a run to a file (SVG, PNG, PDF, by its suffix).
-
-    Raises:
-        ImportError: matplotlib is missing.
-        ValueError: no steps, or a suffix that matplotlib does not write.
-    """
-    if not history:
-        raise ValueError("Argument `history` must have at least one step, but has none.")
-    figure = blank(path)
-    _curve(figure.subplots(), history, title, exact)
-    write(figure, path)
-
-
 @presents(Run, "plot")
-def plot_run(run: Run, ax: Axes | None = None, *, title: str = "") -> Axes:
-    """The axes with the energies of a run step by step, ± one standard error, and the exact value where it is known."""
+def plot_run(run: Run, ax: Axes | None = None, *, title: str = "", exact: float | None = None) -> Axes:
+    """The axes with the energies of a run step by step, ± one standard error, and the exact value where it is known.
+
+    `exact` takes the place of the run's own.
+    """
     if not run.history:
         raise ValueError("Argument `run` must have at least one step, but has none.")
     axes = blank("run.svg").subplots() if ax is None else ax
-    _curve(axes, run.history, title, run.exact)
+    _curve(axes, run.history, title, run.exact if exact is None else exact)
     return axes
 
 

@@ -15,8 +15,8 @@ if find_spec("numba") is None:
     raise ImportError("ketwork.waves needs numba. Install it with `pip install 'ketwork[waves]'`.")
 
 from ketwork._compat import moved
-from ketwork.records.checkpoint import Checkpoint
-from ketwork.waves import exact
+from ketwork.records import Checkpoint
+from ketwork.waves import exact, problems
 from ketwork.waves.algebra import Projected
 from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
 from ketwork.waves.dynamics import evolve
@@ -50,7 +50,7 @@ from ketwork.waves.observables import (
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import SR, Adam, Optimizer, annealed, constant
 from ketwork.waves.pauli import PauliSum
-from ketwork.waves.results import Run, RunInterrupted, Step, Stopped
+from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, beside
 from ketwork.waves.run import default_sampler, ground_state
 from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.rules import Exchange, Flip, Rule
@@ -106,6 +106,7 @@ __all__ = [
     "Wave",
     "WithoutReplacement",
     "annealed",
+    "beside",
     "blockaded",
     "bose_hubbard",
     "bosons",
@@ -135,6 +136,7 @@ __all__ = [
     "magnetizations",
     "molecule",
     "momenta",
+    "problems",
     "qubits",
     "renyi2",
     "sign_rule",

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ketwork.records import Count, Malformed, check_tensors, unpack
 from ketwork.records import files as _files
-from ketwork.records.checked import Count, Malformed, check, check_tensors
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import State
 from ketwork.waves.results import COLUMNS, Step, steps_of, table_of
@@ -17,6 +17,14 @@ from ketwork.waves.wave import Wave
 
 SCHEMA = 1
 _KEY = "ketwork.waves"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a checkpoint says of itself beside its schema."""
+
+    step: Count
+    belongs: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,15 +73,15 @@ def load(path: str | PathLike[str], wave: Wave, operator: Operator) -> Saved:
         raise ValueError(f"{path} is damaged: what it holds is not what was written.")
     like = wave.vector()
     try:
-        check(about, {"step": Count, "belongs": {str: str}}, "checkpoint")
+        header = unpack(_Header, about, {})
         for what, here in _belongs(wave, operator).items():
-            there = about["belongs"].get(what)
+            there = header.belongs.get(what)
             if there != here:
                 raise ValueError(
                     f"{path} is a checkpoint of another {what}: it has {there}, and here is {here}."
                 )
         vector = "real p two" if like.is_complex() else "real p"
-        sizes = {"p": len(like), "two": 2, "steps": about["step"]}
+        sizes = {"p": len(like), "two": 2, "steps": header.step}
         check_tensors(tensors, sizes, vector=vector, generator="byte state", history="value steps numbers")
         if tensors["history"].shape[1] not in (COLUMNS - 1, COLUMNS):  # before turns were kept
             raise Malformed(
@@ -84,7 +92,7 @@ def load(path: str | PathLike[str], wave: Wave, operator: Operator) -> Saved:
     except Malformed as error:
         raise ValueError(f"{path} lacks a part of a checkpoint ({error}).") from error
     return Saved(
-        about["step"],
+        header.step,
         _given(tensors["vector"], like),
         tensors["chains"],
         {

@@ -9,8 +9,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from ketwork._compat import moved, renamed
-from ketwork.quantum import Estimate
-from ketwork.quantum.estimates import Interval
+from ketwork.quantum import Estimate, Interval
 
 MANY_CHAINS = 32
 """From this many chains on, the spread of the chains' means alone gives the error."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.records.presenting import Presented
+from ketwork.records import Presented
 from ketwork.waves import wave_files
 from ketwork.waves.estimates import Expectation
 from ketwork.waves.guards import Trouble

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 
 from ketwork._compat import moved, renamed
-from ketwork.quantum.seeding import generator_from
-from ketwork.records import files
-from ketwork.records.checkpoint import Checkpoint
+from ketwork.quantum import generator_from
+from ketwork.records import Checkpoint, files
 from ketwork.waves import checkpoints, progress_bar
 from ketwork.waves.guards import Guard
 from ketwork.waves.local_energy import check_same_space

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ketwork._compat import renamed
-from ketwork.quantum.seeding import generator_from
+from ketwork.quantum import generator_from
 from ketwork.waves.counting import Counts
 
 ENUMERABLE = 2**22

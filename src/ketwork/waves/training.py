@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ketwork.records.checkpoint import Checkpoint
+from ketwork.records import Checkpoint
 from ketwork.waves import checkpoints
 from ketwork.waves.completion import completed
 from ketwork.waves.estimates import Expectation

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ketwork._compat import renamed
-from ketwork.quantum import Ket
-from ketwork.quantum.seeding import generator_from
+from ketwork.quantum import Ket, generator_from
 from ketwork.waves import jacobians, wave_files
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.tables import Tables

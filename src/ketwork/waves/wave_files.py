@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,23 @@ from ketwork.waves.models import specs
 from ketwork.waves.models.network import Network
 from ketwork.waves.spaces import Space
 
-if TYPE_CHECKING:
-    from ketwork.waves.wave import Wave
-
 SCHEMA = 1
 _COMPLEX = ":re,im"
 
 
-def pack_wave(wave: Wave) -> tuple[dict[str, Tensor], dict[str, Any]]:
+class Parts(Protocol):
+    """What a file holds of a wave."""
+
+    module: nn.Module
+    space: Space
+    signs: tuple[int, ...] | None
+    chunk: int
+
+
+Kind = TypeVar("Kind", bound=Parts)
+
+
+def pack_wave(wave: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a wave, and all else as JSON has it."""
     tensors: dict[str, Tensor] = {}
     for name, value in wave.module.state_dict().items():
@@ -45,8 +55,12 @@ def pack_wave(wave: Wave) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack_wave(
-    kind: type[Wave], path: str | Path, tensors: dict[str, Tensor], about: Any, module: nn.Module | None
-) -> Wave:
+    kind: Callable[..., Kind],
+    path: str | Path,
+    tensors: dict[str, Tensor],
+    about: Any,
+    module: nn.Module | None,
+) -> Kind:
     """The wave of what `pack_wave` gave; the user's own module is given anew.
 
     Raises:

@@ -11,35 +11,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.labels import IGNORED
-from ketwork.networks.measures.predictions import Predictions
+from ketwork.networks.activations import IGNORED, Batch
+from ketwork.networks.measures import Predictions
 from ketwork.quantum import Estimate
 
 METRICS = ("accuracy", "loss", "kl")
 
-Measure = Callable[[Any, Tensor | None, Any], Tensor]
+ScoreSamples = Callable[[Any, Tensor | None, Any], Tensor]
+"""Of (output, labels, original output) one number a sample, larger ones better."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A mean over predictions of a quality (`better` +1) or of a harm (−1).
+    """A mean over predictions of a quality (`better` +1) or of a loss (−1).
 
-    `name` is one of `METRICS`, or that of `measure`, a callable (output, labels, untouched output) -> one number a
+    `name` is one of `METRICS`, or that of `measure`, a callable (output, labels, original output) -> one number a
     sample, larger ones better.
     """
 
     name: str
-    measure: Measure | None = None
+    measure: ScoreSamples | None = None
 
     @classmethod
-    def of(cls, metric: str | Measure) -> Metric:
+    def from_argument(cls, metric: str | ScoreSamples) -> Metric:
         """The metric of that name, or of a callable."""
         if callable(metric):
             return cls(getattr(metric, "__name__", type(metric).__name__), metric)
         if metric not in METRICS:
             raise ValueError(
-                f"Argument `metric` must be one of {METRICS} or a callable (output, labels, untouched) -> scores, "
+                f"Argument `metric` must be one of {METRICS} or a callable (output, labels, original) -> scores, "
                 f"but is {metric!r}."
             )
         return cls(metric)
@@ -50,14 +50,14 @@ class Metric:
         return -1 if self.measure is None and self.name != "accuracy" else 1
 
     @property
-    def to_untouched(self) -> bool:
-        """Whether it is itself a distance from the untouched network."""
+    def to_original(self) -> bool:
+        """Whether it is itself a distance from the original network."""
         return self.measure is None and self.name == "kl"
 
-    def scores(self, output: Any, labels: Tensor | None, untouched: Any, batch: Batch) -> Scores:
-        """The scores of a batch, from the network's output and that of the untouched network."""
+    def scores(self, output: Any, labels: Tensor | None, original: Any, batch: Batch) -> Scores:
+        """The scores of a batch, from the network's output and that of the original network."""
         if self.measure is not None:
-            found = torch.as_tensor(self.measure(output, labels, untouched)).detach()
+            found = torch.as_tensor(self.measure(output, labels, original)).detach()
             if found.shape != (batch.size,):
                 raise ValueError(
                     f"Argument `metric` must return one number a sample, of shape ({batch.size},), but returned "
@@ -67,7 +67,7 @@ class Metric:
         reading = Predictions.of(None, None, output, batch)
         rows = reading.rows(output, batch)  # (P, features)
         if self.name == "kl":
-            before = reading.rows(untouched, batch)
+            before = reading.rows(original, batch)
             if reading.loss == "kl":
                 before, rows = _logits(before), _logits(rows)
             harm = reading.harm(before, rows)

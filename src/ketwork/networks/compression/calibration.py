@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch, Forward, Mask, batches
-from ketwork.networks.activations.outputs import map_tensors
-from ketwork.networks.measures.predictions import Output, Predictions
+from ketwork.networks.activations import Batch, Forward, Mask, batches, map_tensors
+from ketwork.networks.measures import Output, Predictions
 
 HELD_BACK = 5  # every fifth sample is held back
 
@@ -143,7 +142,7 @@ def calibration(
     source = batches(
         data,
         batch_size=batch_size,
-        samples=samples,
+        max_samples=samples,
         mask=mask,
         dtype=parameter.dtype if parameter is not None else None,
         device=parameter.device if parameter is not None else None,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.covariance import Scatter, added
 from ketwork.networks.compression.factors import Factors, Metric, Pair, from_inputs, from_outputs, refit

@@ -14,7 +14,7 @@ from torch import nn
 from ketwork.networks.compression.candidates import LayerChange
 from ketwork.networks.compression.costs import Costs
 from ketwork.networks.compression.loader import KEY
-from ketwork.records.files import replacing
+from ketwork.records import replacing
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ import torch
 from torch import nn
 
 from ketwork._version import __version__
-from ketwork.networks.activations.batches import Forward, Mask
-from ketwork.networks.activations.captures import eager, unwrapped
-from ketwork.networks.activations.selectors import Layers
+from ketwork.networks.activations import Forward, Layers, Mask, eager, unwrapped
 from ketwork.networks.compression.budgets import KINDS
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.candidates import Candidate, LayerChange
@@ -22,10 +20,12 @@ from ketwork.networks.compression.loader import unfused
 from ketwork.networks.compression.result import Compressed, LayerRow, Tried, described
 from ketwork.networks.compression.search import SLOWER, Work, prepared
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.measures.predictions import Output
-from ketwork.networks.runtime.distributed import TIMEOUT, joined
+from ketwork.networks.compression.units import LOST
+from ketwork.networks.measures import Output
+from ketwork.networks.runtime import TIMEOUT, Distributed, join
 
 _NAMED = 3  # layers that a warning names
+_WIDE = "a layer that reads its units is not compressed, or reads too many features"
 _HALVINGS = 6  # of the search for the smallest network within a bound
 
 
@@ -118,7 +118,7 @@ def compress(
     network = unwrapped(model)
     base = unfused(copied(network)).requires_grad_(False)
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    with joined(processes, timeout) as group, eager(base):
+    with join(None if processes is None else Distributed(processes, timeout)) as group, eager(base):
         if group is not None and group.rank:
             draw = group.apart(draw)
         gathered = calibration(
@@ -303,7 +303,24 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
             f"Fewer inputs than features were seen of {', '.join(few[:_NAMED])}{more}: other data will fare worse. "
             "Give more."
         )
-    return tuple(found)
+    return (*found, *_staying(work))
+
+
+def _staying(work: Work) -> list[str]:
+    """What is said of units that could not be removed: where there are none at all, or some were lost sight of."""
+    reasons = {layer.path: work.staying.get(layer.path, _WIDE) for layer in work.layers}
+    if work.narrowing.feeds or len(reasons) == 1:
+        reasons = {path: reason for path, reason in reasons.items() if reason == LOST}
+        start = "No units were removed of some layers"
+    else:
+        start = (
+            "No neurons, channels or attention heads that can be removed were found, so ranks alone were cut"
+        )
+    if not reasons:
+        return []
+    more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+    named = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_NAMED])
+    return [f"{start} ({named}{more})."]
 
 
 def _row(

@@ -11,8 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.selectors import Layers, select
+from ketwork.networks.activations import Batch, Layers, select
 from ketwork.networks.compression.allocation import allocate
 from ketwork.networks.compression.budgets import Budget, budget, measures
 from ketwork.networks.compression.calibration import Calibration
@@ -23,7 +22,8 @@ from ketwork.networks.compression.surgery import fold_batchnorm, read_directly
 from ketwork.networks.compression.survey import Survey, survey
 from ketwork.networks.compression.unit_removal import Narrowing, planned, usable
 from ketwork.networks.compression.units import feeds
-from ketwork.networks.runtime.distributed import Processes
+from ketwork.networks.runtime import Processes
+from ketwork.records import pack, unpack
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
 _RUINED = 1e6  # nats: more than any prediction can be worth
@@ -43,7 +43,10 @@ class _Plan:
 
 @dataclass
 class Work:
-    """The network's copy with what was learnt of it. `left` says why modules were left alone, by path."""
+    """The network's copy with what was learnt of it.
+
+    `left` says why modules were left alone, `staying` why no units of a layer can be removed, by path.
+    """
 
     base: nn.Module
     layers: Sequence[WeightLayer]
@@ -56,6 +59,7 @@ class Work:
     narrowing: Narrowing
     multiple: int
     memory: int
+    staying: Mapping[str, str] = field(default_factory=dict)
     _harms: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
 
     def quick(self, cost: float) -> Candidate:
@@ -283,16 +287,14 @@ def prepared(
         if not any(path in chosen for path in layer.paths):
             left[layer.path] = "not among `layers`"
     found = [layer for layer in found if layer.path not in left]
-    fed = feeds(base, found, calibration.rows, first)
+    fed, staying = feeds(base, found, calibration.rows, first)
     seen = survey(base, found, calibration, generator, {path for feed in fed for path in feed.readers})
     if group is not None:
         device = next(base.parameters()).device
-        summed = group.add_up(seen, Survey.from_header)
+        header, tensors = pack(group.add_up(seen))
         if group.rank:
             return None
-        seen = Survey.from_header(
-            summed.header(), {name: tensor.to(device) for name, tensor in summed.tensors().items()}
-        )
+        seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
     for layer in found:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
@@ -311,7 +313,9 @@ def prepared(
     prices = budget(kind, whole, base, found, seen, calibration, multiple)
     fits = Fits(found, seen)
     narrowing = Narrowing(fits, usable(fed, found, seen.order, WIDEST_INPUT))
-    return Work(base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple, memory)
+    return Work(
+        base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple, memory, staying
+    )
 
 
 def _rows(calibration: Calibration, batch: Batch, model: nn.Module) -> torch.Tensor:

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.covariance import Scatter, added
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.measures.predictions import TEMPERATURES
+from ketwork.networks.measures import TEMPERATURES
 
 WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
 
@@ -65,7 +65,7 @@ class Survey:
         """Rows a sample."""
         return self.layers[path].rows / self.samples
 
-    def take(self, other: Survey, start: int | None = None) -> None:
+    def add(self, other: Survey, start: int | None = None) -> None:
         """Adds the survey of other samples; where they stand does not matter.
 
         Raises:
@@ -87,52 +87,6 @@ class Survey:
         self.predictions += other.predictions
         self.differentiable &= other.differentiable
         self.order = _common([self.order, other.order])
-
-    def header(self) -> dict[str, Any]:
-        """All but the tensors, as plain values."""
-        layers = {
-            path: {
-                "side": seen.side,
-                "rows": seen.rows,
-                "shape": list(seen.shape),
-                "n": None if seen.scatter is None else seen.scatter.n,
-            }
-            for path, seen in self.layers.items()
-        }
-        plain = {name: getattr(self, name) for name in ("samples", "predictions", "differentiable", "order")}
-        return {"layers": layers, **plain}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors."""
-        found: dict[str, Tensor] = {}
-        for i, seen in enumerate(self.layers.values()):
-            if seen.scatter is not None:
-                found |= {f"{i}.{name}": getattr(seen.scatter, name) for name in _SCATTER}
-            if seen.fisher is not None:
-                found[f"{i}.fisher"] = seen.fisher
-        return found
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Survey:
-        """The survey that `header` and `tensors` described."""
-        layers = {}
-        for i, (path, told) in enumerate(header["layers"].items()):
-            scatter = None
-            if told["n"] is not None:
-                scatter = Scatter(told["n"], *(tensors[f"{i}.{name}"] for name in _SCATTER))
-            layers[path] = Surveyed(
-                told["side"],
-                scatter,
-                tensors.get(f"{i}.fisher"),
-                told["rows"],
-                tuple(told["shape"]),
-            )
-        return cls(
-            layers, header["samples"], header["predictions"], header["differentiable"], list(header["order"])
-        )
-
-
-_SCATTER = ("left", "right", "total")
 
 
 def survey(

@@ -8,6 +8,10 @@ activations, pooling, flattening, attention within a head, passes; what mixes al
 what another layer puts out that is read elsewhere) does not, nor does what comes to the network's output by another
 way. No code is traced or interpreted, so networks of any make will do. In the end the removal is tried: without some
 units, the network must put out what it does where the layers that read them are blind to them.
+
+NaN must pass for this, and torch's fused attention on processors takes a query all of whose scores are NaN for one
+that may see nothing, and gives 0, where there are fewer keys than its vectors have numbers (16 with AVX-512, 8
+without): attention runs unfused here.
 """
 
 from __future__ import annotations
@@ -20,14 +24,23 @@ from typing import Any
 import torch
 from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.calibration import picked
 from ketwork.networks.compression.elimination import staying
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.surgery import replace, same
 
 _TRIED = 8  # samples on which a removal is tried
+# Why units cannot be removed
+UNUSED = "it did not run"
+LOST = "neither another layer nor the output shows NaN that is put into it"
+OUTPUT = "the network's output depends on it by another way than through layers"
+MIXED = "its units are mixed before other layers read them"
+REPEATED = "it, or a layer that reads it, runs more than once"
+UNEVEN = "its units do not come to the layers that read them in equal and complete parts"
+FIXED = "the network does not run as it should without some of its units"
 # What a network's code may say of NaN, or of fewer units than it reckons with: they are left to it then.
 _REFUSALS = (
     ArithmeticError,
@@ -43,7 +56,7 @@ Rows = Callable[[nn.Module, Batch], Tensor]
 
 
 class _NotSeparateError(Exception):
-    """The units do not come to other layers each by itself."""
+    """The units do not come to other layers each by itself: how they do, in words."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +81,34 @@ class Feed:
         return len(self.sources[self.path])
 
 
-def feeds(model: nn.Module, layers: Sequence[WeightLayer], rows: Rows, batch: Batch) -> list[Feed]:
-    """The layers whose units only other `layers` read, each unit by itself.
+def feeds(
+    model: nn.Module, layers: Sequence[WeightLayer], rows: Rows, batch: Batch
+) -> tuple[list[Feed], dict[str, str]]:
+    """The layers whose units only other `layers` read, each unit by itself; and why not those of the rest, by path.
 
     `rows(model, batch)` are a network's predictions, samples first. Two samples a layer are run, and 2 log₂ units
     more of those that may be such a layer.
     """
-    found = []
+    found, why = [], {}
     for layer in layers:
         try:
-            found.append(_feed(model, layers, layer, rows, batch))
-        except (_NotSeparateError, *_REFUSALS):
-            continue
+            with sdpa_kernel(SDPBackend.MATH):
+                found.append(_feed(model, layers, layer, rows, batch))
+        except _NotSeparateError as error:
+            why[layer.path] = str(error)
+        except _REFUSALS as error:
+            why[layer.path] = f"NaN in its output makes the network raise {type(error).__name__}"
     kinds = {layer.path: layer for layer in layers}
-    found = [
+    merged = [
         feed
         for feed in _merged(found)
         if all(_whole(kinds[path], columns) for path, columns in feed.readers.items())
     ]
-    return _removable(model, kinds, found, rows, picked(batch, torch.arange(min(batch.size, _TRIED))))
+    works = _removable(model, kinds, merged, rows, picked(batch, torch.arange(min(batch.size, _TRIED))))
+    for one, reason in ((found, UNEVEN), (merged, FIXED)):
+        why |= {path: reason for feed in one for path in feed.sources}
+    removable = {path for feed in works for path in feed.sources}
+    return works, {path: reason for path, reason in why.items() if path not in removable}
 
 
 def staying_of(
@@ -118,7 +140,7 @@ def _feed(
     counts = {int(to.any(0).sum()) / max(int(to[0].sum()), 1) for to in came.values()}
     count = int(min(counts))
     if counts != {count} or count < 2 or source.m % count:
-        raise _NotSeparateError
+        raise _NotSeparateError(MIXED)
     own = torch.arange(source.m).reshape(count, -1)
     bits = (count - 1).bit_length()
     codes = torch.stack([(torch.arange(count) >> i) % 2 == 0 for i in range(bits)])
@@ -166,13 +188,14 @@ def _reached(
     finally:
         for handle in handles:
             handle.remove()
-    if (
-        source.path in seen
-        or not seen
-        or any(n != 1 for n in calls.values())
-        or not bool(out.isfinite().all())
-    ):
-        raise _NotSeparateError
+    if not calls[source.path]:
+        raise _NotSeparateError(UNUSED)
+    if not bool(out.isfinite().all()):
+        raise _NotSeparateError(OUTPUT)
+    if not seen:
+        raise _NotSeparateError(LOST)
+    if source.path in seen or any(n != 1 for n in calls.values()):
+        raise _NotSeparateError(REPEATED)
     return seen
 
 
@@ -185,10 +208,10 @@ def _columns(came: Tensor, codes: Tensor) -> Tensor:
     units = codes.shape[1]
     counts = torch.bincount(names, minlength=units)
     if len(counts) != units or bool((counts != counts[0]).any()):
-        raise _NotSeparateError
+        raise _NotSeparateError(MIXED)
     columns = columns[names.argsort(stable=True)].reshape(units, -1)
     if bool((came[:, columns] != codes[:, :, None]).any()):  # a column that two units come to, or none
-        raise _NotSeparateError
+        raise _NotSeparateError(MIXED)
     return columns
 
 

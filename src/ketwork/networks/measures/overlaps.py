@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ketwork.networks.moments.pair_moments import CrossMoments, PairMoments
+from ketwork.networks.moments import CrossMoments, PairMoments
 
 Result = TypeVar("Result")
 
@@ -72,13 +72,15 @@ class Overlaps(ABC):
         return range(first, count)
 
 
-def overlaps(pairs: PairMoments) -> Overlaps:
+def overlaps_of(pairs: PairMoments) -> Overlaps:
     """The overlaps of all pairs, which take over what `pairs` holds."""
     pairs.flush()
-    return _OfRows(pairs) if pairs.cross is None else _OfMoments(pairs.cross)
+    return OverlapsOfRows(pairs) if pairs.cross is None else OverlapsOfMoments(pairs.cross)
 
 
-class _OfRows(Overlaps):
+class OverlapsOfRows(Overlaps):
+    """From the rows of all layers."""
+
     def __init__(self, pairs: PairMoments) -> None:
         self.n, self.split = pairs.n, pairs.split
         self._gram_bytes = min(_GRAM_BYTES, pairs.memory)
@@ -94,6 +96,7 @@ class _OfRows(Overlaps):
         self.constant = _constant(self.weights, self._means, self.n)
 
     def squares(self) -> Tensor:
+        """See `Overlaps`."""
         # ‖XᵀY‖² = Σ (XXᵀ)(YYᵀ): O(n² Σd + L² n²), where the pairs' C would cost O(n (Σd)²).
         count, n = len(self._rows), self.n
         total = self.lengths.new_zeros(count, count)
@@ -109,6 +112,7 @@ class _OfRows(Overlaps):
         return total
 
     def axes(self) -> list[Axes]:
+        """See `Overlaps`."""
         found, factors = zip(*each(self._axes, len(self._rows)), strict=True)
         widths = [factor.shape[1] for factor in factors]
         self._starts = [sum(widths[:i]) for i in range(len(widths) + 1)]
@@ -117,6 +121,7 @@ class _OfRows(Overlaps):
         return list(found)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+        """See `Overlaps`."""
         partners, starts = self.partners(i), self._starts
         if not partners:
             return
@@ -153,7 +158,9 @@ class _OfRows(Overlaps):
         return Axes(values, min(rank, n - 1), on_axes, beside), factor
 
 
-class _OfMoments(Overlaps):
+class OverlapsOfMoments(Overlaps):
+    """From the cross moments of all pairs."""
+
     def __init__(self, cross: CrossMoments) -> None:
         self.n, self.split, self._cross = cross.n, cross.split, cross
         count = len(cross.dims)
@@ -168,6 +175,7 @@ class _OfMoments(Overlaps):
         self.constant = _constant(self.weights, whole, self.n)
 
     def squares(self) -> Tensor:
+        """See `Overlaps`."""
         total = torch.full_like(self.lengths, torch.nan)
         for i in range(len(self.constant)):
             for j in (i, *self.partners(i)):
@@ -175,11 +183,13 @@ class _OfMoments(Overlaps):
         return total
 
     def axes(self) -> list[Axes]:
+        """See `Overlaps`."""
         found, vectors = zip(*each(self._axes, len(self._means)), strict=True)
         self._vectors = vectors
         return list(found)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+        """See `Overlaps`."""
         for j in self.partners(i):
             yield j, self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.outputs import activations
+from ketwork.networks.activations import Batch, activations
 
 Output = str | Callable[[Any, Any], Tensor] | None
 

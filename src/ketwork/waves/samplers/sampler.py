@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ketwork._compat import renamed
-from ketwork.quantum.seeding import generator_from
+from ketwork.quantum import generator_from
 from ketwork.waves.wave import Wave
 
 
