@@ -192,7 +192,9 @@ def test_nan_behind_the_mask_is_no_data() -> None:
     present = torch.arange(6)[None] < torch.arange(1, 11)[:, None].clamp(max=6)
     last = Reading(feature_axis=-1)
     clean = study(nn.Identity(), data, mask=present, reading=last)["(model)"]
-    dirty = study(nn.Identity(), data.masked_fill(~present[..., None], math.nan), mask=present, reading=last)["(model)"]
+    dirty = study(nn.Identity(), data.masked_fill(~present[..., None], math.nan), mask=present, reading=last)[
+        "(model)"
+    ]
     for name, expected in clean.estimates.items():  # the draw of positions is the same, and so is all else
         assert (dirty.estimates[name].value, dirty.estimates[name].stderr) == pytest.approx(
             (expected.value, expected.stderr), rel=1e-5, nan_ok=True

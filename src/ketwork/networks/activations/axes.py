@@ -74,7 +74,9 @@ class Axes:
         others = [layouts for (path, _), layouts in self.layouts.items() if path == key[0]]
         if others and all(other == others[0] for other in others):
             if key[0] in {path for path, _ in self.masks}:
-                self.masks.setdefault(key, next(mask for (path, _), mask in self.masks.items() if path == key[0]))
+                self.masks.setdefault(
+                    key, next(mask for (path, _), mask in self.masks.items() if path == key[0])
+                )
             return others[0]
         return None
 

@@ -56,7 +56,9 @@ class Batch:
         """
         return self.call(model, self.content, forward, without)
 
-    def call(self, model: nn.Module, content: Any, forward: Forward | None, without: str | None = None) -> Any:
+    def call(
+        self, model: nn.Module, content: Any, forward: Forward | None, without: str | None = None
+    ) -> Any:
         """Calls the network on another batch like this one."""
         if forward is not None:
             return forward(model, content)
@@ -345,7 +347,9 @@ def _fed(content: Any) -> str | None:
     """The key of labels that an encoder-decoder makes the decoder's input of, where that is not there itself."""
     if not isinstance(content, Mapping) or {"decoder_input_ids", "decoder_inputs_embeds"} & content.keys():
         return None
-    return next((key for key in LABEL_KEYS if isinstance(content.get(key), Tensor) and content[key].ndim == 2), None)
+    return next(
+        (key for key in LABEL_KEYS if isinstance(content.get(key), Tensor) and content[key].ndim == 2), None
+    )
 
 
 def _labels(content: Any) -> Any:

@@ -136,7 +136,9 @@ class Capture(Walker):
         layouts = self.axes.of(call.key)
         reasons: list[str] = []
         order = list(layouts or ())
-        for leaf in sorted(call.leaves, key=lambda leaf: order.index(leaf.path) if leaf.path in order else -1):
+        for leaf in sorted(
+            call.leaves, key=lambda leaf: order.index(leaf.path) if leaf.path in order else -1
+        ):
             if self._leaf.get(key, leaf.path) != leaf.path:
                 continue  # another batch was read elsewhere in the output
             row = self._known(leaf)

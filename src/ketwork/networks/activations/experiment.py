@@ -112,7 +112,6 @@ class Findings:
     passes: int = 0
     notes: list[str] = field(default_factory=list)
 
-
     @property
     def share(self) -> float:
         """The share of the layers of which an experiment has settled the samples' axis."""
@@ -184,7 +183,9 @@ class Experiment:
             for path, sight in seen.items()
         }
         self._settle_open(trial, content, n, first, second, verdicts, findings)
-        for key, path in sorted(verdicts, key=lambda place: first.flow.is_state(first.outputs[place[0]][place[1]].node)):
+        for key, path in sorted(
+            verdicts, key=lambda place: first.flow.is_state(first.outputs[place[0]][place[1]].node)
+        ):
             layout = self._layout(first, first.outputs[key][path], verdicts[key, path])
             if layout is not None:
                 findings.layouts.setdefault(key, {})[path] = layout
@@ -305,7 +306,12 @@ class Experiment:
             )
 
     def _settle_by_order(
-        self, trial: Trial, content: Any, n: int, first: Observation, verdicts: dict[tuple[Key, str], _Verdict]
+        self,
+        trial: Trial,
+        content: Any,
+        n: int,
+        first: Observation,
+        verdicts: dict[tuple[Key, str], _Verdict],
     ) -> None:
         """Settles the axes of a network that does not run on another number of samples."""
         order = _shuffled(n)
@@ -347,12 +353,15 @@ class Experiment:
         """The layout where no experiment can be made: samples on the first axis."""
         shape = sight.print.shape
         if sight.padded or not shape or shape[0] == n:
-            return self._layout(first, sight, _Found(0, by="rules") if shape else "its output is a single number") or EMPTY
+            return (
+                self._layout(
+                    first, sight, _Found(0, by="rules") if shape else "its output is a single number"
+                )
+                or EMPTY
+            )
         return f"its output {shape} does not have the batch's {n} samples on its first axis"
 
-    def _find_masks(
-        self, trial: Trial, content: Any, n: int, first: Observation, findings: Findings
-    ) -> None:
+    def _find_masks(self, trial: Trial, content: Any, n: int, first: Observation, findings: Findings) -> None:
         """Which mask belongs to each layer: that of the tower which the fewest layers depend on, of those it depends on.
 
         A layer depends on the entries of the batch that it does not put out the same without.
@@ -396,7 +405,9 @@ def _open(verdicts: Mapping[tuple[Key, str], _Verdict]) -> list[tuple[Key, str]]
     return [place for place, verdict in verdicts.items() if isinstance(verdict, _Open)]
 
 
-def _matched(new: Fingerprint, old: Fingerprint, axis: int, rows: int, places: Sequence[int], n: int | None = None) -> _Verdict:
+def _matched(
+    new: Fingerprint, old: Fingerprint, axis: int, rows: int, places: Sequence[int], n: int | None = None
+) -> _Verdict:
     """How the rows on an axis lie, by which of the orders they follow."""
     n = len(places) - 1 if n is None else n
     matches = {
@@ -409,7 +420,9 @@ def _matched(new: Fingerprint, old: Fingerprint, axis: int, rows: int, places: S
         return _Open(axis, 1) if matches[1] == "no" else _Found(axis, by="experiment" if sure else "size")
     if len(sure) == 1:
         outer = sure[0]
-        order: Order = "sample by sample" if outer == 1 else "position by position" if outer == rows else "nested"
+        order: Order = (
+            "sample by sample" if outer == 1 else "position by position" if outer == rows else "nested"
+        )
         return _Found(axis, order, outer if order == "nested" else 1)
     if sure or "alike" in matches.values():
         return (

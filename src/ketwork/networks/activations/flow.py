@@ -9,7 +9,9 @@ axis, in this order:
 3. the module's own parameters, where exactly one axis has the size of one of theirs;
 4. the tensor that the module was given, where it has the same shape; else what its inner layers agree on, where the axis
    is the only one with the width of one of them;
-5. other modules of its class.
+5. other modules of its class;
+6. where no module of the whole pass says anything (`nn.Identity`, activation functions alone), the convention for data:
+   features last.
 
 Sizes alone settle nothing.
 """
@@ -149,6 +151,8 @@ class Flow:
                 if (other := self._settled(place, -1, set())) is not None
             }
             found = Axis(alike.pop(), f"as other {kind}") if len(alike) == 1 else None
+        if found is None and not any(each.made or each.read or each.sized for each in self._nodes):
+            found = Axis(len(shape) - 1, "the convention for data: features last")
         return None if found is None or found.number == samples else found
 
     def _settled(self, node: int, samples: int, seen: set[int]) -> Axis | None:
@@ -232,9 +236,7 @@ def _moved(node: _Node, axes: tuple[int | None, ...]) -> _Node:
     moved = _Node(node.memory, node.shape, node.strides, node.offset)
     if node.made is not None and axes[node.made.number] is not None:
         moved.made = Axis(axes[node.made.number], node.made.by)  # type: ignore[arg-type]
-    moved.read = [
-        Axis(new, axis.by) for axis in node.read if (new := axes[axis.number]) is not None
-    ]
+    moved.read = [Axis(new, axis.by) for axis in node.read if (new := axes[axis.number]) is not None]
     return moved
 
 

@@ -73,20 +73,22 @@ class Walker(ABC):
         with evaluating(self.model):
             return Experiment(self.model, self._watched, self.axes.given).uses(trial, entry)
 
-    def explore(self, trials: Iterable[Trial], few: int = FEW) -> None:
+    def explore(self, trials: Iterable[Trial], few: int = FEW) -> Trial | None:
         """Finds the axes of the outputs on a batch, by running the network on its samples in other orders.
 
-        Of several ways to see the batch's samples, that is right which settles most layers.
+        Of several ways to see the batch's samples, that is right which settles most layers. It is returned.
         """
-        best, passes = Findings(), 0
+        best, passes, right = Findings(), 0, None
         with evaluating(self.model):
             for trial in trials:
                 findings = Experiment(self.model, self._watched, self.axes.given)(trial, few)
                 passes += findings.passes
-                best = findings if not best.layouts or findings.share > best.share else best
+                if not best.layouts or findings.share > best.share:
+                    best, right = findings, trial
                 if best.share >= 0.5:
                     break
         self.axes.take(replace(best, passes=passes))
+        return right
 
     def root_trials(
         self, inputs: tuple[Any, ...], named: dict[str, Any], samples: int, masks: Collection[PositionMask]
@@ -110,7 +112,9 @@ class Walker(ABC):
         if threading.get_ident() != self._thread:
             return None  # another thread runs the same network
         if self._watching is not None:
-            given = [x for x in inputs if isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided]
+            given = [
+                x for x in inputs if isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided
+            ]
             self._watching.see(path, module, given, output, chosen)
             return None
         if not chosen:
@@ -143,6 +147,7 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
 
     `refuse` is told of a chosen module that takes no hooks (TorchScript).
     """
+
     def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         if walker.mine:
             walker.enter(inputs, named)

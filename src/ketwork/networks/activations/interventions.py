@@ -22,7 +22,7 @@ from ketwork.networks.activations.info import Key, LayerInfo
 from ketwork.networks.activations.layout import Grid, Layout
 from ketwork.networks.activations.masks import KEY, PositionMask, masks_of
 from ketwork.networks.activations.outputs import Leaf, described, replaced
-from ketwork.networks.activations.samples import count
+from ketwork.networks.activations.samples import count, count_second
 from ketwork.networks.activations.wrappers import unwrapped
 
 Change = Callable[["Site"], Tensor | None]
@@ -51,17 +51,24 @@ class Intervention(Walker):
     passes: int = 0
     _masks: dict[str, PositionMask] = field(default_factory=dict)
     _running: bool = False
+    _second: bool = False  # samples are counted by the second axis of what the network is called with
     _trials: list[Trial] = field(default_factory=list)
 
     def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A forward pass of the whole network begins; the first one is the experiment that shows its axes."""
-        samples = count((inputs, named), named.get(KEY))
+        first = count((inputs, named), named.get(KEY))
+        second = count_second((inputs, named), first)
+        samples = second if self._second else first
         masks = () if samples is None else masks_of(named, None, 0, samples, None, None)
         self._trials = []
         if samples is not None:
             self._trials = self.root_trials(inputs, named, samples, masks)
             if not self.axes.layouts:
-                self.explore(self._trials)
+                # Nothing but the network says which axis of what it is called with counts the samples.
+                others = [] if second is None or masks else self.root_trials(inputs, named, second, masks)
+                right = self.explore([*self._trials, *others])
+                if right in others:
+                    self._second, self._trials, samples = True, others, second
         self._start(0 if samples is None else samples)
         self._masks = {mask.name: mask for mask in self.masks or masks}
         self._running = True
@@ -86,7 +93,11 @@ class Intervention(Walker):
             self.explore(self._trials, self.samples)  # the first batch did not reach it
             layouts = self.axes.of(call.key)
         for leaf in call.leaves:
-            layout = self._rule(call, leaf) if layouts is None else layouts.get(leaf.path, "it was not there before")
+            layout = (
+                self._rule(call, leaf)
+                if layouts is None
+                else layouts.get(leaf.path, "it was not there before")
+            )
             grid = layout if isinstance(layout, str) else layout.grid(leaf.tensor, self.samples)
             if not isinstance(grid, Grid):
                 reasons.append(grid)

@@ -73,9 +73,7 @@ def masks_of(
         }
     else:
         named = {}
-    masks = [
-        PositionMask(name, present, name.startswith("decoder_")) for name, present in named.items()
-    ]
+    masks = [PositionMask(name, present, name.startswith("decoder_")) for name, present in named.items()]
     if targets is not None and not any(each.of_decoder for each in masks):
         labels = content[targets]
         if bool((labels == IGNORED).any()):
@@ -101,7 +99,9 @@ def towers(masks: Iterable[PositionMask], inputs: Mapping[str, Any]) -> dict[str
     """
     groups: dict[str | None, set[str]] = {}
     for mask in masks:
-        entries = {*_entries(inputs, mask.name, mask.present)} & {*inputs} if not mask.of_labels else {mask.name}
+        entries = (
+            {*_entries(inputs, mask.name, mask.present)} & {*inputs} if not mask.of_labels else {mask.name}
+        )
         if not entries:
             return {}
         groups[mask.name] = (entries | {mask.name}) & {*inputs}

@@ -39,6 +39,17 @@ def count(content: Any, known: Any = None) -> int | None:
     return Counter(longer).most_common(1)[0][0] if longer else None
 
 
+def count_second(content: Any, first: int | None) -> int | None:
+    """How many samples a batch holds if its tensors of three axes or more count them on their second one.
+
+    None where these do not agree, or say what the `first` axes say.
+    """
+    lengths = {
+        value.shape[1] for _, value in _values(content) if isinstance(value, Tensor) and value.ndim >= 3
+    }
+    return lengths.pop() if len(lengths) == 1 and first not in lengths else None
+
+
 Second = Literal["never", "else", "first"]
 """Whether tensors of three axes or more may count the samples on their second one.
 
@@ -172,7 +183,13 @@ def _lines(tree: Any, path: Path = ()) -> Iterator[tuple[Path, _Ragged]]:
 
 def _rising(offsets: Tensor, end: int) -> bool:
     integers = offsets.dtype in (torch.int32, torch.int64)
-    return integers and len(offsets) > 0 and int(offsets[0]) == 0 and bool((offsets.diff() >= 0).all()) and int(offsets[-1]) <= end
+    return (
+        integers
+        and len(offsets) > 0
+        and int(offsets[0]) == 0
+        and bool((offsets.diff() >= 0).all())
+        and int(offsets[-1]) <= end
+    )
 
 
 def _axis(value: Any, n: int, second: Second) -> int | None:

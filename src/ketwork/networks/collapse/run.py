@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ketwork._compat import renamed
-from ketwork.networks.activations import POOLED, Key, LayerInfo, Layers, Reading, Site, intervene, select, unwrapped
+from ketwork.networks.activations import (
+    POOLED,
+    Key,
+    LayerInfo,
+    Layers,
+    Reading,
+    Site,
+    intervene,
+    select,
+    unwrapped,
+)
 from ketwork.networks.collapse.projections import MODES, Directions, Question, Target, directions, question
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Seed, generator_from
