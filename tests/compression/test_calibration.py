@@ -81,7 +81,7 @@ def test_predictions_that_take_too_much_memory_are_kept_of_some_batches_spread_o
     net = nn.Linear(1, 2)
     found.remember(net, memory=2 * 4 * 8)  # 8 of 20 samples' two floats
     assert numbers(found.held_back) == [4, 9, 24, 29, 54, 59, 74, 79]
-    assert found.harm(net) == 0
+    assert found.kl(net) == 0
     assert len(found._truth) == 4
 
 
@@ -91,7 +91,7 @@ def test_harm_of_a_network_that_breaks_down_is_infinite() -> None:
     found.remember(net, 2**20)
     broken = nn.Linear(1, 2)
     nn.init.constant_(broken.weight, float("nan"))
-    assert found.harm(broken) == float("inf")
+    assert found.kl(broken) == float("inf")
 
 
 def test_harm_on_some_samples_is_of_batches_spread_over_the_data() -> None:
@@ -108,6 +108,6 @@ def test_harm_on_some_samples_is_of_batches_spread_over_the_data() -> None:
     def mean(*samples: int) -> float:
         return sum(x**2 / 2 for x in samples) / len(samples)
 
-    assert found.harm(moved, 4) == pytest.approx(mean(24, 29, 74, 79))
-    assert found.harm(moved, 1) == pytest.approx(mean(54, 59))
-    assert found.harm(moved, 1000) == pytest.approx(found.harm(moved))
+    assert found.kl(moved, 4) == pytest.approx(mean(24, 29, 74, 79))
+    assert found.kl(moved, 1) == pytest.approx(mean(54, 59))
+    assert found.kl(moved, 1000) == pytest.approx(found.kl(moved))

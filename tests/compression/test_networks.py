@@ -53,13 +53,13 @@ def test_what_the_record_says_is_what_is_measured(monkeypatch: pytest.MonkeyPatc
     assert result.settings["held_back"] == len(held_back)
     fresh = kl(net, result.model, digits.held_out()[0])
     assert fresh < 30 * result.kl + 1e-3
-    estimate = sum(row.change.harm for row in result.layers)  # each layer fitted by itself
+    estimate = sum(row.change.kl_increase for row in result.layers)  # each layer fitted by itself
     by_itself = result.chosen.removeprefix("sequential, ")
     measured = next(tried.kl for tried in result.candidates if tried.name == by_itself)
     assert 0.2 < measured / estimate < 5, (measured, estimate, result.chosen)
     table = result.table()
-    assert table["harm_share"].sum() == pytest.approx(1)
-    assert table["harm"].sum() == pytest.approx(result.kl)
+    assert table["kl_share"].sum() == pytest.approx(1)
+    assert table["kl_increase"].sum() == pytest.approx(result.kl)
     assert list(table["layer"]) == ["conv1", "conv2", "hidden", "readout"]
 
 
@@ -89,7 +89,7 @@ def test_a_drop_bounds_the_candidate_that_is_returned_and_not_another() -> None:
     labels = net(x).argmax(1)
     held = torch.arange(400) % 5 == 4
     for drop in (0.0, 0.1):
-        result = kw.compress(net, (x, labels), max_drop=drop, multiple=1)
+        result = kw.compress(net, (x, labels), max_drop=drop, multiple_of=1)
         right = (result.model(x[held]).argmax(1) == labels[held]).double().mean().item()
         assert right >= 1 - drop - 1e-9
 
@@ -257,7 +257,7 @@ def test_the_same_generator_gives_the_same_network_and_the_global_one_is_not_tou
     x, state = torch.randn(100, 16), torch.get_rng_state()
 
     def weights(generator: torch.Generator | None) -> Tensor:
-        small = kw.compress(net, x, keep=0.8, generator=generator).model
+        small = kw.compress(net, x, keep=0.8, seed=generator).model
         return torch.cat([p.detach().flatten() for p in small.parameters()])
 
     seeded = weights(torch.Generator().manual_seed(0))

@@ -16,11 +16,11 @@ def test_harm_is_the_kl_of_torchs_distributions() -> None:
     torch.manual_seed(0)
     a, b = 3 * torch.randn(2, 50, 7, dtype=torch.float64)
     kl = kl_divergence(Categorical(logits=a), Categorical(logits=b))
-    torch.testing.assert_close(Predictions("", "kl").harm(a, b), kl)
+    torch.testing.assert_close(Predictions("", "kl").kl(a, b), kl)
     normal = kl_divergence(Normal(a, 1.0), Normal(b, 1.0)).sum(-1)
-    torch.testing.assert_close(Predictions("", "squared").harm(a, b), normal)
+    torch.testing.assert_close(Predictions("", "squared").kl(a, b), normal)
     sure = torch.tensor([[1e4, 0.0, 0.0]])
-    assert Predictions("", "kl").harm(sure, sure).tolist() == [0.0]
+    assert Predictions("", "kl").kl(sure, sure).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

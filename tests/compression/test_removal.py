@@ -356,7 +356,7 @@ def test_units_that_stand_twice_are_removed_at_no_harm_and_the_file_brings_the_n
     net, x = Twins().eval(), torch.randn(400, 20)
     halves = 20 * 32 + 32 + 32 * 24 + 24 + 24 * 5 + 5
     whole = 20 * 64 + 64 + 64 * 48 + 48 + 48 * 5 + 5
-    result = compress(net, x, keep=halves / whole, multiple=1)
+    result = compress(net, x, keep=halves / whole, multiple_of=1)
     kl = {tried.name: tried.kl for tried in result.candidates}
     assert kl["removal"] < 1e-9
     assert min(kl[name] for name in kl if "remov" not in name) > 1e-4
@@ -410,7 +410,7 @@ def test_channels_of_a_trained_network_are_removed(
     images, labels = mnist
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     images, labels = images[order], labels[order]
-    result = compress(digit_network, images[:600], keep=0.5, budget="multiply-adds", layers="conv_layers.*")
+    result = compress(digit_network, images[:600], keep=0.5, cost="macs", layers="conv_layers.*")
     by_name = {tried.name: tried for tried in result.candidates}
     removed = by_name["removal"]
     assert removed.cost <= 0.5 * result.before.multiply_adds

@@ -54,8 +54,8 @@ def test_it_beats_layers_cut_each_by_itself() -> None:
         before = gathered.ran
         model, _ = sequential(base, found, Variant(ranks, weighted), gathered, gathered.fit)
         assert gathered.ran - before == 2 * sum(batch.size for batch in gathered.fit)  # each network once
-        alone = gathered.harm(one_shot(base, found, ranks, weighted))
-        assert gathered.harm(model) < 0.85 * alone
+        alone = gathered.kl(one_shot(base, found, ranks, weighted))
+        assert gathered.kl(model) < 0.85 * alone
 
 
 def test_each_layer_is_fitted_on_inputs_of_the_network_compressed_so_far() -> None:
@@ -93,4 +93,4 @@ def test_layers_called_twice_are_fitted_by_themselves_and_named() -> None:
     alone = one_shot(base, found, ranks, False)
     for one, other in zip(model.step, alone.step, strict=True):
         torch.testing.assert_close(one.weight, other.weight)
-    assert gathered.harm(model) < gathered.harm(alone)
+    assert gathered.kl(model) < gathered.kl(alone)

@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from ketwork.cli import options
@@ -34,11 +33,11 @@ The file is read by `ketwork.load_compressed(path, network)`, or without ketwork
 _KEEP = 0.5
 
 
-class Budget(StrEnum):
+class Cost(StrEnum):
     """What a share is kept of."""
 
     parameters = "parameters"
-    multiply_adds = "multiply-adds"
+    macs = "macs"
     latency = "latency"
 
 
@@ -79,7 +78,9 @@ def compress(
             help="Instead: the smallest network that loses so much accuracy at most (0.01: a point)."
         ),
     ] = None,
-    budget: Annotated[Budget, typer.Option(help="The cost that is kept a share of.")] = Budget.parameters,
+    cost: Annotated[
+        Cost, typer.Option("--cost", "--budget", help="What `--keep` is a share of.")
+    ] = Cost.parameters,
     layers: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,15 +142,15 @@ def compress(
                     loaded.model,
                     source.batches,
                     keep=keep if given else _KEEP,
-                    budget=budget.value,
+                    cost=cost.value,
                     max_kl=max_kl,
                     max_drop=max_drop,
                     layers="all" if chosen is None else chosen,
                     output=output,
                     loss=None if loss is None else loss.value,
-                    samples=samples,
+                    max_samples=samples,
                     batch_size=batch_size,
-                    generator=torch.Generator().manual_seed(seed),
+                    seed=seed,
                     progress=progress,
                 )
         described = {"model": loaded.description, "data": source.description}

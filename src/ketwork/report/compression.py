@@ -19,13 +19,13 @@ _GAP = 2
 _NARROWEST_NAME = 12
 _BAR = 8
 _REASONS = 8  # lines on what was left alone
-_UNITS = {"parameters": "parameters", "multiply-adds": "multiply-adds", "latency": "ms a batch"}
+_UNITS = {"parameters": "parameters", "macs": "multiply-adds", "latency": "ms a batch"}
 
 
 def render_compressed(result: Compressed, console: Console) -> None:
     """Prints what became of each layer that could be cut, what was left and why, the candidates, and the totals.
 
-    As the console gets narrower, the kind, the bar, the shape and the harm are left out, in this order.
+    As the console gets narrower, the kind, the bar, the shape and the share of the KL are left out, in this order.
     """
 
     def say(text: Text | str, style: str = "") -> None:
@@ -53,7 +53,7 @@ def render_compressed(result: Compressed, console: Console) -> None:
     say(
         f"{settings['samples']:,} samples, of which {settings['held_back']:,} held back to measure the KL (nats a "
         f"prediction); {result.passes:.1f} forward passes over them. Rank and units that stay: – is all; kept: of its "
-        "parameters; discarded: of the layer's own weight; harm: its share of what all layers are estimated to cost."
+        "parameters; discarded: of the layer's own weight; KL share: of what all layers are estimated to cost."
     )
     for warning in result.warnings:
         say(f"! {warning}", "yellow")
@@ -70,7 +70,7 @@ def _layers(table: pd.DataFrame, width: int) -> Padding:
         ("kept", [Text(f"{share:.1%}") for share in kept], False, 1),
         ("", [_bar(share) for share in kept], True, 4),
         ("discarded", [_share(share) for share in table["discarded"]], False, 2),
-        ("harm", [_share(share) for share in table["harm_share"]], False, 2),
+        ("KL share", [_share(share) for share in table["kl_share"]], False, 2),
     ]
     names = table["layer"].tolist()
     longest = max(map(len, names))
@@ -107,7 +107,7 @@ def _totals(result: Compressed) -> Table:
 
 
 def _candidates(result: Compressed) -> Table:
-    kind = result.settings["budget"]
+    kind = result.settings["cost"]
     drawn = _plain("candidate", "KL", _UNITS[kind], "")
     for tried in result.candidates:
         best = tried.name == result.chosen

@@ -70,7 +70,7 @@ class Metric:
             before = reading.rows(untouched, batch)
             if reading.loss == "kl":
                 before, rows = _logits(before), _logits(rows)
-            harm = reading.harm(before, rows)
+            harm = reading.kl(before, rows)
             return _by_sample(harm, torch.ones_like(harm), batch)
         targets = self._targets(labels, rows, batch)
         if targets.is_floating_point():

@@ -17,8 +17,6 @@ from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.survey import Survey
 
-KINDS = ("parameters", "multiply-adds", "latency")
-
 _FEW = 4  # a layer with so few times fewer inputs and outputs is timed for the overhead
 _LEAST = 0.005  # seconds of one timing of a layer, so that the clock's grain does not matter
 _TIMED_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the rank at which factors have as many parameters as the matrix
@@ -135,7 +133,7 @@ def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]
 
     return {
         "parameters": lambda model: float(parameters(model)),
-        "multiply-adds": products,
+        "macs": products,
         "latency": seconds,
     }
 

@@ -57,7 +57,7 @@ class Calibration:
         return self.predictions.rows(self.output(model, batch), batch)
 
     def remember(self, original: nn.Module, memory: int) -> None:
-        """Keeps the original's predictions on held-back data, to measure harm by.
+        """Keeps the original's predictions on held-back data, to measure the KL by.
 
         Where they take more bytes than `memory`, batches evenly spaced over the data are held back in place of all.
 
@@ -83,7 +83,7 @@ class Calibration:
         spread = rows.amax(dim=0) - rows.amin(dim=0)
         return bool((spread <= 10 * torch.finfo(rows.dtype).eps * rows.abs().amax(dim=0)).all())
 
-    def harm(self, model: nn.Module, samples: int | None = None) -> float:
+    def kl(self, model: nn.Module, samples: int | None = None) -> float:
         """The mean KL of `model`'s predictions from the original's on held-back data, in nats a prediction.
 
         `samples` measures on about so many only, spread over the data. Infinite where the model's are not finite.
@@ -97,8 +97,8 @@ class Calibration:
         with torch.no_grad():
             for i in range(count):
                 place = (2 * i + 1) * whole // (2 * count)
-                harms = self.predictions.harm(self._truth[place], self.rows(model, self.held_back[place]))
-                total, predictions = total + float(harms.sum()), predictions + len(harms)
+                kls = self.predictions.kl(self._truth[place], self.rows(model, self.held_back[place]))
+                total, predictions = total + float(kls.sum()), predictions + len(kls)
         return total / predictions if math.isfinite(total) else math.inf
 
     def accuracy(self, model: nn.Module) -> float:

@@ -12,13 +12,13 @@ class LayerChange:
     """What became of one layer.
 
     `rank` is None where its matrix stays one, `units` where all its units stay. `discarded` is the share of its weight
-    (of what the fit minimises) that was given up, `harm` what that costs by estimate, nats a prediction. `untouched` is
+    (of what the fit minimises) that was given up, `kl_increase` what that costs by estimate, nats a prediction. `untouched` is
     a layer that keeps its matrix and all that it reads.
     """
 
     rank: int | None = None
     discarded: float = 0.0
-    harm: float = 0.0
+    kl_increase: float = 0.0
     note: str = ""
     units: int | None = None
     untouched: bool = False

@@ -13,6 +13,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+COSTS = ("parameters", "macs", "latency")
+"""What a share can be kept of: parameters, multiply-adds of a sample, measured seconds of a batch."""
+
 
 @dataclass(frozen=True)
 class Costs:

@@ -75,10 +75,10 @@ class Compressed:
     def table(self) -> pd.DataFrame:
         """One row a module: kind, shape, rank, units kept, costs before and after, what was discarded, why left.
 
-        `discarded` is the share of the layer's own weight, `harm_share` of what all layers are estimated to cost, each
-        by itself, and `harm` that share of the measured KL.
+        `discarded` is the share of the layer's own weight, `kl_share` of what all layers are estimated to cost, each
+        by itself, and `kl_increase` that share of the measured KL.
         """
-        whole = sum(row.change.harm for row in self.layers)
+        whole = sum(row.change.kl_increase for row in self.layers)
         return pd.DataFrame(
             {
                 "layer": row.path,
@@ -91,8 +91,8 @@ class Compressed:
                 "multiply_adds_before": row.multiply_adds_before,
                 "multiply_adds": row.multiply_adds,
                 "discarded": row.change.discarded,
-                "harm": self.kl * (share := row.change.harm / whole if whole else 0.0),
-                "harm_share": share,
+                "kl_increase": self.kl * (share := row.change.kl_increase / whole if whole else 0.0),
+                "kl_share": share,
                 "reason": row.reason or row.change.note,
             }
             for row in self.layers

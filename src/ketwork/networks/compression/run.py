@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ketwork._compat import renamed
 from ketwork._version import __version__
 from ketwork.networks.activations.batches import Forward, Mask
 from ketwork.networks.activations.captures import eager, unwrapped
 from ketwork.networks.activations.selectors import Layers
-from ketwork.networks.compression.budgets import KINDS
+from ketwork.networks.compression import arguments
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.candidates import Candidate, LayerChange
 from ketwork.networks.compression.costs import Costs, latencies, multiply_adds_within, parameters
@@ -23,19 +24,21 @@ from ketwork.networks.compression.result import Compressed, LayerRow, Tried, des
 from ketwork.networks.compression.search import SLOWER, Work, prepared
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.measures.predictions import Output
-from ketwork.networks.runtime.distributed import TIMEOUT, joined
+from ketwork.networks.runtime.distributed import joined
+from ketwork.networks.runtime.memory import parse
 
 _NAMED = 3  # layers that a warning names
 _HALVINGS = 6  # of the search for the smallest network within a bound
 
 
+@renamed(budget="cost", samples="max_samples", multiple="multiple_of", generator="seed", processes="distributed")
 @torch.inference_mode(mode=False)
 def compress(
     model: nn.Module,
     data: Any,
     *,
     keep: float | None = None,
-    budget: str = "parameters",
+    cost: str = "parameters",
     max_kl: float | None = None,
     max_drop: float | None = None,
     layers: Layers = "all",
@@ -44,14 +47,14 @@ def compress(
     labels: str | None = None,
     mask: Mask = None,
     forward: Forward | None = None,
-    samples: int | None = None,
+    max_samples: int | None = None,
     batch_size: int = 64,
-    multiple: int = 8,
-    memory: int = 2**32,
-    generator: torch.Generator | None = None,
-    processes: str | None = None,
-    timeout: float = TIMEOUT,
-    progress: Callable[[int], None] | None = None,
+    multiple_of: int = 8,
+    memory: int | str = 2**32,
+    seed: int | torch.Generator = 0,
+    distributed: Any = None,
+    timeout: float | None = None,
+    progress: bool | Callable[[int], None] = False,
 ) -> Compressed:
     """A smaller network of plain torch.nn modules that predicts what `model` does, without training.
 
@@ -68,7 +71,8 @@ def compress(
         data: calibration data, as in `ketwork.study`; a few hundred to a few thousand samples like those that the
             network will meet. No labels are needed. Every fifth sample is held back to choose by.
         keep: the share of the whole network's cost that may stay.
-        budget: which cost: "parameters", "multiply-adds", or "latency", the measured seconds of a batch.
+        cost: what `keep` counts: "parameters", "macs" (multiply-adds of a sample) or "latency", the measured seconds
+            of a batch.
         max_kl: in place of `keep`, the most that predictions may change, nats a prediction: the smallest network
             within it.
         max_drop: in place of `keep`, the most accuracy that may be lost on data held back (0.01 is one point); the
@@ -82,20 +86,22 @@ def compress(
         labels: the key of labels in mappings where it is neither "labels" nor "label".
         mask: which positions exist, as in `ketwork.study`.
         forward: `forward(model, batch)` in place of the usual call.
-        samples: stop after so many.
+        max_samples: stop after so many.
         batch_size: for data that is not batched yet; and what latency is measured with.
-        multiple: ranks, and the numbers of units that stay where some are removed, are multiples of it.
-        memory: bytes that the sequential fit may hold of activations, and bytes of the original's predictions that
+        multiple_of: ranks, and the numbers of units that stay where some are removed, are multiples of it.
+        memory: bytes (or a text such as "2GB") that the sequential fit may hold of activations, and bytes of the original's predictions that
             may be kept; each takes as many samples as fit.
-        generator: draws the directions of gradients; None is a fixed seed.
-        processes, timeout: as in `ketwork.study`, for the moments of layers and of gradients alone: process 0 then goes
-            on by itself, with its own part of the data to choose by and for the sequential fits. Each process needs
+        seed: draws the directions of gradients: an integer or a `torch.Generator`.
+        distributed: as in `ketwork.study`, for the moments of layers and of gradients alone: process 0 then continues
+            by itself, with its own part of the data to choose by and for the sequential fits. Each process needs
             five samples at least.
-        progress: called with the number of samples that went through networks so far, after each batch.
+        timeout: older spelling of the seconds in `distributed=Distributed(mode, timeout)`.
+        progress: True for a bar with the time left, or a callable that gets the samples that went through networks so
+            far and an estimate of how many there will be, after each batch.
 
     Returns:
         A `Compressed`: the network, a table of what became of each layer and why, and measured totals.
-        With `processes`, the others than process 0 have None.
+        With `distributed`, the others than process 0 have None.
 
     Raises:
         TypeError, ValueError: an argument is not what it must be; the data holds NaN, or fewer than five samples; no
@@ -114,34 +120,36 @@ def compress(
       (1): Linear(in_features=16, out_features=64, bias=True)
     ), True)
     """
-    _check(keep, budget, max_kl, max_drop, {"multiple": multiple, "memory": memory, "batch_size": batch_size})
+    aim = arguments.target(cost, keep, max_kl, max_drop)
+    arguments.check_counts(multiple_of=multiple_of, batch_size=batch_size)
+    held, draw = parse(memory), arguments.generator(seed)
     network = unwrapped(model)
     base = unfused(copied(network)).requires_grad_(False)
-    draw = generator if generator is not None else torch.Generator().manual_seed(0)
-    with joined(processes, timeout) as group, eager(base):
+    mode, wait = arguments.processes(distributed, timeout)
+    with joined(mode, wait) as group, eager(base), arguments.shown(progress) as report:
         if group is not None and group.rank:
             draw = group.apart(draw)
         gathered = calibration(
             base,
             data,
-            samples=samples,
+            samples=max_samples,
             batch_size=batch_size,
             mask=mask,
             output=output,
             loss=loss,
             forward=forward,
             labels=labels,
-            progress=progress,
+            progress=report,
             mine=None if group is None else group.mine,
         )
-        gathered.remember(base, memory)
+        gathered.remember(base, held)
         work = prepared(
             base,
             gathered,
             layers=layers,
-            kind=budget,
-            multiple=multiple,
-            memory=memory,
+            kind=aim.cost,
+            multiple=multiple_of,
+            memory=held,
             generator=draw,
             group=group,
         )
@@ -150,7 +158,7 @@ def compress(
         if keep is not None:
             best, tried = _at(work, keep)
         elif max_kl is not None:
-            best, tried = _smallest(work, lambda candidate: work.harm(candidate) <= max_kl)
+            best, tried = _smallest(work, lambda candidate: work.kl(candidate) <= max_kl)
         else:
             assert max_drop is not None
             least = gathered.accuracy(base) - max_drop
@@ -163,7 +171,7 @@ def compress(
             )
         settings = {
             "keep": keep,
-            "budget": budget,
+            "cost": aim.cost,
             "max_kl": max_kl,
             "max_drop": max_drop,
             "output": str(gathered.predictions.output),
@@ -172,36 +180,13 @@ def compress(
             "held_back": sum(batch.size for batch in gathered.held_back),
             "batch_size": batch_size,
             "timed_batch": gathered.fit[0].size,
-            "multiple": multiple,
+            "multiple_of": multiple_of,
             "gradients": work.survey.differentiable,
             "processes": 1 if group is None else group.count,
             "torch": torch.__version__,
             "ketwork": __version__,
         }
         return _record(network, work, best, tried, settings)
-
-
-def _check(
-    keep: float | None, budget: str, max_kl: float | None, max_drop: float | None, counts: dict[str, int]
-) -> None:
-    given = {"keep": keep, "max_kl": max_kl, "max_drop": max_drop}
-    named = [name for name, value in given.items() if value is not None]
-    if len(named) != 1:
-        raise ValueError(
-            "Exactly one of the arguments `keep`, `max_kl` and `max_drop` must say how small, but "
-            f"{' and '.join(named) if named else 'none'} was given."
-        )
-    if keep is not None and not 0 < keep <= 1:
-        raise ValueError(f"Argument `keep` must be a share above 0 and up to 1, but is {keep}.")
-    for name in ("max_kl", "max_drop"):
-        value = given[name]
-        if value is not None and not value >= 0:
-            raise ValueError(f"Argument `{name}` must be at least 0, but is {value}.")
-    if budget not in KINDS:
-        raise ValueError(f"Argument `budget` must be one of {KINDS}, but is {budget!r}.")
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"Argument `{name}` must be at least 1, but is {count}.")
 
 
 def _at(
@@ -217,7 +202,7 @@ def _at(
     best: tuple[tuple[bool, float], Candidate] | None = None
     tried: list[Tried] = []
     for candidate in work.candidates(keep * work.budget.whole):
-        kl = work.harm(candidate)
+        kl = work.kl(candidate)
         cost = work.budget.measure(candidate.model)
         tried.append(Tried(candidate.name, kl, cost))
         late = work.budget.kind == "latency" and cost > keep * work.budget.whole * SLOWER

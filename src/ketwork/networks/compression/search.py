@@ -56,7 +56,7 @@ class Work:
     narrowing: Narrowing
     multiple: int
     memory: int
-    _harms: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
+    _kls: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
 
     def quick(self, cost: float) -> Candidate:
         """The network at that cost, each layer fitted by itself, with the metric."""
@@ -70,7 +70,7 @@ class Work:
             found = self._within(cost, plan)
             if found is not None:
                 candidate, how = found
-                plans.append((self.harm(candidate), candidate.name, how))
+                plans.append((self.kl(candidate), candidate.name, how))
                 yield candidate
 
         estimated = self._estimated()
@@ -137,11 +137,11 @@ class Work:
         model = one_shot(self.base, fits, ranks, True)
         return self._candidate(name, model, ranks, units=units), _Plan(Variant(ranks, True, fits), units)
 
-    def harm(self, candidate: Candidate) -> float:
+    def kl(self, candidate: Candidate) -> float:
         """Its KL from the original on data held back, measured once."""
-        if candidate.model not in self._harms:
-            self._harms[candidate.model] = self.calibration.harm(candidate.model)
-        return self._harms[candidate.model]
+        if candidate.model not in self._kls:
+            self._kls[candidate.model] = self.calibration.kl(candidate.model)
+        return self._kls[candidate.model]
 
     def in_step(self) -> list[Batch]:
         """The batches whose activations fit into the memory, at one depth of the original and of its twin.
@@ -200,7 +200,7 @@ class Work:
     def _ratio(self, model: nn.Module, estimate: float, probes: int) -> float:
         """The network's harm over the estimate of it, as seen on the samples that one of so many probes may take."""
         samples = max(1, int(_PROBES * self.calibration.samples / probes))
-        harm = min(self.calibration.harm(model, samples), _RUINED)
+        harm = min(self.calibration.kl(model, samples), _RUINED)
         return harm / estimate if estimate > 0 else 1.0
 
     def _candidate(

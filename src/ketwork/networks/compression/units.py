@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ketwork.networks.activations.batches import Batch
 from ketwork.networks.compression.calibration import picked
@@ -161,7 +162,8 @@ def _reached(
     handles = [layer.module.register_forward_pre_hook(wipe(layer)) for layer in layers]
     handles.append(source.module.register_forward_hook(spoil))
     try:
-        with torch.no_grad():
+        # Fused attention kernels may drop NaN, as some processors' instructions for the larger of two numbers do.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             out = rows(model, picked(batch, torch.zeros(count, dtype=torch.long)))
     finally:
         for handle in handles:

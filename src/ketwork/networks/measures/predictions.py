@@ -107,7 +107,7 @@ class Predictions:
             v = v - p * v.sum(dim=-1, keepdim=True)
         return (v * rows.float()).sum()
 
-    def harm(self, rows: Tensor, others: Tensor) -> Tensor:
+    def kl(self, rows: Tensor, others: Tensor) -> Tensor:
         """KL of each prediction of the first network from the second's, (P,), float64, in nats."""
         a, b = rows.double(), others.double()
         if self.loss == "squared":

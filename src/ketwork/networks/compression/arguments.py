@@ -1,0 +1,113 @@
+"""What `compress` was asked for, checked: how small, in which cost, and the arguments that have older spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ketwork._compat import moved
+from ketwork.networks.compression.costs import COSTS
+from ketwork.networks.runtime.distributed import TIMEOUT
+
+_OLD_COSTS = {"multiply-adds": "macs"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """How small: a share of the cost to keep, or how much the predictions or the accuracy may change."""
+
+    cost: str
+    keep: float | None
+    max_kl: float | None
+    max_drop: float | None
+
+
+def target(cost: str, keep: float | None, max_kl: float | None, max_drop: float | None) -> Target:
+    """The target that the arguments name.
+
+    Raises:
+        ValueError: not exactly one bound is given, or one is out of its range, or the cost is none of `COSTS`.
+    """
+    given = {"keep": keep, "max_kl": max_kl, "max_drop": max_drop}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise ValueError(
+            "Exactly one of the arguments `keep`, `max_kl` and `max_drop` must be given, but "
+            f"{' and '.join(named) if named else 'none'} was given."
+        )
+    if keep is not None and not 0 < keep <= 1:
+        raise ValueError(f"Argument `keep` must be a share above 0 and up to 1, but is {keep}.")
+    for name in ("max_kl", "max_drop"):
+        value = given[name]
+        if value is not None and not value >= 0:
+            raise ValueError(f"Argument `{name}` must be at least 0, but is {value}.")
+    if cost in _OLD_COSTS:
+        moved(f"Argument `cost={cost!r}` of `compress` is now called {_OLD_COSTS[cost]!r}.", level=4)
+        cost = _OLD_COSTS[cost]
+    if cost not in COSTS:
+        raise ValueError(f"Argument `cost` must be one of {COSTS}, but is {cost!r}.")
+    return Target(cost, keep, max_kl, max_drop)
+
+
+def check_counts(**counts: Any) -> None:
+    """Raises a ValueError that names the first of these arguments that is below 1."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"Argument `{name}` must be an integer of at least 1, but is {count!r}.")
+
+
+def generator(seed: int | torch.Generator | None) -> torch.Generator:
+    """The generator of that seed, or the given one."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise TypeError(f"Argument `seed` must be an integer or a torch.Generator, but is {seed!r}.")
+    return torch.Generator().manual_seed(seed or 0)
+
+
+def processes(distributed: Any, timeout: float | None) -> tuple[str | None, float]:
+    """The mode of `distributed` ("split", "own" or None) and the seconds that a process waits for another."""
+    if timeout is not None:
+        moved("Argument `timeout` of `compress` is now given as `distributed=Distributed(mode, timeout)`.", level=4)
+    mode = distributed if distributed is None or isinstance(distributed, str) else distributed.mode
+    return mode, timeout or getattr(distributed, "timeout", None) or TIMEOUT
+
+
+@contextmanager
+def shown(progress: bool | Callable[..., None] | None) -> Iterator[Callable[[int, int], None] | None]:
+    """What to call with the samples done and the samples in all: a bar of the library's own for True.
+
+    A callable that takes one argument gets the samples done alone.
+    """
+    if not progress:
+        yield None
+    elif progress is True:
+        from tqdm.auto import tqdm
+
+        with tqdm(unit="sample", desc="compress") as bar:
+
+            def draw(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield draw
+    elif callable(progress):
+        yield _adapted(progress)
+    else:
+        raise TypeError(f"Argument `progress` must be True, False or a callable, but is {progress!r}.")
+
+
+def _adapted(progress: Callable[..., None]) -> Callable[[int, int], None]:
+    import inspect
+
+    try:
+        inspect.signature(progress).bind(0, 0)
+    except TypeError:
+        return lambda done, total: progress(done)
+    except ValueError:  # a callable of C, whose arguments are not known
+        return lambda done, total: progress(done)
+    return progress
