@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ketwork as kw
 from ketwork.networks.compression import budgets
 from ketwork.networks.compression.costs import latencies, multiply_adds, multiply_adds_within
+from ketwork.networks.compression.forms import Form
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.survey import Survey, Surveyed
 
@@ -154,7 +155,7 @@ def test_latencies_are_those_of_a_clock_in_the_order_of_the_calls() -> None:
 def test_a_latency_rises_with_the_rank() -> None:
     ((layer,), _) = weight_layers(nn.Sequential(nn.Linear(256, 256)))
     survey = Survey({layer.path: Surveyed("outputs", shape=(64, 256))})
-    prices = budgets._timed(layer, list(range(8, 128, 8)), survey)
-    times = [prices[rank] for rank in sorted(rank for rank in prices if rank is not None)]
+    prices = budgets._timed(layer, survey, 8)
+    times = [prices[Form("outputs", rank)] for rank in range(8, 128, 8)]
     assert times == sorted(times)
     assert 0 < times[0] <= times[-1]

@@ -111,7 +111,7 @@ def test_sentence_embeddings_keep_their_direction(minilm: Path, sms: Path) -> No
     batches = [tokens(texts[i : i + 40]) for i in range(0, 160, 40)]
     model.encoder.layer = model.encoder.layer[:2]  # its first two blocks
     result = kw.compress(model, batches, keep=0.97, output="last_hidden_state", layers="encoder.*attention*")
-    assert result.settings["loss"] == "squared"
+    assert result.settings["loss"] == "regression"
     assert result.after.parameters <= 0.97 * result.before.parameters
     with torch.no_grad():
         held = tokens(texts[160:])
@@ -248,7 +248,7 @@ def test_a_bound_of_memory_bounds_the_samples_in_step_and_predictions_kept() -> 
         passes[memory] = result.passes, result.settings["held_back"]
         assert result.kl < 0.01
     assert passes[2**32][0] > passes[60_000][0] > passes[1][0]
-    assert (passes[2**32][1], passes[60_000][1], passes[1][1]) == (100, 100, 10)
+    assert {held for _, held in passes.values()} == {100}  # predictions beyond the memory are kept on disk
 
 
 def test_the_same_generator_gives_the_same_network_and_the_global_one_is_not_touched() -> None:

@@ -14,14 +14,14 @@ from ketwork.networks.compression import compress, load_compressed
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.covariance import Scatter
 from ketwork.networks.compression.descent import Descent, Item
-from ketwork.networks.compression.elimination import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.factors import Metric
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import replace
 from ketwork.networks.compression.survey import survey
+from ketwork.networks.compression.unit_discovery import Feed, feeds, staying_of
+from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.unit_removal import Narrowing
-from ketwork.networks.compression.units import Feed, feeds, staying_of
 
 
 def reader(x: Tensor, weight: Tensor, *, fisher: Tensor | None = None, block: int = 1) -> Reader:
@@ -126,9 +126,9 @@ def found(net: nn.Module, data: Tensor | dict[str, Tensor]) -> list[Feed]:
     layers, _ = weight_layers(net)
     size = len(data) if isinstance(data, Tensor) else len(next(iter(data.values())))
 
-    def rows(model: nn.Module, batch: Batch) -> Tensor:
+    def rows(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
         out = model(**batch.content) if isinstance(batch.content, dict) else model(batch.content)
-        return (out if isinstance(out, Tensor) else out.logits).flatten(0, -2)
+        return ((out if isinstance(out, Tensor) else out.logits).flatten(0, -2),)
 
     return feeds(net.eval(), layers, rows, Batch(data, None, None, size))
 
@@ -218,9 +218,9 @@ def test_columns_of_units_side_by_side() -> None:
     assert columns["b"][1].tolist() == [1, 8, 15, 22, 29]
     assert columns["a"][0].tolist() == [4, 11, 18, 25, 32]
     layers = {layer.path: layer for layer in weight_layers(net)[0]}
-    rows, stay = staying_of(feed, {"a": torch.tensor([2]), "b": torch.tensor([0, 3])}, layers)
-    assert rows["b"].tolist() == [0, 3]
-    assert stay["head"].tolist() == [0, 3, 6, 7, 10, 13, 14, 17, 20, 21, 24, 27, 28, 31, 34]
+    stay = staying_of(feed, {"a": torch.tensor([2]), "b": torch.tensor([0, 3])}, layers)
+    assert stay.rows["b"].tolist() == [0, 3]
+    assert stay.columns["head"].tolist() == [0, 3, 6, 7, 10, 13, 14, 17, 20, 21, 24, 27, 28, 31, 34]
 
 
 SMALL = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
@@ -267,7 +267,12 @@ def test_rows_that_are_mixed_with_some_others_alone_are_one_unit() -> None:
     [feed] = found(Groups(fixed=False), torch.randn(20, 5))
     assert feed.sources["first"].tolist() == feed.readers["last"].tolist()
     assert feed.sources["first"].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
-    assert found(Groups(fixed=True), torch.randn(20, 5)) == []
+    [feed] = found(
+        Groups(fixed=True), torch.randn(20, 5)
+    )  # whole groups, with what the normalisation has for them
+    assert [own.tolist() for own in feed.carriers.values()] == [
+        [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    ]
 
 
 class Uneven(nn.Module):
@@ -299,8 +304,8 @@ def test_nothing_removed_changes_nothing_and_hooks_are_gone() -> None:
     assert torch.equal(net(data), before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     layers = {layer.path: layer for layer in weight_layers(net)[0]}
-    rows, columns = staying_of(feed, {"a": torch.arange(12)}, layers)
-    small = {p: layers[p].narrowed(rows.get(p), columns.get(p)).module for p in ("a", "b")}
+    stay = staying_of(feed, {"a": torch.arange(12)}, layers)
+    small = {p: layers[p].narrowed(stay.rows.get(p), stay.columns.get(p)).module for p in ("a", "b")}
     replace(net, small)
     torch.testing.assert_close(net(data), before)
 
@@ -339,7 +344,7 @@ def test_what_the_survey_knows_is_cut_to_the_units_that_stay() -> None:
     layers, _ = weight_layers(net)
     fed = feeds(net, layers, gathered.rows, gathered.fit[0])
     known = survey(net, layers, gathered, torch.Generator(), {path for feed in fed for path in feed.readers})
-    narrowing = Narrowing(Fits(layers, known), fed)
+    narrowing = Narrowing(net, Fits(layers, known), fed)
     kept = narrowing.order(fed[0]).kept(4)
     fits = narrowing.narrowed({"0": 4})
     assert [(layer.m, layer.k) for layer in fits.layers] == [(4, 6), (5, 4), (3, 5)]

@@ -39,12 +39,18 @@ class Cost(StrEnum):
     parameters = "parameters"
     macs = "macs"
     latency = "latency"
+    bytes = "bytes"
+    multiply_adds = "multiply-adds"  # the older name of macs
 
 
 class Loss(StrEnum):
     """What the network's output is."""
 
     kl = "kl"
+    probabilities = "probabilities"
+    bernoulli = "bernoulli"
+    bernoulli_logits = "bernoulli_logits"
+    regression = "regression"
     squared = "squared"
 
 
@@ -95,7 +101,9 @@ def compress(
     ] = None,
     loss: Annotated[
         Loss | None,
-        typer.Option(help="What it is: logits (kl) or anything else (squared).", show_default=False),
+        typer.Option(
+            help="What it is: logits (kl), probabilities, … Default: by its values.", show_default=False
+        ),
     ] = None,
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
@@ -142,7 +150,7 @@ def compress(
                     loaded.model,
                     source.batches,
                     keep=keep if given else _KEEP,
-                    cost=cost.value,
+                    cost="macs" if cost is Cost.multiply_adds else cost.value,
                     max_kl=max_kl,
                     max_drop=max_drop,
                     layers="all" if chosen is None else chosen,
@@ -151,7 +159,7 @@ def compress(
                     max_samples=samples,
                     batch_size=batch_size,
                     seed=seed,
-                    progress=progress,
+                    progress=progress or False,
                 )
         described = {"model": loaded.description, "data": source.description}
         result = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,10 @@ def generator(seed: int | torch.Generator | None) -> torch.Generator:
 def processes(distributed: Any, timeout: float | None) -> tuple[str | None, float]:
     """The mode of `distributed` ("split", "own" or None) and the seconds that a process waits for another."""
     if timeout is not None:
-        moved("Argument `timeout` of `compress` is now given as `distributed=Distributed(mode, timeout)`.", level=4)
+        moved(
+            "Argument `timeout` of `compress` is now given as `distributed=Distributed(mode, timeout)`.",
+            level=4,
+        )
     mode = distributed if distributed is None or isinstance(distributed, str) else distributed.mode
     return mode, timeout or getattr(distributed, "timeout", None) or TIMEOUT
 
@@ -86,7 +90,7 @@ def shown(progress: bool | Callable[..., None] | None) -> Iterator[Callable[[int
     if not progress:
         yield None
     elif progress is True:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         with tqdm(unit="sample", desc="compress") as bar:
 
@@ -102,12 +106,8 @@ def shown(progress: bool | Callable[..., None] | None) -> Iterator[Callable[[int
 
 
 def _adapted(progress: Callable[..., None]) -> Callable[[int, int], None]:
-    import inspect
-
     try:
         inspect.signature(progress).bind(0, 0)
-    except TypeError:
-        return lambda done, total: progress(done)
-    except ValueError:  # a callable of C, whose arguments are not known
+    except (TypeError, ValueError):  # it takes one argument, or is of C and does not say what it takes
         return lambda done, total: progress(done)
     return progress

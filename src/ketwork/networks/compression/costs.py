@@ -13,17 +13,19 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-COSTS = ("parameters", "macs", "latency")
-"""What a share can be kept of: parameters, multiply-adds of a sample, measured seconds of a batch."""
+COSTS = ("parameters", "macs", "latency", "bytes")
+"""What a share can be kept of: parameters, multiply-adds of a sample, measured seconds of a batch, bytes of the
+weights."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Parameters, multiply-adds a sample, and the seconds of one batch."""
+    """Parameters, multiply-adds a sample, the seconds of one batch, and the bytes of the parameters."""
 
     parameters: int
     multiply_adds: float
     latency: float
+    bytes: int = 0
 
 
 def parameters(model: nn.Module) -> int:
@@ -100,3 +102,24 @@ def _timed(call: Callable[[], Any], times: int) -> float:
 def _wait() -> None:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+def bytes_of(model: nn.Module) -> int:
+    """The bytes of the parameters; of weights that are integers of 8 bits, those and a scale for each output
+    channel."""
+    total, seen = 0, set()
+    for module in model.modules():
+        eight = getattr(module, EIGHT_BITS, False)
+        for name, parameter in module._parameters.items():
+            if parameter is None or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if eight and name == "weight":
+                total += parameter.numel() + 4 * len(parameter)
+            else:
+                total += parameter.nbytes
+    return total
+
+
+EIGHT_BITS = "_eight_bits"
+"""The attribute of a module whose weight holds integers of 8 bits times a scale for each output channel."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import safetensors.torch
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ketwork.networks.compression.candidates import LayerChange
-from ketwork.networks.compression.costs import Costs
-from ketwork.networks.compression.loader import KEY
-from ketwork.records.files import replacing
+from ketwork.networks.compression.costs import EIGHT_BITS, Costs
+from ketwork.networks.compression.description import unique
+from ketwork.networks.compression.loader import KEY, SCALE, digest
+from ketwork.records.files import replacing, write_text
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One module with parameters of its own, before and after. `reason` says why it was left alone."""
+    """One module with parameters of its own, before and after. `reason` says why it was left alone, `form` what
+    became of its matrix."""
 
     path: str
     kind: str
@@ -30,6 +34,7 @@ class LayerRow:
     multiply_adds: float
     change: LayerChange
     reason: str = ""
+    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Compressed:
             without gradients of weights, is one too.
         settings: the arguments, and what was chosen where they left it open.
         replaced: what is new in `model`, as its file describes it.
+        kl_stderr: the standard error of `kl` over the samples held back.
         warnings: what makes the fit or the measured KL less sure than they look.
     """
 
@@ -71,6 +77,7 @@ class Compressed:
     settings: dict[str, Any]
     replaced: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    kl_stderr: float = 0.0
 
     def table(self) -> pd.DataFrame:
         """One row a module: kind, shape, rank, units kept, costs before and after, what was discarded, why left.
@@ -85,6 +92,8 @@ class Compressed:
                 "kind": row.kind,
                 "shape": row.shape,
                 "rank": row.change.rank,
+                "form": row.form,
+                "bits": row.change.form.bits or None,
                 "units": row.change.units,
                 "parameters_before": row.parameters_before,
                 "parameters": row.parameters,
@@ -96,7 +105,7 @@ class Compressed:
                 "reason": row.reason or row.change.note,
             }
             for row in self.layers
-        ).astype({"rank": "Int64", "units": "Int64"})
+        ).astype({"rank": "Int64", "units": "Int64", "bits": "Int64"})
 
     def save(self, path: str | Path) -> None:
         """Writes the weights (safetensors), with what modules are new in the file's metadata.
@@ -104,9 +113,40 @@ class Compressed:
         `load_compressed(path, network)` puts them into a network of the original's architecture; its few lines
         (`ketwork/networks/compression/loader.py`) need torch and safetensors alone, and may be copied.
         """
-        metadata = {KEY: json.dumps(self.replaced)}
+        tensors = self._tensors()
+        about = {"replaced": self.replaced, "digest": digest(tensors, self.replaced)}
         with replacing(path) as temporary:
-            safetensors.torch.save_model(self.model, str(temporary), metadata=metadata)
+            safetensors.torch.save_file(tensors, str(temporary), metadata={KEY: json.dumps(about)})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What the file holds: each number once, weights of 8 bits as integers and scales."""
+        tensors = unique(self.model.state_dict())
+        for path, module in self.model.named_modules():
+            name = f"{path}.weight"
+            if getattr(module, EIGHT_BITS, False) and name in tensors:
+                weight = tensors[name].float()
+                scale = weight.flatten(1).abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+                shaped = scale.reshape(-1, *[1] * (weight.ndim - 1))
+                tensors[name] = (weight / shaped).round().to(torch.int8)
+                tensors[name + SCALE] = scale
+        return tensors
+
+    def report(self, path: str | Path) -> None:
+        """Writes the account as one HTML page that needs no network."""
+        write_text(
+            path, f"<!doctype html><meta charset='utf-8'><title>ketwork: {self!r}</title>{self._repr_html_()}"
+        )
+
+    def plot(self, **options: Any) -> Any:
+        """The share of its parameters that each layer keeps, as bars; `options` are those of pandas' `plot.barh`."""
+        table = self.table().set_index("layer")
+        table = table[table["parameters_before"] > 0].iloc[::-1]
+        return (table["parameters"] / table["parameters_before"]).plot.barh(
+            **{"xlabel": "share kept"} | options
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>{self.table().to_html(index=False)}"
 
     def __str__(self) -> str:
         before, after = self.before, self.after
@@ -115,9 +155,14 @@ class Compressed:
             f"  ({after.parameters / before.parameters:.1%})",
             f"multiply-adds  {before.multiply_adds:>14,.0f} -> {after.multiply_adds:>14,.0f}"
             f"  ({_share(after.multiply_adds, before.multiply_adds)}) a sample",
+            *self._bytes(),
             f"ms a batch     {1e3 * before.latency:>14.3f} -> {1e3 * after.latency:>14.3f}"
             f"  ({_share(after.latency, before.latency)}), {self.settings['timed_batch']} samples",
-            f"KL             {self.kl:.3g} nats a prediction, on {self.settings['held_back']} samples held back",
+            *(
+                f"output         {one['output']} as {one['loss']} ({one['why']})"
+                for one in self.settings["heads"]
+            ),
+            f"KL             {self.kl:.3g} ± {self.kl_stderr:.1g} nats a prediction, on {self.settings['held_back']} samples held back",
             f"chosen         {self.chosen}, of "
             + ", ".join(f"{tried.name} {tried.kl:.3g}" for tried in self.candidates),
             f"passes         {self.passes:.1f} over {self.settings['samples']} samples",
@@ -125,67 +170,13 @@ class Compressed:
         ]
         return "\n".join(lines)
 
+    def _bytes(self) -> list[str]:
+        before, after = self.before.bytes, self.after.bytes
+        return [f"bytes          {before:>14,} -> {after:>14,}  ({after / before:.1%})"]
+
     def __repr__(self) -> str:
         share = self.after.parameters / self.before.parameters
         return f"Compressed({share:.1%} of {self.before.parameters:,} parameters, KL {self.kl:.3g} nats)"
-
-
-def described(original: nn.Module, small: nn.Module) -> dict[str, Any]:
-    """What `load_compressed` needs: for each path where `small` has a new module its parts, as class and arguments.
-
-    A path that holds a module already described has the first one's path instead.
-
-    Raises:
-        TypeError: a new module is none that a file can describe.
-    """
-    old = dict(original.named_modules(remove_duplicate=False))
-    new: dict[str, Any] = {}
-    known: dict[nn.Module, str] = {}
-    for path, module in small.named_modules(remove_duplicate=False):
-        if path.rpartition(".")[0] in new:
-            continue
-        whole = isinstance(module, nn.Sequential) and not isinstance(old.get(path), nn.Sequential)
-        parts = list(module.children()) if whole else [module]
-        if whole or (not list(module.children()) and _description(module) != _description(old[path])):
-            new[path] = known.get(module) or [_description(part) for part in parts]
-            known.setdefault(module, path)
-    for parts in new.values():
-        unknown = [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
-        if unknown:
-            raise TypeError(
-                f"The new modules must be plain layers for a file to describe them, but one is {unknown[0]}."
-            )
-    return new
-
-
-_ARGUMENTS: dict[type, tuple[str, ...]] = {
-    nn.Linear: ("in_features", "out_features"),
-    nn.Identity: (),
-    **dict.fromkeys(
-        (nn.Conv1d, nn.Conv2d),
-        (
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
-            "padding_mode",
-        ),
-    ),
-}
-
-
-def _description(module: nn.Module) -> list[Any] | str:
-    """The class of torch.nn and its arguments, or the class alone of what a file cannot describe."""
-    kind = type(module)
-    if kind not in _ARGUMENTS:
-        return kind.__name__
-    arguments = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
-    if kind is not nn.Identity:
-        arguments["bias"] = module.bias is not None
-    return [kind.__name__, arguments]
 
 
 def _share(after: float, before: float) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,22 +14,22 @@ from ketwork.networks.activations.batches import Forward, Mask
 from ketwork.networks.activations.captures import eager, unwrapped
 from ketwork.networks.activations.selectors import Layers
 from ketwork.networks.compression import arguments
+from ketwork.networks.compression.bounds import reached
 from ketwork.networks.compression.calibration import calibration
-from ketwork.networks.compression.candidates import Candidate, LayerChange
-from ketwork.networks.compression.costs import Costs, latencies, multiply_adds_within, parameters
 from ketwork.networks.compression.loader import unfused
-from ketwork.networks.compression.result import Compressed, LayerRow, Tried, described
-from ketwork.networks.compression.search import SLOWER, Work, prepared
-from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.preparation import prepared
+from ketwork.networks.compression.record import recorded
+from ketwork.networks.compression.result import Compressed
+from ketwork.networks.compression.surgery import plain
+from ketwork.networks.compression.survey import without_checkpoints
 from ketwork.networks.measures.predictions import Output
 from ketwork.networks.runtime.distributed import joined
 from ketwork.networks.runtime.memory import parse
 
-_NAMED = 3  # layers that a warning names
-_HALVINGS = 6  # of the search for the smallest network within a bound
 
-
-@renamed(budget="cost", samples="max_samples", multiple="multiple_of", generator="seed", processes="distributed")
+@renamed(
+    budget="cost", samples="max_samples", multiple="multiple_of", generator="seed", processes="distributed"
+)
 @torch.inference_mode(mode=False)
 def compress(
     model: nn.Module,
@@ -54,7 +52,7 @@ def compress(
     seed: int | torch.Generator = 0,
     distributed: Any = None,
     timeout: float | None = None,
-    progress: bool | Callable[[int], None] = False,
+    progress: bool | Callable[..., None] = False,
 ) -> Compressed:
     """A smaller network of plain torch.nn modules that predicts what `model` does, without training.
 
@@ -89,8 +87,8 @@ def compress(
         max_samples: stop after so many.
         batch_size: for data that is not batched yet; and what latency is measured with.
         multiple_of: ranks, and the numbers of units that stay where some are removed, are multiples of it.
-        memory: bytes (or a text such as "2GB") that the sequential fit may hold of activations, and bytes of the original's predictions that
-            may be kept; each takes as many samples as fit.
+        memory: bytes (or a text such as "2GB") that the sequential fit may hold of activations, which takes as many
+            samples as fit, and bytes of the original's predictions that are kept in memory, the others on disk.
         seed: draws the directions of gradients: an integer or a `torch.Generator`.
         distributed: as in `ketwork.study`, for the moments of layers and of gradients alone: process 0 then continues
             by itself, with its own part of the data to choose by and for the sequential fits. Each process needs
@@ -124,9 +122,14 @@ def compress(
     arguments.check_counts(multiple_of=multiple_of, batch_size=batch_size)
     held, draw = parse(memory), arguments.generator(seed)
     network = unwrapped(model)
-    base = unfused(copied(network)).requires_grad_(False)
+    base = unfused(plain(network))
     mode, wait = arguments.processes(distributed, timeout)
-    with joined(mode, wait) as group, eager(base), arguments.shown(progress) as report:
+    with (
+        joined(mode, wait) as group,
+        eager(base),
+        without_checkpoints(),
+        arguments.shown(progress) as report,
+    ):
         if group is not None and group.rank:
             draw = group.apart(draw)
         gathered = calibration(
@@ -142,40 +145,29 @@ def compress(
             progress=report,
             mine=None if group is None else group.mine,
         )
-        gathered.remember(base, held)
+        gathered.remember(base, held, recognize=loss is None)
         work = prepared(
             base,
             gathered,
             layers=layers,
             kind=aim.cost,
-            multiple=multiple_of,
+            multiple_of=multiple_of,
             memory=held,
             generator=draw,
             group=group,
         )
         if work is None:
             return None  # type: ignore[return-value]  # process 0 has the network, as documented
-        if keep is not None:
-            best, tried = _at(work, keep)
-        elif max_kl is not None:
-            best, tried = _smallest(work, lambda candidate: work.kl(candidate) <= max_kl)
-        else:
-            assert max_drop is not None
-            least = gathered.accuracy(base) - max_drop
-            best, tried = _smallest(work, lambda candidate: gathered.accuracy(candidate.model) >= least)
-        if best is None:
-            least_kl = min(one.kl for one in tried)
-            raise ValueError(
-                f"The bound cannot be met: nothing that was tried is within it. The least KL of any is {least_kl:.3g} "
-                "nats a prediction. Give a larger `max_kl` or `max_drop`."
-            )
+        best, tried = reached(work, aim)
+        heads = gathered.predictions.described()
         settings = {
             "keep": keep,
             "cost": aim.cost,
             "max_kl": max_kl,
             "max_drop": max_drop,
-            "output": str(gathered.predictions.output),
-            "loss": gathered.predictions.loss,
+            "output": ", ".join(head["output"] for head in heads),
+            "loss": ", ".join(head["loss"] for head in heads),
+            "heads": heads,
             "samples": gathered.samples,
             "held_back": sum(batch.size for batch in gathered.held_back),
             "batch_size": batch_size,
@@ -186,150 +178,4 @@ def compress(
             "torch": torch.__version__,
             "ketwork": __version__,
         }
-        return _record(network, work, best, tried, settings)
-
-
-def _at(
-    work: Work, keep: float, good: Callable[[Candidate], bool] = lambda _: True
-) -> tuple[Candidate | None, list[Tried]]:
-    """The best good candidate that keeps this share, None where none is good, and all that were tried."""
-    if keep < work.budget.least:
-        least = math.ceil(1000 * work.budget.least) / 1000
-        raise ValueError(
-            f"Argument `keep` must be at least {least:.3f} of the {work.budget.kind} here, but is {keep}: "
-            f"{work.budget.fixed / work.budget.whole:.3f} are in modules that are left alone. Give a larger share."
-        )
-    best: tuple[tuple[bool, float], Candidate] | None = None
-    tried: list[Tried] = []
-    for candidate in work.candidates(keep * work.budget.whole):
-        kl = work.kl(candidate)
-        cost = work.budget.measure(candidate.model)
-        tried.append(Tried(candidate.name, kl, cost))
-        late = work.budget.kind == "latency" and cost > keep * work.budget.whole * SLOWER
-        if (best is None or (late, kl) < best[0]) and good(candidate):
-            best = (late, kl), candidate
-    return (None if best is None else best[1]), tried
-
-
-def _smallest(work: Work, good: Callable[[Candidate], bool]) -> tuple[Candidate | None, list[Tried]]:
-    """The smallest network found that is good enough, and what was tried at its size.
-
-    The share is halved in on with candidates that cost one evaluation each; at the one found the better fits are
-    made, and while they have room, at smaller shares.
-    """
-    low, high = work.budget.least, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if good(work.quick(middle * work.budget.whole)):
-            high = middle
-        else:
-            low = middle
-    best, tried = _at(work, high, good)
-    step = (1 - work.budget.least) / 2**_HALVINGS
-    while high - step > work.budget.least:
-        smaller, others = _at(work, high - step, good)
-        if smaller is None:
-            break
-        best, tried, high = smaller, others, high - step
-        step *= 2
-    return best, tried
-
-
-def _record(
-    network: nn.Module, work: Work, best: Candidate, tried: list[Tried], settings: dict[str, Any]
-) -> Compressed:
-    gathered, small = work.calibration, best.model
-    original = copied(network)
-    replaced = described(original, small)
-    batch, passes = gathered.fit[0], gathered.passes
-    calls = [partial(gathered.output, model, batch) for model in (original, small)]
-    times = latencies(calls)
-    own = {path: module for path, module in original.named_modules() if _parameters(module)}
-    products = [
-        multiply_adds_within(call, batch.size, {path: model.get_submodule(path) for path in own if path})
-        for model, call in zip((original, small), calls, strict=True)
-    ]
-    before, after = (
-        Costs(parameters(model), counts[""], seconds)
-        for model, counts, seconds in zip((original, small), products, times, strict=True)
-    )
-    kl = next(one.kl for one in tried if one.name == best.name)
-    rows = tuple(_row(path, module, work, best, products) for path, module in own.items())
-    _restore(network, small)
-    return Compressed(
-        small,
-        rows,
-        tuple(tried),
-        best.name,
-        before,
-        after,
-        kl,
-        passes,
-        settings,
-        replaced,
-        _warnings(work, best),
-    )
-
-
-def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
-    found = []
-    if work.calibration.constant:
-        found.append(
-            "The original predicts the same for all data held back, so the KL says nothing of other data."
-        )
-    few = [
-        f"{layer.path} ({rows:,} for {layer.k:,})"
-        for layer in work.layers
-        if not best.changes[layer.path].untouched and (rows := work.survey.layers[layer.path].rows) < layer.k
-    ]
-    if few:
-        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
-        found.append(
-            f"Fewer inputs than features were seen of {', '.join(few[:_NAMED])}{more}: other data will fare worse. "
-            "Give more."
-        )
-    return tuple(found)
-
-
-def _row(
-    path: str, module: nn.Module, work: Work, best: Candidate, products: list[dict[str, float]]
-) -> LayerRow:
-    """What became of one module that had parameters of its own."""
-    layer = next((layer for layer in work.layers if layer.path == path), None)
-    reason = work.left.get(path, "")
-    if path in work.folded:
-        reason = f"folded into {work.folded[path]}"
-    now = best.model.get_submodule(path).parameters(recurse=layer is not None)
-    return LayerRow(
-        path or "(model)",
-        type(module).__name__,
-        f"{layer.m} × {layer.k}" if layer is not None else _shape(module),
-        sum(p.numel() for p in _parameters(module)),
-        sum(p.numel() for p in now),
-        products[0][path],
-        products[1][path],
-        best.changes.get(path, LayerChange()),
-        reason,
-    )
-
-
-def _parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Those of its own."""
-    return [p for p in module._parameters.values() if p is not None]
-
-
-def _shape(module: nn.Module) -> str:
-    return ", ".join(" × ".join(map(str, p.shape)) for p in _parameters(module))
-
-
-def _restore(network: nn.Module, small: nn.Module) -> None:
-    """Training flags and `requires_grad` as the original has them; new modules take after what holds them."""
-    flags = {path: module.training for path, module in network.named_modules(remove_duplicate=False)}
-    asks = {
-        name: parameter.requires_grad for name, parameter in network.named_parameters(remove_duplicate=False)
-    }
-    for path, module in small.named_modules(remove_duplicate=False):
-        flags.setdefault(path, flags.get(path.rpartition(".")[0], network.training))
-        module.training = flags[path]
-    for name, parameter in small.named_parameters(remove_duplicate=False):
-        parameter.requires_grad_(asks.get(name, True))
+        return recorded(network, work, best, tried, settings)

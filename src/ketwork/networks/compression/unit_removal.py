@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import gcd, lcm
+from math import gcd, lcm, prod
 from statistics import fmean
+
+from torch import nn
 
 from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.descent import Descent, Item
-from ketwork.networks.compression.elimination import Order, Reader, ordered, repaired
 from ketwork.networks.compression.fits import Fits
+from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.compression.units import Feed, staying_of
+from ketwork.networks.compression.unit_discovery import Feed, smaller_carriers, staying_of
+from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired
+
+_COUNTS = 128  # numbers of units of a feed that are offered
 
 
 @dataclass
 class Narrowing:
     """The feeds of a network, each one's units in order of their worth, and the fits of what is left of its layers."""
 
+    base: nn.Module
     fits: Fits
     feeds: Sequence[Feed]
     _orders: dict[str, Order] = field(default_factory=dict)
@@ -48,11 +54,11 @@ class Narrowing:
         units = {
             feed.path: self.order(feed).kept(counts[feed.path]) for feed in self.feeds if feed.path in counts
         }
-        rows_of, columns_of = staying_of(self.feeds, units, self.layers)
+        stay = staying_of(self.feeds, units, self.layers)
         survey = replace(self.fits.survey, layers=dict(self.fits.survey.layers))
         layers = []
         for layer in self.fits.layers:
-            rows, columns = rows_of.get(layer.path), columns_of.get(layer.path)
+            rows, columns = stay.rows.get(layer.path), stay.columns.get(layer.path)
             if rows is None and columns is None:
                 layers.append(layer)
                 continue
@@ -71,72 +77,134 @@ class Narrowing:
                     fisher = fisher[rows] if fisher.ndim == 1 else fisher[rows][:, rows]
             survey.layers[layer.path] = replace(seen, scatter=scatter, fisher=fisher)
             layers.append(small)
-        paths = {*rows_of, *columns_of}
-        return Fits(layers, survey, {path: rows_of.get(path) for path in paths})
+        paths = {*stay.rows, *stay.columns}
+        rows_of = {path: stay.rows.get(path) for path in paths}
+        return Fits(layers, survey, rows_of, smaller_carriers(self.base, stay), self.fits.multiple_of)
 
 
-def planned(
+@dataclass(frozen=True)
+class _Left:
+    """How many outputs and channels of each layer are left at a choice.
+
+    `of` has the feed that a source is of, its units and the rows of each; `read` the feeds that a layer reads, their
+    units and the channels of each.
+    """
+
+    layers: Mapping[str, WeightLayer]
+    of: Mapping[str, tuple[str, int, int]]
+    read: Mapping[str, Sequence[tuple[str, int, int]]]
+
+    def sizes(self, path: str, chosen: Mapping[tuple[str, str], Hashable]) -> tuple[int, int]:
+        """Outputs and channels of a layer."""
+        m, c = self.layers[path].m, self.layers[path].channels
+        if path in self.of:
+            feed, units, rows = self.of[path]
+            m -= rows * (units - _count(chosen["units", feed], units))
+        for feed, units, channels in self.read[path]:
+            c -= channels * (units - _count(chosen["units", feed], units))
+        return m, c
+
+
+def descent(
     narrowing: Narrowing,
     budget: Budget,
-    room: float,
-    multiple: int,
+    multiple_of: int,
     scales: Mapping[str, float] | None,
     of_units: Mapping[str, float],
-) -> tuple[dict[str, int | None], dict[str, int]] | None:
-    """The ranks, and the units of feeds that keep fewer than all, with which the layers cost no more than `room`.
+) -> tuple[Descent, _Left]:
+    """The way down from the whole network, and what is left of layers on it.
 
-    `scales` multiplies the estimated harm done to each layer's output; None leaves all matrices whole. `of_units`
-    multiplies that of removing a feed's units, in place of the mean scale of the layers that read them. The result is
-    None where the room is too small.
+    `scales` multiplies the estimated KL of each layer's forms; None leaves all matrices whole. `of_units` multiplies
+    that of
+    removing a feed's units, in place of the mean scale of the layers that read them.
     """
     layers = narrowing.layers
     items = []
     of: dict[str, tuple[str, int, int]] = {}  # the feed that each source is of, its units, rows of each
     read: dict[str, list[tuple[str, int, int]]] = {
         path: [] for path in layers
-    }  # feed, units, columns of each
+    }  # feed, units, channels of each
     for feed in narrowing.feeds:
         order = narrowing.order(feed)
-        errors: dict[int | None, float] = {None: 0.0}
+        errors: dict[Hashable, float] = {None: 0.0}
         scale = of_units.get(feed.path)
         if scale is None:
             scale = 1.0 if scales is None else fmean(scales[path] for path in feed.readers)
-        step = lcm(*(multiple // gcd(multiple, rows.shape[1]) for rows in feed.sources.values()))
-        errors |= {n: scale * order.error(n) / 2 for n in range(step, feed.units, step)}
+        step = lcm(*(multiple_of // gcd(multiple_of, rows.shape[1]) for rows in feed.sources.values()))
+        counts = list(range(step, feed.units, step))
+        thin = max(1, -(-len(counts) // _COUNTS))
+        errors |= {n: scale * order.error(n) / 2 for n in counts[::thin]}
         of |= {path: (feed.path, *rows.shape) for path, rows in feed.sources.items()}
         for path, columns in feed.readers.items():
-            read[path].append((feed.path, feed.units, columns.shape[1]))
+            read[path].append((feed.path, feed.units, columns.shape[1] // prod(layers[path].kernel)))
         touches = tuple(dict.fromkeys([*feed.sources, *feed.readers]))
         items.append(Item(("units", feed.path), errors, touches))
     for path, scale in (scales or {}).items():
-        factors = narrowing.fits.factors(layers[path], True)
-        cheaper = [r for r, price in budget.prices[path].items() if r and price < budget.prices[path][None]]
-        errors = {None: 0.0} | {rank: scale * factors.tail(rank) / 2 for rank in cheaper}
-        items.append(Item(("rank", path), errors, (path,)))
+        errors = {
+            choice.form: choice.error
+            for choice in narrowing.fits.choices(layers[path], budget, scale, few=True)
+        }
+        items.append(Item(("form", path), errors, (path,)))
 
-    def sizes(path: str, chosen: Mapping[tuple[str, str], int | None]) -> tuple[int, int]:
-        m, k = layers[path].m, layers[path].k
-        if path in of:
-            feed, units, rows = of[path]
-            m -= rows * (units - (chosen["units", feed] or units))
-        for feed, units, columns in read[path]:
-            k -= columns * (units - (chosen["units", feed] or units))
-        return m, k
+    left = _Left(layers, of, read)
 
-    def price(path: str, chosen: Mapping[tuple[str, str], int | None]) -> float:
-        return budget.price(layers[path], chosen.get(("rank", path)), *sizes(path, chosen))
+    def price(path: str, chosen: Mapping[tuple[str, str], Hashable]) -> float:
+        form = chosen.get(("form", path), DENSE)
+        assert isinstance(form, Form)
+        return _cheaper(budget, path, form, *left.sizes(path, chosen))[1]
 
-    chosen = Descent(items, list(layers), price).to(room)
+    return Descent(items, list(layers), price), left
+
+
+def planned(
+    narrowing: Narrowing,
+    budget: Budget,
+    room: float,
+    multiple_of: int,
+    scales: Mapping[str, float] | None,
+    of_units: Mapping[str, float],
+) -> tuple[dict[str, Form], dict[str, int]] | None:
+    """The forms, and the units of feeds that keep fewer than all, with which the layers cost no more than `room`.
+
+    As in `descent`. The result is None where the room is too small.
+    """
+    way, left = descent(narrowing, budget, multiple_of, scales, of_units)
+    chosen = way.to(room)
     if chosen is None:
         return None
-    ranks: dict[str, int | None] = {}
-    for path, layer in layers.items():
-        rank, (m, k) = chosen.get(("rank", path)), sizes(path, chosen)
-        # Where what is left costs no more whole than in two, it stays whole.
-        split = rank is not None and price(path, chosen) < budget.price(layer, None, m, k)
-        ranks[path] = rank if split else None
-    units = {feed.path: chosen["units", feed.path] for feed in narrowing.feeds}
-    return ranks, {path: count for path, count in units.items() if count is not None}
+    forms: dict[str, Form] = {}
+    for path in narrowing.layers:
+        form = chosen.get(("form", path), DENSE)
+        assert isinstance(form, Form)
+        forms[path] = _cheaper(budget, path, form, *left.sizes(path, chosen))[0]
+    units = {}
+    for feed in narrowing.feeds:
+        count = chosen["units", feed.path]
+        if isinstance(count, int):
+            units[feed.path] = count
+    return forms, units
+
+
+def lowest(narrowing: Narrowing, budget: Budget, multiple_of: int) -> float:
+    """The least that all layers can cost, by forms and with units removed."""
+    scales = dict.fromkeys(narrowing.layers, 1.0)
+    way, _ = descent(narrowing, budget, multiple_of, scales, {})
+    way.to(0.0)
+    return way.total
+
+
+def _count(value: Hashable, units: int) -> int:
+    return value if isinstance(value, int) else units
+
+
+def _cheaper(budget: Budget, path: str, form: Form, m: int, c: int) -> tuple[Form, float]:
+    """The form at those sizes, or the dense one with as many bits where what is left costs no more whole."""
+    price = budget.price(path, form, m, c)
+    if form.dense:
+        return form, price
+    whole = DENSE.with_bits(form.bits)
+    dense = budget.price(path, whole, m, c)
+    return (whole, dense) if dense <= price else (form, price)
 
 
 def usable(
@@ -148,5 +216,6 @@ def usable(
     return [
         feed
         for feed in feeds
-        if {*feed.readers, *feed.sources} <= good and all(known[path].k <= widest for path in feed.readers)
+        if {*feed.readers, *feed.sources} <= good
+        and all(known[path].known and known[path].k <= widest for path in feed.readers)
     ]
