@@ -85,7 +85,7 @@ def test_what_is_left_alone_is_listed_with_the_reason() -> None:
     net["head"].weight = net["embedding"].weight  # type: ignore[assignment]
     layers, left = weight_layers(net)
     assert [layer.path for layer in layers] == ["attention.out_proj", "plain"]
-    assert left["embedding"] == "embeddings are left"
+    assert left["embedding"] == "its weight is tied to another module's"
     assert left["head"] == "its weight is tied to another module's"
     assert left["raw"] == "Raw uses raw parameters (scale)"
     assert left["attention"] == "MultiheadAttention uses raw parameters (in_proj_weight, in_proj_bias)"

@@ -59,7 +59,7 @@ class Budget:
             return (weights + rest) * self.bytes_each
         own = self.sizes[path]
         least = self.overheads.get(path, 0.0)
-        return least + (self.seconds[path][form] - least) * sizes.macs(form) / own.macs(form)
+        return least + (self.seconds[path][form] - least) * sizes.macs(form) / max(own.macs(form), 1e-12)
 
     def options(self, path: str, reductions: Reductions, multiple_of: int) -> Iterator[Form]:
         """The forms that cost less than the dense one, which comes first."""
@@ -97,6 +97,9 @@ def budget(
     of_base = min(measure(base), whole)  # of what folding gave: never more, but for noise
     if kind == "latency":
         for layer in layers:
+            if layer.looks_up or layer.repeated:  # its time is not that of a product of its own
+                seconds[layer.path] = {DENSE: 0.0}
+                continue
             seconds[layer.path] = _timed(layer, survey, multiple_of)
             overheads[layer.path] = _overhead(layer, survey)
         measure = partial(_in_turns, calibration, base, of_base)
@@ -129,7 +132,7 @@ def sizes_of(layer: WeightLayer, survey: Survey) -> Sizes:
         first = torch.empty(survey.layers[layer.path].shape, device="meta")
         whole = first[0, 0].numel() if first.ndim == len(layer.kernel) + 2 else first[0].numel()
         reads = puts * whole / max(layer.positions(first), 1)
-    return Sizes(layer.m, layer.channels, layer.kernel, reads, puts)
+    return Sizes(layer.m, layer.channels, layer.kernel, reads, puts, layer.looks_up)
 
 
 def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]]:

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ketwork.networks.compression import attention
+from ketwork.networks.compression.loader import Attention, Recurrence
+
 _ARGUMENTS: dict[type, tuple[str, ...]] = {
     nn.Linear: ("in_features", "out_features"),
     nn.Embedding: ("num_embeddings", "embedding_dim", "padding_idx"),
@@ -52,11 +55,14 @@ def described(original: nn.Module, small: nn.Module) -> dict[str, Any]:
         TypeError: a new module is none that a file can describe.
     """
     old = dict(original.named_modules(remove_duplicate=False))
+    for path, module in small.named_modules(remove_duplicate=False):
+        if isinstance(module, Attention) and path in old:
+            with torch.device("meta"):
+                whole_one = Attention(**attention.arguments(old[path]))
+            old |= {f"{path}.{name}": part for name, part in whole_one.named_modules() if name}
     new: dict[str, Any] = {}
     known: dict[nn.Module, str] = {}
     for path, module in small.named_modules(remove_duplicate=False):
-        if path.rpartition(".")[0] in new and path not in old:
-            continue
         whole = isinstance(module, nn.Sequential) and not isinstance(old.get(path), nn.Sequential)
         if path not in old:
             continue
@@ -71,6 +77,10 @@ def described(original: nn.Module, small: nn.Module) -> dict[str, Any]:
 
 def _part(module: nn.Module, old: nn.Module) -> list[Any]:
     kind = type(module)
+    if isinstance(module, Attention):
+        return ["Attention", attention.arguments(old)]
+    if isinstance(module, Recurrence):
+        return ["Recurrence", module.arguments]
     if kind is type(old) and kind not in _ARGUMENTS:
         tensors, counts = _changes(module, old) or ({}, {})
         return ["resized", tensors, counts]

@@ -88,6 +88,7 @@ class Sizes:
     kernel: tuple[int, ...]
     reads: float = 1.0
     puts: float = 1.0
+    looks_up: bool = False
 
     def parameters(self, form: Form, bias: bool) -> int:
         """The parameters of the layer in that form; all but the dense one have a bias."""
@@ -104,7 +105,10 @@ class Sizes:
 
     def macs(self, form: Form) -> float:
         """The multiply-adds of a sample."""
-        return sum(count * places for count, places in self._parts(form))
+        parts = (
+            self._parts(form)[1:] if self.looks_up else self._parts(form)
+        )  # columns by number are no products
+        return sum(count * places for count, places in parts)
 
     def _parts(self, form: Form) -> list[tuple[int, float]]:
         """The weights of each module, and the positions at which it computes."""

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize, skip_init
 
 from ketwork.networks.compression import patches
 from ketwork.networks.compression.forms import Form, possible, taps
+from ketwork.networks.compression.recurrent import RecurrentMatrix
 from ketwork.networks.compression.surgery import resized
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -59,14 +60,26 @@ class WeightLayer:
         return self.k // prod(self.kernel)
 
     @property
+    def repeated(self) -> bool:
+        """Whether it is called once a step of a recurrent network, whose kernels take its matrix whole."""
+        return isinstance(self.module, RecurrentMatrix)
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether it takes columns of W by number, as embeddings do."""
+        return self.kind == "embedding"
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The forms that it can be given, besides dense and `both`."""
+        if self.repeated:
+            return ()
         return possible(self.kernel) if self.known else possible(self.kernel)[:2]
 
     @property
     def has_bias(self) -> bool:
         """Whether there is a b."""
-        return self.module.bias is not None
+        return not self.looks_up and self.module.bias is not None
 
     @property
     def parameters(self) -> int:
@@ -76,11 +89,12 @@ class WeightLayer:
     def weight(self) -> Tensor:
         """W, (m, k), float64."""
         weight = self.module.weight.detach().to(torch.float64, copy=True)
-        return weight.T.contiguous() if self.kind == "Conv1D" else weight.reshape(self.m, self.k)
+        transposed = self.kind in ("Conv1D", "embedding")
+        return weight.T.contiguous() if transposed else weight.reshape(self.m, self.k)
 
     def bias(self) -> Tensor:
         """b, (m,), float64; zero where there is none."""
-        bias = self.module.bias
+        bias = None if self.looks_up else self.module.bias
         if bias is None:
             return torch.zeros(self.m, dtype=torch.float64, device=self.module.weight.device)
         return bias.detach().to(torch.float64, copy=True)
@@ -140,7 +154,10 @@ class WeightLayer:
         parts: list[Any] = []
         for i, matrix in enumerate(matrices):
             out, wide = matrix.shape
-            if not self.convolution:
+            if self.looks_up and i == 0:
+                parts.append(skip_init(nn.Embedding, wide, out, self.module.padding_idx, **options))
+                matrix = matrix.T
+            elif not self.convolution:
                 parts.append(skip_init(nn.Linear, wide, out, bias=i == last, **options))
             else:
                 parts.append(self._convolution(form, i, out, wide, i == last, options))
@@ -201,6 +218,10 @@ class WeightLayer:
             c = k // prod(self.kernel)
             tensors = {"weight": weight.reshape(m, c, *self.kernel).to(like), "bias": shift}
             module = resized(old, tensors, in_channels=c, out_channels=m)
+        elif self.looks_up:
+            module = resized(
+                old, {"weight": weight.T.contiguous().to(like)}, embedding_dim=m, num_embeddings=k
+            )
         elif self.kind == "Conv1D":
             options: Any = {"dtype": like.dtype, "device": like.device, "bias": has_bias}
             module = skip_init(nn.Linear, k, m, **options)
@@ -220,8 +241,8 @@ def weight_layers(model: nn.Module) -> tuple[list[WeightLayer], dict[str, str]]:
 
     >>> net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3), nn.LayerNorm(3))
     >>> layers, left = weight_layers(net)
-    >>> [(layer.path, layer.kind, layer.m, layer.k) for layer in layers], left["0"]
-    ([('1', 'linear', 3, 4)], 'embeddings are left')
+    >>> [(layer.path, layer.kind, layer.m, layer.k) for layer in layers], left["2"]
+    ([('0', 'embedding', 4, 9), ('1', 'linear', 3, 4)], 'normalisations are left')
     """
     holders: dict[int, set[int]] = {}
     paths: dict[nn.Module, list[str]] = {}
@@ -285,6 +306,8 @@ def _kind(module: nn.Module) -> tuple[str, bool] | None:
             own: Any = plain
             known = of.forward is own.forward and getattr(of, "_conv_forward", None) is own._conv_forward
             return f"conv{n}d", known
+    if isinstance(module, nn.Embedding) and of.forward is nn.Embedding.forward and module.max_norm is None:
+        return "embedding", False
     if (of.__module__, of.__name__) == ("transformers.pytorch_utils", "Conv1D"):
         return "Conv1D", True
     return None
@@ -295,7 +318,7 @@ def _weight_layer(module: Any, paths: tuple[str, ...]) -> WeightLayer:
     assert found is not None
     kind, known = found
     weight = module.weight
-    if kind == "Conv1D":
+    if kind in ("Conv1D", "embedding"):
         k, m = weight.shape
     else:
         m, k = len(weight), weight[0].numel()

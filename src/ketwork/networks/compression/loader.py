@@ -13,12 +13,10 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 KEY = "ketwork.compressed"
 OLD_KEY = "replaced"  # of version 0.1, whose files have no digest
-KINDS = {
-    kind.__name__: kind for kind in (nn.Identity, nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-}
 SCALE = ".8bit_scale"  # the tensor beside one of 8 bits: a factor for each output channel
 COUNTS = [
     "in_features",
@@ -31,6 +29,160 @@ COUNTS = [
     "num_channels",
     "num_groups",
 ]
+
+
+class Recurrence(nn.Module):
+    """Layers of an LSTM or GRU of unlike sizes, each a recurrent network of torch.nn, some behind a linear layer.
+
+    `sizes` has [inputs, rank of the linear layer or None, units] for each layer and direction. Called as `nn.LSTM` and
+    `nn.GRU` are; last states are lists where layers have unlike numbers of units.
+    """
+
+    def __init__(self, kind: str, sizes: list, directions: int, batch_first: bool, dropout: float) -> None:
+        super().__init__()
+        self.arguments = {
+            "kind": kind,
+            "sizes": sizes,
+            "directions": directions,
+            "batch_first": batch_first,
+            "dropout": dropout,
+        }
+        kinds = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+        self.kind, self.directions, self.batch_first = kind, directions, batch_first
+        self.before = nn.ModuleList(
+            nn.Identity() if rank is None else nn.Linear(wide, rank, bias=False) for wide, rank, _ in sizes
+        )
+        self.cells = nn.ModuleList(
+            kinds[kind](wide if rank is None else rank, units, batch_first=True)
+            for wide, rank, units in sizes
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, hx=None):  # noqa: D102
+        packed = x if isinstance(x, PackedSequence) else None
+        if packed is not None:
+            x, lengths = pad_packed_sequence(packed, batch_first=True)
+        elif not self.batch_first and x.ndim == 3:
+            x = x.transpose(0, 1)
+        ends = []
+        for i in range(0, len(self.cells), self.directions):
+            outs = []
+            for j in range(i, i + self.directions):
+                given = self.before[j](x)
+                if j > i:
+                    given = _reversed(given, lengths) if packed is not None else given.flip(-2)
+                state = None if hx is None else _part(hx, j)
+                if packed is not None:
+                    given = pack_padded_sequence(given, lengths, batch_first=True, enforce_sorted=False)
+                out, end = self.cells[j](given, state)
+                if packed is not None:
+                    out, _ = pad_packed_sequence(out, batch_first=True)
+                if j > i:
+                    out = _reversed(out, lengths) if packed is not None else out.flip(-2)
+                outs.append(out)
+                ends.append(end)
+            x = torch.cat(outs, -1)
+            if i + self.directions < len(self.cells):
+                x = self.dropout(x)
+        if packed is not None:
+            x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        elif not self.batch_first and x.ndim == 3:
+            x = x.transpose(0, 1)
+        if self.kind == "LSTM":
+            return x, tuple(_joined([end[k] for end in ends]) for k in range(2))
+        return x, _joined(ends)
+
+
+class Attention(nn.Module):
+    """`nn.MultiheadAttention` with a linear layer for each of queries, keys and values, and as many heads as these
+    have.
+
+    Called as the original is; `heads` are those that it had.
+    """
+
+    def __init__(
+        self, width: int, heads: int, kdim: int, vdim: int, bias: bool, batch_first: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.head_width, self.batch_first, self.dropout = width // heads, batch_first, dropout
+        self.in_proj_bias, self._qkv_same_embed_dim = None, False  # what encoders of torch.nn ask for
+        self.q_proj = nn.Linear(width, width, bias=bias)
+        self.k_proj = nn.Linear(kdim, width, bias=bias)
+        self.v_proj = nn.Linear(vdim, width, bias=bias)
+        self.out_proj = nn.Linear(width, width, bias=bias)
+
+    def forward(  # noqa: D102
+        self,
+        query,
+        key,
+        value,
+        key_padding_mask=None,
+        need_weights=True,
+        attn_mask=None,
+        average_attn_weights=True,
+        is_causal=False,
+    ):
+        alone = query.ndim == 2
+        if alone:
+            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
+            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+        elif not self.batch_first:
+            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        q, k, v = (
+            layer(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            for layer, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
+        )
+        mask = None
+        if attn_mask is not None:
+            mask = _added(attn_mask, q)
+            mask = mask.reshape(-1, q.shape[1], *mask.shape[-2:]) if mask.ndim == 3 else mask
+        if key_padding_mask is not None:
+            padding = _added(key_padding_mask, q)[:, None, None]
+            mask = padding if mask is None else mask + padding
+        dropout = self.dropout if self.training else 0.0
+        weights = None
+        if need_weights:
+            scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_width)
+            weights = (scores if mask is None else scores + mask).softmax(-1)
+            out = nn.functional.dropout(weights, dropout) @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        else:
+            out = nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout)
+        out = self.out_proj(out.transpose(1, 2).flatten(2))
+        if alone:
+            return out[0], None if weights is None else weights[0]
+        return out if self.batch_first else out.transpose(0, 1), weights
+
+
+def _added(mask, like):
+    """A mask as numbers that are added to scores."""
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, -math.inf)
+    return mask.to(like.dtype)
+
+
+def _part(hx, j):
+    return tuple(part[j : j + 1] for part in hx) if isinstance(hx, tuple) else hx[j : j + 1]
+
+
+def _joined(states: list):
+    """The last states in one tensor, or a list where their sizes differ."""
+    if len({state.shape[-1] for state in states}) == 1:
+        return torch.cat(states)
+    return [state[0] for state in states]
+
+
+def _reversed(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Each sequence the other way round; what is beyond its length stays."""
+    t = torch.arange(x.shape[1])[None]
+    place = torch.where(t < lengths[:, None], lengths[:, None] - 1 - t, t).to(x.device)
+    return x.gather(1, place[..., None].expand_as(x))
+
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (nn.Identity, nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Recurrence, Attention)
+}
 
 
 def load_compressed(path: str, network: nn.Module) -> nn.Module:
@@ -58,7 +210,10 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
             old = network.get_submodule(name)  # only what is there is replaced
             same = isinstance(parts, str)  # the same module under another name
             new = network.get_submodule(parts) if same else _made(parts, old, most, weight)
-            setattr(network.get_submodule(parent), last, new.train(network.training))
+            if name == "":  # parameters of the network itself
+                network._parameters, network._buffers = new._parameters, new._buffers
+            else:
+                setattr(network.get_submodule(parent), last, new.train(network.training))
         _fill(network, tensors)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _refused(path, network, error) from error
@@ -104,8 +259,10 @@ def _fill(network: nn.Module, tensors: dict) -> None:
 
 
 def _made(parts: list, old: nn.Module, most: int, like: torch.Tensor) -> nn.Module:
-    """The layers without their numbers; `most` is how many the file has, `like` of which kind the network's are."""
+    """The layers without their numbers; `most` is how many the file has (with those of `old` none may have more),
+    `like` of which kind the network's are."""
     modules = []
+    most += sum(parameter.numel() for parameter in old.parameters())
     for kind, *arguments in parts:
         if kind == "resized":
             shapes, counts = arguments

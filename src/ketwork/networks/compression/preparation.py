@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from ketwork.networks.compression.budgets import budget, measures
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
+from ketwork.networks.compression.restructuring import Apart
 from ketwork.networks.compression.search import Work
-from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same
+from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same, sharing
 from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, survey
 from ketwork.networks.compression.unit_discovery import feeds
 from ketwork.networks.compression.unit_removal import Narrowing, usable
@@ -48,6 +49,7 @@ def prepared(
     run = partial(_predicted, calibration, first)
     whole = measures(calibration)[kind](base)
     folded = fold_batchnorm(base, run)
+    apart = Apart.of(base)
     found, left = weight_layers(base)
     chosen = select(base, layers).chosen
     for layer in found:
@@ -73,7 +75,7 @@ def prepared(
         elif seen.differentiable and (record.fisher is None or not bool(record.fisher.any())):
             left[layer.path] = "the predictions do not depend on its output"
     found = [layer for layer in found if layer.path not in left]
-    left |= read_directly(base, [layer.paths for layer in found], run)
+    left |= read_directly(base, [layer.paths for layer in found if not layer.repeated], run)
     found = [layer for layer in found if layer.path not in left]
     if not found:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:8])
@@ -82,9 +84,20 @@ def prepared(
             f"{f' ({reasons})' if reasons else ''}."
         )
     prices = budget(kind, whole, base, found, seen, calibration, multiple_of)
+    if kind == "latency":
+        prices = replace(prices, measure=partial(_as_given, prices.measure, base, apart))
     fits = Fits(found, seen, multiple_of=multiple_of)
     narrowing = Narrowing(base, fits, usable(fed, found, seen.order, WIDEST_INPUT))
-    return Work(base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple_of, memory)
+    return Work(
+        base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple_of, memory, apart
+    )
+
+
+def _as_given(
+    measure: Callable[[nn.Module], float], base: nn.Module, apart: Apart, model: nn.Module
+) -> float:
+    """The measured cost of a candidate as it will be given, its recurrent networks together again."""
+    return measure(apart.together(sharing(model), base, model) if apart.originals else model)
 
 
 def _predicted(calibration: Calibration, batch: Batch, model: nn.Module) -> Tensor:
@@ -104,7 +117,7 @@ def _verified(
     def note(path: str, module: nn.Module, given: Any) -> None:
         inputs.setdefault(path, given[0][:_TRIED].detach())
 
-    own = [layer for layer in found if not layer.known]
+    own = [layer for layer in found if not layer.known and not layer.looks_up]
     if own:
         handles = [layer.module.register_forward_pre_hook(partial(note, layer.path)) for layer in own]
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ def recorded(
     """The result of that candidate; `network` is the original, as it was given."""
     calibration = work.calibration
     original, small = copied(network), copied(best.model)  # these share nothing
+    small = copied(work.apart.together(small, work.base, best.model))
     replaced = described(network, small)
     kl = work.estimate(best)
     if in_own_precision(
@@ -47,7 +48,7 @@ def recorded(
         Costs(parameters(model), counts[""], seconds, bytes_of(model))
         for model, counts, seconds in zip((original, small), products, times, strict=True)
     )
-    rows = tuple(_row(path, module, work, best, products) for path, module in own.items())
+    rows = tuple(_row(path, module, own, work, best, products) for path, module in own.items())
     restore_flags(network, small)
     return Compressed(
         small,
@@ -93,7 +94,12 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
 
 
 def _row(
-    path: str, module: nn.Module, work: Work, best: Candidate, products: Sequence[dict[str, float]]
+    path: str,
+    module: nn.Module,
+    own: Container[str],
+    work: Work,
+    best: Candidate,
+    products: Sequence[dict[str, float]],
 ) -> LayerRow:
     """What became of one module that had parameters of its own."""
     layer = next((layer for layer in work.layers if path in layer.paths), None)
@@ -101,8 +107,14 @@ def _row(
     reason = work.left.get(path, "")
     if path in work.folded:
         reason = f"folded into {work.folded[path]}"
-    now = best.model.get_submodule(path).parameters(recurse=layer is not None)
-    change = best.changes.get(name, LayerChange())
+    inside = {p: one for p, one in best.changes.items() if path and p.startswith(f"{path}.")}
+    if path in work.apart.originals:
+        inner = {p: one for p, one in inside.items() if p not in own}
+        now = [p for part in inner for p in best.model.get_submodule(part).parameters()]
+        change, reason = _summed(path, inner), reason or "; ".join(_told(path, inner))
+    else:
+        now = list(best.model.get_submodule(path).parameters(recurse=layer is not None))
+        change = best.changes.get(name, LayerChange())
     return LayerRow(
         path or "(model)",
         type(module).__name__,
@@ -115,6 +127,24 @@ def _row(
         reason,
         change.form.described(layer.kernel) if layer is not None else "",
     )
+
+
+def _summed(path: str, inner: Mapping[str, LayerChange]) -> LayerChange:
+    """What became of a module whose matrices were layers of their own, in one."""
+    return LayerChange(
+        kl_increase=sum(one.kl_increase for one in inner.values()),
+        untouched=all(one.untouched for one in inner.values()),
+    )
+
+
+def _told(path: str, inner: Mapping[str, LayerChange]) -> list[str]:
+    """What became of each of its matrices that changed, in words."""
+    found = []
+    for name, one in inner.items():
+        words = [*([f"rank {one.rank}"] if one.rank is not None else []), *([one.note] if one.note else [])]
+        if one.rank is not None or one.units is not None:
+            found.append(f"{name.removeprefix(f'{path}.')}: {', '.join(words)}")
+    return found or ["left dense"]
 
 
 def in_own_precision(network: nn.Module, small: nn.Module) -> bool:

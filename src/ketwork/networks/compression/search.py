@@ -20,6 +20,7 @@ from ketwork.networks.compression.candidates import Candidate, LayerChange
 from ketwork.networks.compression.fits import Fits, Forms, Variant, all_dense, one_shot, sequential
 from ketwork.networks.compression.forms import DENSE
 from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.restructuring import Apart
 from ketwork.networks.compression.survey import Survey
 from ketwork.networks.compression.unit_removal import Narrowing, lowest, planned
 from ketwork.quantum import Estimate
@@ -57,6 +58,7 @@ class Work:
     narrowing: Narrowing
     multiple_of: int
     memory: int
+    apart: Apart
     _kls: WeakKeyDictionary[nn.Module, Estimate] = field(default_factory=WeakKeyDictionary)
     _measured: dict[str, tuple[float, dict[str, float]]] = field(default_factory=dict)
 

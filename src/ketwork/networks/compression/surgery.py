@@ -100,7 +100,10 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     """Puts each module in its place, by dotted path; what holds others comes first, so that they come into it."""
     for path, module in sorted(modules.items(), key=lambda item: item[0].count(".")):
         parent, _, name = path.rpartition(".")
-        model.get_submodule(parent)._modules[name] = module
+        if path == "":  # parameters of the network itself
+            model._parameters, model._buffers = module._parameters, module._buffers
+        else:
+            model.get_submodule(parent)._modules[name] = module
 
 
 def fold_batchnorm(model: nn.Module, call: Callable[[nn.Module], Tensor]) -> dict[str, str]:

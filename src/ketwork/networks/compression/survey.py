@@ -35,6 +35,7 @@ _PART = 2**24  # bytes of unfolded patches at a time, at most
 _PRODUCTS = (
     1e11  # multiply-adds that one layer's moments of patches may take: beyond, some positions stand for all
 )
+_UNSEEN = 0.2  # of the weight of an embedding's moments that all its entries share evenly
 _LEAST_ROWS = 6  # patches for each of their entries that are taken nevertheless
 
 
@@ -213,13 +214,30 @@ def survey(
             found.predictions += max(len(part) for part in rows)
             orders.append(live.order)
             del rows
+    for layer in layers:
+        if layer.looks_up:
+            _add_unseen(layer, found.layers[layer.path])
     found.order = _common(orders)
     return found
+
+
+def _add_unseen(layer: WeightLayer, seen: Surveyed) -> None:
+    """Counts each entry of an embedding as seen a little, so that those that the data lack are not lost."""
+    if seen.scatter is not None and seen.scatter.n:
+        every = Scatter.of(layer.weight().T)
+        seen.scatter = _weighted(seen.scatter, 1 - _UNSEEN)
+        seen.scatter += _weighted(every, _UNSEEN * seen.rows / every.n)
+
+
+def _weighted(scatter: Scatter, weight: float) -> Scatter:
+    return Scatter(max(1, round(weight * scatter.n)), scatter.left, scatter.right, weight * scatter.total)
 
 
 def _wanted(layer: WeightLayer, reader: bool) -> Surveyed:
     """Which moments are taken of a layer."""
     area = prod(layer.kernel)
+    if layer.looks_up:
+        return Surveyed("outputs")
     narrow = layer.known and layer.k <= WIDEST_INPUT
     if (narrow and (layer.k < layer.m or reader or area > 1)) or layer.m > WIDEST:
         return Surveyed("inputs")

@@ -30,7 +30,7 @@ from ketwork.networks.compression import carriers as between
 from ketwork.networks.compression.calibration import Rows, picked
 from ketwork.networks.compression.carriers import Carrier
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.compression.surgery import replace, same
+from ketwork.networks.compression.surgery import replace, resized, same
 from ketwork.networks.compression.unit_order import staying
 
 _TRIED = 8  # samples on which a removal is tried
@@ -217,7 +217,7 @@ class _Trace:
         finally:
             for handle in handles:
                 handle.remove()
-        if source.path in found[0] or calls[source.path] != 1:
+        if (source.path in found[0] or calls[source.path] != 1) and not source.repeated:
             raise _NotSeparateError
         return found
 
@@ -230,12 +230,15 @@ class _Trace:
         def wipe(layer: WeightLayer) -> Callable[[nn.Module, Any], Any]:
             def hook(module: nn.Module, inputs: Any) -> Any:
                 x = inputs[0]
+                if layer.looks_up:
+                    return None
                 bad = x.isnan()
                 if not bool(bad.any()):
                     return None
-                calls[layer.path] += 1
+                calls[layer.path] += not layer.repeated
                 channels = bad.movedim(1, -1) if layer.convolution else bad
-                seen[layer.path] = channels.reshape(count, -1, layer.channels).any(1).cpu()
+                came = channels.reshape(count, -1, layer.channels).any(1).cpu()
+                seen[layer.path] = seen.get(layer.path, torch.zeros_like(came)) | came
                 return (x.masked_fill(bad, 0), *inputs[1:])
 
             return hook
@@ -261,7 +264,7 @@ class _Trace:
             for handle in handles:
                 handle.remove()
         finite = all(bool(part.isfinite().all()) for part in rows)
-        if not seen or any(n != 1 for n in calls.values()) or not finite:
+        if not seen or any(n > 1 for n in calls.values()) or not finite:
             raise _NotSeparateError
         return seen, passed
 
@@ -382,7 +385,7 @@ def _in_place(
 ) -> Iterator[None]:
     """The network with these modules in their places, for now."""
     paths = {path: layers[path].paths if path in layers else (path,) for path in modules}
-    before = {path: model.get_submodule(path) for path in modules}
+    before = {path: model.get_submodule(path) if path else resized(model, {}) for path in modules}
     # What holds others comes first, so that the others take their places within it.
     for path in sorted(modules, key=lambda p: p.count(".")):
         replace(model, dict.fromkeys(paths[path], modules[path]))

@@ -212,7 +212,7 @@ def usable(
 ) -> list[Feed]:
     """The feeds all of whose layers are among these, run once, and read no more than `widest` features."""
     known = {layer.path: layer for layer in layers}
-    good = known.keys() & set(order)
+    good = known.keys() & {*order, *(path for path, layer in known.items() if layer.repeated)}
     return [
         feed
         for feed in feeds
