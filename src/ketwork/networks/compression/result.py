@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,6 +18,7 @@ from ketwork.networks.compression.candidates import LayerChange
 from ketwork.networks.compression.costs import EIGHT_BITS, Costs
 from ketwork.networks.compression.description import unique
 from ketwork.networks.compression.loader import KEY, SCALE, digest
+from ketwork.networks.compression.onnx_export import export_onnx
 from ketwork.records.files import replacing, write_text
 
 
@@ -117,6 +119,12 @@ class Compressed:
         about = {"replaced": self.replaced, "digest": digest(tensors, self.replaced)}
         with replacing(path) as temporary:
             safetensors.torch.save_file(tensors, str(temporary), metadata={KEY: json.dumps(about)})
+
+    def export_onnx(
+        self, path: str | Path, example: Tensor | Sequence[Tensor], calibration: Iterable[Any] | None = None
+    ) -> None:
+        """Writes the network for ONNX Runtime, as `onnx_export.export_onnx` says."""
+        export_onnx(self.model, path, example, calibration)
 
     def _tensors(self) -> dict[str, Tensor]:
         """What the file holds: each number once, weights of 8 bits as integers and scales."""

@@ -230,10 +230,10 @@ def recognized(rows: Tensor, labels: Any, name: str = "") -> tuple[str, str]:
         return "probabilities", "rows sum to 1"
     if features > 1 and bool((rows <= near).all()) and bool((rows.logsumexp(-1).abs() < near).all()):
         return "kl", "rows are logarithms that sum to probability 1"
-    if within and bool((rows > 0).any()) and bool((rows < 1).any()) and not _binary(rows):
-        return "bernoulli", "all values lie between 0 and 1"
     if features > 1 and bool(((rows.norm(dim=-1) - 1).abs() < near).all()):
         return "squared", "rows are unit vectors"
+    if within and bool((rows > 0).any()) and bool((rows < 1).any()) and not _binary(rows):
+        return "bernoulli", "all values lie between 0 and 1"
     if labels is not None and labels.numel() == rows.numel():
         if labels.is_floating_point() and not _binary(labels):
             return "regression", "labels are real numbers, one for each feature"
