@@ -166,7 +166,7 @@ def test_the_file_brings_the_network_back(
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_onnx_runs_it_at_any_batch(case: tuple[str, nn.Module, Tensor, kw.Compressed]) -> None:
-    name, _, x, result = case
+    _, _, x, result = case
     batch = torch.export.Dim("batch")
     with contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(

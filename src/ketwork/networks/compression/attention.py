@@ -16,7 +16,7 @@ def taken_apart(model: nn.Module) -> dict[str, nn.Module]:
 
     Those that add biases or zeros to the keys are left.
     """
-    found = {
+    found: dict[str, nn.Module] = {
         path: module
         for path, module in model.named_modules()
         if type(module) is nn.MultiheadAttention
@@ -45,7 +45,7 @@ def arguments(original: Any) -> dict[str, Any]:
 
 def _apart(original: Any) -> nn.Module:
     with torch.device("meta"):
-        new = Attention(**arguments(original))
+        new: Any = Attention(**arguments(original))
     width = original.embed_dim
     if original.in_proj_weight is not None:
         weights = original.in_proj_weight.detach().split(width)

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import math
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -58,7 +59,8 @@ class Recurrence(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x, hx=None):  # noqa: D102
+    def forward(self, x: Any, hx: Any = None) -> Any:
+        """Output and last states."""
         packed = x if isinstance(x, PackedSequence) else None
         if packed is not None:
             x, lengths = pad_packed_sequence(packed, batch_first=True)
@@ -111,17 +113,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(vdim, width, bias=bias)
         self.out_proj = nn.Linear(width, width, bias=bias)
 
-    def forward(  # noqa: D102
+    def forward(
         self,
-        query,
-        key,
-        value,
-        key_padding_mask=None,
-        need_weights=True,
-        attn_mask=None,
-        average_attn_weights=True,
-        is_causal=False,
-    ):
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: Any = None,
+        need_weights: bool = True,
+        attn_mask: Any = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> Any:
+        """Output and, where they are needed, the weights."""
         alone = query.ndim == 2
         if alone:
             query, key, value = (x.unsqueeze(0) for x in (query, key, value))
@@ -154,18 +157,18 @@ class Attention(nn.Module):
         return out if self.batch_first else out.transpose(0, 1), weights
 
 
-def _added(mask, like):
+def _added(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """A mask as numbers that are added to scores."""
     if mask.dtype == torch.bool:
         return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, -math.inf)
     return mask.to(like.dtype)
 
 
-def _part(hx, j):
+def _part(hx: Any, j: int) -> Any:
     return tuple(part[j : j + 1] for part in hx) if isinstance(hx, tuple) else hx[j : j + 1]
 
 
-def _joined(states: list):
+def _joined(states: list) -> Any:
     """The last states in one tensor, or a list where their sizes differ."""
     if len({state.shape[-1] for state in states}) == 1:
         return torch.cat(states)

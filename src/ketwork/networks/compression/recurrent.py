@@ -30,7 +30,8 @@ class Cell(nn.Module):
 
     def __init__(self, kind: str, inputs: nn.Linear, recurrent: RecurrentMatrix) -> None:
         super().__init__()
-        self.kind, self.inputs, self.recurrent = kind, inputs, recurrent
+        self.kind, self.inputs = kind, inputs
+        self.recurrent: Any = recurrent
 
     @property
     def units(self) -> int:
@@ -70,7 +71,7 @@ class Unrolled(nn.Module):
         self.kind, self.directions = original.mode, 2 if original.bidirectional else 1
         self.batch_first, self.dropout = original.batch_first, original.dropout
         self.bias = original.bias
-        self.cells = nn.ModuleList(
+        self.cells: Any = nn.ModuleList(
             _cell(original, layer, direction)
             for layer in range(original.num_layers)
             for direction in range(self.directions)
@@ -146,7 +147,7 @@ def _cell(original: Any, layer: int, direction: int) -> Cell:
         if bias is not None:
             linear.bias = nn.Parameter(bias[by_unit], requires_grad=False)
         parts.append(linear)
-    return Cell(original.mode, *parts)  # type: ignore[arg-type]
+    return Cell(original.mode, parts[0], parts[1])  # type: ignore[arg-type]
 
 
 def unrolled(model: nn.Module) -> dict[str, nn.Module]:
@@ -160,7 +161,7 @@ def unrolled(model: nn.Module) -> dict[str, nn.Module]:
         and not module._forward_hooks
         and not module._forward_pre_hooks
     }
-    replace(model, {path: Unrolled(module) for path, module in found.items()})  # type: ignore[arg-type]
+    replace(model, {path: Unrolled(module) for path, module in found.items()})
     return found
 
 
@@ -175,7 +176,7 @@ def rolled(model: nn.Module, originals: dict[str, nn.Module], changed: set[str])
 
 def _together(apart: Any) -> nn.Module:
     sizes = []
-    tensors: list[dict[str, Tensor]] = []
+    tensors: list[dict[str, Any]] = []
     for cell in apart.cells:
         inputs, recurrent = cell.inputs, cell.recurrent
         before = inputs[0] if isinstance(inputs, nn.Sequential) else None
@@ -185,7 +186,7 @@ def _together(apart: Any) -> nn.Module:
         sizes.append([wide, rank, cell.units])
         own = _by_gate(last, GATES[apart.kind])
         theirs = _by_gate(recurrent, GATES[apart.kind])
-        part = {
+        part: dict[str, Any] = {
             "weight_ih_l0": own[0],
             "weight_hh_l0": theirs[0],
             "bias_ih_l0": own[1],
@@ -194,7 +195,7 @@ def _together(apart: Any) -> nn.Module:
         if before is not None:
             part["before"] = before.weight
         tensors.append(part)
-    new = Recurrence(apart.kind, sizes, apart.directions, apart.batch_first, apart.dropout)
+    new: Any = Recurrence(apart.kind, sizes, apart.directions, apart.batch_first, apart.dropout)
     with torch.no_grad():
         for cell, before, part in zip(new.cells, new.before, tensors, strict=True):
             if isinstance(before, nn.Linear):

@@ -170,7 +170,8 @@ class Compressed:
                 f"output         {one['output']} as {one['loss']} ({one['why']})"
                 for one in self.settings["heads"]
             ),
-            f"KL             {self.kl:.3g} ± {self.kl_stderr:.1g} nats a prediction, on {self.settings['held_back']} samples held back",
+            f"KL             {self.kl:.3g} ± {self.kl_stderr:.1g} nats a prediction, "
+            f"on {self.settings['held_back']} samples held back",
             f"chosen         {self.chosen}, of "
             + ", ".join(f"{tried.name} {tried.kl:.3g}" for tried in self.candidates),
             f"passes         {self.passes:.1f} over {self.settings['samples']} samples",
