@@ -178,3 +178,18 @@ def test_onnx_runs_it_at_any_batch(case: tuple[str, nn.Module, Tensor, kw.Compre
         (out,) = session.run(None, {session.get_inputs()[0].name: x[:n].numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(out), result.model(x[:n]), atol=1e-4, rtol=1e-3)
+
+
+def test_the_account_comes_back_with_the_network(
+    case: tuple[str, nn.Module, Tensor, kw.Compressed], tmp_path: Path
+) -> None:
+    name, _, _, result = case
+    result.save(tmp_path / "small")
+    back = kw.Compressed.load(tmp_path / "small", KINDS[name][0]())
+    assert str(back) == str(result)
+    assert back.table().equals(result.table())
+    assert (back.settings, back.replaced, back.kl_stderr) == (
+        result.settings,
+        result.replaced,
+        result.kl_stderr,
+    )

@@ -118,7 +118,7 @@ def test_sentence_embeddings_keep_their_direction(minilm: Path, sms: Path) -> No
         cosine = F.cosine_similarity(embeddings(model, held), embeddings(result.model, held))
     assert cosine.mean() >= 0.99
     reasons = result.table().set_index("layer")["reason"]
-    assert reasons["embeddings.word_embeddings"] == "embeddings are left"
+    assert reasons["embeddings.word_embeddings"] == "not among `layers`"
     assert reasons["encoder.layer.1.output.dense"] == "not among `layers`"
 
 

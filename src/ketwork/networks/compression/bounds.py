@@ -10,6 +10,7 @@ from ketwork.networks.compression.candidates import Candidate
 from ketwork.networks.compression.result import Tried
 from ketwork.networks.compression.search import SLOWER, Work
 
+_ROUNDING = 1 + 1e-9
 _CLOSE = 1.02  # the search ends where a network smaller by this factor is not within the bound
 _HALVINGS = 6  # of the search by candidates that cost one evaluation each
 _REFINED = 9  # sizes at most at which all candidates are made
@@ -51,7 +52,7 @@ def at(
         kl = work.kl(candidate)
         cost = work.budget.measure(candidate.model)
         tried.append(Tried(candidate.name, kl, cost))
-        late = work.budget.kind == "latency" and cost > keep * work.budget.whole * SLOWER
+        late = cost > keep * work.budget.whole * (SLOWER if work.budget.kind == "latency" else _ROUNDING)
         if (best is None or (late, kl) < best[0]) and good(candidate):
             best = (late, kl), candidate
     return (None if best is None else best[1]), tried

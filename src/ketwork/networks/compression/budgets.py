@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from ketwork.networks.compression.calibration import Calibration
+from ketwork.networks.compression.calibration import Calibration, picked
 from ketwork.networks.compression.costs import bytes_of, latencies, multiply_adds, parameters
 from ketwork.networks.compression.forms import DENSE, Form, Sizes, taps
 from ketwork.networks.compression.layers import WeightLayer
@@ -21,6 +21,7 @@ _LEAST = 0.005  # seconds of one timing of a layer, so that the clock's grain do
 _TIMED_RANKS = 4  # of each split that are timed; the others lie between
 _FEW = 4  # a layer with so few times fewer inputs and outputs is timed for the overhead
 _SCALE_BYTES = 4
+_COUNTED = 2  # samples by which multiply-adds are counted
 
 
 @dataclass(frozen=True)
@@ -126,24 +127,30 @@ def budget(
 
 def sizes_of(layer: WeightLayer, survey: Survey) -> Sizes:
     """The layer's sizes, with the positions a sample at which it ran."""
-    puts = survey.positions(layer.path)
-    reads = puts
-    if layer.convolution:
-        first = torch.empty(survey.layers[layer.path].shape, device="meta")
-        whole = first[0, 0].numel() if first.ndim == len(layer.kernel) + 2 else first[0].numel()
-        reads = puts * whole / max(layer.positions(first), 1)
-    return Sizes(layer.m, layer.channels, layer.kernel, reads, puts, layer.looks_up)
+    rows = survey.positions(layer.path)
+    if not layer.convolution:
+        return Sizes(layer.m, layer.channels, (), calls=rows, looks_up=layer.looks_up)
+    reads = survey.layers[layer.path].shape[-len(layer.kernel) :]
+    puts = layer.grid(reads)
+    return Sizes(layer.m, layer.channels, layer.kernel, tuple(reads), puts, rows / max(_area(puts), 1))
 
 
 def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]]:
-    """How each kind of cost of a whole network is measured: on the first batch."""
+    """How each kind of cost of a whole network is measured: on the first batch, or some of its samples."""
     batch = calibration.fit[0]
+    few = picked(batch, torch.arange(min(batch.size, _COUNTED)))
 
     def seconds(model: nn.Module) -> float:
-        return latencies([lambda: calibration.output(model, batch)])[0]
+        ran = calibration.ran
+        found = latencies([lambda: calibration.output(model, batch)])[0]
+        calibration.ran = ran  # no pass over the data
+        return found
 
     def products(model: nn.Module) -> float:
-        return multiply_adds(lambda: calibration.output(model, batch), batch.size)
+        ran = calibration.ran
+        found = multiply_adds(lambda: calibration.output(model, few), few.size)
+        calibration.ran = ran
+        return found
 
     return {
         "parameters": lambda model: float(parameters(model)),

@@ -88,7 +88,8 @@ def _part(module: nn.Module, old: nn.Module) -> list[Any]:
         raise TypeError(
             f"The new modules must be plain layers for a file to describe them, but one is {kind.__name__}."
         )
-    arguments = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
+    plain = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
+    arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
     if kind in _BIASED:
         arguments["bias"] = module.bias is not None
     return [kind.__name__, arguments]

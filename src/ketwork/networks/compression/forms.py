@@ -81,13 +81,17 @@ def possible(kernel: tuple[int, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """A layer's m outputs, c channels, and kernel; positions a sample at which it reads and puts out."""
+    """A layer's m outputs, c channels, and kernel; its positions along each axis where it reads and where it puts out.
+
+    `calls` is how often a sample comes to it; of a linear layer all its positions.
+    """
 
     m: int
     c: int
     kernel: tuple[int, ...]
-    reads: float = 1.0
-    puts: float = 1.0
+    reads: tuple[int, ...] = ()
+    puts: tuple[int, ...] = ()
+    calls: float = 1.0
     looks_up: bool = False
 
     def parameters(self, form: Form, bias: bool) -> int:
@@ -113,16 +117,20 @@ class Sizes:
     def _parts(self, form: Form) -> list[tuple[int, float]]:
         """The weights of each module, and the positions at which it computes."""
         area = prod(self.kernel)
+        reads, puts = self.calls * prod(self.reads), self.calls * prod(self.puts)
         if form.rank is None:
-            return [(self.m * self.c * area, self.puts)]
+            return [(self.m * self.c * area, puts)]
         if form.name == "both":
             assert form.inner is not None
             return [
-                (form.inner * self.c, self.reads),
-                (form.rank * form.inner * area, self.puts),
-                (form.rank * self.m, self.puts),
+                (form.inner * self.c, reads),
+                (form.rank * form.inner * area, puts),
+                (form.rank * self.m, puts),
             ]
-        first, second = (prod(part) for part in taps(form.name, self.kernel))
-        # A first convolution along one axis has the stride of that axis alone.
-        between = self.puts if second == 1 else self.reads if first == 1 else (self.reads * self.puts) ** 0.5
-        return [(form.rank * self.c * first, between), (self.m * form.rank * second, self.puts)]
+        first, second = taps(form.name, self.kernel)
+        # The second convolution moves along the axes that it has taps on, the first one along all others.
+        between = self.calls * prod(
+            own if late > 1 or form.name == "inputs" else out
+            for own, out, late in zip(self.reads, self.puts, second, strict=True)
+        )
+        return [(form.rank * self.c * prod(first), between), (self.m * form.rank * prod(second), puts)]

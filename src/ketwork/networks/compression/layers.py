@@ -5,7 +5,7 @@ For a convolution x is the unfolded patch of one position, so that W is m × k w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -104,6 +104,10 @@ class WeightLayer:
         if not self.convolution:
             return max(x[0].numel() // x.shape[-1], 1) if x.ndim > 1 else 1
         return patches.positions(patches.batched(x, self.module), self.module)
+
+    def grid(self, space: Sequence[int]) -> tuple[int, ...]:
+        """At how many positions along each axis a convolution reads an input of that size."""
+        return patches.grid(space, self.module)
 
     def row_parts(
         self, x: Tensor, mask: Tensor | None = None, places: Tensor | None = None, most: int = 2**26

@@ -201,7 +201,7 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if KEY in metadata:
             about = json.loads(metadata[KEY])
-            if about["digest"] != digest(tensors, about["replaced"]):
+            if about.pop("digest") != digest(tensors, about):
                 raise ValueError("what it holds is not what was written")
             replaced = about["replaced"]
         else:
@@ -225,9 +225,9 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
     return network
 
 
-def digest(tensors: dict, replaced: dict) -> str:
-    """SHA-256 of the tensors, their names and shapes, and what is new."""
-    found = hashlib.sha256(json.dumps(replaced, sort_keys=True).encode())
+def digest(tensors: dict, about: dict) -> str:
+    """SHA-256 of the tensors, their names and shapes, and what is said about them."""
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

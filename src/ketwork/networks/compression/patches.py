@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -38,15 +39,19 @@ def windows(x: Tensor, conv: Any) -> Tensor:
     return x
 
 
-def positions(x: Tensor, conv: Any) -> int:
-    """How many patches a sample of this batch has."""
-    size = 1
-    pads = conv._reversed_padding_repeated_twice
-    for axis, length in enumerate(x.shape[2:]):
+def grid(space: Sequence[int], conv: Any) -> tuple[int, ...]:
+    """How many patches there are along each axis of an input of that size."""
+    pads, found = conv._reversed_padding_repeated_twice, []
+    for axis, length in enumerate(space):
         back = 2 * (axes(conv) - 1 - axis)
         reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-        size *= (length + pads[back] + pads[back + 1] - reach) // conv.stride[axis] + 1
-    return size
+        found.append((length + pads[back] + pads[back + 1] - reach) // conv.stride[axis] + 1)
+    return tuple(found)
+
+
+def positions(x: Tensor, conv: Any) -> int:
+    """How many patches a sample of this batch has."""
+    return prod(grid(x.shape[2:], conv))
 
 
 def rows(view: Tensor, conv: Any, places: Tensor | None = None) -> Tensor:

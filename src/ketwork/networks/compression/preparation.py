@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ketwork.networks.activations.batches import Batch
 from ketwork.networks.activations.selectors import Layers, select
 from ketwork.networks.compression.budgets import budget, measures
-from ketwork.networks.compression.calibration import Calibration
+from ketwork.networks.compression.calibration import Calibration, picked
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.restructuring import Apart
@@ -24,7 +24,7 @@ from ketwork.networks.compression.unit_discovery import feeds
 from ketwork.networks.compression.unit_removal import Narrowing, usable
 from ketwork.networks.runtime.distributed import Processes
 
-_TRIED = 8  # samples on which a layer's own forward is tried
+_TRIED = 8  # samples on which a layer's own forward, folding and whether modules can be replaced are tried
 
 
 def prepared(
@@ -46,7 +46,7 @@ def prepared(
         ValueError: no layer can be compressed; the reasons are listed.
     """
     first = calibration.fit[0]
-    run = partial(_predicted, calibration, first)
+    run = partial(_predicted, calibration, picked(first, torch.arange(min(first.size, _TRIED))))
     whole = measures(calibration)[kind](base)
     folded = fold_batchnorm(base, run)
     apart = Apart.of(base)
@@ -55,7 +55,7 @@ def prepared(
     for layer in found:
         if not any(path in chosen for path in layer.paths):
             left[layer.path] = "not among `layers`"
-    found = _verified(base, [layer for layer in found if layer.path not in left], calibration, left)
+    found = _verified(base, [layer for layer in found if layer.path not in left], run, left)
     fed = feeds(base, found, calibration.rows, first)
     readers = {path for feed in fed for path in feed.readers}
     inside = {layer.path for layer in found} if kind == "bytes" else readers
@@ -106,7 +106,7 @@ def _predicted(calibration: Calibration, batch: Batch, model: nn.Module) -> Tens
 
 
 def _verified(
-    base: nn.Module, found: Sequence[WeightLayer], calibration: Calibration, left: dict[str, str]
+    base: nn.Module, found: Sequence[WeightLayer], run: Callable[[nn.Module], Tensor], left: dict[str, str]
 ) -> list[WeightLayer]:
     """The layers that compute W x + b; of those with a forward of their own it is tried whether x is known.
 
@@ -121,7 +121,7 @@ def _verified(
     if own:
         handles = [layer.module.register_forward_pre_hook(partial(note, layer.path)) for layer in own]
         with torch.no_grad():
-            calibration.output(base, calibration.fit[0])
+            run(base)
         for handle in handles:
             handle.remove()
     kept = []

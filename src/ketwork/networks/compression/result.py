@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from ketwork.networks.compression.candidates import LayerChange
 from ketwork.networks.compression.costs import EIGHT_BITS, Costs
 from ketwork.networks.compression.description import unique
-from ketwork.networks.compression.loader import KEY, SCALE, digest
+from ketwork.networks.compression.forms import Form
+from ketwork.networks.compression.loader import KEY, SCALE, digest, load_compressed
 from ketwork.networks.compression.onnx_export import export_onnx
 from ketwork.records.files import replacing, write_text
 
@@ -116,7 +118,8 @@ class Compressed:
         (`ketwork/networks/compression/loader.py`) need torch and safetensors alone, and may be copied.
         """
         tensors = self._tensors()
-        about = {"replaced": self.replaced, "digest": digest(tensors, self.replaced)}
+        about: dict[str, Any] = {"replaced": self.replaced, "record": _plain(self)}
+        about |= {"digest": digest(tensors, about)}
         with replacing(path) as temporary:
             safetensors.torch.save_file(tensors, str(temporary), metadata={KEY: json.dumps(about)})
 
@@ -138,6 +141,41 @@ class Compressed:
                 tensors[name] = (weight / shaped).round().to(torch.int8)
                 tensors[name + SCALE] = scale
         return tensors
+
+    @classmethod
+    def load(cls, path: str | Path, network: nn.Module) -> Compressed:
+        """What `save` wrote: the smaller network, in the place of one of the original's architecture, and its account.
+
+        Raises:
+            ValueError: as `load_compressed`; or the file has no account, being of version 0.1.
+        """
+        model = load_compressed(str(path), network)
+        with safetensors.safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        if "record" not in about:
+            raise ValueError(
+                f"Argument `path` must be a file with the account of its network, but {str(path)!r} is of version 0.1. "
+                "Use `load_compressed` for the network alone."
+            )
+        record = about["record"]
+        layers = tuple(
+            LayerRow(
+                **row | {"change": LayerChange(**row["change"] | {"form": Form(**row["change"]["form"])})}
+            )
+            for row in record.pop("layers")
+        )
+        tried = tuple(Tried(**one) for one in record.pop("candidates"))
+        before, after = (Costs(**record.pop(name)) for name in ("before", "after"))
+        return cls(
+            model=model,
+            layers=layers,
+            candidates=tried,
+            before=before,
+            after=after,
+            replaced=about["replaced"],
+            warnings=tuple(record.pop("warnings")),
+            **record,
+        )
 
     def report(self, path: str | Path) -> None:
         """Writes the account as one HTML page that needs no network."""
@@ -186,6 +224,27 @@ class Compressed:
     def __repr__(self) -> str:
         share = self.after.parameters / self.before.parameters
         return f"Compressed({share:.1%} of {self.before.parameters:,} parameters, KL {self.kl:.3g} nats)"
+
+
+def _plain(result: Compressed) -> dict[str, Any]:
+    """All of a result but the network, as JSON has it; numbers that do not exist are None."""
+    found = {
+        field.name: getattr(result, field.name)
+        for field in fields(result)
+        if field.name not in ("model", "replaced")
+    }
+    found |= {name: asdict(found[name]) for name in ("before", "after")}
+    found |= {name: [asdict(one) for one in found[name]] for name in ("layers", "candidates")}
+    found["warnings"] = list(found["warnings"])
+    return _finite(found)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _share(after: float, before: float) -> str:

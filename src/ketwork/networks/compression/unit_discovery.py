@@ -17,7 +17,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import prod
+from itertools import combinations, islice
+from math import comb, prod
 from typing import Any
 
 import torch
@@ -270,25 +271,31 @@ class _Trace:
 
 
 def _codes(count: int) -> Tensor:
-    """Codes (2 bits, count) that tell each of so many units from the others, the second half the first's opposites."""
-    codes = torch.stack([(torch.arange(count) >> i) % 2 == 0 for i in range((count - 1).bit_length())])
-    return torch.cat([codes, ~codes])
+    """Codes (bits, count) that tell each of so many units from the others, and one from several.
+
+    Each has half of its bits set, so that what several units come to has more.
+    """
+    bits = 2
+    while comb(bits, bits // 2) < count:
+        bits += 1
+    chosen = torch.tensor(list(islice(combinations(range(bits), bits // 2), count)))
+    return torch.zeros(count, bits, dtype=torch.bool).scatter_(1, chosen, True).T
 
 
 def _places(came: Tensor, codes: Tensor) -> Tensor:
     """Each unit's places (units, b), from where the units of `codes` came to."""
-    bits = len(codes) // 2
-    place = (2 ** torch.arange(bits))[:, None]
-    names = (~came[:bits] * place).sum(0)[came.any(0)]
+    powers = 2 ** torch.arange(len(codes))[:, None]
+    names, order = (codes * powers).sum(0).sort()
     places = came.any(0).nonzero()[:, 0]
-    units = codes.shape[1]
-    counts = torch.bincount(names, minlength=units)
-    if len(counts) != units or bool((counts != counts[0]).any()):
+    found = (came[:, places] * powers).sum(0)
+    unit = torch.searchsorted(names, found).clamp(max=len(names) - 1)
+    if bool((names[unit] != found).any()):  # a place that several units come to
         raise _NotSeparateError
-    places = places[names.argsort(stable=True)].reshape(units, -1)
-    if bool((came[:, places] != codes[:, :, None]).any()):  # a place that two units come to, or none
+    unit = order[unit]
+    counts = torch.bincount(unit, minlength=len(names))
+    if bool((counts != counts[0]).any()) or not int(counts[0]):
         raise _NotSeparateError
-    return places
+    return places[unit.argsort(stable=True)].reshape(len(names), -1)
 
 
 def _merged(found: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Tensor]]]) -> list[Feed]:
