@@ -121,8 +121,8 @@ def main() -> None:
     model, batches = minilm(arguments.sentences)
     contestants: list[Callable[[list[dict[str, torch.Tensor]]], Any]] = [
         lambda chosen: plain(model, chosen),
-        lambda chosen: kw.compare(model, None, chosen),
-        lambda chosen: kw.compare(model, None, chosen, measures=["cka"]),
+        lambda chosen: kw.compare(model, chosen),
+        lambda chosen: kw.compare(model, chosen, measures=["cka"]),
     ]
     for call in contestants:
         call(batches[:1])
@@ -130,7 +130,7 @@ def main() -> None:
         [seconds(lambda call=call: call(batches)) for call in contestants] for _ in range(arguments.rounds)
     ]
     forward, whole, alone = (statistics.median(column) for column in zip(*times, strict=True))
-    names = [layer.name for layer in kw.compare(model, None, batches[:1], measures=["cka"]).rows]
+    names = [layer.name for layer in kw.compare(model, batches[:1], measures=["cka"]).rows]
     print(
         f"MiniLM, {arguments.sentences} sentences, {len(names)} layers, all pairs, torch {torch.__version__}"
     )

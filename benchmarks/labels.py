@@ -29,15 +29,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pandas as pd
 import torch
+from ketwork.networks.measures.labels import SHORT, knowledge
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.measures.knowledge import SHORT, knowledge
 from ketwork.networks.measures.probes import read_out
-from ketwork.networks.moments.labelled_moments import LabelledStatistics
+from ketwork.networks.moments.labelled_moments import LabelledMoments
 
 LAYERS = ["embeddings", *(f"encoder.layer.{i}" for i in range(6))]
 TARGETS = {"linear": 0.02, "pgm": 0.03}
@@ -126,7 +126,7 @@ def compared(
     table = Table("layer", "logistic regression", "linear readout", "difference", "pretty good", "difference")
     fits, misses = 0.0, []
     for depth, layer in enumerate(record):
-        known = layer.knowledge
+        known = layer.labels
         held = known.held_out.numpy()
         fit = np.setdiff1d(np.arange(len(texts)), held)
         x = hidden[:, depth].numpy()
@@ -149,7 +149,7 @@ def compared(
                 misses.append(f"{kind} at {layer.name} ({apart:+.3f} ± {margin:.3f})")
         table.add_row(*row)
     console.print(table)
-    held_out = len(record.layers[0].knowledge.held_out)
+    held_out = len(record.layers[0].labels.held_out)
     console.print(
         f"scored on {held_out} held-out texts; below the targets ({TARGETS}): {', '.join(misses) or 'none'}"
     )
@@ -168,7 +168,7 @@ def over_splits(hidden: Tensor, labels: np.ndarray, splits: int, console: Consol
     for seed in range(splits):
         keys = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         for depth in range(len(LAYERS)):
-            statistics = LabelledStatistics.of(hidden[:, depth, None], None, codes, keys, 0, positions=False)
+            statistics = LabelledMoments.of(hidden[:, depth, None], None, codes, keys, 0, positions=False)
             assert statistics is not None
             known = knowledge(statistics, (0, 1))
             held = known.held_out.numpy()

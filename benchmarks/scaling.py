@@ -46,15 +46,15 @@ def worker(rank: int, count: int, folder: Path, texts: int, rounds: int) -> None
             print("alone", time.perf_counter() - start)
         dist.barrier()
         start = time.perf_counter()
-        together = kw.study(model, batches, layers="blocks", processes="split")
+        together = kw.study(model, batches, layers="blocks", distributed="split")
         dist.barrier()
         if rank == 0:
             print("together", time.perf_counter() - start)
     if rank == 0:
         differences = [
-            abs(one.all_estimates[name].value - estimate.value)
+            abs(one.estimates[name].value - estimate.value)
             for one, other in zip(together, alone, strict=True)
-            for name, estimate in other.all_estimates.items()
+            for name, estimate in other.estimates.items()
             if estimate.value == estimate.value
         ]
         print("difference", max(differences))
@@ -109,7 +109,7 @@ def sketch_table(rounds: int) -> Table:
             start = time.perf_counter()
             found[name] = kw.study(nn.Identity(), x, memory=memory)
             taken[name].append(time.perf_counter() - start)
-    truth = found["exact"].layers[0].statistics.moment
+    truth = found["exact"].layers[0].accumulator.moment
     table = Table(title=f"Sketch against exact: one layer, d = {d:,}, {n:,} kets")
     for column in (
         "budget",
@@ -121,7 +121,7 @@ def sketch_table(rounds: int) -> Table:
     ):
         table.add_column(column, justify="right")
     for name, study in found.items():
-        moment = study.layers[0].statistics.moment
+        moment = study.layers[0].accumulator.moment
         size = (
             8 * d * (2 * moment.sketch.rank if moment.sketch else d)
         )  # a sketch has room for twice its rank

@@ -1,73 +1,91 @@
 """ketwork (ket + network): neural networks and quantum mechanics, linked by exact mathematics.
 
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
-`compare` says how alike every pair of layers is, within a model or between two; `compress` makes a network smaller
-without training; `probe` reads labels from arrays.
+`compare` says how alike every pair of layers is, within a model or between two; `collapse` measures layers while the
+network runs; `compress` makes a network smaller without training; `probe` reads labels from arrays.
+*Quantum to network*: `waves` has neural wave functions and finds ground states with them.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
+
+Everything is imported when it is first used: `import ketwork.quantum` loads torch and numpy alone.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ketwork._version import __version__ as __version__
-from ketwork.networks.activations.captures import capture
-from ketwork.networks.activations.encoding import decode, encode
-from ketwork.networks.activations.selectors import SelectorError
-from ketwork.networks.collapse.curve import collapse_curve
-from ketwork.networks.collapse.curve_result import CollapseCurve
-from ketwork.networks.collapse.projections import Positions
-from ketwork.networks.collapse.run import collapse
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.comparison.run import compare
-from ketwork.networks.compression.loader import load_compressed
-from ketwork.networks.compression.result import Compressed
-from ketwork.networks.compression.run import compress
-from ketwork.networks.runtime.checkpoints import CheckpointError
-from ketwork.networks.runtime.distributed import ProcessError
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.networks.study.run import StudyInterrupted, study
-from ketwork.quantum import *  # noqa: F403  the quantum room's public names are ketwork's
-from ketwork.quantum import Estimate
-from ketwork.quantum import __all__ as _quantum
-from ketwork.report import plot_comparison, plot_spectrum, plot_study
 
 if TYPE_CHECKING:
-    from ketwork.networks.measures.estimator import Probe, ProbeRegressor, probe
+    from ketwork import waves as waves
+    from ketwork.networks.activations import Reading, SelectorError, capture, decode, encode
+    from ketwork.networks.collapse import CollapseCurve, Positions, collapse, collapse_curve
+    from ketwork.networks.comparison import Comparison, ComparisonError, ComparisonInterrupted, compare
+    from ketwork.networks.compression import Compressed, compress, load_compressed
+    from ketwork.networks.measures import Probe, ProbeRegressor, probe
+    from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
+    from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
+    from ketwork.quantum import *  # noqa: F403
+    from ketwork.records import Checkpoint
+    from ketwork.report import plot_comparison, plot_spectrum, plot_study
 
-__all__ = [
-    *_quantum,
-    "CheckpointError",
-    "CollapseCurve",
-    "Comparison",
-    "Compressed",
-    "Estimate",
-    "Layer",
-    "Positions",
-    "Probe",
-    "ProbeRegressor",
-    "ProcessError",
-    "SelectorError",
-    "Study",
-    "StudyInterrupted",
-    "capture",
-    "collapse",
-    "collapse_curve",
-    "compare",
-    "compress",
-    "decode",
-    "encode",
-    "load_compressed",
-    "probe",
-    "plot_comparison",
-    "plot_spectrum",
-    "plot_study",
-    "study",
-]
+_HOMES = {
+    "networks.activations": ("Reading", "SelectorError", "capture", "decode", "encode"),
+    "networks.collapse": ("CollapseCurve", "Positions", "collapse", "collapse_curve"),
+    "networks.comparison": ("Comparison", "ComparisonError", "ComparisonInterrupted", "compare"),
+    "networks.compression": ("Compressed", "compress", "load_compressed"),
+    "networks.measures": ("Probe", "ProbeRegressor", "probe"),
+    "networks.runtime": ("CheckpointError", "Distributed", "ProcessError"),
+    "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study"),
+    "quantum": (
+        "Density",
+        "Ensemble",
+        "Estimate",
+        "Ket",
+        "Measurement",
+        "State",
+        "bures_angle",
+        "bures_distance",
+        "coherence",
+        "effective_rank",
+        "entropy",
+        "fidelity",
+        "from_qutip",
+        "holevo",
+        "jensen_shannon",
+        "mutual_information",
+        "negativity",
+        "overlap",
+        "participation_ratio",
+        "purity",
+        "random_density",
+        "random_ket",
+        "random_unitary",
+        "relative_entropy",
+        "root_fidelity",
+        "shannon_entropy",
+        "to_qutip",
+        "trace_distance",
+    ),
+    "records": ("Checkpoint",),
+    "report": ("plot_comparison", "plot_spectrum", "plot_study"),
+}
+"""Where each public name lives."""
+
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_PACKAGES = ("quantum", "waves")
+
+__all__ = ["__version__", *_PACKAGES, *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:
-    """The probe, imported when it is first asked for: scikit-learn takes longer to import than all the rest."""
-    if name in ("Probe", "ProbeRegressor", "probe"):
-        return getattr(import_module("ketwork.networks.measures.estimator"), name)
-    raise AttributeError(f"module 'ketwork' has no attribute {name!r}")
+    """A public name, imported when it is first used."""
+    if name in _PACKAGES:
+        return import_module(f"ketwork.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ketwork' has no attribute {name!r}")
+    value = getattr(import_module(f"ketwork.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

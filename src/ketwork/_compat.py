@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def renamed(
+    groups: Mapping[str, Callable[[Any], Any]] | None = None,
+    convert: Mapping[str, Callable[[Any], Any]] | None = None,
+    **names: str,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Lets a function be called with the old names of its arguments, `old="new"`.
+
+    `old="group.new"` is for an argument that is now a field of the frozen class that the argument `group` takes;
+    `groups` has, for each such argument, what makes that class of what was given for it, or of None. `convert` has what
+    makes the new value of the old one where the two differ.
 
     >>> @renamed(samples="max_samples")
     ... def study(max_samples=None):
@@ -25,16 +35,33 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        defaults = inspect.signature(function).parameters
+
         @functools.wraps(function)
         def call(*args: Any, **given: Any) -> R:
             for old in names.keys() & given.keys():
-                new = names[old]
-                if new in given:
-                    raise TypeError(
-                        f"Argument `{old}` is the old name of `{new}`, which was given too. Give `{new}` alone."
-                    )
-                moved(f"Argument `{old}` of `{function.__name__}` is now called `{new}`.", level=3)
-                given[new] = given.pop(old)
+                group, _, field = names[old].rpartition(".")
+                value = given.pop(old)
+                if convert and old in convert:
+                    value = convert[old](value)
+                if not group:
+                    if field in given:
+                        raise TypeError(
+                            f"Argument `{old}` is the old name of `{field}`, which was given too. Give `{field}` alone."
+                        )
+                    moved(f"Argument `{old}` of `{function.__name__}` is now called `{field}`.")
+                    given[field] = value
+                    continue
+                whole = (groups or {})[group](given.get(group, defaults[group].default))
+                if whole is None:
+                    if value is True:
+                        raise ValueError(f"Argument `{old}` needs `{group}` beside it. Give both.")
+                    continue  # of something that is not used
+                moved(
+                    f"Argument `{old}` of `{function.__name__}` is now a part of `{group}`: "
+                    f"`{group}={type(whole).__name__}(…, {field}=…)`.",
+                )
+                given[group] = dataclasses.replace(whole, **{field: value})
             return function(*args, **given)
 
         return call

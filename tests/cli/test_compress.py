@@ -63,7 +63,7 @@ def test_the_table_fits_and_names_every_layer_and_candidate(run, wide, width: in
         (line,) = (line for line in lines if line.startswith(f"{row['layer']} "))
         assert f"{row['parameters']:,}" in line.split()
         assert (str(row["rank"]) if row["rank"] else "–") in line.split()
-    assert "Left alone: 4 (not among `layers`)" in words
+    assert "Unchanged: 4 (not among `layers`)" in words
     for tried in told["candidates"]:
         assert f"{tried['kl']:.3g}" in words
     assert words.count("taken") == 1

@@ -90,7 +90,7 @@ def test_a_study_file_that_is_not_one(here, run):
     newer = whole.replace(b'\\"schema\\": 1', b'\\"schema\\": 9')
     assert newer != whole
     (here / "newer.st").write_bytes(newer)
-    for name, message in (("cut.st", "not a whole safetensors file"), ("newer.st", "newer ketwork")):
+    for name, message in (("cut.st", "not a complete safetensors file"), ("newer.st", "newer ketwork")):
         done = run("show", name)
         assert done.exit_code == 2
         assert message in one_line(done.stderr)

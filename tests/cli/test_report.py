@@ -32,7 +32,7 @@ def test_the_comparison_comes_into_the_page_unless_refused(here, run):
     assert "Not measured here" in (here / "without.html").read_text()
     assert run("study", *SMALL, "--save", "s.safetensors", "--compare").exit_code == 0
     nets = importlib.import_module(NETS)
-    expected = compare(nets.small(), None, nets.batches())
+    expected = compare(nets.small(), nets.batches())
     assert Study.load("s.safetensors").compare().cka.equals(expected.cka)
 
 
@@ -41,7 +41,7 @@ def test_compare_gives_the_numbers_of_kw_compare(here, run):
     done = run("compare", *arguments, "--json", "--save", "c.safetensors", "--report", "c.html")
     assert done.exit_code == 0
     told = json.loads(done.stdout)
-    expected = compare(digits.model(), None, digits.held_out())
+    expected = compare(digits.model(), digits.held_out())
     assert [row["cka"] for row in told["table"]] == expected.table()["cka"].tolist()
     assert told["n"] == 540
     assert told["settings"]["source"]["model"]["spec"] == arguments[0]
@@ -74,7 +74,7 @@ def test_two_models_are_compared_side_by_side(here, run):
         (("study", *SMALL, "--report", "."), "--report must name a file"),
         (("compare", f"{NETS}:small"), "`ketwork compare` needs --data"),
         (("report", "none.safetensors"), "there is no file 'none.safetensors'"),
-        (("report", "ketwork_cli_nets.py"), "is not a whole safetensors file"),
+        (("report", "ketwork_cli_nets.py"), "is not a complete safetensors file"),
     ],
 )
 def test_what_cannot_be_written_or_read_is_said_before_any_work(here, run, arguments, said):

@@ -34,7 +34,7 @@ def test_json_of_the_demonstration_is_the_table_of_kw_study(run):
     assert done.exit_code == 0
     assert done.stderr == ""
     told = json.loads(done.stdout)
-    expected = study_network(digits.model(), digits.held_out(), generator=torch.Generator().manual_seed(0))
+    expected = study_network(digits.model(), digits.held_out(), seed=torch.Generator().manual_seed(0))
     assert_same_table(told["table"], expected.table())
     assert [row["layer"] for row in told["table"]] == [
         "conv1",
@@ -107,7 +107,7 @@ def test_options_reach_the_study(here, run, options, keywords):
     net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
     data = [torch.randn(16, 4, generator=torch.Generator().manual_seed(number)) for number in range(3)]
     seed = keywords.pop("generator", 0)
-    expected = study_network(net, data, generator=torch.Generator().manual_seed(seed), **keywords)
+    expected = study_network(net, data, seed=torch.Generator().manual_seed(seed), **keywords)
     assert_same_table(json.loads(done.stdout)["table"], expected.table())
 
 

@@ -53,15 +53,15 @@ class Kind:
 
 
 def ket(dtype: torch.dtype, seed: int) -> State:
-    return random_ket(D, dims=DIMS, dtype=dtype, generator=seeded(seed))
+    return random_ket(D, dims=DIMS, dtype=dtype, seed=seeded(seed))
 
 
 def pure(dtype: torch.dtype, seed: int) -> State:
-    return random_ket(D, dims=DIMS, dtype=dtype, generator=seeded(seed)).density()
+    return random_ket(D, dims=DIMS, dtype=dtype, seed=seeded(seed)).density()
 
 
 def factored(rank: int, batch: tuple[int, ...] = ()) -> Callable[[torch.dtype, int], State]:
-    return lambda dtype, seed: random_density(D, rank, batch, dims=DIMS, dtype=dtype, generator=seeded(seed))
+    return lambda dtype, seed: random_density(D, rank, batch, dims=DIMS, dtype=dtype, seed=seeded(seed))
 
 
 def dense(rank: int, batch: tuple[int, ...] = ()) -> Callable[[torch.dtype, int], State]:
@@ -90,7 +90,7 @@ KINDS = [
     Kind("dense full rank", dense(D), full_rank=True),
     Kind("batched factor", factored(3, (2, 2))),
     Kind("batched dense", dense(D, (2, 2)), full_rank=True),
-    Kind("batched kets", lambda t, s: random_ket(D, (2, 2), dims=DIMS, dtype=t, generator=seeded(s))),
+    Kind("batched kets", lambda t, s: random_ket(D, (2, 2), dims=DIMS, dtype=t, seed=seeded(s))),
 ]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
@@ -208,7 +208,7 @@ def test_spectrum_and_eigenstates(kind: Kind, dtype: torch.dtype) -> None:
 def test_basis_dependent_measures(kind: Kind, dtype: torch.dtype) -> None:
     state, tol = kind.make(dtype, 3), tolerance(dtype)
     m = matrices(state)
-    basis = random_unitary(D, dtype=dtype, generator=seeded(0))
+    basis = random_unitary(D, dtype=dtype, seed=seeded(0))
     b = basis.to(torch.complex128).numpy()
     p = np.einsum("ia,nij,ja->na", b.conj(), m, b).real
     same(state.probabilities(basis), p, state, tol)
@@ -277,13 +277,13 @@ def test_equal_states(kind: Kind, dtype: torch.dtype) -> None:
 def test_composition(kind: Kind, dtype: torch.dtype) -> None:
     state, tol = kind.make(dtype, 9), tolerance(dtype)
     rho = state.density() if isinstance(state, Ket) else state
-    other = random_density(2, 1, dtype=dtype, generator=seeded(1))
+    other = random_density(2, 1, dtype=dtype, seed=seeded(1))
     product = rho.tensor(other)
     assert product.dims == (*DIMS, 2)
     n = other.matrix().to(torch.complex128).numpy()
     np.testing.assert_allclose(matrices(product), each(lambda x: np.kron(x, n), matrices(state)), atol=tol)
-    mixed = rho.mix(random_ket(D, dtype=dtype, generator=seeded(2)), 0.25)
-    psi = random_ket(D, dtype=dtype, generator=seeded(2)).amplitudes.to(torch.complex128).numpy()
+    mixed = rho.mix(random_ket(D, dtype=dtype, seed=seeded(2)), 0.25)
+    psi = random_ket(D, dtype=dtype, seed=seeded(2)).amplitudes.to(torch.complex128).numpy()
     wanted = 0.75 * matrices(state) + 0.25 * np.outer(psi, psi.conj())
     np.testing.assert_allclose(matrices(mixed), wanted, atol=tol)
 
@@ -292,11 +292,11 @@ def test_effects_on_every_kind(kind: Kind, dtype: torch.dtype) -> None:
     state, tol = kind.make(dtype, 10), tolerance(dtype)
     p = torch.ones(3, dtype=dtype.to_real()) / 3
     few, many = (
-        Ensemble(p, random_density(D, r, (3,), dtype=dtype, generator=seeded(3))) for r in (2, 5)
+        Ensemble(p, random_density(D, r, (3,), dtype=dtype, seed=seeded(3))) for r in (2, 5)
     )  # 6 rows leave a kernel of the average state, 15 overlap
     for measurement in (
         Measurement.projective(
-            random_unitary(D, dtype=dtype, generator=seeded(4)), [[0, 5, 7], [1], range(8, 12), [2, 3, 4, 6]]
+            random_unitary(D, dtype=dtype, seed=seeded(4)), [[0, 5, 7], [1], range(8, 12), [2, 3, 4, 6]]
         ),
         Measurement.pretty_good(few),
         Measurement.pretty_good(many),

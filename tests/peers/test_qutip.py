@@ -31,9 +31,9 @@ from ketwork.quantum import (
 qutip = pytest.importorskip("qutip")
 DIMS = (2, 3)
 MAKE: dict[str, Callable[[torch.dtype, torch.Generator], State]] = {
-    "ket": lambda t, g: random_ket(6, dims=DIMS, dtype=t, generator=g),
-    "factored": lambda t, g: random_density(6, 2, dims=DIMS, dtype=t, generator=g),
-    "dense": lambda t, g: random_density(6, 6, dims=DIMS, dtype=t, generator=g),
+    "ket": lambda t, g: random_ket(6, dims=DIMS, dtype=t, seed=g),
+    "factored": lambda t, g: random_density(6, 2, dims=DIMS, dtype=t, seed=g),
+    "dense": lambda t, g: random_density(6, 6, dims=DIMS, dtype=t, seed=g),
 }
 
 
@@ -93,14 +93,14 @@ def test_two_states(a: str, b: str, seed: int, dtype: torch.dtype) -> None:
 
 def test_amplitude_and_tensor_order() -> None:
     g = torch.Generator().manual_seed(0)
-    a, b = random_ket(6, dims=DIMS, generator=g), random_ket(6, dims=DIMS, generator=g)
+    a, b = random_ket(6, dims=DIMS, seed=g), random_ket(6, dims=DIMS, seed=g)
     assert a.overlap(b).item() == pytest.approx(to_qutip(a).overlap(to_qutip(b)))
     both = qutip.tensor(to_qutip(a), to_qutip(b))
     assert (to_qutip(a.tensor(b)) - both).norm() < 1e-12
 
 
 def test_bloch_vectors() -> None:
-    ket = random_ket(2, generator=torch.Generator().manual_seed(1))
+    ket = random_ket(2, seed=torch.Generator().manual_seed(1))
     paulis = (qutip.sigmax(), qutip.sigmay(), qutip.sigmaz())
     assert ket.bloch().tolist() == pytest.approx([qutip.expect(p, to_qutip(ket)) for p in paulis])
 

@@ -37,15 +37,15 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def generic(dtype: torch.dtype) -> Tensor:
-    return random_density(D, 2, dtype=dtype, generator=seeded(1)).data
+    return random_density(D, 2, dtype=dtype, seed=seeded(1)).data
 
 
 def degenerate(dtype: torch.dtype) -> Tensor:
-    return random_unitary(D, dtype=dtype, generator=seeded(2))[:2]
+    return random_unitary(D, dtype=dtype, seed=seeded(2))[:2]
 
 
 def deficient(dtype: torch.dtype) -> Tensor:
-    a = random_unitary(D, dtype=dtype, generator=seeded(3))[:2]
+    a = random_unitary(D, dtype=dtype, seed=seeded(3))[:2]
     return torch.cat([a, a[:1]])  # three rows, rank two
 
 
@@ -109,7 +109,7 @@ def test_two_states(
     forms: tuple[Callable[[Tensor], State], Callable[[Tensor], State]],
     dtype: torch.dtype,
 ) -> None:
-    b = random_density(D, 2, dtype=dtype, generator=seeded(4)).data
+    b = random_density(D, 2, dtype=dtype, seed=seeded(4)).data
 
     def f(x: Tensor, y: Tensor) -> Tensor:
         return measure(forms[0](x), forms[1](y))
@@ -136,7 +136,7 @@ def test_relative_entropy(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kets(dtype: torch.dtype) -> None:
     x, y = torch.randn(2, D, dtype=dtype, generator=seeded(6))
-    rho = random_density(D, 3, dtype=dtype, generator=seeded(7))
+    rho = random_density(D, 3, dtype=dtype, seed=seeded(7))
     for measure in (overlap, fidelity, root_fidelity, trace_distance, jensen_shannon):
 
         def both(x: Tensor, y: Tensor, measure: Callable[..., Tensor] = measure) -> Tensor:
@@ -173,7 +173,7 @@ def test_ensemble_and_measurement(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("form", [as_factor, as_matrix])
 def test_finite_where_not_differentiable(form: Callable[[Tensor], State], dtype: torch.dtype) -> None:
     """At ρ = σ, at orthogonal states and at a pure state: one-sided kinks, yet no NaN or infinity."""
-    u = random_unitary(D, dtype=dtype, generator=seeded(9))
+    u = random_unitary(D, dtype=dtype, seed=seeded(9))
     pairs = [(u[:2], u[:2]), (u[:2], u[2:4]), (u[:1], u[:1]), (u[:1], u[1:2]), (u, u)]
     measures = (
         fidelity,
@@ -194,7 +194,7 @@ def test_finite_where_not_differentiable(form: Callable[[Tensor], State], dtype:
 
 
 def test_float32_gradients_keep_their_dtype() -> None:
-    x = random_density(64, 8, dtype=torch.float32, generator=seeded(1)).data.requires_grad_()
+    x = random_density(64, 8, dtype=torch.float32, seed=seeded(1)).data.requires_grad_()
     y = x.detach().double().requires_grad_()
     Density.from_factor(x).entropy().backward()
     Density.from_factor(y, normalize=True).entropy().backward()
@@ -208,7 +208,7 @@ def test_float32_gradients_keep_their_dtype() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_trace_distance_does_not_push_where_states_agree(dtype: torch.dtype) -> None:
     """ρ = (P₀ + P₁)/2 and σ = (P₀ + P₂)/2: the derivative is the sign of ρ − σ, 0 on the shared P₀."""
-    u = random_unitary(D, dtype=dtype, generator=seeded(10)) / 2**0.5
+    u = random_unitary(D, dtype=dtype, seed=seeded(10)) / 2**0.5
     a = u[[0, 1]].clone().requires_grad_()
     trace_distance(Density.from_factor(a), Density.from_factor(u[[0, 2]])).backward()
     assert a.grad is not None

@@ -35,7 +35,7 @@ dtypes = st.sampled_from([torch.float64, torch.complex128])
 
 def states(m: int, n: int, ranks: tuple[int, ...], seed: int, dtype: torch.dtype) -> list[Density]:
     g = torch.Generator().manual_seed(seed)
-    return [random_density(m * n, r, dims=(m, n), dtype=dtype, generator=g) for r in ranks]
+    return [random_density(m * n, r, dims=(m, n), dtype=dtype, seed=g) for r in ranks]
 
 
 def turned(rho: Density, u: torch.Tensor) -> Density:
@@ -48,7 +48,7 @@ def turned(rho: Density, u: torch.Tensor) -> Density:
 @common
 @given(sizes, sizes, seeds, dtypes)
 def test_both_sides_of_a_ket_have_one_entropy(m: int, n: int, seed: int, dtype: torch.dtype) -> None:
-    ket = random_ket(m * n * 2, dims=(m, n, 2), dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    ket = random_ket(m * n * 2, dims=(m, n, 2), dtype=dtype, seed=torch.Generator().manual_seed(seed))
     for part, rest in (((0,), (1, 2)), ((1,), (0, 2)), ((0, 1), (2,))):
         s = ket.entanglement_entropy(part)
         torch.testing.assert_close(s, ket.entanglement_entropy(rest))
@@ -66,7 +66,7 @@ def test_entropy(m: int, n: int, r: int, seed: int, dtype: torch.dtype) -> None:
     assert -1e-12 <= s <= math.log2(min(r, m * n)) + 1e-12
     assert 1 / min(r, m * n) - 1e-12 <= purity(rho) <= 1 + 1e-12
     assert rho.participation_ratio() <= rho.effective_rank() + 1e-9
-    u = random_unitary(m * n, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    u = random_unitary(m * n, dtype=dtype, seed=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(entropy(turned(rho, u)), s, atol=1e-10, rtol=0)
     a, b = rho.reduced([0]).entropy(), rho.reduced([1]).entropy()
     assert (a - b).abs() - 1e-10 <= s <= a + b + 1e-10
@@ -85,7 +85,7 @@ def test_pairs(m: int, n: int, r: int, t: int, seed: int, dtype: torch.dtype) ->
     assert -1e-10 <= js <= 1 + 1e-10
     assert overlap(rho, sigma) <= fidelity(rho, sigma) + TINY
     assert bures_distance(rho, sigma) <= bures_angle(rho, sigma) + TINY
-    u = random_unitary(m * n, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    u = random_unitary(m * n, dtype=dtype, seed=torch.Generator().manual_seed(seed))
     for measure, value in ((root_fidelity, f), (trace_distance, d), (jensen_shannon, js)):
         torch.testing.assert_close(measure(sigma, rho), value, atol=TINY, rtol=0)
         torch.testing.assert_close(measure(turned(rho, u), turned(sigma, u)), value, atol=TINY, rtol=0)

@@ -27,7 +27,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def ensemble(k: int, d: int, rank: int, seed: int) -> Ensemble:
     p = torch.rand(k, dtype=REAL, generator=seeded(seed))
-    return Ensemble(p / p.sum(), random_density(d, rank, (k,), generator=seeded(seed + 100)))
+    return Ensemble(p / p.sum(), random_density(d, rank, (k,), seed=seeded(seed + 100)))
 
 
 def sic() -> Measurement:
@@ -42,13 +42,13 @@ def sic() -> Measurement:
 
 @pytest.mark.parametrize("groups", [None, [[0, 3], [1], [2, 4, 5]]])
 def test_projective_repeats(groups: list[list[int]] | None) -> None:
-    m = Measurement.projective(random_unitary(6, generator=seeded(1)), groups)
+    m = Measurement.projective(random_unitary(6, seed=seeded(1)), groups)
     e = m.effects()
     torch.testing.assert_close(e @ e, e)
-    kets = random_ket(6, (200,), generator=seeded(2))
-    for states in (kets, random_density(6, 2, (200,), generator=seeded(3)), random_density(6, 6, (200,))):
-        outcome, after = m.measure(states, generator=seeded(4))
-        assert torch.equal(m.measure(after, generator=seeded(5))[0], outcome)
+    kets = random_ket(6, (200,), seed=seeded(2))
+    for states in (kets, random_density(6, 2, (200,), seed=seeded(3)), random_density(6, 6, (200,))):
+        outcome, after = m.measure(states, seed=seeded(4))
+        assert torch.equal(m.measure(after, seed=seeded(5))[0], outcome)
         hit = m.probabilities(after).gather(1, outcome[:, None])
         torch.testing.assert_close(hit, torch.ones(200, 1, dtype=REAL))
 
@@ -63,10 +63,10 @@ def test_coarse_graining_keeps_superpositions() -> None:
 
 def test_outcomes_follow_born() -> None:
     m, n = sic(), 40_000
-    ket = random_ket(2, generator=seeded(1))
+    ket = random_ket(2, seed=seeded(1))
     batch = Ket(ket.amplitudes.expand(n, 2))
     p = m.probabilities(ket)
-    outcome, _ = m.measure(batch, generator=seeded(2))
+    outcome, _ = m.measure(batch, seed=seeded(2))
     counts = torch.bincount(outcome, minlength=4)
     chi2 = ((counts - n * p).square() / (n * p)).sum().item()
     assert chi2 < 16.3  # 0.1 % point of χ² with 3 degrees of freedom
@@ -84,17 +84,15 @@ def test_general_effects_follow_lueders() -> None:
 
 def test_effects_come_back() -> None:
     g = seeded(7)
-    e = Measurement.pretty_good(
-        Ensemble(torch.ones(3, dtype=REAL) / 3, random_density(4, 3, (3,), generator=g))
-    )
+    e = Measurement.pretty_good(Ensemble(torch.ones(3, dtype=REAL) / 3, random_density(4, 3, (3,), seed=g)))
     effects = e.effects()
     assert effects.imag.abs().max() > 0.01
     torch.testing.assert_close(Measurement.from_effects(effects).effects(), effects)
 
 
 def test_averaging_over_outcomes_does_not_disturb_diagonals() -> None:
-    rho = random_density(5, 5, generator=seeded(1))
-    basis = random_unitary(5, generator=seeded(2))
+    rho = random_density(5, 5, seed=seeded(1))
+    basis = random_unitary(5, seed=seeded(2))
     m = Measurement.projective(basis)
     p = m.probabilities(rho)
     mean = sum(p[k] * m.collapse(rho, k).matrix() for k in range(5))  # type: ignore[union-attr]
@@ -140,7 +138,7 @@ def test_dense_and_factored_ensembles_agree() -> None:
 
 def test_batched_ensembles() -> None:
     p = torch.rand(5, 3, dtype=REAL, generator=seeded(1))
-    states = random_density(4, 2, (5, 3), generator=seeded(2))
+    states = random_density(4, 2, (5, 3), seed=seeded(2))
     e = Ensemble(p / p.sum(-1, keepdim=True), states)
     single = [Ensemble(e.probabilities[i], states[i]).holevo() for i in range(5)]
     torch.testing.assert_close(e.holevo(), torch.stack(single))
@@ -149,7 +147,7 @@ def test_batched_ensembles() -> None:
 
 
 def test_equal_states_cannot_be_told_apart() -> None:
-    rho = random_density(6, 2, generator=seeded(1))
+    rho = random_density(6, 2, seed=seeded(1))
     same = Ensemble(torch.tensor([0.5, 0.5], dtype=REAL), [rho, rho])
     helstrom = Measurement.helstrom(rho, rho)
     assert helstrom.success(same).item() == pytest.approx(0.5)
@@ -163,14 +161,14 @@ def test_orthogonal_states_are_told_apart() -> None:
     m = Measurement.pretty_good(e)
     assert m.success(e).item() == pytest.approx(1)
     assert m.information(e).item() == pytest.approx(2)
-    outcome, after = m.measure(e.states, generator=seeded(0))
+    outcome, after = m.measure(e.states, seed=seeded(0))
     assert outcome.tolist() == [0, 1, 2, 3]
     torch.testing.assert_close(fidelity(after, e.states), torch.ones(4))
 
 
 def test_many_labels_stay_in_factors() -> None:
     """1,000 labels in d = 512: 1000·512 numbers where dense effects would take 512 times as many."""
-    kets = random_ket(512, (1000,), dtype=torch.float32, generator=seeded(1))
+    kets = random_ket(512, (1000,), dtype=torch.float32, seed=seeded(1))
     e = Ensemble(torch.full((1000,), 1e-3), kets)
     m = Measurement.pretty_good(e)
     assert m.operators.shape == (1000, 1, 512)
@@ -179,7 +177,7 @@ def test_many_labels_stay_in_factors() -> None:
 
 
 def test_helstrom_reaches_the_trace_distance() -> None:
-    rho, sigma = random_density(12, 2, generator=seeded(1)), random_density(12, 3, generator=seeded(2))
+    rho, sigma = random_density(12, 2, seed=seeded(1)), random_density(12, 3, seed=seeded(2))
     both = Ensemble(torch.tensor([0.5, 0.5], dtype=REAL), [rho, sigma])
     m = Measurement.helstrom(rho, sigma)
     torch.testing.assert_close(m.success(both), (1 + trace_distance(rho, sigma)) / 2)

@@ -17,7 +17,7 @@ SPECTRA = {
 
 
 def at(w: list[float], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    u = random_unitary(4, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    u = random_unitary(4, dtype=dtype, seed=torch.Generator().manual_seed(0))
     return (u * torch.tensor(w, dtype=torch.float64)) @ u.mH, u
 
 
@@ -60,7 +60,7 @@ def test_zero_probabilities_have_no_gradient() -> None:
 
 
 def test_nuclear_norm_of_a_rank_one_matrix_moves_along_its_polar_factor() -> None:
-    u = random_unitary(3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    u = random_unitary(3, dtype=torch.float64, seed=torch.Generator().manual_seed(2))
     x = torch.outer(u[0], u[1]).requires_grad_()
     value = nuclear_norm(x)
     value.backward()
@@ -79,7 +79,7 @@ def test_draws_skip_what_cannot_happen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_factors_meet_in_their_joint_span() -> None:
     g = torch.Generator().manual_seed(4)
-    rho, sigma = random_density(50, 2, generator=g), random_density(50, 3, generator=g)
+    rho, sigma = random_density(50, 2, seed=g), random_density(50, 3, seed=g)
     x, y, q = joint_frame(rho, sigma)
     assert q is not None
     assert (x.shape, y.shape, q.shape) == ((5, 5), (5, 5), (50, 5))
@@ -90,7 +90,7 @@ def test_factors_meet_in_their_joint_span() -> None:
 def test_roots_of_rounded_entries_are_left_out() -> None:
     """Dense float32 states of rank 16 in d = 128: eigenvalues of rounding noise have roots that add up."""
     g = torch.Generator().manual_seed(5)
-    rho, sigma = (random_density(128, 16, (20,), dtype=torch.float32, generator=g) for _ in range(2))
+    rho, sigma = (random_density(128, 16, (20,), dtype=torch.float32, seed=g) for _ in range(2))
     dense = [Density.from_matrix(s.matrix()) for s in (rho, sigma)]
     assert (root_fidelity(*dense) - root_fidelity(rho, sigma)).abs().max() < 3e-7
 
@@ -99,7 +99,7 @@ def test_roots_of_rounded_entries_are_left_out() -> None:
 def test_random_unitaries_are_haar(dtype: torch.dtype) -> None:
     """E |Tr U|² = 1 and E Tr U = 0; an uncorrected QR has a diagonal of one sign and fails both."""
     g = torch.Generator().manual_seed(6)
-    traces = torch.stack([torch.trace(random_unitary(3, dtype=dtype, generator=g)) for _ in range(2000)])
+    traces = torch.stack([torch.trace(random_unitary(3, dtype=dtype, seed=g)) for _ in range(2000)])
     assert traces.mean().abs() < 4 / 2000**0.5
     assert traces.abs().square().mean().item() == pytest.approx(1, abs=0.15)
 

@@ -19,7 +19,6 @@ from ketwork.quantum import (
     random_unitary,
     trace_distance,
 )
-from ketwork.quantum.states import stack
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -103,10 +102,15 @@ def test_frozen_and_moved() -> None:
     assert meta.device.type == "meta"
 
 
-def test_stack_pads_and_promotes() -> None:
+def stack(states: list[Ket | Density]) -> Ket | Density:
+    """The states of an ensemble of them."""
+    return Ensemble(torch.full((len(states),), 1 / max(len(states), 1)), states).states
+
+
+def test_states_of_an_ensemble_are_padded_and_promoted() -> None:
     a, b, c = (
-        random_ket(6, generator=seeded(1)),
-        random_density(6, 2, generator=seeded(2)),
+        random_ket(6, seed=seeded(1)),
+        random_density(6, 2, seed=seeded(2)),
         random_density(6, 6),
     )
     kets = stack([a, random_ket(6, dtype=torch.float64)])
@@ -139,27 +143,27 @@ def test_born(dtype: torch.dtype) -> None:
     x = torch.randn(40, dtype=dtype, generator=seeded(3))
     x[[0, 7, 39]] = 0
     ket = Ket.normalized(x)
-    basis = random_unitary(40, dtype=dtype, generator=seeded(4))
+    basis = random_unitary(40, dtype=dtype, seed=seeded(4))
     for state in (ket, ket.density(), Density.from_matrix(ket.density().matrix())):
-        assert abs(chi_square(state.measure(200_000, generator=seeded(5)), state.probabilities())) < 4
-        turned = state.measure(200_000, basis=basis, generator=seeded(6))
+        assert abs(chi_square(state.measure(200_000, seed=seeded(5)), state.probabilities())) < 4
+        turned = state.measure(200_000, basis=basis, seed=seeded(6))
         assert abs(chi_square(turned, state.probabilities(basis))) < 4
 
 
 def test_shapes_of_outcomes() -> None:
     kets = random_ket(5, (3, 2))
-    one, many = kets.measure(generator=seeded(0)), kets.measure(7, generator=seeded(0))
+    one, many = kets.measure(seed=seeded(0)), kets.measure(7, seed=seeded(0))
     assert (one.dtype, one.shape, many.shape) == (torch.int64, (3, 2), (3, 2, 7))
-    assert torch.equal(kets.measure(7, generator=seeded(0)), many)
+    assert torch.equal(kets.measure(7, seed=seeded(0)), many)
     assert kets.measure(0).shape == (3, 2, 0)
 
 
 def test_a_measurement_repeated_gives_the_same() -> None:
-    kets = random_ket(6, (100,), generator=seeded(1))
-    outcome = kets.measure(generator=seeded(2))
+    kets = random_ket(6, (100,), seed=seeded(1))
+    outcome = kets.measure(seed=seeded(2))
     after = kets.collapse(outcome)
-    assert torch.equal(after.measure(generator=seeded(3)), outcome)
-    assert torch.equal(after.measure(50, generator=seeded(4)), outcome[:, None].expand(-1, 50))
+    assert torch.equal(after.measure(seed=seeded(3)), outcome)
+    assert torch.equal(after.measure(50, seed=seeded(4)), outcome[:, None].expand(-1, 50))
     phase = kets.amplitudes.gather(1, outcome[:, None]).squeeze(1)
     torch.testing.assert_close(after.amplitudes.gather(1, outcome[:, None]).squeeze(1), phase / phase.abs())
 

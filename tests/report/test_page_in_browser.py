@@ -12,8 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from torch import nn
 
 from ketwork.demo import digits
-from ketwork.networks.comparison.run import compare
-from ketwork.networks.study.run import study
+from ketwork.networks.comparison import compare
+from ketwork.networks.study import study
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_table_holds_the_record(record, path, open_page):
         ("dead", "dead", 100),
         ("Holevo", "holevo", 1),
         ("linear", "linear_balanced", 100),
-        ("kets", "kets", 1),
+        ("vectors", "kets", 1),
     ):
         cells, _ = column(page, title)
         for cell, value in zip(cells, table[name], strict=True):
@@ -104,26 +104,26 @@ def test_a_layer_opens_with_its_numbers_and_pictures(record, path, open_page):
     layer = record["relu3"]
     shown = dict(text.split("\n")[:2] for text in dialog.locator("#numbers summary").all_inner_texts())
     assert number(shown["entropy"]) == pytest.approx(layer.entropy.value, abs=6e-4)
-    assert number(shown["norm"]) == pytest.approx(layer.norm.value, abs=layer.norm.stderr)
-    assert shown["dead"] == f"{100 * layer.dead.value:.1f} %"
+    assert number(shown["mean norm"]) == pytest.approx(layer.norm.value, abs=layer.norm.stderr)
+    assert shown["dead neurons"] == f"{100 * layer.dead.value:.1f} %"
     entropy = dialog.locator("#numbers details").first
     entropy.locator("summary").click()
     assert record.definitions["entropy"] in entropy.inner_text()
     dialog.locator("#spectrum svg").wait_for()
     # The confusion matrix: every count of the record is written in its cell.
-    counts = layer.knowledge.confusion["linear"]
+    counts = layer.labels.confusion["linear"]
     dialog.locator("#confusion svg text", has_text=str(int(counts.max()))).first.wait_for()
     written = dialog.locator("#confusion .role-mark.mark-text text").all_text_contents()
     assert sorted(map(int, written)) == sorted(int(count) for count in counts.flatten() if count > 0)
     dialog.get_by_role("button", name="pretty good measurement").click()
-    counts = layer.knowledge.confusion["pretty good"]
+    counts = layer.labels.confusion["pretty good"]
     page.wait_for_function(
         "n => document.querySelectorAll('#confusion .role-mark.mark-text text').length === n",
         arg=int((counts > 0).sum()),
     )
     # The Bloch picture says how much of the state it shows.
     weight = float(layer.density.spectrum()[:2].sum())
-    assert f"holds {weight:.1%} of the layer's weight" in dialog.locator("#ball-told").inner_text()
+    assert f"holds {weight:.1%} of the layer's variance" in dialog.locator("#ball-caption").inner_text()
     dialog.get_by_role("button", name="Next layer").click()
     assert page.get_by_role("dialog", name="readout").is_visible()
     assert dialog.count() == 0
@@ -175,7 +175,7 @@ def test_the_answers_are_those_of_the_record(record, path, open_page):
         after.name: after.effective_rank.value / before.effective_rank.value
         for before, after in itertools.pairwise(record.layers)
     }
-    assert f"The sharpest collapse is at {min(falls, key=falls.get)}: from" in said
+    assert f"The largest drop of effective rank is at {min(falls, key=falls.get)}: from" in said
     best = max(record, key=lambda layer: layer.linear_balanced.value)
     assert f"at {best.name}: {100 * best.linear_balanced.value:.1f} ± " in said
     dead = max(record, key=lambda layer: layer.dead.value)
@@ -187,7 +187,7 @@ def test_the_answers_are_those_of_the_record(record, path, open_page):
     assert f"{closest} repeats {names[names.index(closest) - 1]} most closely" in said
     assert f"debiased CKA {near[closest]:.3f}" in said
     coherent = min(record, key=lambda c: c.coherence.value / (c.coherence.value + c.entropy.value))
-    assert f"{coherent.name} aligns most: it has {coherent.coherence.value:.3f}" in said
+    assert f"{coherent.name} is aligned most: it has {coherent.coherence.value:.3f}" in said
 
 
 def test_hovering_and_clicking_a_point(record, path, open_page):
@@ -288,7 +288,7 @@ def test_screens_of_two_widths_light_and_dark(path, open_page, width, scheme, tm
 
 def test_the_measures_of_a_comparison(tmp_path, open_page):
     other = digits.architecture().eval()
-    found = compare(digits.model(), other, digits.held_out())
+    found = compare(digits.model(), digits.held_out(), other)
     page = open_page(found.report(tmp_path / "c.html"))
     same = {name: found.cka.loc[name, name] for name in found.cka.index}
     least = min(same, key=same.get)
@@ -303,6 +303,11 @@ def test_the_measures_of_a_comparison(tmp_path, open_page):
 EVIL = "</script><script>window.bad = 1</script><img src=x onerror='window.bad = 1'>&amp;\"'{{ 7 * 7 }}"
 
 
+def renamed(layer, **names):
+    """The layer with another name, or of another kind."""
+    return replace(layer, accumulator=replace(layer.accumulator, info=replace(layer.info, **names)))
+
+
 def test_names_are_names_and_never_code(tmp_path, open_page):
     torch.manual_seed(0)
     inner = study(
@@ -310,9 +315,9 @@ def test_names_are_names_and_never_code(tmp_path, open_page):
     )
     named = replace(
         inner,
-        layers=tuple(replace(layer, name=EVIL + layer.name, kind=EVIL) for layer in inner.layers),
+        layers=tuple(renamed(layer, name=EVIL + layer.name, kind=EVIL) for layer in inner.layers),
         skipped={EVIL: EVIL},
-        notes=(EVIL,),
+        more_notes=(EVIL,),
         settings=inner.settings | {"model": EVIL, "command": EVIL, "source": {"data": {"spec": EVIL}}},
     )
     compared = replace(

@@ -31,7 +31,7 @@ def test_a_study_is_drawn_with_its_values_and_errors(record):
     table = record.table()
     assert np.allclose(line.get_ydata(), table["entropy"])
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
-    assert np.allclose(ends[:, 1] - ends[:, 0], 2 * table["entropy_se"])
+    assert np.allclose(ends[:, 1] - ends[:, 0], 2 * table["entropy_stderr"])
     assert [text.get_text() for text in ax.get_xticklabels()] == table["layer"].tolist()
     assert ax.get_ylabel() == "entropy (bit)"
     exact = kw.plot_study(record, "dead")  # has no error

@@ -10,11 +10,12 @@ from rich.console import Console
 from torch import nn
 
 from ketwork.demo import digits
-from ketwork.networks.comparison.run import compare
-from ketwork.networks.study.run import study
+from ketwork.networks.activations import Reading
+from ketwork.networks.comparison import compare
+from ketwork.networks.study import study
 from ketwork.quantum import Estimate
 from ketwork.report import as_json, render, render_comparison, render_plan
-from ketwork.report.terminal import plus_minus
+from ketwork.report.words import plus_minus
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +52,13 @@ def test_every_width_shows_whole_numbers(demo, width):
         assert line.count("±") == len(numbers)
         value, error = map(float, numbers[0])
         assert value == pytest.approx(table.loc[layer, "entropy"], abs=6e-4)
-        assert error == pytest.approx(table.loc[layer, "entropy_se"], abs=1.01e-3)
+        assert error == pytest.approx(table.loc[layer, "entropy_stderr"], abs=1.01e-3)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 140])
 def test_a_comparison_at_every_width(width):
     other = digits.architecture().eval()
-    found = compare(digits.model(), other, digits.held_out())
+    found = compare(digits.model(), digits.held_out(), other)
     stream = io.StringIO()
     render_comparison(found, Console(file=stream, width=width))
     text = stream.getvalue()
@@ -81,16 +82,16 @@ def test_what_a_comparison_of_equal_models_and_of_neighbours_says():
         return stream.getvalue()
 
     assert "All 8 layers of the same name are alike" in told(
-        compare(digits.model(), digits.model(), digits.held_out())
+        compare(digits.model(), digits.held_out(), digits.model())
     )
-    itself = compare(digits.model(), None, digits.held_out())
+    itself = compare(digits.model(), digits.held_out())
     near = {names: itself.cka.loc[names] for names in itertools.pairwise(itself.cka.index)}
     first, second = max(near, key=near.get)
     assert (
-        f"{second} repeats its neighbour {first} most closely (debiased CKA {max(near.values()):.3f})"
+        f"{second} repeats the layer before it, {first}, most closely (debiased CKA {max(near.values()):.3f})"
         in told(itself)
     )
-    constant = compare(nn.Identity(), None, torch.ones(20, 3))
+    constant = compare(nn.Identity(), torch.ones(20, 3))
     assert "No pair of layers has a value." in told(constant)
 
 
@@ -101,12 +102,12 @@ def test_labels_come_before_what_describes_the_state_alone(demo):
 def test_what_80_columns_and_what_140_columns_hold():
     demo = study(digits.model(), digits.held_out(), labels=False)
     narrow, wide, widest = (drawn(demo, width).partition("540 samples")[0] for width in (80, 140, 250))
-    for header in ("d", "kets", "entropy", "eff. rank", "coherence", "top weight"):
+    for header in ("d", "vectors", "entropy", "eff. rank", "coherence", "top weight"):
         assert header in narrow
     assert "entangl." not in narrow
     for header in ("of log₂ d", "part. ratio", "dead", "entangl."):
         assert header in wide
-    for header in ("kind", "collapse", "norm", "of one ket"):
+    for header in ("kind", "collapse", "norm", "of one vector"):
         assert header in widest
     assert "A wider terminal shows" in drawn(demo, 80)
     assert "A wider terminal shows" not in drawn(demo, 250)
@@ -116,7 +117,7 @@ def test_what_layers_know_of_labels_is_shown_where_it_was_measured(demo):
     for name, header in (("holevo", "Holevo"), ("linear_balanced", "linear"), ("pgm_balanced", "pgm")):
         assert header in drawn(demo, 160).partition("540 samples")[0]
         line = rows(drawn(demo, 300), demo)["readout"]
-        value = demo["readout"].all_estimates[name].value
+        value = demo["readout"].estimates[name].value
         assert any(abs(float(word) - value) < 0.006 for word in re.findall(r"\d\.\d+", line))
     unlabelled = study(digits.model(), digits.held_out(), labels=False)
     assert "Holevo" not in drawn(unlabelled, 300)
@@ -142,21 +143,21 @@ def test_the_values_of_one_row(demo):
 def test_the_footer_says_what_the_numbers_are(demo):
     text = " ".join(drawn(demo, 80).split())
     assert (
-        "540 samples, up to 34,560 kets a layer; every ket has weight 1 (normalize=state), not centred."
+        "540 samples, up to 34,560 vectors (kets) a layer; every vector has weight 1 (normalize=state), not centred."
         in text
     )
-    assert "Left out: flatten (Flatten only passes on or reshapes)" in text
+    assert "Skipped: flatten (Flatten only passes on or reshapes)" in text
     assert " ".join(demo.definitions["coherence"].split()) in text
 
 
-def test_few_kets_a_dimension_are_marked():
+def test_few_vectors_a_dimension_are_marked():
     torch.manual_seed(0)
     record = study(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 16)), torch.randn(40, 4), layers=["0", "1"])
     text = drawn(record, 100)
     found = rows(text, record)
     assert "40!" not in found["0"]
     assert "40!" in found["1"]
-    assert "! Fewer than 10 kets per dimension in 1:" in text
+    assert "! Fewer than 10 vectors per dimension in 1:" in text
 
 
 def test_calls_zeros_and_drops_are_shown_where_there_are_any():
@@ -170,7 +171,7 @@ def test_calls_zeros_and_drops_are_shown_where_there_are_any():
 
     x = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
     x[5] = torch.nan
-    record = study(Twice(), x, layers="step", skip_bad=True)
+    record = study(Twice(), x, layers="step", reading=Reading(skip_bad=True))
     text = drawn(record, 250)
     lines = [line for line in text.splitlines() if line.startswith("step")]
     assert [line.split()[1] for line in lines] == ["0", "1"]
@@ -179,7 +180,7 @@ def test_calls_zeros_and_drops_are_shown_where_there_are_any():
         assert f"{zero:.1%}" in line
     assert "dropped" in text
     assert "Samples left out for NaN or infinite values: 1 at step" in text
-    pooled = study(Twice(), x, layers="step", skip_bad=True, calls="pooled")
+    pooled = study(Twice(), x, layers="step", reading=Reading(skip_bad=True, calls="pooled"))
     assert re.search(r"^step +all ", drawn(pooled, 140), re.MULTILINE)
 
 
@@ -207,7 +208,10 @@ def test_long_names_are_folded_at_their_dots():
 
 def test_markup_in_names_is_printed_as_it_is():
     record = study(nn.Linear(3, 2), torch.randn(50, 3))
-    named = replace(record, layers=(replace(record.layers[0], name="[red]x"),), notes=("see [bold]",))
+    (layer,) = record.layers
+    info = replace(layer.info, name="[red]x")
+    layer = replace(layer, accumulator=replace(layer.accumulator, info=info))
+    named = replace(record, layers=(layer,), more_notes=("see [bold]",))
     text = drawn(named, 120)
     assert "[red]x" in text
     assert "! see [bold]" in text
@@ -258,7 +262,11 @@ def test_sketched_layers_stand_as_intervals_and_the_plan_is_a_table():
     render_plan(record.plan, Console(file=buffer, width=120))
     assert f"0, 1 300 sketch of rank {wide.sketch}" in " ".join(buffer.getvalue().split())
     assert "of 2.0 MB" in buffer.getvalue()
-    assert as_json(record)["plan"] == record.plan.header()
+    plan = as_json(record)["plan"]
+    assert plan["memory"] == record.plan.memory == 2_000_000
+    assert [(share["layer"], share["d"], share["rank"]) for share in plan["shares"]] == [
+        (share.layer, share.d, share.rank) for share in record.plan.shares
+    ]
 
 
 def test_what_is_only_known_between_bounds_is_rounded_only_where_that_hides_nothing():

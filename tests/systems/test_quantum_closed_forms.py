@@ -73,24 +73,24 @@ def test_marchenko_pastur(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (2, 5), (3, 4), (4, 16)])
 def test_page(m: int, n: int) -> None:
     """Page 1993, gr-qc/9305007; mean purity of complex and of real kets (Lubkin 1978 and its real analogue)."""
-    kets = random_ket(m * n, (20_000,), dims=(m, n), generator=seeded(2))
+    kets = random_ket(m * n, (20_000,), dims=(m, n), seed=seeded(2))
     page = sum(1 / k for k in range(n + 1, m * n + 1)) - (m - 1) / (2 * n)
     close(kets.entanglement_entropy(1, NATS), page)
     close(kets.reduced([1]).purity(), (m + n) / (m * n + 1))
-    real = random_ket(m * n, (20_000,), dims=(m, n), dtype=torch.float64, generator=seeded(3))
+    real = random_ket(m * n, (20_000,), dims=(m, n), dtype=torch.float64, seed=seeded(3))
     close(real.reduced(1).purity(), (m + n + 1) / (m * n + 2))
     if (m, n) == (2, 2):
         close(real.entanglement_entropy(1, NATS), 0.277182)
 
 
 def test_induced_measure_is_a_traced_out_ket() -> None:
-    rho = random_density(3, 4, (20_000,), generator=seeded(4))
+    rho = random_density(3, 4, (20_000,), seed=seeded(4))
     close(purity(rho), (3 + 4) / (3 * 4 + 1))
 
 
 def test_purity_bias() -> None:
     """E Tr ρ̂² = 1/N + (1 − 1/N) Tr ρ²: N = 256 in d = 64 gives 0.019470."""
-    kets = random_ket(64, (400, 256), dtype=torch.float64, generator=seeded(5))
+    kets = random_ket(64, (400, 256), dtype=torch.float64, seed=seeded(5))
     sampled = Density.from_kets(kets).purity()
     close(sampled, 0.019470)
     close((256 * sampled - 1) / 255, 1 / 64)
@@ -99,8 +99,8 @@ def test_purity_bias() -> None:
 @pytest.mark.parametrize(("d", "complex_", "real"), [(2, 0.5, 2 * math.log(2) - 1), (64, 3.74389, 3.44479)])
 def test_coherence_of_random_kets(d: int, complex_: float, real: float) -> None:
     assert complex_ == pytest.approx(harmonic(d) - 1, abs=1e-5)
-    close(coherence(random_ket(d, (20_000,), generator=seeded(6)), base=NATS), complex_)
-    close(coherence(random_ket(d, (20_000,), dtype=torch.float64, generator=seeded(7)), base=NATS), real)
+    close(coherence(random_ket(d, (20_000,), seed=seeded(6)), base=NATS), complex_)
+    close(coherence(random_ket(d, (20_000,), dtype=torch.float64, seed=seeded(7)), base=NATS), real)
 
 
 # The dictionary
@@ -114,13 +114,13 @@ def test_coherence_counts_neurons() -> None:
 
 def test_two_neurons_lie_on_the_bloch_sphere() -> None:
     for dtype in (torch.float64, torch.complex128):
-        r = random_ket(2, (100,), dtype=dtype, generator=seeded(8)).bloch()
+        r = random_ket(2, (100,), dtype=dtype, seed=seeded(8)).bloch()
         torch.testing.assert_close(r.square().sum(-1), torch.ones(100, dtype=torch.float64))
     half = 0.5**0.5
     i = torch.tensor([[1, 0], [0, 1], [half, half], [half, half * 1j]], dtype=torch.complex128)
     poles = torch.tensor([[0, 0, 1], [0, 0, -1], [1, 0, 0], [0, 1, 0]], dtype=torch.float64)
     torch.testing.assert_close(Ket(i).bloch(), poles)
-    rho = random_density(2, 2, (50,), generator=seeded(9))
+    rho = random_density(2, 2, (50,), seed=seeded(9))
     torch.testing.assert_close(rho.bloch().square().sum(-1), 2 * rho.purity() - 1)
 
 
@@ -146,7 +146,7 @@ def test_ghz(n: int) -> None:
 
 
 def test_products_are_not_entangled() -> None:
-    product = random_ket(3, generator=seeded(11)).tensor(random_ket(4, generator=seeded(12)))
+    product = random_ket(3, seed=seeded(11)).tensor(random_ket(4, seed=seeded(12)))
     assert product.dims == (3, 4)
     assert product.entanglement_entropy(1).item() == pytest.approx(0, abs=1e-13)
     assert product.schmidt(1).tolist() == pytest.approx([1, 0, 0], abs=1e-12)
@@ -253,7 +253,7 @@ def test_collapse_onto_directions_and_onto_a_simplex(k: int) -> None:
 
 # Truncation
 def test_discarded_weight() -> None:
-    rho = random_density(20, 12, dtype=torch.float64, generator=seeded(14))
+    rho = random_density(20, 12, dtype=torch.float64, seed=seeded(14))
     for k in (1, 5, 12, 15):
         _, kets = rho.eigenstates(k)
         v = kets.amplitudes.mT

@@ -223,7 +223,7 @@ def test_lines_that_are_no_rows(row, tmp_path, bounded):
             file.write(f"{row}\n")
         with (
             bounded(),
-            pytest.raises(SourceError, match=f"must name a whole table in UTF-8, but .*{name} is not"),
+            pytest.raises(SourceError, match=f"must name a complete table in UTF-8, but .*{name} is not"),
         ):
             load_data(str(tmp_path / name))
 

@@ -112,6 +112,10 @@ def test_records_made_to_harm_are_refused_or_read(record, part, tmp_path, bounde
     found.save(path)
     tensors, header, draw = load_file(path), _kept(path), random.Random(part)
     del header["digest"]
+    if not tensors and part == "tensors":
+        assert isinstance(found, kw.CollapseCurve)  # which is a header alone
+        return
+    told(load(path))  # which loads what is loaded once
     refused = 0
     for _ in range(150 * MANY):
         mutated = tensors if part == "header" else tensors_of(tensors, draw)
@@ -168,7 +172,7 @@ def test_a_checkpoint_of_a_study(tmp_path, bounded):
     x, folder = torch.randn(40, 4, generator=torch.Generator().manual_seed(1)), tmp_path / "folder"
 
     def run(every=100):
-        options = {"compare": True, "checkpoint": folder, "every": every, "resume": True}
+        options = {"compare": True, "checkpoint": kw.Checkpoint(folder, every, resume=True)}
         return kw.study(_network(), (x, torch.arange(40) % 3), layers="0", batch_size=5, **options)
 
     words = _told(run(every=2))
@@ -191,7 +195,7 @@ def test_a_checkpoint_of_a_study(tmp_path, bounded):
             assert read is not None or why
             if turn % 3 == 0:
                 assert read is not None
-                assert _told(replace(read, notes=())) == words
+                assert _told(replace(read, gathered=replace(read.gathered, notes=[]))) == words
             outcomes[turn % 3, read is None] += 1
         assert not list(folder.glob(".ketwork-*"))
     assert outcomes[1, True] > 25 * MANY
@@ -205,7 +209,7 @@ def test_declared_sizes_are_not_believed(size, tmp_path, bounded):
     path = tmp_path / "study"
     for length, text in ((len(shape), shape), (size, shape), (size, "")):
         path.write_bytes((length % 2**64).to_bytes(8, "little") + text.encode())
-        with bounded(), pytest.raises(ValueError, match="is not a whole safetensors file"):
+        with bounded(), pytest.raises(ValueError, match="is not a complete safetensors file"):
             kw.Study.load(path)
 
 
@@ -214,7 +218,7 @@ def test_a_wide_layer_is_not_made_before_its_numbers_are_there(tmp_path, bounded
     _study("images").save(path)
     tensors, header = load_file(path), _kept(path)
     del header["digest"]
-    header["layers"][0]["statistics"]["d"] = 10**6  # its moment would take 8 TB
+    header["gathered"]["layers"][0]["moment"]["d"] = 10**6  # it would take 8 TB
     _files.write_tensors(path, tensors, header, "ketwork")
     with bounded(), pytest.raises(ValueError, match="lacks a part of one"):
         kw.Study.load(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +13,8 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
-from ketwork.networks.collapse.curve import collapse_curve
-from ketwork.networks.collapse.curve_result import CollapseCurve
-from ketwork.report import curve_as_json, render_curve
-from ketwork.report.figures import blank, write
+from ketwork.networks.collapse import CollapseCurve, collapse_curve
+from ketwork.report import blank, curve_as_json, render_curve, write
 
 HELP = """Examples:
 
@@ -37,7 +34,7 @@ class Metric(StrEnum):
     kl = "kl"
 
 
-def collapse(
+def command(
     context: typer.Context,
     model: Annotated[
         str | None,
@@ -53,7 +50,7 @@ def collapse(
     label: options.Label = None,
     layers: options.LayerNames = None,
     metric: Annotated[
-        Metric, typer.Option(help="Of the predictions: accuracy, loss, or KL to the untouched network's.")
+        Metric, typer.Option(help="Of the predictions: accuracy, loss, or KL from the original network's.")
     ] = Metric.kl,
     tolerance: Annotated[
         float,
@@ -113,26 +110,23 @@ def collapse(
                     layers=chosen,
                     ranks=wanted,
                     tolerance=tolerance,
-                    around="mean" if around_mean else None,
-                    samples=samples,
+                    center=around_mean,
+                    max_samples=source.limit(samples),
                     batch_size=batch_size,
-                    progress=progress,
+                    progress=progress or False,
                 )
         described = {"model": loaded.description, "data": source.description}
-        curve = replace(
-            curve,
-            settings=curve.settings | {"source": described, "command": context.meta["command"]},
-        )
+        curve = curve.described(source=described, command=context.meta["command"], **source.settings)
         if save is not None:
             curve.save(save)
         if figure is not None and plot is not None:
             curve.plot(figure.subplots())
             write(figure, plot)
-        show_curve(curve, as_json_)
+        print_curve(curve, as_json_)
         tell_files({"Saved to": save, "Drawn to": plot})
 
 
-def show_curve(curve: CollapseCurve, as_json_: bool) -> None:
+def print_curve(curve: CollapseCurve, as_json_: bool) -> None:
     """Prints the curve as a table or as JSON."""
     if as_json_:
         print(json.dumps(curve_as_json(curve), indent=1, ensure_ascii=False, allow_nan=False), flush=True)

@@ -14,8 +14,8 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
-from ketwork.networks.compression.run import compress as compress_network
-from ketwork.records.files import write_text
+from ketwork.networks.compression import compress as compress_network
+from ketwork.records import write_text
 from ketwork.report import compressed_as_json, render_compressed
 
 HELP = """Examples:
@@ -54,7 +54,7 @@ class Loss(StrEnum):
     squared = "squared"
 
 
-def compress(
+def command(
     context: typer.Context,
     model: Annotated[
         str | None,
@@ -70,9 +70,7 @@ def compress(
     label: options.Label = None,
     keep: Annotated[
         float | None,
-        typer.Option(
-            help="The share of the whole network's cost that may stay. Default: 0.5.", show_default=False
-        ),
+        typer.Option(help="The share of the network's total cost to keep. Default: 0.5.", show_default=False),
     ] = None,
     max_kl: Annotated[
         float | None,
@@ -143,6 +141,7 @@ def compress(
                 label=label,
                 batch_size=batch_size,
                 samples=samples,
+                seed=seed,
                 image_size=size,
             )
             with progress_bar(None) as progress:
@@ -156,7 +155,7 @@ def compress(
                     layers="all" if chosen is None else chosen,
                     output=output,
                     loss=None if loss is None else loss.value,
-                    max_samples=samples,
+                    max_samples=source.limit(samples),
                     batch_size=batch_size,
                     seed=seed,
                     progress=progress or False,

@@ -23,10 +23,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ketwork.networks.activations.selectors import SelectorError
-from ketwork.networks.runtime.checkpoints import CheckpointError
-from ketwork.records.files import visible
-from ketwork.records.signals import terminable
+from ketwork.networks.activations import SelectorError
+from ketwork.networks.runtime import CheckpointError, Interrupted, PartialError, ProcessError
+from ketwork.records import terminable, visible
 from ketwork.sources import SourceError
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -40,10 +39,10 @@ class UsageError(ValueError):
 
 def tell_files(written: dict[str, Path | None]) -> None:
     """Says on stderr which files were written, those that were."""
-    for told, path in written.items():
+    for label, path in written.items():
         if path is not None:
             Console(stderr=True).print(
-                f"{told} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
+                f"{label} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
             )
 
 
@@ -76,23 +75,37 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exception(error)
         misused = isinstance(error, UsageError | SourceError | SelectorError | CheckpointError)
-        complain(str(error) if misused else said(error))
+        complain(str(error) if misused else message_of(error))
         raise typer.Exit(MISUSED if misused else FAILED) from error
 
 
-def said(error: BaseException) -> str:
+def end_partial(ended: PartialError | Interrupted, kept: str) -> None:
+    """Ends a command with the right exit code where its result is partial; `kept` says what became of that."""
+    if isinstance(ended, Interrupted):
+        complain(f"interrupted. {kept}")
+        raise typer.Exit(INTERRUPTED)
+    cause = (
+        ended.__cause__
+        if isinstance(ended.__cause__, Exception) and not isinstance(ended, ProcessError)
+        else ended
+    )
+    raise RuntimeError(f"{message_of(cause).rstrip('.')}. {kept}") from cause
+
+
+def message_of(error: BaseException) -> str:
     """The error in words, with its type where the words alone would not tell."""
     words = str(error)
     return words if _raised_here(error) else f"{type(error).__name__}: {words}".removesuffix(": ")
 
 
 def _raised_here(error: BaseException) -> bool:
-    """Whether the library itself raised the error, so that its words are whole sentences."""
+    """Whether the library itself raised the error, so that its words are complete sentences."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("ketwork.")
 
 
 def complain(message: str) -> None:
+    """Prints an error in one line on stderr."""
     line = visible(" ".join(message.split()))
     Console(stderr=True).print(f"ketwork: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
 
@@ -124,7 +137,7 @@ def progress_bar(total: int | None) -> Iterator[Callable[[int], None] | None]:
 
 
 def wide_console(stderr: bool = False) -> Console:
-    """The terminal, or a pipe with room for whole tables."""
+    """The terminal, or a pipe, wide enough for complete tables."""
     console = Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return Console(stderr=stderr, width=_PIPE_WIDTH)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ketwork.cli import options
 from ketwork.cli.console import INTERRUPTED, UsageError, complain, one_line_errors
-from ketwork.sources.factories import call, parse, resolve
+from ketwork.sources import call, parse, resolve
 
 HELP = """Examples:
 
@@ -24,7 +24,7 @@ HELP = """Examples:
 """
 
 
-def ground(
+def command(
     system: Annotated[
         str,
         typer.Argument(
@@ -58,7 +58,7 @@ def ground(
     save: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Save the run as it goes (safetensors).")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="PATH", help="Go on from a saved run.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="PATH", help="Continue a saved run.")] = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Draw the run's energies (SVG, PNG or PDF; extra `plot`)."),
@@ -73,10 +73,10 @@ def ground(
     with one_line_errors(debug):
         options.check_target("--save", save)
         options.check_target("--plot", plot)
-        command, problems = _rooms()
+        waves_command, problems = _waves()
         try:
             if parse(system) is not None:
-                of, module = command.problem_of(_made(system))
+                of, module = waves_command.problem_of(_made(system))
             else:
                 of, module = (
                     problems.problem(
@@ -93,7 +93,7 @@ def ground(
                     None,
                 )
             module = module or problems.network(model, of, alpha=alpha)
-            run = command.ground(
+            run = waves_command.ground(
                 of,
                 module,
                 steps=steps,
@@ -108,7 +108,7 @@ def ground(
             raise UsageError(str(error)) from error
         except KeyboardInterrupt as error:
             kept = (
-                f"The run so far is in {save}; --resume {save} goes on"
+                f"The run so far is in {save}; --resume {save} continues it"
                 if save
                 else "Nothing was kept: no --save"
             )
@@ -118,7 +118,7 @@ def ground(
             print(json.dumps(_numbers(run, of.exact()), indent=1, allow_nan=False), flush=True)
 
 
-def _rooms() -> tuple[ModuleType, ModuleType]:
+def _waves() -> tuple[ModuleType, ModuleType]:
     try:
         from ketwork.waves import command, problems
     except ImportError as error:
@@ -131,8 +131,8 @@ def _rooms() -> tuple[ModuleType, ModuleType]:
 def _made(system: str) -> Any:
     factory = parse(system)
     assert factory is not None
-    found = resolve(factory, "SYSTEM")
-    return call(found, factory.attribute, "SYSTEM") if callable(found) else found
+    value = resolve(factory, "SYSTEM")
+    return call(value, factory.attribute, "SYSTEM") if callable(value) else value
 
 
 def _numbers(run: Any, exact: float | None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperCommand
 
 from ketwork.cli.console import UsageError
-from ketwork.networks.runtime.memory import parse
-from ketwork.records.files import writable
+from ketwork.networks.runtime import parse_bytes
+from ketwork.records import writable
 from ketwork.report import ready
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 
@@ -32,7 +32,7 @@ class Recorded(TyperCommand):
 
 
 class Normalize(StrEnum):
-    """How kets are weighed."""
+    """How vectors are weighed."""
 
     state = "state"
     ensemble = "ensemble"
@@ -72,10 +72,16 @@ LayerNames = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LAYER",
-        help="A layer's name or a glob (repeatable), `blocks` or `all`. Default: those a reader would draw.",
+        help="A layer's name or a glob (repeatable), `blocks` or `all`. Default: the main layers.",
     ),
 ]
-Samples = Annotated[int | None, typer.Option(min=1, help="Stop after so many samples.")]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Take so many samples: as many of each label where the data have labels, else at random, by the seed.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
 ImageSize = Annotated[
     str | None, typer.Option(metavar="N or HxW", help="Resize images to this height and width.")
@@ -86,7 +92,7 @@ Memory = Annotated[
     typer.Option(
         metavar="BYTES",
         help="What the statistics of all layers may take, on top of the network: `800MB`, `2GiB`. The widest layers "
-        "become sketches where it must be, with certain bounds for each number. Default: exact.",
+        "become sketches where it must be, with guaranteed bounds for each number. Default: exact.",
         show_default=False,
     ),
 ]
@@ -140,7 +146,7 @@ def check_memory(given: str | None) -> None:
     if given is None:
         return
     try:
-        parse(given)
+        parse_bytes(given)
     except ValueError as error:
         raise UsageError(str(error).replace("Argument `memory`", "--memory")) from error
 

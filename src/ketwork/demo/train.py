@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ketwork.demo import digits
-from ketwork.records.files import replacing
+from ketwork.records import replacing
 
 SEED = 0
 EPOCHS = 30

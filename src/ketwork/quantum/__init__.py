@@ -15,7 +15,7 @@ from ketwork.quantum.distances import (
     trace_distance,
 )
 from ketwork.quantum.ensembles import Ensemble, holevo
-from ketwork.quantum.estimates import Estimate
+from ketwork.quantum.estimates import Estimate, Interval, decimals
 from ketwork.quantum.interop import from_qutip, to_qutip
 from ketwork.quantum.measurements import Measurement
 from ketwork.quantum.measures import (
@@ -29,22 +29,27 @@ from ketwork.quantum.measures import (
     shannon_entropy,
 )
 from ketwork.quantum.sampling import random_density, random_ket, random_unitary
+from ketwork.quantum.seeding import Seed, generator_from
 from ketwork.quantum.states import Density, Ket, State
 
 __all__ = [
     "Density",
     "Ensemble",
     "Estimate",
+    "Interval",
     "Ket",
     "Measurement",
+    "Seed",
     "State",
     "bures_angle",
     "bures_distance",
     "coherence",
+    "decimals",
     "effective_rank",
     "entropy",
     "fidelity",
     "from_qutip",
+    "generator_from",
     "holevo",
     "jensen_shannon",
     "mutual_information",

@@ -17,15 +17,25 @@ def tolerance(x: Tensor) -> float:
     return math.sqrt(torch.finfo(x.dtype).eps)
 
 
-def floating(x: ArrayLike, name: str) -> Tensor:
-    """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32."""
-    tensor = torch.as_tensor(x)
+def floating(x: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
+    """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32.
+
+    What is no tensor takes the precision of `like`, the companion that it stands beside, but for an array of fewer
+    bits, whose rounding that would not allow.
+    """
+    tensor = torch.as_tensor(x, device=None if like is None or isinstance(x, Tensor) else like.device)
+    if like is not None and not isinstance(x, Tensor) and tensor.dtype != torch.bool:
+        dtype = (
+            torch.promote_types(like.real.dtype, torch.complex32) if tensor.is_complex() else like.real.dtype
+        )
+        if not isinstance(x, np.ndarray) or x.dtype.kind not in "fc" or _bits(tensor.dtype) >= _bits(dtype):
+            tensor = torch.as_tensor(x, dtype=dtype, device=like.device)  # anew, from all digits of a list
     if not (tensor.is_floating_point() or tensor.is_complex()):
         raise TypeError(
             f"Argument `{name}` must have a floating-point or complex dtype, but has {tensor.dtype}. "
             "Use `.double()`."
         )
-    if torch.finfo(tensor.dtype).bits < 32:
+    if _bits(tensor.dtype) < 32:
         tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
     bad = tensor.numel() - int(torch.isfinite(tensor.detach()).sum())
     if bad:
@@ -34,6 +44,10 @@ def floating(x: ArrayLike, name: str) -> Tensor:
             "Drop or replace them first."
         )
     return tensor.resolve_conj()
+
+
+def _bits(dtype: torch.dtype) -> int:
+    return torch.finfo(dtype).bits
 
 
 def axes(x: Tensor, name: str, shape: str, minimum: int) -> None:
@@ -73,19 +87,31 @@ def unit(value: Tensor, name: str, what: str, remedy: str, tol: float) -> None:
     off = (value - 1).abs()
     if bool((off > tol).any()):
         worst = value.flatten()[off.argmax()].item()
-        raise ValueError(f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}. {remedy}")
+        raise ValueError(
+            f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}, off by {off.max().item():.2g} where "
+            f"{tol:.2g} is allowed. {remedy}"
+        )
 
 
-def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)") -> Tensor:
-    """`p` as real, non-negative numbers whose sum over the last axis is 1."""
-    q = floating(p, name)
+def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)", like: Tensor | None = None) -> Tensor:
+    """`p` as real, non-negative numbers whose sum over the last axis is 1, in the precision of `like` at least."""
+    q = floating(p, name, like)
     axes(q, name, shape, 1)
     if q.is_complex() or bool((q.detach() < 0).any()):
         raise ValueError(
             f"Argument `{name}` must be real and non-negative, but is not. Use a square or softmax."
         )
     unit(q.sum(-1), name, "sum", "Divide it by its sum.", tolerance(q))
-    return q
+    if like is None or _bits(like.dtype) <= _bits(q.dtype):
+        return q
+    q = q.to(like.real.dtype)  # whose rounding error its own precision would not allow
+    return q / q.sum(-1, keepdim=True)
+
+
+def at_least_one(value: int, name: str) -> None:
+    """`value` is a positive number."""
+    if value < 1:
+        raise ValueError(f"Argument `{name}` must be ≥ 1, but is {value}.")
 
 
 def log_base(base: float) -> float:
@@ -110,9 +136,9 @@ def hermitian(x: Tensor, name: str) -> Tensor:
     return (x + x.mH) / 2
 
 
-def orthonormal(basis: ArrayLike, name: str, d: int | None = None) -> Tensor:
+def orthonormal(basis: ArrayLike, name: str, d: int | None = None, like: Tensor | None = None) -> Tensor:
     """`basis` as a d×d matrix with orthonormal columns."""
-    b = floating(basis, name)
+    b = floating(basis, name, like)
     if b.ndim != 2 or b.shape[0] != b.shape[1] or (d is not None and b.shape[0] != d):
         size = "d" if d is None else d
         raise ValueError(f"Argument `{name}` must have shape ({size}, {size}), but has {tuple(b.shape)}.")

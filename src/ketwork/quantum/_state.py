@@ -7,7 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ketwork._compat import renamed
 from ketwork.quantum._born import draw
+from ketwork.quantum.seeding import Seed, generator_or_none
 
 
 class BaseState(ABC):
@@ -48,21 +50,23 @@ class BaseState(ABC):
         """The device of the state."""
         return self._tensor.device
 
+    @renamed(generator="seed")
     def measure(
         self,
         shots: int | None = None,
         *,
         basis: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seed: Seed | None = None,
     ) -> Tensor:
         """Returns outcomes by Born's rule, int64, (*batch,) or with `shots` (*batch, shots).
 
         Outcome i stands for column i of `basis` (the computational basis where None). Each shot measures a
-        fresh copy; for the state afterwards see `Ket.collapse` and `Measurement.measure`.
+        fresh copy; for the state afterwards see `Ket.collapse` and `Measurement.measure`. `seed` is an integer or a
+        generator; None is torch's global one.
         """
         if shots is not None and shots < 0:
             raise ValueError(f"Argument `shots` must be ≥ 0 or None, but is {shots}.")
-        return draw(self.probabilities(basis), shots, generator)
+        return draw(self.probabilities(basis), shots, generator_or_none(seed, self.device))
 
     def to(
         self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ketwork.quantum import _checks as check
 from ketwork.quantum._checks import ArrayLike
+from ketwork.quantum._stacking import stack
 from ketwork.quantum.measures import entropy
-from ketwork.quantum.states import Density, Ket, State, stack
+from ketwork.quantum.states import Density, Ket, State
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -33,7 +34,7 @@ class Ensemble:
                 "Argument `states` must have a label axis, (*batch, K), but has no batch axis. "
                 "Use a list of states."
             )
-        p = check.probabilities(probabilities, "probabilities", "(*batch, K)")
+        p = check.probabilities(probabilities, "probabilities", "(*batch, K)", states._tensor)
         check.same_size(p.shape[-1], states.batch_shape[-1], "probabilities", "states")
         object.__setattr__(self, "probabilities", p.expand(states.batch_shape))
         object.__setattr__(self, "states", states)

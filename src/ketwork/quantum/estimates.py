@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Self
 
 Interval = tuple[float, float]
+
+_MOST = 6  # decimals, before numbers are written with an exponent
 
 
 class Estimate(float):
@@ -40,7 +43,8 @@ class Estimate(float):
     ) -> Self:
         """The estimate; `value` may be any real number."""
         self = super().__new__(cls, value)
-        self.stderr, self.bounds, self.unit = float(stderr), bounds, unit
+        self.stderr, self.unit = float(stderr), unit
+        self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
         return self
 
     @property
@@ -75,11 +79,15 @@ class Estimate(float):
         unit = f" {self.unit}" if self.unit else ""
         if math.isnan(self.stderr):
             return self.words("{:.4g}".format) + unit
+        if math.isinf(self.stderr):
+            return f"{self.words('{:.4g}'.format)} ± inf{unit}"
+        if 0 < self.stderr < 0.5 * 10**-_MOST:
+            return f"{self.words(self._fine)} ± {self.stderr:.0e}{unit}"
         word = f"{{:.{decimals(self.stderr)}f}}".format
         return f"{self.words(word)} ± {word(self.stderr)}{unit}"
 
     def __repr__(self) -> str:
-        return f"<{self}>" if math.isnan(self) else f"<{type(self).__name__} {self}>"
+        return f"<{type(self).__name__} {self}>"
 
     def __format__(self, spec: str) -> str:
         return format(self.value, spec) if spec else str(self)
@@ -87,16 +95,22 @@ class Estimate(float):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.value, self.stderr, self.bounds, self.unit)
 
+    def __pos__(self) -> Estimate:
+        return self
+
     def __neg__(self) -> Estimate:
         return self._map(lambda x: -x, 1.0, self.unit)
 
     def __abs__(self) -> Estimate:
+        if self.low < 0 < self.high:
+            return Estimate(abs(self.value), self.stderr, (0.0, max(-self.low, self.high)), self.unit)
         return -self if self < 0 else self
 
     def __add__(self, other: Any) -> Any:
         if not _plain(other):
             return float.__add__(self, other)
-        return self._map(lambda x: x + other, 1.0, self.unit)
+        shift = float(other)
+        return self._map(lambda x: x + shift, 1.0, self.unit)
 
     def __sub__(self, other: Any) -> Any:
         return self + (-other) if _plain(other) else float.__sub__(self, other)
@@ -107,12 +121,14 @@ class Estimate(float):
     def __mul__(self, other: Any) -> Any:
         if not _plain(other):
             return float.__mul__(self, other)
-        return self._map(lambda x: x * other, abs(other), self.unit)
+        factor = float(other)
+        return self._map(lambda x: x * factor, abs(factor), self.unit)
 
     def __truediv__(self, other: Any) -> Any:
         if not _plain(other):
             return float.__truediv__(self, other)
-        return self._map(lambda x: x / other, 1 / abs(other), self.unit)
+        divisor = float(other)
+        return self._map(lambda x: x / divisor, 1 / abs(divisor), self.unit)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -125,9 +141,15 @@ class Estimate(float):
             bounds = (low, high)
         return Estimate(function(self.value), slope * self.stderr, bounds, unit)
 
+    def _fine(self, value: float) -> str:
+        """A number with as many digits as an error below all decimals lets it have."""
+        lead = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else -math.inf
+        return f"{value:.{int(max(1, lead - math.floor(math.log10(self.stderr)) + 1))}g}"
+
 
 def _plain(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, Estimate)
+    """Whether a value is a real number, of Python or NumPy, that is no estimate itself."""
+    return isinstance(value, int | float | Real) and not isinstance(value, Estimate)
 
 
 def decimals(stderr: float) -> int:
@@ -139,4 +161,4 @@ def decimals(stderr: float) -> int:
     if stderr == 0:
         return 2
     exponent = math.floor(math.log10(stderr))
-    return min(max(0, -exponent + (stderr / 10.0**exponent < 2 and exponent < 0)), 6)
+    return min(max(0, -exponent + (stderr / 10.0**exponent < 2 and exponent < 0)), _MOST)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ketwork._compat import renamed
 from ketwork.quantum import _checks as check
 from ketwork.quantum._born import draw
 from ketwork.quantum._pairs import densities, joint_frame, root
 from ketwork.quantum._spectra import EPS, abs2, inverse_sqrt, noise, product, psd_eigh, shannon, wide
 from ketwork.quantum.ensembles import Ensemble
+from ketwork.quantum.seeding import Seed, generator_or_none
 from ketwork.quantum.states import Density, Ket, State
 
 
@@ -154,9 +156,10 @@ class Measurement:
         rest = 1 - p.sum(-1, keepdim=True)
         return p + torch.where(rest > self.d * torch.finfo(p.dtype).eps, rest, 0.0) / len(self)
 
-    def measure(self, state: State, *, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
+    @renamed(generator="seed")
+    def measure(self, state: State, *, seed: Seed | None = None) -> tuple[Tensor, State]:
         """Returns an outcome (*batch,), drawn by Born's rule, and the state after it (see `collapse`)."""
-        outcome = draw(self.probabilities(state), None, generator)
+        outcome = draw(self.probabilities(state), None, generator_or_none(seed, state.device))
         return outcome, self.collapse(state, outcome)
 
     def collapse(self, state: State, outcome: int | Tensor) -> State:

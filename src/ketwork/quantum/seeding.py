@@ -7,6 +7,11 @@ import torch
 Seed = int | torch.Generator
 
 
+def generator_or_none(seed: Seed | None, device: torch.device | str = "cpu") -> torch.Generator | None:
+    """As `generator_from`, and None for torch's own global generator."""
+    return None if seed is None else generator_from(seed, device)
+
+
 def generator_from(seed: Seed, device: torch.device | str = "cpu") -> torch.Generator:
     """The generator that a `seed` argument names: the given one, or a new one.
 

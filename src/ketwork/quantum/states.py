@@ -11,7 +11,8 @@ from torch import Tensor
 from ketwork.quantum import _checks as check
 from ketwork.quantum._checks import ArrayLike, Subsystems
 from ketwork.quantum._spectra import abs2, product, real_dtype, right_svd, shannon, wide
-from ketwork.quantum._state import BaseState, kron, stack_tensors
+from ketwork.quantum._spectral_state import SpectralState
+from ketwork.quantum._state import BaseState, kron
 from ketwork.quantum._subsystems import partial_trace, split
 
 
@@ -82,7 +83,7 @@ class Ket(BaseState):
         """Returns Born's probabilities |⟨bᵢ|ψ⟩|² (*batch, d), with bᵢ the columns of `basis` (None: |i⟩)."""
         if basis is None:
             return abs2(self.amplitudes)
-        return abs2(product(self.amplitudes, check.orthonormal(basis, "basis", self.d).conj()))
+        return abs2(product(self.amplitudes, check.orthonormal(basis, "basis", self.d, self._tensor).conj()))
 
     def collapse(self, outcome: int | Tensor) -> "Ket":
         """Returns the ket after outcome i of a measurement in the computational basis: (cᵢ/|cᵢ|)|i⟩.
@@ -170,7 +171,7 @@ class Ket(BaseState):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Density(BaseState):
+class Density(SpectralState):
     """A mixed state ρ ≥ 0, Tr ρ = 1, kept as a factor A (*batch, r, d), ρ = A†A, if r < d, else as ρ.
 
     Made by `from_kets`, `from_factor`, `from_matrix` or `maximally_mixed`, which check and choose; the
@@ -202,7 +203,7 @@ class Density(BaseState):
         if weights is None:
             rows = kets.amplitudes.conj() / math.sqrt(count)
         else:
-            w = check.probabilities(weights, "weights")
+            w = check.probabilities(weights, "weights", like=kets.amplitudes)
             check.same_size(w.shape[-1], count, "weights", "kets")
             rows = kets.amplitudes.conj() * w.sqrt().unsqueeze(-1)
         return _from_factor(rows, kets.dims if dims is None else check.dims_of(dims, kets.d))
@@ -243,7 +244,7 @@ class Density(BaseState):
         M = XᵀX, and saves their O(d³) check. All checks allow √eps of the dtype.
         """
         rho = check.hermitian(check.floating(m, "m"), "m")
-        trace = _trace(rho).real
+        trace = torch.einsum("...ii->...", rho).real
         tol = check.tolerance(rho)
         if normalize:
             if bool((trace.detach() <= 0).any()):
@@ -272,8 +273,7 @@ class Density(BaseState):
         device: torch.device | str | None = None,
     ) -> "Density":
         """Returns 1/d, the state of which nothing is known."""
-        if d < 1:
-            raise ValueError(f"Argument `d` must be ≥ 1, but is {d}.")
+        check.at_least_one(d, "d")
         return cls(torch.eye(d, dtype=dtype, device=device) / d, False, check.dims_of(dims, d))
 
     @property
@@ -285,47 +285,11 @@ class Density(BaseState):
         """Returns ρ, dense (*batch, d, d)."""
         return self.data.mH @ self.data if self.factored else self.data
 
-    def spectrum(self) -> Tensor:
-        """Returns all d eigenvalues (*batch, d), descending, ≥ 0; beyond the rank of a factor they are 0.
-
-        Computed in double precision on the smaller side: O(min(r, d)² d).
-        """
-        values = self._eigenvalues()
-        padding = values.new_zeros(*values.shape[:-1], self.d - values.shape[-1])
-        return torch.cat([values, padding], -1).to(real_dtype(self.data))
-
-    def entropy(self, base: float = 2) -> Tensor:
-        """Returns the von Neumann entropy S = −Tr ρ log ρ (*batch,), in bits; 0 ≤ S ≤ log d.
-
-        Differentiable also at degenerate spectra; eigenvalues at rounding level (d·2e−16 of the largest)
-        count as 0 with gradient 0. QuTiP's `entropy_vn` gives nats by default, Qiskit and toqito bits.
-
-        >>> Density.maximally_mixed(4).entropy()
-        tensor(2.)
-        """
-        return shannon(self._eigenvalues(), check.log_base(base)).to(real_dtype(self.data))
-
-    def purity(self) -> Tensor:
-        """Returns Tr ρ² (*batch,), from 1/d to 1, without a decomposition."""
-        return abs2(self._small()).sum((-2, -1)).to(real_dtype(self.data))
-
-    def effective_rank(self) -> Tensor:
-        """Returns exp S(ρ), S in nats (*batch,): 1 for a pure state, d for the maximally mixed one.
-
-        This is of the eigenvalues of ρ; "RankMe" takes singular values, which gives a larger number.
-        """
-        return self.entropy(math.e).exp()
-
-    def participation_ratio(self) -> Tensor:
-        """Returns 1/Tr ρ² (*batch,), from 1 to d; never above `effective_rank`."""
-        return 1 / self.purity()
-
     @torch.no_grad()
     def eigenstates(self, k: int) -> tuple[Tensor, Ket]:
         """Returns the k largest eigenvalues (*batch, k), descending, and their kets (*batch, k, d).
 
-        Each ket is fixed up to a phase, and within an eigenvalue that repeats up to a rotation; no gradient
-        passes. Beyond the rank the kets complete an orthonormal set.
+        Kets are fixed up to phases and rotations within equal eigenvalues; no gradient passes.
         """
         if not 1 <= k <= self.d:
             raise ValueError(f"Argument `k` must lie in 1 … {self.d}, but is {k}.")
@@ -340,7 +304,7 @@ class Density(BaseState):
 
     def probabilities(self, basis: Tensor | None = None) -> Tensor:
         """Returns Born's probabilities ⟨bᵢ|ρ|bᵢ⟩ (*batch, d), with bᵢ the columns of `basis` (None: |i⟩)."""
-        b = None if basis is None else check.orthonormal(basis, "basis", self.d)
+        b = None if basis is None else check.orthonormal(basis, "basis", self.d, self._tensor)
         if self.factored:
             return abs2(self.data if b is None else product(self.data, b)).sum(-2)
         if b is None:
@@ -359,10 +323,12 @@ class Density(BaseState):
 
     def expect(self, op: Tensor) -> Tensor:
         """Returns the real Tr ρ·op (*batch,) of a Hermitian op (d, d)."""
-        op = check.hermitian(check.floating(op, "op"), "op")
+        op = check.hermitian(check.floating(op, "op", self._tensor), "op")
         check.same_size(op.shape[-1], self.d, "op", "self")
         rows = product(self.data, op)
-        return ((rows * self.data.conj()).sum((-2, -1)) if self.factored else _trace(rows)).real
+        return (
+            (rows * self.data.conj()).sum((-2, -1)) if self.factored else torch.einsum("...ii->...", rows)
+        ).real
 
     def reduced(self, keep: Subsystems) -> "Density":
         """Returns the state of the subsystems `keep` alone, in ascending order: the partial trace.
@@ -419,34 +385,11 @@ class Density(BaseState):
         return type(self)(tensor, self.factored, self.dims)
 
     def _small(self) -> Tensor:
-        """A A† or ρ, in double precision: either has the non-zero eigenvalues of ρ."""
         data = wide(self.data)
         return data @ data.mH if self.factored else data
 
-    def _eigenvalues(self) -> Tensor:
-        """The min(r, d) eigenvalues that may differ from 0, descending, in double precision."""
-        values: Tensor = torch.linalg.eigvalsh(self._small())
-        return values.flip(-1).clamp(min=0)
-
 
 State = Ket | Density
-
-
-def stack(states: Sequence[State]) -> State:
-    """Returns states of equal d and batch as one state with a new last batch axis; a ket if all are kets."""
-    if not states:
-        raise ValueError("Argument `states` must hold at least one state, but is empty.")
-    for state in states:
-        check.same_size(state.d, states[0].d, "states[0]", "states[k]")
-    dims = states[0].dims
-    if all(isinstance(s, Ket) for s in states):
-        return Ket(stack_tensors([s.amplitudes for s in states if isinstance(s, Ket)], -2), dims)
-    rhos = [s.density() if isinstance(s, Ket) else s for s in states]
-    if not all(rho.factored for rho in rhos):
-        return Density(stack_tensors([rho.matrix() for rho in rhos], -3), False, dims)
-    rows = max(rho.data.shape[-2] for rho in rhos)
-    padded = [torch.nn.functional.pad(rho.data, (0, 0, 0, rows - rho.data.shape[-2])) for rho in rhos]
-    return Density(stack_tensors(padded, -3), True, dims)
 
 
 def _from_factor(a: Tensor, dims: tuple[int, ...]) -> Density:
@@ -455,7 +398,3 @@ def _from_factor(a: Tensor, dims: tuple[int, ...]) -> Density:
         return Density(a, True, dims)
     double = wide(a)
     return Density((double.mH @ double).to(a.dtype), False, dims)
-
-
-def _trace(m: Tensor) -> Tensor:
-    return torch.diagonal(m, dim1=-2, dim2=-1).sum(-1)

@@ -1,1 +1,40 @@
-"""TODO."""
+"""Files written in one step, typed records whose fields are declared once, and signals. Knows no network.
+
+May import `quantum`. Others take `pack`, `unpack`, `read` and `write` of records.
+"""
+
+from ketwork.records.checkpoint import Checkpoint
+from ketwork.records.files import TEMPORARY, replacing, visible, writable, write_text
+from ketwork.records.forms import Form, Malformed, check_codes, check_source, check_tensors
+from ketwork.records.presenting import Presented, presents
+from ketwork.records.record import Count, Kinds, Unknown, pack, read, unpack, write
+from ketwork.records.signals import deferred, terminable, without_children
+from ketwork.records.storage import read_parts, write_parts
+
+__all__ = [
+    "TEMPORARY",
+    "Checkpoint",
+    "Count",
+    "Form",
+    "Kinds",
+    "Malformed",
+    "Presented",
+    "Unknown",
+    "check_codes",
+    "check_source",
+    "check_tensors",
+    "deferred",
+    "pack",
+    "presents",
+    "read",
+    "read_parts",
+    "replacing",
+    "terminable",
+    "unpack",
+    "visible",
+    "without_children",
+    "writable",
+    "write",
+    "write_parts",
+    "write_text",
+]

@@ -41,7 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     fails, the temporary file is removed.
 
     Raises:
-        OSError: the file cannot be written (a full disk, a read-only folder or file); the old one is untouched.
+        OSError: the file cannot be written (a full disk, a read-only folder or file); the old one stays as it was.
     """
     path = Path(path)
     try:
@@ -97,7 +97,7 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
             text = (file.metadata() or {}).get(key, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
+        raise ValueError(f"{str(path)!r} is not a complete safetensors file ({error})") from error
     about = _parsed(text)
     digest = about.pop(_DIGEST, None)
     return tensors, _visible(about), digest == _digest(tensors, about)
@@ -138,7 +138,7 @@ def _beside_a_file(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    with suppress(OSError):  # the file is whole either way, and not every system can sync a folder
+    with suppress(OSError):  # the file is complete either way, and not every system can sync a folder
         _sync(target.parent, os.O_RDONLY)
 
 

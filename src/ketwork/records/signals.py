@@ -1,4 +1,4 @@
-"""Signals: what must be done whole is done before they are heard, and Ctrl-C and SIGTERM end a command alike."""
+"""Signals: what must not be interrupted is done before they are handled, and Ctrl-C and SIGTERM end a command alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALL = (signal.SIGINT, signal.SIGTERM, *_CHILD)
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Lets Ctrl-C, SIGTERM and the end of a child wait until the block is over, so that it is done whole or not begun.
+    """Lets Ctrl-C, SIGTERM and the end of a child wait until the block is over, so that it is done fully or not begun.
 
     PyTorch tells of a data loader's worker that died by an error in whatever runs at that moment.
     """

@@ -8,20 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ketwork.records import files as _files
+from ketwork.records import files
 
 _KEY = "ketwork"
 _COMPLEX = ":re,im"  # safetensors has no complex128: complex tensors get a last axis (real, imaginary)
 
 
-def write(path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+def write_parts(
+    path: Path, kind: str, schema: int, tensors: dict[str, Tensor], header: dict[str, Any]
+) -> None:
     """Writes a record of that kind and schema version to `path`, in one step."""
     about = {"kind": kind, "schema": schema, **header}
-    _files.write_tensors(path, dict(_packed(*pair) for pair in tensors.items()), about, _KEY)
+    files.write_tensors(path, _apart(dict(_packed(*pair) for pair in tensors.items())), about, _KEY)
 
 
-def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and header of a record that `write` wrote.
+def read_parts(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and header of a record that `write_parts` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -32,13 +34,13 @@ def read(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[st
             f"Argument `path` must be a saved {kind}, but there is no file {str(path)!r}."
         )
     try:
-        tensors, header, whole = _files.read_tensors(path, _KEY)
+        tensors, header, complete = files.read_tensors(path, _KEY)
     except ValueError as error:
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {error}. Save the {kind} again."
         ) from error
     _check(path, kind, schema, header)
-    if not whole:
+    if not complete:
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {str(path)!r} is damaged: what it holds is not what was "
             f"written. Save the {kind} again."
@@ -50,6 +52,17 @@ def _packed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     if tensor.is_complex():
         name, tensor = f"{name}{_COMPLEX}", torch.view_as_real(tensor.resolve_conj())
     return name, tensor.cpu().contiguous()
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, of which no two share memory: safetensors refuses those that do."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def _unpacked(name: str, tensor: Tensor) -> tuple[str, Tensor]:

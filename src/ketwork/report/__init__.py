@@ -1,19 +1,26 @@
-"""How records are shown: terminal tables, plain JSON, HTML pages, plots. Reads records, computes nothing."""
+"""How results are shown: terminal tables, JSON, HTML pages, plots. Reads results, computes nothing.
+
+Imports `networks`, `waves`, `records`; nothing but the command imports it. A result finds its page and plot through
+`records.presenting`, where the modules here register them.
+"""
 
 from ketwork.report.comparisons import render_comparison
-from ketwork.report.compression import render_compressed
+from ketwork.report.compressed import render_compressed
 from ketwork.report.curves import render_curve
+from ketwork.report.figures import blank, write
+from ketwork.report.json_records import as_json, comparison_as_json, compressed_as_json, curve_as_json
 from ketwork.report.page import ready, write_comparison, write_study
-from ketwork.report.plots import plot_comparison, plot_spectrum, plot_study
-from ketwork.report.records import as_json, comparison_as_json, compressed_as_json, curve_as_json
+from ketwork.report.plots import plot_comparison, plot_curve, plot_spectrum, plot_study
 from ketwork.report.terminal import render, render_plan
 
 __all__ = [
     "as_json",
+    "blank",
     "comparison_as_json",
     "compressed_as_json",
     "curve_as_json",
     "plot_comparison",
+    "plot_curve",
     "plot_spectrum",
     "plot_study",
     "ready",
@@ -22,6 +29,7 @@ __all__ = [
     "render_compressed",
     "render_curve",
     "render_plan",
+    "write",
     "write_comparison",
     "write_study",
 ]

@@ -11,7 +11,8 @@ from typing import Any
 
 import altair as alt
 
-from ketwork.report.views import KEPT, View
+from ketwork.networks.measures import KEPT
+from ketwork.report.views import View
 
 _FIRST, _SECOND, _QUIET, _INK, _LINE = (f"var(--{c})" for c in ("first", "second", "quiet", "ink", "line"))
 MOST_DEAD = 12
@@ -24,13 +25,13 @@ _SHORT = (
 _HEIGHT = 180
 _DEEPEST = 0.5  # of a cell's colour, so that the count in it keeps a contrast of 4.5, light and dark
 _LETTER = 6.2  # pixels, of names beside a matrix
-_AXIS = 44  # the room of every vertical axis, so that pictures below each other line up
+_AXIS = 44  # the width of every vertical axis, so that pictures below each other line up
 
 Spec = dict[str, Any]
 
 
 def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
-    """The pictures of a study's page; those of quantities that no layer has are left out."""
+    """The pictures of a study's page; those of quantities that no layer has are skipped."""
 
     def has(name: str) -> bool:
         return any(row.has(name) for row in rows)
@@ -47,14 +48,14 @@ def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
         series = {"entropy": "entropy", "coherence": "coherence"}
         charts["superposition"] = _along_depth(series, "bits", dense, names=not known)
     if has("holevo"):
-        series = {"holevo": "Holevo bits", "holevo_null": "with random labels"}
+        series = {"holevo": "Holevo bits", "holevo_null": "chance level"}
         charts["holevo"] = _along_depth(series, "bits of the label", dense, names=not read)
     if has("linear_balanced") or has("pgm_balanced"):
-        series = {"linear_balanced": "linear readout", "pgm_balanced": "pretty good measurement"}
+        series = {"linear_balanced": "linear probe", "pgm_balanced": "pretty good measurement"}
         chance = 1 / classes if classes else None
         charts["readout"] = _along_depth(series, "balanced accuracy", dense, percent=True, level=chance)
     if has("linear_r2"):
-        charts["readout"] = _along_depth({"linear_r2": "linear readout"}, "R² on held-out samples", dense)
+        charts["readout"] = _along_depth({"linear_r2": "linear probe"}, "R² on held-out samples", dense)
     if dead := sum(row["dead"].value > 0 for row in rows):
         charts["dead"] = _dead(min(dead, MOST_DEAD))
     return {name: _spec(chart) for name, chart in charts.items()}
@@ -88,8 +89,8 @@ def matrix_chart(rows: int, columns: int) -> Spec:
     many = _many(rows, columns)
     axis = alt.Axis(labels=not many, ticks=False, domain=False, labelExpr=_SHORT, labelOverlap=True)
     chart = base.mark_rect().encode(
-        x=alt.X("other:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0)),
-        y=alt.Y("layer:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0)),
+        x=alt.X("other:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0, round=True)),
+        y=alt.Y("layer:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0, round=True)),
         color=alt.Color(
             "value:Q",
             title=None,
@@ -130,11 +131,13 @@ def _along_depth(
         format="~%" if percent else "~f", tickCount=4, minExtent=_AXIS, maxExtent=_AXIS, titlePadding=8
     )
     lines = _series(alt.Chart(alt.NamedData("layers")), series).transform_calculate(
-        low=_end("datum[datum.field]", "-", "datum[datum.field + '_se']", "datum[datum.field + '_low']"),
-        high=_end("datum[datum.field]", "+", "datum[datum.field + '_se']", "datum[datum.field + '_high']"),
+        low=_end("datum[datum.field]", "-", "datum[datum.field + '_stderr']", "datum[datum.field + '_low']"),
+        high=_end(
+            "datum[datum.field]", "+", "datum[datum.field + '_stderr']", "datum[datum.field + '_high']"
+        ),
         text="datum[datum.field + '_text']",
     )
-    tip = [alt.Tooltip(name, title=told) for name, told in _DEPTH_TIP.items()]
+    tip = [alt.Tooltip(name, title=title) for name, title in _DEPTH_TIP.items()]
     colour = _coloured(series)
     layers: list[alt.Chart] = [
         lines.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour),
@@ -162,7 +165,7 @@ _DEPTH_TIP = {"label:N": "layer", "series:N": "quantity", "text:N": "value"}
 
 def _series(base: alt.Chart, series: dict[str, str]) -> alt.Chart:
     """A row for each layer and quantity: `field`, what it is called in `series`, and its `value`."""
-    titles = ", ".join(f"{name}: '{told}'" for name, told in series.items())
+    titles = ", ".join(f"{name}: '{title}'" for name, title in series.items())
     return (
         base.transform_fold(list(series), as_=["field", "value"])
         .transform_filter("isValid(datum.value)")
@@ -176,18 +179,18 @@ def _coloured(series: dict[str, str]) -> alt.Color:
 
 
 def _spectra(count: int) -> alt.TopLevelMixin:
-    """Discarded weight against rank, a line a layer, from the first (quiet) to the last (strong)."""
+    """Discarded variance against rank, a line a layer, from the first (quiet) to the last (strong)."""
     base = alt.Chart(alt.NamedData("spectra"))
     opacity = 0.85 if count <= 12 else 0.5 if count <= 60 else 0.35
     x = alt.X("rank:Q", title="rank kept", scale=alt.Scale(type="log", nice=False))
     x = x.axis(format="~s", tickCount=5, grid=False)
-    y = alt.Y("discarded:Q", title="discarded weight")
+    y = alt.Y("discarded:Q", title="discarded variance")
     y = y.scale(type="log", domain=[1e-4, 1], clamp=True)
     y = y.axis(format="~%", values=[1e-4, 1e-3, 1e-2, 1e-1, 1], minExtent=_AXIS, maxExtent=_AXIS)
     tip = [
         alt.Tooltip("label:N", title="layer"),
         alt.Tooltip("rank:Q", title="rank kept"),
-        alt.Tooltip("discarded:Q", title="discarded weight", format=".3%"),
+        alt.Tooltip("discarded:Q", title="discarded variance", format=".3%"),
     ]
     lines = base.transform_filter("datum.discarded >= 1e-4").encode(
         x=x,
@@ -220,7 +223,7 @@ def _neurons() -> alt.TopLevelMixin:
     y = y.axis(tickCount=5, format="~f", minExtent=_AXIS, maxExtent=_AXIS)
     spread = base.transform_calculate(
         **{
-            f"{name}_{end}": _end(f"datum.{name}", sign, f"datum.{name}_se", f"datum.{name}_{bound}")
+            f"{name}_{end}": _end(f"datum.{name}", sign, f"datum.{name}_stderr", f"datum.{name}_{bound}")
             for name in ("entropy", "coherence")
             for end, sign, bound in (("from", "-", "low"), ("to", "+", "high"))
         }
@@ -260,13 +263,13 @@ def _dead(count: int) -> alt.TopLevelMixin:
 
 
 def _spectrum() -> alt.TopLevelMixin:
-    """Eigenvalues and discarded weight of one layer."""
+    """Eigenvalues and discarded variance of one layer."""
     base = alt.Chart(alt.NamedData("one"))
     x = alt.X("rank:Q", title="rank", scale=alt.Scale(type="log", nice=False))
     x = x.axis(format="~s", tickCount=5, grid=False)
-    y = alt.Y("value:Q", title="weight", scale=alt.Scale(type="log", domain=[1e-5, 1], clamp=True))
+    y = alt.Y("value:Q", title="share of variance", scale=alt.Scale(type="log", domain=[1e-5, 1], clamp=True))
     y = y.axis(format="~%", values=[10.0**-k for k in range(6)], minExtent=_AXIS, maxExtent=_AXIS)
-    series = {"eigenvalue": "eigenvalue λ", "discarded": "discarded weight"}
+    series = {"eigenvalue": "eigenvalue λ", "discarded": "discarded variance"}
     mine = _series(base, series).transform_filter("datum.value >= 1e-5")
     tip = [alt.Tooltip("rank:Q"), alt.Tooltip("series:N", title="quantity")]
     tip.append(alt.Tooltip("value:Q", format=".3g"))
@@ -283,10 +286,10 @@ def _confusion() -> alt.TopLevelMixin:
         ticks=False, domain=False, labelAngle=0, labelLimit=90, labelOverlap=True, labelPadding=6, grid=False
     )
     place = {
-        "x": alt.X("read:N", sort=None, title="read", axis=axis, scale=alt.Scale(padding=0)),
+        "x": alt.X("read:N", sort=None, title="predicted", axis=axis, scale=alt.Scale(padding=0)),
         "y": alt.Y("label:N", sort=None, title="label", axis=axis, scale=alt.Scale(padding=0)),
     }
-    tip = [alt.Tooltip(name) for name in ("label:N", "read:N", "count:Q")]
+    tip = [alt.Tooltip("label:N"), alt.Tooltip("read:N", title="predicted"), alt.Tooltip("count:Q")]
     tip.append(alt.Tooltip("share:Q", title="of the label", format=".1%"))
     cells = base.mark_rect(fill=_FIRST, stroke=_LINE, strokeWidth=0.5).encode(
         **place,

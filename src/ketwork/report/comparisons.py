@@ -9,14 +9,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks.comparison.result import Comparison
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.report import findings
-from ketwork.report.columns import NARROWEST_NAME, Column, drawn
-from ketwork.report.tables import MEASURES
-from ketwork.report.terminal import folded, short
+from ketwork.report.terminal_table import NARROWEST_NAME, Column, drawn
+from ketwork.report.words import folded, short
 
-_RANKS = {"cka": 1, "bures": 2, "bures_null": 5, "r2": 3, "r2_reverse": 4}
-"""The measures shown, by how long they stay as the terminal gets narrower."""
+_RANKS = {"cka": 3, "bures": 4, "bures_null": 7, "r2": 5, "r2_reverse": 6}
+"""The measures printed, by how long they stay as the terminal gets narrower."""
 
 
 def render_comparison(comparison: Comparison, console: Console) -> None:
@@ -32,18 +32,18 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
         rows = {layer.name: i for i, layer in enumerate(comparison.rows)}
         others = {layer.name: j for j, layer in enumerate(comparison.columns)}
         at = [(rows[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
-        room = max(NARROWEST_NAME, console.width // 4)
-        matches = [Text(folded(match, room)) for match in best["match"]]
+        width = max(NARROWEST_NAME, console.width // 4)
+        matches = [Text(folded(match, width)) for match in best["match"]]
         columns = [Column("best match", matches, 0, words=True)]
-        for measure in _shown(comparison):
+        for measure in _printed(comparison):
             values = [float(comparison.matrices[measure][place]) for place in at]
             cells = [Text("–" if math.isnan(value) else f"{value:.3f}") for value in values]
-            columns.append(Column(MEASURES[measure], cells, _RANKS.get(measure, 1)))
+            columns.append(Column(PAIR_MEASURES[measure].title, cells, _RANKS.get(measure, 3)))
         console.print(drawn(best["layer"].tolist(), columns, console.width))
     _footer(comparison, console)
 
 
-def _shown(comparison: Comparison) -> list[str]:
+def _printed(comparison: Comparison) -> list[str]:
     """The usual measures, and that of the match whatever it is."""
     return [name for name in comparison.matrices if name in _RANKS or name == comparison.measures[0]]
 
@@ -52,27 +52,32 @@ def _footer(comparison: Comparison, console: Console) -> None:
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False)
 
-    if found := findings.changed(comparison):
-        measure = MEASURES[found.measure]
-        if found.same:
-            say(f"All {found.shared} layers of the same name are alike ({measure} 1.000).")
+    if change := findings.changed(comparison):
+        measure = PAIR_MEASURES[change.measure].title
+        if change.same:
+            say(f"All {change.shared} layers of the same name are alike ({measure} 1.000).")
         else:
             say(
-                f"Of {found.shared} layers of the same name, {found.least[0]} differs most ({measure} "
-                f"{found.least[1]:.3f}), {found.most[0]} least ({found.most[1]:.3f}); for {found.themselves} of them "
-                "the best match is their namesake."
+                f"Of {change.shared} layers of the same name, {change.least[0]} differs most ({measure} "
+                f"{change.least[1]:.3f}), {change.most[0]} least ({change.most[1]:.3f}); for {change.themselves} of "
+                "them the best match is the layer of the same name."
             )
     if near := findings.redundant(comparison):
+        measure = PAIR_MEASURES[near.measure].title
         say(
-            f"{near.second} repeats its neighbour {near.first} most closely ({MEASURES[near.measure]} "
-            f"{near.value:.3f}); {near.alike} of {near.pairs} neighbouring pairs are at {findings.ALIKE} or above."
+            f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} "
+            f"{near.value:.3f}); {near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
         )
-    unit = "positions" if comparison.settings.get("unit") == "positions" else "samples"
+    unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
+    taken = f" ({comparison.settings['taken']})" if comparison.settings.get("taken") else ""
     layers = f"{len(comparison.rows)} × {len(comparison.columns)} layers"
-    say(f"{comparison.n:,} {unit}, {layers}; the match is the best by {MEASURES[comparison.measures[0]]}.")
+    matched_by = PAIR_MEASURES[comparison.measures[0]].title
+    say(f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {matched_by}.")
     for warning in comparison.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")
     meanings = Table.grid(padding=(0, 2, 0, 0))
-    for measure in _shown(comparison):
-        meanings.add_row(Text(MEASURES[measure], "bold dim"), Text(comparison.definitions[measure], "dim"))
+    for measure in _printed(comparison):
+        meanings.add_row(
+            Text(PAIR_MEASURES[measure].title, "bold dim"), Text(comparison.definitions[measure], "dim")
+        )
     console.print(Padding(meanings, (1, 0, 0, 0)), highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ketwork.records.files import replacing
+from ketwork.records import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

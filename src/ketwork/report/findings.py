@@ -1,4 +1,4 @@
-"""What a record says at a glance: for each question of the report, the layers and numbers that answer it."""
+"""What a record shows at a glance: for each question of the report, the layers and numbers that answer it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.study.result import Study
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.study import Study
 from ketwork.quantum import Estimate, shannon_entropy
 from ketwork.report.views import View
 
 ALIKE = 0.95
-"""Neighbouring layers of at least this CKA are counted as saying the same."""
+"""Adjacent layers of at least this CKA are counted as redundant."""
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The layer of the largest effective rank, and the neighbours between which it falls by the largest factor."""
+    """The layer of the largest effective rank, and the adjacent layers between which it falls by the largest factor."""
 
     most: View
     fall: tuple[View, View] | None
@@ -29,9 +29,9 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Labels:
-    """The best layer by each of Holevo bits (above the null), pretty good measurement and linear readout.
+    """The best layer by each of Holevo bits (above chance), pretty good measurement and linear probe.
 
-    `first` is the first layer that was read out, `most` the bits that the labels have: their entropy in the fitting
+    `first` is the first layer with readouts, `most` the bits that the labels have: their entropy in the fitting
     part, log₂ K where all are equally frequent.
     """
 
@@ -44,7 +44,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Cut:
-    """The layer of which the smallest share of dimensions carries 99 % of the weight; kept and all dimensions."""
+    """The layer of which the smallest share of dimensions carries 99 % of the variance; kept and all dimensions."""
 
     narrowest: View
     kept: Estimate
@@ -53,7 +53,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Redundant:
-    """Neighbouring layers most alike, by the comparison's measure, and how many pairs are alike at all."""
+    """Adjacent layers most alike, by the comparison's measure, and how many pairs are alike at all."""
 
     measure: str
     first: str
@@ -75,7 +75,7 @@ class Changed:
 
     @property
     def same(self) -> bool:
-        """Whether none differs by as much as is shown."""
+        """Whether none differs by as much as is printed."""
         return self.least[1] >= 0.9995
 
 
@@ -91,8 +91,8 @@ def dimensions(rows: Sequence[View]) -> Dimensions | None:
 
 
 def labels(study: Study, rows: Sequence[View]) -> Labels | None:
-    """What the layers know of the labels; None where there were none, or nothing to score."""
-    read = [row for row in rows if row.layer.knowledge is not None]
+    """What can be decoded of the labels; None where there were none, or nothing to score."""
+    read = [row for row in rows if row.layer.labels is not None]
     names = ("linear_balanced", "pgm_balanced", "linear_r2")
     readouts = {
         name: max((row for row in read if row.has(name)), key=lambda row: row[name].value)
@@ -102,8 +102,8 @@ def labels(study: Study, rows: Sequence[View]) -> Labels | None:
     bits = [row for row in read if row.has("holevo")]
     if not readouts and not bits:
         return None
-    holevo = max(bits, key=above_null, default=None)
-    known = (holevo or read[0]).layer.knowledge
+    holevo = max(bits, key=above_chance, default=None)
+    known = (holevo or read[0]).layer.labels
     assert known is not None
     counts = torch.tensor(known.counts, dtype=torch.float64)
     most = float(shannon_entropy(counts / counts.sum())) if holevo else math.nan
@@ -111,14 +111,14 @@ def labels(study: Study, rows: Sequence[View]) -> Labels | None:
     return Labels(first, holevo, readouts, len(known.names), most)
 
 
-def above_null(row: View) -> float:
-    """Holevo bits less what random labels would give (less nothing where that is unknown)."""
+def above_chance(row: View) -> float:
+    """Holevo bits less their chance level (less nothing where that is unknown)."""
     null = row["holevo_null"].value
     return row["holevo"].low - (null if math.isfinite(null) else 0.0)
 
 
 def cut(rows: Sequence[View]) -> Cut | None:
-    """Which layer could be cut most, by the rank that carries 99 % of its weight."""
+    """Which layer could be cut most, by the rank that carries 99 % of its variance."""
     known = [row for row in rows if row.has("rank_kept")]
     if not known:
         return None
@@ -131,8 +131,8 @@ def cut(rows: Sequence[View]) -> Cut | None:
 
 def aligned(rows: Sequence[View]) -> list[View]:
     """Layers by how nearly their eigenstates are single neurons, the most aligned first."""
-    known = [row for row in rows if math.isfinite(row.coherent_share)]
-    return sorted(known, key=lambda row: row.coherent_share)
+    known = [row for row in rows if row.has("coherent_share")]
+    return sorted(known, key=lambda row: row["coherent_share"].value)
 
 
 def dead(rows: Sequence[View]) -> list[View]:
@@ -141,7 +141,7 @@ def dead(rows: Sequence[View]) -> list[View]:
 
 
 def redundant(comparison: Comparison | None) -> Redundant | None:
-    """Which neighbours of one model say the same thing."""
+    """Which adjacent layers of one model are redundant."""
     if comparison is None or not comparison.itself:
         return None
     measure = comparison.measures[0]
@@ -156,7 +156,7 @@ def redundant(comparison: Comparison | None) -> Redundant | None:
 
 
 def not_compared(study: Study, comparison: Comparison | None) -> dict[str, list[str]]:
-    """The layers of a study that its comparison leaves out, by reason."""
+    """The layers of a study that its comparison skipped, by reason."""
     reasons: dict[str, list[str]] = {}
     for layer in study.layers if comparison is not None else ():
         if comparison is not None and layer.name in comparison.skipped and layer.name not in study.skipped:
@@ -171,21 +171,21 @@ def changed(comparison: Comparison) -> Changed | None:
     measure = comparison.measures[0]
     columns = {layer.name: j for j, layer in enumerate(comparison.columns)}
     matrix = comparison.matrices[measure]
-    found = [
+    values = [
         (layer.name, float(matrix[i, columns[layer.name]]))
         for i, layer in enumerate(comparison.rows)
         if layer.name in columns
     ]
-    found = [(name, value) for name, value in found if math.isfinite(value)]
-    if not found:
+    values = [(name, value) for name, value in values if math.isfinite(value)]
+    if not values:
         return None
     best = comparison.best_match(measure)["match"].to_dict()
-    themselves = sum(best.get(name) == name for name, _ in found)
+    themselves = sum(best.get(name) == name for name, _ in values)
     return Changed(
         measure,
-        min(found, key=lambda pair: pair[1]),
-        max(found, key=lambda pair: pair[1]),
-        len(found),
+        min(values, key=lambda pair: pair[1]),
+        max(values, key=lambda pair: pair[1]),
+        len(values),
         themselves,
     )
 
@@ -204,7 +204,7 @@ def sides(comparison: Comparison) -> tuple[str, str]:
 
 
 def skipped(record: Study | Comparison) -> dict[str, list[str]]:
-    """The modules that were left out, by reason."""
+    """The modules that were skipped, by reason."""
     reasons: dict[str, list[str]] = {}
     for name, reason in record.skipped.items():
         reasons.setdefault(reason, []).append(name)
@@ -212,7 +212,7 @@ def skipped(record: Study | Comparison) -> dict[str, list[str]]:
 
 
 def settings(record: Study | Comparison) -> dict[str, Any]:
-    """The settings as one flat mapping, those of the source by dotted name; None is left out."""
+    """The settings as one flat mapping, those of the source by dotted name, without those that are None."""
     flat: dict[str, Any] = {}
 
     def add(name: str, value: Any) -> None:

@@ -18,44 +18,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ketwork._version import __version__
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.study.result import Study
-from ketwork.records.files import write_text
-from ketwork.records.pages import writes
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import MEASURES, PAIR_MEASURES
+from ketwork.networks.study import Layer, Study, StudyAccumulator
+from ketwork.records import presents, write_text
 from ketwork.report import findings
-from ketwork.report.tables import MEASURES, best_matches, layer_table
-from ketwork.report.terminal import megabytes, short
-from ketwork.report.views import View, views
+from ketwork.report.tables import best_matches, layer_table
+from ketwork.report.views import View, label_order, views
+from ketwork.report.words import megabytes, short
 
 _MATRIX_CELLS = 120_000
 _DIGITS = 6
 
-_OWN_DEFINITIONS = {
-    "rank_kept": "the smallest k for which the k largest eigenvalues of ρ sum to 0.99: "
-    "the weight that is discarded, 1 − Σ λ, is at most 1 %",
-    "coherent_share": "coherence over S(diag ρ) = S(ρ) + coherence, the entropy in the neuron basis: 0 % where the "
-    "eigenstates are single neurons",
-}
-
 _TITLES = {
-    "rank_kept": "rank for 99 %",
-    "coherent_share": "share of coherence",
-    "ket_coherence": "coherence of one ket",
-    "holevo": "Holevo bits",
-    "holevo_null": "Holevo bits of random labels",
-    "pgm_accuracy": "pretty good measurement, accuracy",
-    "pgm_balanced": "pretty good measurement, balanced accuracy",
-    "pgm_auc": "pretty good measurement, AUC",
-    "linear_accuracy": "linear readout, accuracy",
-    "linear_balanced": "linear readout, balanced accuracy",
-    "linear_auc": "linear readout, AUC",
-    "linear_r2": "linear readout, R²",
-    "n_per_d": "kets per dimension",
-    **MEASURES,
+    "n_per_d": "vectors per dimension",
+    **{name: measure.title for name, measure in MEASURES.items()},
+    **{name: measure.title for name, measure in PAIR_MEASURES.items()},
 }
 
 
-@writes(Study)
+@presents(Study, "page")
 def write_study(study: Study, path: str | Path, comparison: Comparison | None = None) -> Path:
     """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
 
@@ -75,7 +57,17 @@ def write_study(study: Study, path: str | Path, comparison: Comparison | None = 
     return _write(path, study, _study_page(study, rows, comparison))
 
 
-@writes(Comparison)
+@presents(Layer, "page")
+def write_layer(layer: Layer, path: str | Path) -> Path:
+    """Writes the page of one layer, as of a study that has it alone."""
+    settings = {"model": layer.name, "normalize": layer.normalize, "center": layer.center}
+    task = None if layer.labels is None else ("classes" if layer.labels.names else "values")
+    return write_study(
+        Study(StudyAccumulator(layer.normalize, samples=layer.N), (layer,), settings | {"task": task}), path
+    )
+
+
+@presents(Comparison, "page")
 def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Writes the page of a comparison and returns its path; raises as `write_study` does."""
     return _write(_target(path), comparison, _comparison_page(comparison))
@@ -105,7 +97,7 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
     labels = findings.labels(study, rows)
     drawn = charts.study_charts(rows, labels.classes if labels else 0)
     aligned, dead = findings.aligned(rows), findings.dead(rows)
-    definitions = study.definitions | _OWN_DEFINITIONS
+    definitions = study.definitions
     data: dict[str, Any] = {
         "charts": drawn,
         "layerCharts": charts.layer_charts(),
@@ -124,15 +116,20 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         "charts": drawn,
         "comparison": comparison,
         "not_compared": findings.not_compared(study, comparison),
-        "table": layer_table(rows),
+        "table": layer_table(rows, study.settings.get("task")),
         "sketched": any(row.layer.sketch is not None for row in rows),
         **_matrix_content(comparison, data),
     }
     if comparison is not None:
         definitions = definitions | comparison.definitions
-    names = [q.name for q in study.quantities] + list(_OWN_DEFINITIONS)
     data["quantities"] = [
-        {"name": name, "title": _titled(name), "definition": definitions[name]} for name in names
+        {
+            "name": measure.name,
+            "title": measure.title,
+            "unit": "" if measure.show == "percent" else measure.unit,
+            "definition": definitions[measure.name],
+        }
+        for measure in study.measures
     ]
     title = source.get("model", {}).get("spec") or study.settings.get("model") or "A network"
     return _Page("study.html.j2", short(str(title)), "study", content, definitions, data)
@@ -152,19 +149,18 @@ def _comparison_page(comparison: Comparison) -> _Page:
 
 
 def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict[str, Any]:
-    """What the template says of a comparison; its matrices and their picture go to the script's data."""
+    """What the template shows of a comparison; its matrices and their picture go to the script's data."""
     content: dict[str, Any] = {
         "redundant": findings.redundant(comparison),
         "alike": findings.ALIKE,
-        "names_of_measures": MEASURES,
+        "names_of_measures": _TITLES,
         "matrices": [],
         "omitted": False,
     }
     if comparison is None or not comparison.rows or not comparison.columns:
         return content
     cells = len(comparison.rows) * len(comparison.columns)
-    room = max(1, _MATRIX_CELLS // cells)
-    shown = list(comparison.matrices)[:room]
+    visible = list(comparison.matrices)[: max(1, _MATRIX_CELLS // cells)]
     sides = len(comparison.rows), len(comparison.columns)
     data["charts"]["matrix"] = _charts().matrix_chart(*sides)
     names = _distinct([layer.name for layer in comparison.rows])
@@ -172,78 +168,89 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     data["matrices"] = {
         "rows": names,
         "columns": _distinct([layer.name for layer in comparison.columns]),
-        "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in shown},
+        "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in visible},
     }
-    return content | {"matrices": shown, "omitted": len(shown) < len(comparison.matrices)}
+    return content | {"matrices": visible, "omitted": len(visible) < len(comparison.matrices)}
 
 
 def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
     """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
-    found: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
-    found |= {"named": row in (*aligned[:1], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
-    for name in [q.name for q in study.quantities] + list(_OWN_DEFINITIONS):
+    data: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
+    data |= {"named": row in (*aligned[:1], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
+    for name in [measure.name for measure in study.measures]:
         estimate = row[name]
         if math.isfinite(estimate.value):
-            found[name] = estimate.value
-            found[f"{name}_text"] = row.told(name)
+            data[name] = estimate.value
+            data[f"{name}_text"] = row.words(name)
             if math.isfinite(estimate.stderr):
-                found[f"{name}_se"] = estimate.stderr
+                data[f"{name}_stderr"] = estimate.stderr
             if estimate.bounds is not None:
-                found |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
-    return found
+                data |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
+    return data
 
 
 def _details(row: View) -> dict[str, Any]:
     """What the page shows when a layer is clicked."""
     layer, ranks = row.layer, row.ranks()
     aliases = f" The same tensor as {', '.join(layer.aliases)}." if layer.aliases else ""
-    found: dict[str, Any] = {
-        "told": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} kets.{aliases}",
+    details: dict[str, Any] = {
+        "summary": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} vectors.{aliases}",
         "ranks": ranks,
         "eigenvalues": [float(f"{row.spectrum[k - 1]:.4g}") for k in ranks],
         "discarded": [float(f"{row.discarded[k - 1]:.4g}") for k in ranks],
     }
-    if row.rank_kept is not None:
-        found["spectrum"] = (
-            f"The {row.told('rank_kept')} largest of {layer.d} eigenvalues carry 99 % of the weight, "
+    if row.has("rank_kept"):
+        details["spectrum"] = (
+            f"The {row.words('rank_kept')} largest of {layer.d} eigenvalues carry 99 % of the variance, "
             f"the largest one {row['top_weight'].words('{:.1%}'.format)}."
         )
         if layer.sketch is not None:
-            found["spectrum"] += (
+            details["spectrum"] += (
                 f" The layer is a sketch of rank {layer.sketch}, certain to {layer.sketch_error:.1e}: drawn is the "
                 "middle between the purest and the most mixed spectrum that it allows."
             )
     if row.confusion is not None:
-        found["confusion"] = row.confusion
-    if row.ball is not None:
-        found["ball"] = _ball(row)
-    return found
+        details["confusion"] = row.confusion
+    if row.plane is not None:
+        details["ball"] = _plane(row)
+    return details
 
 
-def _ball(row: View) -> dict[str, Any]:
-    ball = row.ball
-    assert ball is not None
+def _plane(row: View) -> dict[str, Any]:
+    plane = row.plane
+    assert plane is not None
     words = (
-        f"The span of |1⟩ and |2⟩, the two leading eigenstates, holds {ball.weight:.1%} of the layer's weight. Each "
+        f"The span of |1⟩ and |2⟩, the two leading eigenstates, holds {plane.weight:.1%} of the layer's variance. Each "
         "state is projected onto it and scaled back to trace 1, so this is a picture of that plane alone. "
         "The blue line is the layer's state, on the axis because |1⟩ and |2⟩ are its eigenstates; grey dots are "
-        "single kets of the data"
+        "single vectors of the data"
     )
-    words += "; orange ones the labels' states (of pooled kets)." if ball.labels else "."
+    words += "; orange ones the labels' states (of pooled kets)." if plane.labels else "."
     if row.layer.sketch is not None:
         words += " All of this is of what the layer's sketch keeps."
-    flat = not row.layer.statistics.reservoir.kets.is_complex()
+    flat = not row.layer.accumulator.reservoir.kets.is_complex()
     words += (
         " All amplitudes are real, so all states lie in the disc that is drawn, y = 0."
         if flat
         else " y points out of the page."
     )
     return {
-        "told": words,
-        "own": _vector(ball.own),
-        "kets": [_vector(ket) for ket in ball.kets],
-        "labels": [[name, _vector(vector)] for name, vector in ball.labels.items()],
+        "caption": words,
+        "own": _vector(plane.own),
+        "kets": [_vector(ket) for ket in plane.kets],
+        "labels": _label_vectors(row),
     }
+
+
+def _label_vectors(row: View) -> list[list[Any]]:
+    """The labels' Bloch vectors by their names, in the order of a reader."""
+    plane, labels = row.plane, row.layer.labels
+    if plane is None or labels is None or not plane.labels:
+        return []
+    names, order = label_order(labels, row.label_names)
+    return [
+        [names[i], _vector(plane.labels[labels.names[i]])] for i in order if labels.names[i] in plane.labels
+    ]
 
 
 def _vector(bloch: Any) -> list[float]:
@@ -251,6 +258,7 @@ def _vector(bloch: Any) -> list[float]:
 
 
 def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
+    ready()
     library, script = _library(), _resource("page.js")
     environment = Environment(
         loader=PackageLoader("ketwork.report"),
@@ -309,11 +317,11 @@ def _numeral(name: str) -> bool:
 def _distinct(names: Sequence[str]) -> list[str]:
     """Names that occur again are numbered, since a picture's axis would draw them as one."""
     seen: dict[str, int] = {}
-    found = []
+    distinct = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct
 
 
 def _embedded(data: Mapping[str, Any]) -> str:

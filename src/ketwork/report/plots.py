@@ -1,4 +1,4 @@
-"""Records as matplotlib pictures, for papers and notebooks; each draws into `ax` and returns it."""
+"""Results as matplotlib pictures, for papers and notebooks; each draws into `ax` and returns it."""
 
 from __future__ import annotations
 
@@ -8,76 +8,157 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
+from ketwork.networks.collapse import CollapseCurve
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import PAIR_MEASURES
+from ketwork.networks.measures import discarded as discarded_by
+from ketwork.networks.study import Layer, Study
+from ketwork.records import presents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NAMED = 40  # more names than this run into each other
+_MOST_TICKS = 40  # more names than this run into each other
+_MOST_LEGEND = 12  # more layers than this get a scale of colors instead of a legend
 
 
+@presents(Study, "plot")
 def plot_study(study: Study, quantity: str = "effective_rank", ax: Axes | None = None) -> Axes:
-    """The axes with a quantity of each layer along the depth, ± one standard error where it has one.
+    """The axes with a measure of each layer along the depth, ± one standard error where it has one.
 
-    `quantity` is one of `study.quantities`. Layers without a value are gaps.
+    `quantity` is one of `study.measures`. Layers without a value are gaps.
 
     Raises:
         ImportError: matplotlib is missing (extra `plot`).
-        ValueError: the study has no such quantity.
+        ValueError: the study has no such measure.
     """
-    known = {q.name: q for q in study.quantities}
+    known = {measure.name: measure for measure in study.measures}
     if quantity not in known:
         raise ValueError(f"Argument `quantity` must be one of {', '.join(known)}, but is {quantity!r}.")
-    ax = _axes(ax)
-    table = study.table()
-    places = np.arange(len(table))
-    values = table[quantity].to_numpy(float)
-    errors = table[f"{quantity}_se"].to_numpy(float) if f"{quantity}_se" in table else np.zeros_like(values)
-    ax.errorbar(places, values, yerr=np.nan_to_num(errors), marker="o", markersize=4, capsize=2, linewidth=1)
-    step = max(1, -(-len(table) // _NAMED))
-    names = [name if call < 1 else f"{name} ({call + 1})" for name, call in table[["layer", "call"]].values]
+    ax = axes_of(ax)
+    estimates = [layer.estimate(quantity) for layer in study]
+    errors = np.nan_to_num([estimate.stderr for estimate in estimates])
+    places = np.arange(len(estimates))
+    values = np.array([estimate.value for estimate in estimates])
+    ax.errorbar(places, values, yerr=errors, marker="o", markersize=4, capsize=2, linewidth=1)
+    step = max(1, -(-len(estimates) // _MOST_TICKS))
+    names = [layer.info.label for layer in study]
     ax.set_xticks(places[::step], names[::step], rotation=45, ha="right")
     unit = known[quantity].unit
-    ax.set_ylabel(quantity.replace("_", " ") + (f" ({unit})" if unit else ""))
+    ax.set_ylabel(known[quantity].title + (f" ({unit})" if unit else ""))
     return ax
 
 
+@presents(Layer, "plot")
 def plot_spectrum(
     layers: Layer | Iterable[Layer], ax: Axes | None = None, *, discarded: bool = False
 ) -> Axes:
     """The axes with the eigenvalues of the states of one or several layers against their rank, both logarithmic.
 
-    With `discarded`, the weight 1 − Σ λ that cutting after each rank discards. A layer without a state is left out.
+    With `discarded`, the variance 1 − Σ λ that cutting after each rank discards. A layer without a state is skipped.
 
     Raises:
         ImportError: matplotlib is missing (extra `plot`).
     """
-    ax = _axes(ax)
+    ax = axes_of(ax)
     for layer in [layers] if isinstance(layers, Layer) else layers:
-        if math.isnan(layer.estimates["entropy"].value):
+        if math.isnan(layer.estimate("entropy")):
             continue
-        values = layer.density.spectrum().cpu().numpy()
-        if discarded:
-            values = values[::-1].cumsum()[::-1] - values
-        shown = values > 1e-12
-        ax.plot(1 + np.flatnonzero(shown), values[shown], marker=".", linewidth=1, label=layer.name)
+        spectrum = layer.density.spectrum()
+        values = (discarded_by(spectrum) if discarded else spectrum).cpu().numpy()
+        above = values > 1e-12
+        ax.plot(1 + np.flatnonzero(above), values[above], marker=".", linewidth=1, label=layer.name)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("rank kept" if discarded else "rank")
-    ax.set_ylabel("discarded weight 1 − Σλ" if discarded else "eigenvalue λ")
+    ax.set_ylabel("discarded variance 1 − Σλ" if discarded else "eigenvalue λ")
     if ax.lines:
         ax.legend(frameon=False)
     return ax
 
 
+@presents(Comparison, "plot")
 def plot_comparison(comparison: Comparison, measure: str | None = None, ax: Axes | None = None) -> Axes:
-    """The axes with one measure of every pair of layers, as `comparison.plot` draws it."""
-    return comparison.plot(_axes(ax), measure)
+    """The axes with one measure of every pair of layers, rows from the top.
+
+    Raises:
+        ImportError: matplotlib is missing (extra `plot`).
+        ValueError: the comparison has no such measure.
+    """
+    measure = measure or comparison.measures[0]
+    matrix = comparison.matrix(measure)
+    ax = axes_of(ax)
+    top = math.pi / 2 if PAIR_MEASURES[measure].distance_of else 1.0
+    image = ax.imshow(matrix.numpy(), vmin=0, vmax=top, cmap="viridis", interpolation="nearest")
+    for axis, layers in ((ax.yaxis, comparison.rows), (ax.xaxis, comparison.columns)):
+        step = max(1, -(-len(layers) // _MOST_TICKS))
+        axis.set_ticks(range(0, len(layers), step), [layer.name for layer in layers[::step]], fontsize=7)
+    ax.tick_params(axis="x", rotation=90)
+    ax.set_ylabel(comparison.settings["model"])
+    ax.set_xlabel(comparison.settings["other"])
+    unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
+    ax.set_title(f"{PAIR_MEASURES[measure].title}, N = {comparison.n} {unit}")
+    if ax.figure is not None:
+        ax.figure.colorbar(image, ax=ax)
+    return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
+@presents(CollapseCurve, "plot")
+def plot_curve(curve: CollapseCurve, ax: Axes | None = None) -> Axes:
+    """The axes with the curves, a ring at each layer's smallest rank.
+
+    Raises:
+        ImportError: matplotlib is missing (extra `plot`).
+    """
+    ax = axes_of(ax)
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    log = curve.settings["to_original"]
+    depth = Normalize(0, max(len(curve.layers) - 1, 1))
+    scale = ScalarMappable(depth, colormaps["viridis"].with_extremes())
+    for i, layer in enumerate(curve.layers):
+        points = [p for p in layer.points if not log or p.value > 0]
+        if not points:
+            continue
+        color = scale.to_rgba(np.array([0.92 * i]))[0]
+        ranks, values = [p.rank for p in points], [p.value.value for p in points]
+        errors = np.nan_to_num([p.value.stderr for p in points])
+        low = np.minimum(errors, np.array(values) * 0.999) if log else errors
+        ax.errorbar(
+            ranks,
+            values,
+            [low, errors],
+            color=color,
+            marker=".",
+            linewidth=1,
+            elinewidth=0.6,
+            label=layer.label,
+        )
+        best = layer.smallest
+        if not log or best.value > 0:
+            ax.plot(best.rank, best.value.value, "o", color=color, fillstyle="none", markersize=8)
+    ax.axhline(curve.limit, color="0.4", linestyle="--", linewidth=1)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda rank, _: f"{rank:g}")
+    if log:
+        ax.set_yscale("log")
+    ax.set_xlabel("rank kept")
+    ax.set_ylabel("KL from the original network (nats)" if log else curve.label)
+    if len(curve.layers) <= _MOST_LEGEND:
+        ax.legend(frameon=False, fontsize=8)
+    elif ax.figure is not None:
+        ax.figure.colorbar(scale, ax=ax, label="layer, in order of execution")
+    return ax
+
+
+def axes_of(ax: Axes | None) -> Axes:
+    """The axes to draw into: the given ones, or new ones.
+
+    Raises:
+        ImportError: matplotlib is missing (extra `plot`).
+    """
     if ax is not None:
         return ax
     try:

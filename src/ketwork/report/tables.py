@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ketwork.networks.comparison.result import Comparison
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.measures import PAIR_MEASURES, Measure, measures_of
+from ketwork.networks.study import FEW_VECTORS
 from ketwork.quantum import Estimate
-from ketwork.report.terminal import plus_minus
-from ketwork.report.views import FEW_KETS, SHARES, View
+from ketwork.report.views import View
+from ketwork.report.words import plus_minus
 
 
 @dataclass(frozen=True)
@@ -44,41 +46,10 @@ class Table:
     opens: bool = False
 
 
-MEASURES = {
-    "cka": "debiased CKA",
-    "cka_biased": "biased CKA",
-    "bures": "Bures",
-    "bures_null": "Bures null",
-    "r2": "R²",
-    "r2_reverse": "R² rev.",
-    "r2_fit": "fit R²",
-    "r2_fit_reverse": "fit R² rev.",
-    "cka_distance": "CKA angle",
-    "bures_distance": "Bures angle",
-}
-"""What the measures of a comparison are called."""
-
-_ESTIMATES = (
-    Column("entropy", "entropy", "bits"),
-    Column("effective_rank", "eff. rank", "2^S"),
-    Column("coherence", "coherence", "bits"),
-    Column("rank_kept", "99 % rank", "of d"),
-    Column("dead", "dead", "% of neurons"),
-    Column("holevo", "Holevo", "bits"),
-    Column("holevo_null", "null", "bits"),
-    Column("pgm_balanced", "pretty good", "% balanced"),
-    Column("linear_balanced", "linear", "% balanced"),
-    Column("linear_r2", "linear", "R²"),
-    Column("participation_ratio", "part. ratio", "1/Tr ρ²"),
-    Column("top_weight", "top weight"),
-    Column("entanglement", "entangl.", "bits"),
-)
-
-
-def layer_table(rows: Sequence[View]) -> Table:
-    """One row a layer, in order of execution; quantities that no layer has are left out."""
+def layer_table(rows: Sequence[View], task: str | None) -> Table:
+    """One row a layer, in order of execution; measures that no layer has are skipped."""
     columns = [Column("place", "#"), Column("layer", "layer", words=True), Column("kind", "kind", words=True)]
-    columns += [Column("d", "d"), Column("kets", "kets")]
+    columns += [Column("d", "d"), Column("kets", "vectors")]
     cells = [
         [_number(row.place + 1) for row in rows],
         [Cell(row.label, row.label, words=True, head=True, place=row.place) for row in rows],
@@ -89,12 +60,15 @@ def layer_table(rows: Sequence[View]) -> Table:
     if any(row.layer.sketch is not None for row in rows):
         columns.append(Column("sketch", "sketch", "rank: error"))
         cells.append([_sketch(row) for row in rows])
-    for column in _ESTIMATES:
-        found = [row[column.name] for row in rows]
-        if all(math.isnan(estimate.value) for estimate in found):
+    for measure in measures_of(task):
+        if measure.column is None or not measure.column.page:
             continue
-        columns.append(column)
-        cells.append(_column(found, column.name in SHARES))
+        estimates = [row[measure.name] for row in rows]
+        if all(map(math.isnan, estimates)):
+            continue
+        unit = f"% {measure.column.unit}".strip() if measure.show == "percent" else measure.column.unit
+        columns.append(Column(measure.name, measure.column.header, unit))
+        cells.append(_column(measure, estimates))
     return Table(tuple(columns), tuple(zip(*cells, strict=True)), opens=True)
 
 
@@ -108,13 +82,13 @@ def best_matches(comparison: Comparison) -> Table:
         Column("layer", "layer", words=True),
         Column("match", "best match", words=True),
         Column("mutual", "mutual", words=True),
-        *(Column(measure, MEASURES[measure]) for measure in comparison.matrices),
+        *(Column(measure, PAIR_MEASURES[measure].title) for measure in comparison.matrices),
     )
-    found = []
+    table = []
     for name, match, mutual in zip(best["layer"], best["match"], best["mutual"], strict=True):
         i, j = rows[name], others[match]
         both = "yes" if mutual else "no"
-        found.append(
+        table.append(
             (
                 _number(i + 1),
                 Cell(name, name, words=True, head=True, place=i),
@@ -123,27 +97,26 @@ def best_matches(comparison: Comparison) -> Table:
                 *(_rounded(float(matrix[i, j])) for matrix in comparison.matrices.values()),
             )
         )
-    return Table(columns, tuple(found))
+    return Table(columns, tuple(table))
 
 
-def _column(found: Sequence[Estimate], share: bool) -> list[Cell]:
-    scaled = [100 * estimate for estimate in found] if share else found
-    if all(math.isnan(estimate.stderr) for estimate in found):
-        values = [estimate.value for estimate in scaled]
-        whole = all(math.isnan(value) or value == round(value) for value in values) and not share
-        words = f"{{:.{0 if whole else 1 if share else 3}f}}".format
-        shown = ["–" if math.isnan(estimate.value) else estimate.words(words) for estimate in scaled]
+def _column(measure: Measure, estimates: Sequence[Estimate]) -> list[Cell]:
+    share = measure.show == "percent"
+    scaled = [100 * estimate for estimate in estimates] if share else list(estimates)
+    if measure.stderr and not all(math.isnan(estimate.stderr) for estimate in estimates):
+        texts = plus_minus(scaled)
     else:
-        shown = plus_minus(scaled)
+        words = f"{{:.{0 if measure.show == 'count' else 1 if share else 3}f}}".format
+        texts = ["–" if math.isnan(estimate) else estimate.words(words) for estimate in scaled]
     cells = []
-    for estimate, text in zip(found, shown, strict=True):
+    for estimate, text in zip(estimates, texts, strict=True):
         value, _, error = text.strip().partition(" ± ")
         cells.append(Cell(value, _sortable(estimate.value), error.strip()))
     return cells
 
 
 def _kets(row: View) -> Cell:
-    few = f"fewer than {FEW_KETS} a dimension: entropy and effective rank are limited by the data"
+    few = f"fewer than {FEW_VECTORS} a dimension: entropy and effective rank are limited by the data"
     return Cell(f"{row.layer.kets:,}", row.layer.kets, mark=few if row.few_kets else "")
 
 

@@ -23,7 +23,6 @@ def load_arrays(
     inputs: str | None,
     label: str | None,
     batch_size: int,
-    samples: int | None,
     dtype: torch.dtype,
 ) -> LoadedData:
     """Batches of an array, and of the labels beside it.
@@ -34,9 +33,7 @@ def load_arrays(
     if path.suffix == ".npy":
         with _reading(path):
             features = np.load(path, mmap_mode="r", allow_pickle=False)
-        return from_arrays(
-            features, None, batch_size=batch_size, samples=samples, dtype=dtype, name=path.name
-        )
+        return from_arrays(features, None, batch_size=batch_size, dtype=dtype, name=path.name)
     # Opened here, since NumPy leaves a file that is no archive open.
     with path.open("rb") as file, _reading(path), np.load(file, allow_pickle=False) as archive:
         input_name, label_name = _names(archive.files, inputs, label, path)
@@ -46,7 +43,6 @@ def load_arrays(
         features,
         labels,
         batch_size=batch_size,
-        samples=samples,
         dtype=dtype,
         name=f"array {input_name!r}",
         label_name=label_name or "labels",
@@ -60,12 +56,11 @@ def from_arrays(
     labels: np.ndarray | None,
     *,
     batch_size: int = 64,
-    samples: int | None = None,
     dtype: torch.dtype = torch.float32,
     name: str = "the array",
     label_name: str = "labels",
 ) -> LoadedData:
-    """Batches of arrays in memory, the first `samples` of them.
+    """Batches of arrays in memory.
 
     >>> data = from_arrays(np.zeros((5, 3)), np.arange(5), batch_size=2)
     >>> [tuple(x.shape) for x, y in data]
@@ -75,8 +70,6 @@ def from_arrays(
     names = None
     if labels is not None:
         labels, names = encode_labels(labels, label_name, len(features))
-        labels = labels[:samples]
-    features = features[:samples]
     batches = ArrayBatches(features, labels, batch_size, dtype)
     shape = list(features.shape[1:])
     return LoadedData(batches, len(features), labels is not None, names, {"kind": "arrays", "shape": shape})
@@ -111,7 +104,7 @@ def _reading(path: Path) -> Iterator[None]:
                 "run code, or is no NumPy file. Save it again with a plain dtype."
             ) from error
         raise SourceError(
-            f"Argument `data` must name a whole NumPy file, but {path} ({path.stat().st_size:,} bytes) is "
+            f"Argument `data` must name a complete NumPy file, but {path} ({path.stat().st_size:,} bytes) is "
             "truncated "
             "or not one."
         ) from error

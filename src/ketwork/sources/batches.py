@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from ketwork._draws import choose
 from ketwork.sources.errors import SourceError
 
 
@@ -27,9 +29,42 @@ class LoadedData:
     label_names: tuple[str, ...] | None
     description: dict[str, Any]
     notes: tuple[str, ...] = ()
+    taken: str | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a result's settings should say of the draw."""
+        return {} if self.taken is None else {"taken": self.taken}
+
+    def limit(self, most: int | None) -> int | None:
+        """How many samples whoever reads the batches must stop after; None where no more are there."""
+        return None if most is None or (self.samples is not None and self.samples <= most) else most
+
+    def drawn(self, most: int | None, seed: int) -> LoadedData:
+        """So many of the samples at most, as many of each label where there are labels; `taken` says which."""
+        batches = self.batches
+        if (
+            most is None
+            or not isinstance(batches, Selectable)
+            or self.samples is None
+            or self.samples <= most
+        ):
+            return self
+        places, words = choose(self.samples, most, batches.labels, seed)
+        return replace(self, batches=batches.at(places), samples=most, taken=words)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
+
+
+@runtime_checkable
+class Selectable(Protocol):
+    """Batches of samples that can be taken in any order."""
+
+    labels: Any
+
+    def at(self, places: np.ndarray) -> Iterable[Any]:
+        """Batches of the samples at these places."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +80,11 @@ class ArrayBatches:
     batch_size: int
     dtype: torch.dtype
 
+    def at(self, places: np.ndarray) -> ArrayBatches:
+        """Batches of the samples at these places."""
+        labels = None if self.labels is None else self.labels[places]
+        return replace(self, features=self.features[places], labels=labels)
+
     def __len__(self) -> int:
         return -(-len(self.features) // self.batch_size)
 
@@ -53,6 +93,22 @@ class ArrayBatches:
             rows = slice(start, start + self.batch_size)
             x = to_tensor(self.features[rows], self.dtype)
             yield x if self.labels is None else (x, to_tensor(self.labels[rows], torch.float32))
+
+
+@dataclass(frozen=True)
+class DatasetBatches:
+    """Batches of a dataset whose samples can be taken in any order; their labels are not known beforehand."""
+
+    dataset: Dataset[Any]
+    batch_size: int
+    labels: None = None
+
+    def at(self, places: np.ndarray) -> DatasetBatches:
+        """Batches of the samples at these places."""
+        return replace(self, dataset=Subset(self.dataset, places.tolist()))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(DataLoader(self.dataset, batch_size=self.batch_size))
 
 
 def to_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ketwork.sources.arrays import from_arrays, load_arrays
-from ketwork.sources.batches import LoadedData, check_positive
+from ketwork.sources.batches import DatasetBatches, LoadedData, check_positive
 from ketwork.sources.errors import SourceError, readable
 from ketwork.sources.factories import Factory, call, parse, resolve
 from ketwork.sources.images import load_images
@@ -29,6 +29,7 @@ def load_data(
     tokenizer: Any | None = None,
     batch_size: int = 64,
     samples: int | None = None,
+    seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
     skip_bad: bool = False,
@@ -43,9 +44,10 @@ def load_data(
     - `package.module:factory` or `file.py:factory`: called without arguments, returns an iterable of
       batches, a map-style Dataset, an array, or a tuple `(x, labels)` of arrays.
 
-    `samples` reads only so many (the first; of images, evenly spaced ones). Floating features take `dtype`.
+    `samples` takes so many at most, as many of each label where there are labels, else at random, by the seed; of a
+    stream (a factory's batches) nothing is drawn here. Floating features take `dtype`.
     With `skip_bad`, numbers that are missing or not finite pass, for the study to drop and count, and rows
-    without a text are left out and noted.
+    without a text are skipped and noted.
     Errors: `SourceError` where the data cannot be used; `SourceFailed` where a factory's own code raises.
     """
     check_positive("batch_size", batch_size)
@@ -56,7 +58,7 @@ def load_data(
         if path.is_dir():
             _refuse("tables and arrays, not to a folder of images", text=text, input=input, label=label)
             loaded = load_images(
-                path, image_size=image_size, batch_size=batch_size, samples=samples, dtype=dtype
+                path, image_size=image_size, batch_size=batch_size, samples=samples, seed=seed, dtype=dtype
             )
         elif path.suffix in (".npz", ".npy") or table:
             _refuse("a folder of images", image_size=image_size)
@@ -70,7 +72,6 @@ def load_data(
                     label=label,
                     tokenizer=tokenizer,
                     batch_size=batch_size,
-                    samples=samples,
                     dtype=dtype,
                     skip_bad=skip_bad,
                 )
@@ -79,17 +80,18 @@ def load_data(
                 if path.suffix == ".npy":
                     _refuse("tables and .npz files", input=input, label=label)
                 loaded = load_arrays(
-                    path, inputs=_one(input), label=label, batch_size=batch_size, samples=samples, dtype=dtype
+                    path, inputs=_one(input), label=label, batch_size=batch_size, dtype=dtype
                 )
         elif (factory := parse(spec)) is not None:
             _refuse("files", text=text, input=input, label=label, image_size=image_size)
-            loaded = _from_factory(factory, batch_size, samples, dtype)
+            loaded = _from_factory(factory, batch_size, dtype)
         else:
             raise SourceError(
                 "Argument `data` must be a .npz, .npy, .csv, .jsonl or .parquet file, a folder of images or "
                 "`package.module:factory`, but was "
                 f"{spec!r}{'' if path.exists() else ', and there is no such file'}."
             )
+    loaded = loaded.drawn(samples, seed)
     names = None if loaded.label_names is None else list(loaded.label_names)
     loaded.description.update(spec=spec, samples=loaded.samples, label_names=names)
     return loaded
@@ -107,7 +109,7 @@ class _Repeated:
         return self.first.pop() if self.first else iter(call(self.function, self.name, "data"))
 
 
-def _from_factory(factory: Factory, batch_size: int, samples: int | None, dtype: torch.dtype) -> LoadedData:
+def _from_factory(factory: Factory, batch_size: int, dtype: torch.dtype) -> LoadedData:
     name = f"{factory.module}:{factory.attribute}"
     if factory.weights is not None:
         raise SourceError(f"Argument `data` must not have a weights file, but was {name}@{factory.weights}.")
@@ -115,19 +117,21 @@ def _from_factory(factory: Factory, batch_size: int, samples: int | None, dtype:
     made = call(function, name, "data") if callable(function) else function
     description = {"kind": "factory"}
     if isinstance(made, Tensor | np.ndarray):
-        return from_arrays(_array(made), None, batch_size=batch_size, samples=samples, dtype=dtype, name=name)
+        return from_arrays(_array(made), None, batch_size=batch_size, dtype=dtype, name=name)
     if (
         isinstance(made, tuple)
         and len(made) == 2
         and all(isinstance(part, Tensor | np.ndarray) for part in made)
     ):
         x, y = map(_array, made)
-        return from_arrays(x, y, batch_size=batch_size, samples=samples, dtype=dtype, name=name)
+        return from_arrays(x, y, batch_size=batch_size, dtype=dtype, name=name)
     if isinstance(made, Dataset) and not isinstance(made, IterableDataset):
-        made = DataLoader(made, batch_size=batch_size)
+        made = DatasetBatches(made, batch_size)
     count: int | None = None
     if isinstance(made, DataLoader) and isinstance(made.dataset, Sized):
         count = len(made.dataset)
+    if isinstance(made, DatasetBatches):
+        count = len(made.dataset)  # type: ignore[arg-type]
     batches: Iterable[Any]
     if isinstance(made, Iterator):
         batches = _Repeated([made], function, name)
@@ -142,8 +146,6 @@ def _from_factory(factory: Factory, batch_size: int, samples: int | None, dtype:
     empty = count == 0 or (isinstance(batches, Sequence) and not batches)
     if empty:
         raise SourceError(f"Argument `data` must hold at least one sample, but {name!r} returned no batches.")
-    if count is not None and samples is not None:
-        count = min(count, samples)
     return LoadedData(batches, count, None, None, description)
 
 

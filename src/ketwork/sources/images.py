@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ketwork._draws import choose
 from ketwork.sources.batches import LoadedData
 from ketwork.sources.errors import DAMAGED, SourceError, SourceFailed, listed
 
@@ -32,6 +33,10 @@ class ImageBatches:
     size: tuple[int, int]  # height, width
     batch_size: int
     dtype: torch.dtype
+
+    def at(self, places: np.ndarray) -> ImageBatches:
+        """Batches of the images at these places."""
+        return replace(self, paths=[self.paths[i] for i in places], labels=[self.labels[i] for i in places])
 
     def __len__(self) -> int:
         return -(-len(self.paths) // self.batch_size)
@@ -55,13 +60,14 @@ def load_images(
     image_size: int | tuple[int, int] | None,
     batch_size: int,
     samples: int | None,
+    seed: int,
     dtype: torch.dtype,
 ) -> LoadedData:
     """Batches of the images in the subfolders of `folder`, each subfolder a class named by it.
 
     Greyscale where every image is, otherwise RGB; values in [0, 1]. Images must agree in size unless
     `image_size` (height and width, or both at once) says to which to resize them. `samples` takes that
-    many, evenly spaced over the files in sorted order, so that each class keeps its share.
+    many at most, as many of each class, drawn by the seed.
     """
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [
@@ -75,8 +81,10 @@ def load_images(
             f"Argument `data` must be a folder with one subfolder of images a class, but {folder} has "
             f"{len(classes)} subfolders and no image in them ({listed(sorted(_SUFFIXES), 12)})."
         )
+    taken = None
     if samples is not None and samples < len(files):
-        files = [files[i * len(files) // samples] for i in range(samples)]
+        places, taken = choose(len(files), samples, [number for _, number in files], seed)
+        files = [files[i] for i in places]
     paths, labels = [path for path, _ in files], [number for _, number in files]
     modes, sizes = _headers(paths)
     if image_size is None:
@@ -96,7 +104,12 @@ def load_images(
     description = {"kind": "images", "size": list(size), "channels": 1 if grey else 3}
     names = tuple(entry.name for entry in classes)
     return LoadedData(
-        ImageBatches(paths, labels, grey, size, batch_size, dtype), len(paths), True, names, description
+        ImageBatches(paths, labels, grey, size, batch_size, dtype),
+        len(paths),
+        True,
+        names,
+        description,
+        taken=taken,
     )
 
 
@@ -109,7 +122,7 @@ def _headers(paths: Sequence[Path]) -> tuple[set[str], set[tuple[int, int]]]:
                 mode, size = image.mode, (image.height, image.width)
         except _Unreadable as error:
             raise SourceError(
-                f"Argument `data` must hold readable images, but {path} is not one: {error}. Mend or remove it."
+                f"Argument `data` must hold readable images, but {path} is not one: {error}. Fix or remove it."
             ) from error
         if mode == "F":
             raise SourceError(

@@ -42,11 +42,10 @@ def load_table(
     label: str | None,
     tokenizer: Any | None,
     batch_size: int,
-    samples: int | None,
     dtype: torch.dtype,
     skip_bad: bool,
 ) -> LoadedData:
-    """Batches of a table's first `samples` rows.
+    """Batches of a table's rows.
 
     With `text`, or with a tokenizer and neither `text` nor `inputs` (then the column "text"): mappings of
     tokens. Otherwise arrays of the columns that `inputs` names (names or globs; by default all columns of
@@ -71,13 +70,13 @@ def load_table(
                 "Hugging Face "
                 "folder with its tokenizer, or tokenise in a `package.module:factory` that returns batches."
             )
-        table = _read(path, _unique([text, label]), samples, text)
+        table = _read(path, _unique([text, label]), text)
         return _texts(table, text, label, tokenizer, batch_size, skip_bad, path)
     if wanted:
         columns = _matching(names, wanted, path)
-        table = _read(path, _unique([*columns, label]), samples, None)
+        table = _read(path, _unique([*columns, label]), None)
     else:
-        table = _read(path, names, samples, None)
+        table = _read(path, names, None)
         columns = _numeric(table, label, path)
     features = _numbers(table, columns, skip_bad, path)
     loaded = from_arrays(
@@ -111,7 +110,7 @@ def _texts(
                 f"Argument `text` must name a column without gaps, but {text!r} is empty in {rows}. "
                 "Fill them, or leave them out with `skip_bad`."
             )
-        notes = (f"Left out, as column {text!r} is empty: {rows}.",)
+        notes = (f"Skipped, as column {text!r} is empty: {rows}.",)
         table = table[~missing]
     other = next((value for value in table[text] if not isinstance(value, str)), None)
     if other is not None:
@@ -230,12 +229,12 @@ def _column_names(path: Path) -> list[str]:
     return [str(name) for name in _parsed(path, 1).columns]
 
 
-def _read(path: Path, columns: list[str], samples: int | None, text: str | None) -> pd.DataFrame:
-    """The named columns of the first `samples` rows; at least one row."""
+def _read(path: Path, columns: list[str], text: str | None) -> pd.DataFrame:
+    """The named columns; at least one row."""
     if _format(path) == "parquet":
-        table = _read_parquet(path, columns, samples)
+        table = _read_parquet(path, columns)
     else:
-        table = _parsed(path, samples, columns, text)
+        table = _parsed(path, None, columns, text)
     if not len(table):
         raise SourceError(f"Argument `data` must hold at least one sample, but {path} has no rows.")
     return table
@@ -250,7 +249,7 @@ def _parsed(
         raise SourceError(f"Argument `data` must hold at least one sample, but {path} is empty.") from error
     except DAMAGED as error:
         raise SourceError(
-            f"Argument `data` must name a whole table in UTF-8, but {path} is not: {str(error).strip()}"
+            f"Argument `data` must name a complete table in UTF-8, but {path} is not: {str(error).strip()}"
         ) from error
     return table if columns is None else table.reindex(columns=columns)
 
@@ -301,17 +300,12 @@ def _whole_parquet(path: Path) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise SourceError(
-            f"Argument `data` must name a whole parquet file, but {path} ({path.stat().st_size:,} bytes) is "
+            f"Argument `data` must name a complete parquet file, but {path} ({path.stat().st_size:,} bytes) is "
             "truncated or not one."
         ) from error
 
 
-def _read_parquet(path: Path, columns: list[str], samples: int | None) -> pd.DataFrame:
-    parts, rows = [], 0
+def _read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
     with _parquet(path) as file, _whole_parquet(path):
-        for batch in file.iter_batches(batch_size=min(samples or 65536, 65536), columns=columns):
-            parts.append(batch.to_pandas(ignore_metadata=True))
-            rows += len(parts[-1])
-            if samples is not None and rows >= samples:
-                break
-    return pd.concat(parts, ignore_index=True)[:samples] if parts else pd.DataFrame(columns=columns)
+        parts = [batch.to_pandas(ignore_metadata=True) for batch in file.iter_batches(columns=columns)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,11 @@ class TextBatches:
     labels: np.ndarray | None
     tokenizer: Any
     batch_size: int
+
+    def at(self, places: np.ndarray) -> TextBatches:
+        """Batches of the texts at these places."""
+        labels = None if self.labels is None else self.labels[places]
+        return replace(self, texts=[self.texts[i] for i in places], labels=labels)
 
     def __len__(self) -> int:
         return -(-len(self.texts) // self.batch_size)

@@ -72,7 +72,7 @@ def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except SafetensorError as error:
         raise SourceError(
-            f"Argument `{argument}` must name a whole safetensors file, but {path} ({path.stat().st_size:,} "
+            f"Argument `{argument}` must name a complete safetensors file, but {path} ({path.stat().st_size:,} "
             "bytes) "
             f"is truncated or not safetensors: {error}."
         ) from error
@@ -89,7 +89,7 @@ def _read_checkpoint(path: Path, argument: str) -> dict[str, Tensor]:
         ) from error
     except DAMAGED as error:
         raise SourceError(
-            f"Argument `{argument}` must name a whole torch weights file, but {path} "
+            f"Argument `{argument}` must name a complete torch weights file, but {path} "
             f"({path.stat().st_size:,} bytes) is truncated or not one."
         ) from error
     for key in _NESTED_UNDER:

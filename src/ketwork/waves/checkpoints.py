@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ketwork.records import files as _files
-from ketwork.records.checked import Count, Malformed, check, check_tensors
+from ketwork.records.forms import Count, Malformed, check, check_tensors
 from ketwork.waves.estimates import Estimate
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimisers import State

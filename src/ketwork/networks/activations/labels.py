@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ketwork.records.checked import Malformed, check
+from ketwork.records import Malformed
 
 IGNORED = -100
 """Samples or positions with this integer have no label (the convention of PyTorch's cross entropy)."""
@@ -21,10 +21,21 @@ MOST_LABELS = 4096
 
 Task = Literal["classes", "positions", "values"]
 
-_HEADER = {"task": ("classes", "positions", "values", None), "names": [(str, int, bool)], "notes": [str]}
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """What batches have shown of their labels, as a file has it."""
+
+    task: Task | None = None
+    names: list[str | int | bool] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """There are no more than a layer can have sums of."""
+        if len(self.names) > MOST_LABELS:
+            raise Malformed(f"labels cannot have {len(self.names)} names")
 
 
-@dataclass
 class Labels:
     """Reads the labels of a pass: one class a sample, one class a position, or numbers (regression).
 
@@ -34,14 +45,39 @@ class Labels:
     vocabulary) are no labels: then `notes` says so, and there are none.
     """
 
-    given: Any = None
-    task: Task | None = None
-    names: list[Any] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    _numbers: int = 0
-    _codes: dict[Any, int] = field(default_factory=lambda: {IGNORED: -1})
+    Stored = StoredLabels
 
-    def of(self, content: Any, found: Any, start: int, size: int) -> Tensor | None:
+    def __init__(self, given: Any = None) -> None:
+        self.given = given
+        self.task: Task | None = None
+        self.names: list[Any] = []
+        self.notes: list[str] = []
+        self._numbers = 0
+        self._committed = 0  # the names that batches which entered have shown
+        self._codes: dict[Any, int] = {IGNORED: -1}
+
+    def stored(self) -> StoredLabels:
+        """What the batches that entered have shown, for a file."""
+        return StoredLabels(self.task, self.names[: self._committed], list(self.notes))
+
+    @classmethod
+    def restored(cls, stored: StoredLabels) -> Labels:
+        """The labels that `stored` gave, with nothing given for others to come."""
+        labels = cls()
+        labels.take(stored)
+        return labels
+
+    def take(self, stored: StoredLabels) -> None:
+        """Takes over what other batches have shown."""
+        self.task, self.names, self.notes = stored.task, list(stored.names), list(stored.notes)
+        self._codes = {IGNORED: -1} | {name: code for code, name in enumerate(self.names)}
+        self._committed = len(self.names)
+
+    def commit(self) -> None:
+        """The batch that was parsed last has entered: the names that it showed stay."""
+        self._committed = len(self.names)
+
+    def of_batch(self, content: Any, found: Any, start: int, size: int) -> Tensor | None:
         """The targets of one batch: codes (N,) or (N, T) with −1 for none, or numbers (N, m)."""
         labels = self._taken(content, found, start, size)
         if labels is None or self.notes:
@@ -132,19 +168,9 @@ class Labels:
         if other.task is not None:
             self._same_task(other.task)
         self.notes += [note for note in other.notes if note not in self.notes]
-        return torch.tensor([self._code(name, 0) for name in other.names], dtype=torch.long)
-
-    def header(self, known: int) -> dict[str, Any]:
-        """What the batches have shown until the first so many names were known, as plain values."""
-        return {"task": self.task, "names": self.names[:known], "notes": list(self.notes)}
-
-    def restore(self, header: dict[str, Any]) -> None:
-        """Takes over what `header` described."""
-        check(header, _HEADER, "labels")
-        if len(header["names"]) > MOST_LABELS:
-            raise Malformed(f"labels cannot have {len(header['names'])} names")
-        self.task, self.names, self.notes = header["task"], list(header["names"]), list(header["notes"])
-        self._codes = {IGNORED: -1} | {name: code for code, name in enumerate(self.names)}
+        codes = torch.tensor([self._code(name, 0) for name in other.names], dtype=torch.long)
+        self.commit()
+        return codes
 
     def given_to(self, start: int, size: int) -> Any:
         """What was given for these samples beside the batches: a part of an array, or None."""

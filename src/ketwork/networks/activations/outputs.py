@@ -41,7 +41,7 @@ def activations(output: Any) -> Iterator[Leaf]:
             yield _dense(value, path)
 
 
-def told(output: Any) -> str:
+def described(output: Any) -> str:
     """A sentence that says what an output without activations holds instead."""
     found = [
         f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__

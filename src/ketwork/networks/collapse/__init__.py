@@ -1,1 +1,16 @@
-"""TODO."""
+"""`collapse`: layers are measured while the network runs; `collapse_curve`: how many eigenstates each needs.
+
+May import `study` and everything below it. Others take `CollapseCurve`, the metric against rank.
+"""
+
+from ketwork.networks.collapse.curve import CollapseCurve
+from ketwork.networks.collapse.curve_run import collapse_curve
+from ketwork.networks.collapse.projections import Positions
+from ketwork.networks.collapse.run import collapse
+
+__all__ = [
+    "CollapseCurve",
+    "Positions",
+    "collapse",
+    "collapse_curve",
+]

@@ -1,314 +1,216 @@
-"""`collapse_curve`: how many leading eigenstates of each layer a network needs to do what it does."""
+"""`CollapseCurve`: the metric against rank for every layer, as a table, on disk."""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+import pandas as pd
+from torch import Tensor
 
-from ketwork.networks.activations.axes import FeatureAxis
-from ketwork.networks.activations.batches import Batch, Forward, Mask, batches
-from ketwork.networks.activations.captures import unwrapped
-from ketwork.networks.activations.interventions import Site, intervene
-from ketwork.networks.activations.selectors import Layers, select
-from ketwork.networks.collapse.curve_result import CollapseCurve, CurvePoint, LayerCurve
-from ketwork.networks.collapse.metrics import Measure, Metric, Scores
-from ketwork.networks.collapse.projections import Directions
-from ketwork.networks.collapse.run import MEAN, density_of, leading, mean_of, measured_at, same_layer
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.networks.study.run import study as study_network
 from ketwork.quantum import Estimate
+from ketwork.records import Count, Malformed, Presented, check_source, read, write
+
+SCHEMA = 2
+"""The version of the file format; files of a newer one are refused."""
+
+DEFINITIONS: dict[str, str] = {
+    "rank": "number of leading eigenstates of the layer's state that its output is projected onto",
+    "share": "rank / d",
+    "weight": "Σλ of these eigenstates: the explained variance of the layer's vectors",
+    "value": "the metric of the network that continues from there",
+    "change": "value less that of the original network, with the standard error of the samples' differences",
+    "keeps": "whether the change is within the tolerance",
+}
 
 
-def collapse_curve(
-    model: nn.Module,
-    data: Any,
-    metric: str | Measure = "kl",
-    *,
-    layers: Layers = None,
-    ranks: Sequence[int] | None = None,
-    tolerance: float = 0.01,
-    study: Study | None = None,
-    around: str | None = None,
-    labels: Any = None,
-    mask: Mask = None,
-    forward: Forward | None = None,
-    samples: int | None = None,
-    batch_size: int = 64,
-    feature_axis: FeatureAxis = None,
-    progress: Callable[[int], None] | None = None,
-) -> CollapseCurve:
-    """The metric against rank for every layer, collapsed alone onto its leading eigenstates, as by `collapse`.
+@dataclass(frozen=True)
+class CurvePoint:
+    """The metric at one rank; `weight` is the share of the state that so many eigenstates hold."""
 
-    One pass gives the layers' states and the untouched network's metric; then each rank of each layer takes one
-    more. Without `ranks` the smallest rank that keeps the metric is bisected (at geometric means), some log₂ d ranks
-    a layer: it keeps the metric and the rank below does not. A metric that is not monotone in rank may be kept
-    by a smaller one too; `ranks=range(1, d)` would show it.
+    rank: Count
+    weight: float
+    value: Estimate
+    change: Estimate
+    keeps: bool
 
-    Args:
-        model, data, mask, forward, samples, batch_size, feature_axis: as in `study`. The data is kept in memory,
-            and the untouched network's output for it.
-        metric: how the network does, a mean over predictions (samples, or positions that exist):
 
-            - `"kl"`: KL of the collapsed network's predictions from the untouched one's, in nats, with softmax of the
-              logits; outputs that are no logits stand for normal distributions of unit variance, KL = ½‖f − f′‖²;
-            - `"accuracy"`: the share of labels that the largest logit hits;
-            - `"loss"`: cross entropy in nats for integer labels, mean square error for floating ones;
-            - a callable (output, labels, untouched output) -> one number a sample, larger ones better.
-        layers: which modules, as in `study`; of those in `study` if it is given.
-        ranks: measure these, where they are no larger than d, instead of bisecting.
-        tolerance: a rank keeps the metric if the KL is at most this, or if any other metric gets worse by no more
-            than this share of the untouched network's: 0.01 keeps 99 %.
-        study: where the eigenstates come from, say from training data; None takes the data itself, which flatters.
-        around: `"mean"` collapses each layer about its mean, see `collapse`.
-        labels: an array with one entry a sample, a key of the batches, or None for what the batches hold. Integers
-            are the network's classes, −100 none.
-        progress: called with the number of samples that have gone through the network, after every batch.
+@dataclass(frozen=True)
+class LayerCurve:
+    """One layer at one of its calls: its points by rank, the last one the original network, of rank d."""
 
-    Returns:
-        A `CollapseCurve`. Standard errors are of the samples (positions of one are not independent); those of
-        `change` pair each sample with itself in the untouched network. The choice of the smallest rank by the same
-        samples is not in them.
+    name: str
+    call: int
+    kind: str
+    d: Count
+    points: tuple[CurvePoint, ...]
 
-    Raises:
-        SelectorError: `layers` names nothing.
-        TypeError, ValueError: an argument is not what it must be, NaN or infinite values, or no labels where the
-            metric needs them.
+    def check(self) -> None:
+        """Ranks rise up to d."""
+        ranks = [point.rank for point in self.points]
+        rising = all(low < high for low, high in itertools.pairwise([0, *ranks]))
+        if not ranks or not rising or ranks[-1] != self.d:
+            raise Malformed(f"a curve of {self.d} features must have points of rising ranks up to it")
 
-    Cost: (1 + ranks measured) forward passes, which `passes` of the result counts, and one decomposition a layer.
+    @property
+    def label(self) -> str:
+        """Its name, with the number of the call where it is not the first."""
+        return self.name if self.call <= 0 else f"{self.name} (call {self.call + 1})"
 
-    >>> _ = torch.manual_seed(0)
-    >>> rank_two = torch.randn(8, 2) @ torch.randn(2, 8)
-    >>> net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 3))
-    >>> net[0].weight.data = rank_two
-    >>> curve = collapse_curve(net, torch.randn(500, 8), tolerance=1e-9, layers="0")
-    >>> curve.smallest()[["layer", "d", "rank"]].values.tolist()
-    [['0', 8, 2]]
+    @property
+    def smallest(self) -> CurvePoint:
+        """The point of least rank from which on every measured rank keeps the metric."""
+        smallest = self.points[-1]
+        for point in reversed(self.points):
+            if not point.keeps:
+                break
+            smallest = point
+        return smallest
+
+
+@dataclass(frozen=True, eq=False)
+class CollapseCurve(Presented):
+    """The metric against rank for every layer, collapsed one at a time, in order of execution.
+
+    `original` is the metric of the network as it is, `passes` how many times the data went through the network.
     """
-    if around not in (None, MEAN):
-        raise ValueError(f"Argument `around` must be None or 'mean', but is {around!r}.")
-    if not (isinstance(tolerance, (int, float)) and 0 <= tolerance < math.inf):
-        raise ValueError(f"Argument `tolerance` must be a number ≥ 0, but is {tolerance!r}.")
-    wanted = None if ranks is None else sorted({int(rank) for rank in ranks})
-    if wanted is not None and (not wanted or wanted[0] < 1):
-        raise ValueError(f"Argument `ranks` must hold numbers ≥ 1, but is {ranks!r}.")
-    network = unwrapped(model)
-    run = _Run(network, Metric.of(metric), forward, labels if isinstance(labels, str) else None, progress)
-    with _evaluating(network):
-        run.read(data, labels, mask, samples, batch_size)
-        chosen = None if study is None or layers is None else set(select(network, layers).chosen)
-        study = run.begin(study, layers, mask, around, feature_axis)
-        rows = [row for row in study if chosen is None or chosen.intersection((row.name, *row.aliases))]
-        if wanted is not None and rows and wanted[-1] > max(row.d for row in rows):
-            raise ValueError(
-                f"Argument `ranks` must not exceed the layers' features, {max(row.d for row in rows)} at most, "
-                f"but holds {wanted[-1]}."
-            )
-        curves = tuple(_curve(run, row, wanted, tolerance, around == MEAN, feature_axis) for row in rows)
-    settings = {
-        "model": type(network).__name__,
-        "layers": "default" if layers is None else str(layers),
-        "around": around,
-        "ranks": wanted,
-        "better": run.metric.better,
-        "to_untouched": run.metric.to_untouched,
-        "batch_size": batch_size,
-        "torch": torch.__version__,
-    }
-    untouched = run.untouched.mean()
-    return CollapseCurve(
-        curves, run.metric.name, untouched, tolerance, run.samples, run.passes, settings, dict(study.skipped)
-    )
 
+    layers: tuple[LayerCurve, ...]
+    metric: str
+    original: Estimate
+    tolerance: float
+    samples: Count
+    passes: Count
+    settings: dict[str, Any]
+    skipped: dict[str, str]
 
-def _curve(
-    run: _Run,
-    row: Layer,
-    wanted: list[int] | None,
-    tolerance: float,
-    centred: bool,
-    feature_axis: FeatureAxis,
-) -> LayerCurve:
-    """The points of one layer: at the ranks wanted, or at those of a bisection; and at rank d, untouched."""
-    states = leading(row, row.d, centred)
-    weights = density_of(row, centred).spectrum().cumsum(0).clamp(max=1)
-    mean = mean_of(row) if centred else None
-    untouched = run.untouched.mean()
-    free = Estimate(0.0, 0.0)
-    points = {row.d: CurvePoint(row.d, 1.0, untouched, free, True)}
+    def check(self) -> None:
+        """Settings say which way the metric is better."""
+        better, distance = self.settings.get("better"), self.settings.get("to_original")
+        if (
+            better not in (1, -1)
+            or not isinstance(distance, bool)
+            or not isinstance(self.settings.get("model"), str)
+        ):
+            raise Malformed("settings must name the model, and say which way the metric is better")
+        check_source(self.settings)
 
-    def measure(rank: int) -> bool:
-        scores = run.collapsed(row, Directions(states.rows[:rank]), mean, feature_axis)
-        value, change = scores.mean(), scores.minus(run.untouched)
-        if math.isnan(value.value):
-            raise ValueError(f"Metric {run.metric.name!r} is NaN with layer {row.name!r} at rank {rank}.")
-        keeps = run.keeps(value, change, untouched, tolerance)
-        points[rank] = CurvePoint(rank, float(weights[rank - 1]), value, change, keeps)
-        return keeps
+    def described(self, **settings: Any) -> CollapseCurve:
+        """The same curve with more settings."""
+        return replace(self, settings=self.settings | settings)
 
-    if wanted is not None:
-        for rank in wanted:
-            if rank < row.d:
-                measure(rank)
-    else:
-        low, high = 0, row.d  # `low` does not keep the metric, `high` does
-        while high - low > 1:
-            middle = min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high - 1)
-            low, high = (low, middle) if measure(middle) else (middle, high)
-    return LayerCurve(row.name, row.call, row.kind, row.d, tuple(points[rank] for rank in sorted(points)))
+    @property
+    def definitions(self) -> dict[str, str]:
+        """What each column means."""
+        return DEFINITIONS
 
+    @property
+    def criterion(self) -> str:
+        """What `keeps` means, in words."""
+        if self.settings["to_original"]:
+            return f"{self.label} ≤ {self.tolerance:g}"
+        side = "≥" if self.settings["better"] > 0 else "≤"
+        return f"{self.label} {side} {self.limit:.4g}, within {100 * self.tolerance:.3g} % of the original network's"
 
-@dataclass
-class _Run:
-    """The data, the network and what it put out untouched."""
+    @property
+    def label(self) -> str:
+        """The metric with its unit."""
+        return {"kl": "KL (nats)", "loss": "loss (nats)"}.get(self.metric, self.metric)
 
-    network: nn.Module
-    metric: Metric
-    forward: Forward | None
-    label_key: str | None
-    progress: Callable[[int], None] | None
-    passes: int = 0
-    seen: int = 0
+    @property
+    def limit(self) -> float:
+        """The value of the metric at which a rank just keeps it."""
+        if self.settings["to_original"]:
+            return self.tolerance
+        value = self.original.value
+        return value - self.settings["better"] * self.tolerance * abs(value)
 
-    def read(self, data: Any, labels: Any, mask: Mask, samples: int | None, batch_size: int) -> None:
-        """Takes the batches and their labels into memory."""
-        if batch_size < 1:
-            raise ValueError(f"Argument `batch_size` must be at least 1, but is {batch_size}.")
-        parameter = next((p for p in self.network.parameters() if p.is_floating_point()), None)
-        self.batches = list(
-            batches(
-                data,
-                batch_size=batch_size,
-                samples=samples,
-                mask=mask,
-                dtype=torch.get_default_dtype() if parameter is None else parameter.dtype,
-                device=None if parameter is None else parameter.device,
-            )
+    def table(self) -> pd.DataFrame:
+        """One row a layer and rank measured; `definitions` says what the columns mean."""
+        return _frame([(layer, point) for layer in self.layers for point in layer.points])
+
+    def smallest(self) -> pd.DataFrame:
+        """One row a layer: the smallest rank that keeps the metric, as far as measured, and the metric there."""
+        return _frame([(layer, layer.smallest) for layer in self.layers]).drop(columns="keeps")
+
+    def save(self, path: str | Path) -> None:
+        """Writes the curves to one safetensors file; replaces the file in one step."""
+        write(path, "collapse curve", SCHEMA, self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CollapseCurve:
+        """Reads the curves that `save` wrote, also by version 0.1.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a collapse curve, damaged, or written by a newer ketwork.
+        """
+        return read(cls, path, "collapse curve", SCHEMA, upgraded)
+
+    def __repr__(self) -> str:
+        shown = pd.DataFrame(
+            {
+                "layer": [layer.label for layer in self.layers],
+                "d": [layer.d for layer in self.layers],
+                "rank": [layer.smallest.rank for layer in self.layers],
+                "weight": [f"{layer.smallest.weight:.4f}" for layer in self.layers],
+                self.metric: [str(layer.smallest.value) for layer in self.layers],
+                "change": [str(layer.smallest.change) for layer in self.layers],
+            }
         )
-        self.samples = sum(batch.size for batch in self.batches)
-        self.labels = [*self._labels(labels)]
-
-    def begin(
-        self, study: Study | None, layers: Layers, mask: Mask, around: str | None, feature_axis: FeatureAxis
-    ) -> Study:
-        """The first pass: the untouched network's outputs, and with them the layers' states."""
-        outputs: list[Any] = []
-        source = iter(self.batches)
-
-        def caught(network: nn.Module, content: Any) -> Any:
-            outputs.append(self._output(next(source)))
-            return outputs[-1]
-
-        if study is None:
-            study = study_network(
-                self.network,
-                [batch.content for batch in self.batches],
-                layers=layers,
-                labels=False,
-                mask=mask,
-                forward=caught,
-                normalize="state" if around is None else "ensemble",
-                feature_axis=feature_axis,
-            )
-            if isinstance(study.error, Exception):
-                raise study.error
-        else:
-            for batch in self.batches:
-                with torch.no_grad():
-                    caught(self.network, batch.content)
-        self.outputs = outputs
-        self.untouched = self._scored(outputs)
-        if not bool(self.untouched.sums.isfinite().all()):
-            first = int((~self.untouched.sums.isfinite()).nonzero()[0])
-            raise ValueError(
-                f"The untouched network's {self.metric.name} is NaN or infinite for sample {first} (counted from 0). "
-                "Mend the data or the network there, or leave the sample out."
-            )
-        return study
-
-    def collapsed(
-        self, row: Layer, states: Directions, mean: Tensor | None, feature_axis: FeatureAxis
-    ) -> Scores:
-        """One pass with the layer projected onto these states."""
-        unused = torch.Generator()
-
-        def change(site: Site) -> Tensor | None:
-            if site.key != (row.name, row.call):
-                return None
-            same_layer(row, site)
-            return measured_at(site.values, site.present, states, "project", unused, mean)[0]
-
-        with torch.no_grad(), intervene(self.network, [row.name], change, feature_axis) as live:
-
-            def outputs() -> Iterator[Any]:
-                for batch in self.batches:
-                    live.mask = batch.mask
-                    yield self._output(batch)
-
-            return self._scored(outputs())
-
-    def keeps(self, value: Estimate, change: Estimate, untouched: Estimate, tolerance: float) -> bool:
-        """Whether a value is within the tolerance."""
-        if self.metric.to_untouched:
-            return value.value <= tolerance
-        return -self.metric.better * change.value <= tolerance * abs(untouched.value)
-
-    def _output(self, batch: Batch) -> Any:
-        output = batch.run(self.network, self.forward, self.label_key)
-        self.seen += batch.size
-        if self.progress is not None:
-            self.progress(self.seen)
-        return output
-
-    def _scored(self, outputs: Iterable[Any]) -> Scores:
-        self.passes += 1
-        each = zip(outputs, self.labels, self.outputs, self.batches, strict=True)
-        return Scores.joined([self.metric.scores(*of) for of in each])
-
-    def _labels(self, given: Any) -> Iterator[Tensor | None]:
-        """The labels of each batch, as tensors."""
-        start = 0
-        for batch in self.batches:
-            found = batch.labels
-            if isinstance(given, str):
-                if not isinstance(batch.content, dict) or given not in batch.content:
-                    raise ValueError(f"Argument `labels` must name a key of each batch, but is {given!r}.")
-                found = batch.content[given]
-            elif given is not None:
-                found = given[start : start + batch.size]
-                if len(found) != batch.size:
-                    raise ValueError(
-                        f"Argument `labels` must have one entry a sample, but has {len(given)} for {self.samples}."
-                    )
-            start += batch.size
-            yield _as_numbers(found)
-
-
-def _as_numbers(labels: Any) -> Tensor | None:
-    if labels is None or isinstance(labels, Tensor):
-        return labels
-    array = np.asarray(labels)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"Argument `labels` must be numbers of the network's classes, but holds {array.flat[0]!r}. Map them first."
+        return (
+            f"Collapse curve of {self.settings['model']}: {len(self.layers)} layers, N = {self.samples} samples, "
+            f"{self.passes} forward passes\nSmallest rank for which {self.criterion}:\n{shown.to_string(index=False)}"
         )
-    return torch.from_numpy(array)
 
 
-@contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and each module's own flag back afterwards."""
-    flags = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags.items():
-            module.training = training
+def _frame(rows: Sequence[tuple[LayerCurve, CurvePoint]]) -> pd.DataFrame:
+    records = [
+        {
+            "layer": layer.name,
+            "call": layer.call,
+            "kind": layer.kind,
+            "d": layer.d,
+            "rank": point.rank,
+            "share": point.rank / layer.d,
+            "weight": point.weight,
+            "value": point.value.value,
+            "value_stderr": point.value.stderr,
+            "change": point.change.value,
+            "change_stderr": point.change.stderr,
+            "keeps": point.keeps,
+        }
+        for layer, point in rows
+    ]
+    return pd.DataFrame(records)
+
+
+def upgraded(
+    schema: int, header: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and tensors of schema 1 in those of schema 2, where the points stand in the header."""
+
+    def number(x: float) -> float | None:
+        return None if math.isnan(x) else x
+
+    layers = []
+    for i, layer in enumerate(header["layers"]):
+        points = [
+            {
+                "rank": int(rank),
+                "weight": weight,
+                "value": [number(value), number(stderr)],
+                "change": [number(change), number(change_stderr)],
+                "keeps": bool(keeps),
+            }
+            for rank, weight, value, stderr, change, change_stderr, keeps in tensors[f"{i}"].tolist()
+        ]
+        layers.append(layer | {"points": points})
+    settings = dict(header["settings"])
+    settings["to_original"] = settings.pop("to_untouched")
+    original = [number(x) for x in tensors["untouched"].tolist()]
+    return header | {"layers": layers, "settings": settings, "original": original}, {}

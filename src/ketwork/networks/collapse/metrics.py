@@ -11,35 +11,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.labels import IGNORED
-from ketwork.networks.measures.predictions import Predictions
+from ketwork.networks.activations import IGNORED, Batch
+from ketwork.networks.measures import Predictions
 from ketwork.quantum import Estimate
 
 METRICS = ("accuracy", "loss", "kl")
 
-Measure = Callable[[Any, Tensor | None, Any], Tensor]
+ScoreSamples = Callable[[Any, Tensor | None, Any], Tensor]
+"""Of (output, labels, original output) one number a sample, larger ones better."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A mean over predictions of a quality (`better` +1) or of a harm (−1).
+    """A mean over predictions of a quality (`better` +1) or of a loss (−1).
 
-    `name` is one of `METRICS`, or that of `measure`, a callable (output, labels, untouched output) -> one number a
+    `name` is one of `METRICS`, or that of `measure`, a callable (output, labels, original output) -> one number a
     sample, larger ones better.
     """
 
     name: str
-    measure: Measure | None = None
+    measure: ScoreSamples | None = None
 
     @classmethod
-    def of(cls, metric: str | Measure) -> Metric:
+    def from_argument(cls, metric: str | ScoreSamples) -> Metric:
         """The metric of that name, or of a callable."""
         if callable(metric):
             return cls(getattr(metric, "__name__", type(metric).__name__), metric)
         if metric not in METRICS:
             raise ValueError(
-                f"Argument `metric` must be one of {METRICS} or a callable (output, labels, untouched) -> scores, "
+                f"Argument `metric` must be one of {METRICS} or a callable (output, labels, original) -> scores, "
                 f"but is {metric!r}."
             )
         return cls(metric)
@@ -50,26 +50,26 @@ class Metric:
         return -1 if self.measure is None and self.name != "accuracy" else 1
 
     @property
-    def to_untouched(self) -> bool:
-        """Whether it is itself a distance from the untouched network."""
+    def to_original(self) -> bool:
+        """Whether it is itself a distance from the original network."""
         return self.measure is None and self.name == "kl"
 
-    def scores(self, output: Any, labels: Tensor | None, untouched: Any, batch: Batch) -> Scores:
-        """The scores of a batch, from the network's output and that of the untouched network."""
+    def scores(self, output: Any, labels: Tensor | None, original: Any, batch: Batch) -> Scores:
+        """The scores of a batch, from the network's output and that of the original network."""
         if self.measure is not None:
-            found = torch.as_tensor(self.measure(output, labels, untouched)).detach()
+            found = torch.as_tensor(self.measure(output, labels, original)).detach()
             if found.shape != (batch.size,):
                 raise ValueError(
                     f"Argument `metric` must return one number a sample, of shape ({batch.size},), but returned "
                     f"shape {tuple(found.shape)}. Do not average in it."
                 )
             return Scores(found.double().cpu(), torch.ones(batch.size, dtype=torch.float64))
-        reading = Predictions.from_output(None, None, untouched if self.name == "kl" else output, batch)
+        reading = Predictions.from_output(None, None, original if self.name == "kl" else output, batch)
         if self.name == "kl":
             parts = []
             for head in reading.heads:
                 head = replace(head, spread=None)  # the unit must be the same in all batches
-                kl = head.kl(head.rows(untouched, batch), head.rows(output, batch))
+                kl = head.kl(head.rows(original, batch), head.rows(output, batch))
                 parts.append(_by_sample(kl, torch.ones_like(kl), batch))
             counts = parts[0].counts
             return Scores(torch.stack([part.sums * counts / part.counts for part in parts]).sum(0), counts)

@@ -1,7 +1,7 @@
-"""What a layer can be asked (directions, neurons, positions), and what each mode of asking makes of its activations.
+"""What is measured of a layer (directions, neurons, positions), and what each mode makes of its activations.
 
-A question names m outcomes with orthogonal projectors Pₖ; what they leave over, 1 − Σ Pₖ, is one outcome more.
-Every mode goes on from Σ wₖ Pₖ a with weights w of its own, scaled back to the norm of a.
+A `Question` names m outcomes with orthogonal projectors Pₖ; what they leave over, 1 − Σ Pₖ, is one outcome more.
+Every mode continues with Σ wₖ Pₖ a with weights w of its own, scaled back to the norm of a.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ketwork.networks.activations.encoding import decode, encode
+from ketwork.networks.activations import decode, encode
 from ketwork.quantum import Ket, Measurement
 
 MODES = ("project", "sample", "dephase", "remove")
@@ -24,7 +24,7 @@ MODES = ("project", "sample", "dephase", "remove")
 
 @dataclass(frozen=True)
 class Positions:
-    """A region of positions (tokens, pixels), to be asked for by `collapse`.
+    """A region of positions (tokens, pixels), to be measured by `collapse`.
 
     `which` is a slice or a list of indices into the positions, counted row by row where they have several axes,
     or a boolean mask in their shape. What is measured is a sample's ket over positions ⊗ features, so the norm of
@@ -34,22 +34,22 @@ class Positions:
     which: slice | Sequence[int] | Tensor
 
 
-What = int | Tensor | np.ndarray | Ket | Measurement | tuple[Measurement, int] | Sequence[int] | Positions
-"""What a layer is asked, see `ketwork.collapse`."""
+Target = int | Tensor | np.ndarray | Ket | Measurement | tuple[Measurement, int] | Sequence[int] | Positions
+"""What is measured of a layer, see `ketwork.collapse`."""
 
 
 class Question(ABC):
-    """Something to ask of activations (N, T, d)."""
+    """A measurement of activations (N, T, d)."""
 
     @abstractmethod
     def check(self, values: Tensor, positions: bool) -> None:
-        """Raises ValueError where it cannot be asked of such activations."""
+        """Raises ValueError where such activations cannot be measured so."""
 
     @abstractmethod
     def collapse(
         self, values: Tensor, mode: str, generator: torch.Generator
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What the network goes on from, (N, T, d), and the outcomes; None where nothing changes, or is drawn."""
+        """What the network continues with, (N, T, d), and the outcomes; None where nothing changes, or is drawn."""
 
 
 class Projective(Question):
@@ -58,11 +58,11 @@ class Projective(Question):
     over: tuple[int, ...] = (-1,)
 
     @abstractmethod
-    def asked(self, values: Tensor) -> Tensor:
+    def chosen(self, values: Tensor) -> Tensor:
         """Which of the m outcomes "project" keeps and "remove" takes away, boolean (m,)."""
 
     @abstractmethod
-    def whole(self, values: Tensor) -> bool:
+    def complete(self, values: Tensor) -> bool:
         """Whether the outcomes leave nothing over."""
 
     @abstractmethod
@@ -77,29 +77,29 @@ class Projective(Question):
         self, values: Tensor, mode: str, generator: torch.Generator
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `ketwork.collapse` for the modes. A ket of which nothing is left becomes 0."""
-        asked = self.asked(values)
+        chosen = self.chosen(values)
         outcome = None
         if mode == "project":
-            if bool(asked.all()) and self.whole(values):
+            if bool(chosen.all()) and self.complete(values):
                 return None, None
-            weights = torch.cat([asked, asked.new_zeros(1)])
+            weights = torch.cat([chosen, chosen.new_zeros(1)])
         elif mode == "remove":
-            weights = torch.cat([~asked, asked.new_ones(1)])
+            weights = torch.cat([~chosen, chosen.new_ones(1)])
         elif mode == "sample":
             outcome = self._draw(values.detach(), generator)
-            weights = one_hot(outcome, len(asked) + 1)
+            weights = one_hot(outcome, len(chosen) + 1)
         else:
-            weights = _phases((*self._kets(values), len(asked) + 1), values, generator)
+            weights = _phases((*self._kets(values), len(chosen) + 1), values, generator)
         return _rescaled(self.combine(values, weights.to(values.dtype)), values, self.over), outcome
 
     def _draw(self, values: Tensor, generator: torch.Generator) -> Tensor:
         """Outcomes by Born's rule: the ket of amplitudes ‖Pₖ a‖, measured in its own basis."""
         parts = self.parts(values)
-        if not self.whole(values):
+        if not self.complete(values):
             total = torch.linalg.vector_norm(values, dim=self.over, keepdim=True).square()
             rest = total.flatten(-len(self.over)) - parts.sum(-1, keepdim=True)
             parts = torch.cat([parts, rest.clamp(min=0)], dim=-1)
-        return encode(parts.sqrt())[0].measure(generator=generator)
+        return encode(parts.sqrt())[0].measure(seed=generator)
 
     def _kets(self, values: Tensor) -> torch.Size:
         return values.shape[: values.ndim - len(self.over)]
@@ -116,17 +116,17 @@ class Directions(Projective):
         """The number of features must agree, and real activations need real directions."""
         if values.shape[-1] != self.rows.shape[-1]:
             raise ValueError(
-                f"it has {values.shape[-1]} features, but is asked in {self.rows.shape[-1]} dimensions"
+                f"it has {values.shape[-1]} features, but is measured in {self.rows.shape[-1]} dimensions"
             )
         if self.rows.is_complex() and not values.is_complex():
-            raise ValueError("its activations are real, but it is asked for complex directions")
+            raise ValueError("its activations are real, but the directions are complex")
 
-    def asked(self, values: Tensor) -> Tensor:
+    def chosen(self, values: Tensor) -> Tensor:
         """All outcomes, or the one that was named."""
         every = torch.arange(len(self.rows), device=values.device)
         return every >= 0 if self.only is None else every == self.only
 
-    def whole(self, values: Tensor) -> bool:
+    def complete(self, values: Tensor) -> bool:
         """Whether there are as many directions as features."""
         return int(self.rows.abs().amax(-1).count_nonzero()) == self.rows.shape[-1]
 
@@ -157,11 +157,11 @@ class Neurons(Projective):
         """Every index must be that of a feature."""
         _inside(self.which, values.shape[-1], "neurons")
 
-    def asked(self, values: Tensor) -> Tensor:
+    def chosen(self, values: Tensor) -> Tensor:
         """All that were named."""
         return torch.ones(len(self.which), dtype=torch.bool, device=values.device)
 
-    def whole(self, values: Tensor) -> bool:
+    def complete(self, values: Tensor) -> bool:
         """Whether every feature was named."""
         return len(self.which) == values.shape[-1]
 
@@ -184,7 +184,7 @@ class Region(Projective):
     def check(self, values: Tensor, positions: bool) -> None:
         """There must be positions, and these among them."""
         if not positions:
-            raise ValueError("it has no positions, but is asked for a region of them")
+            raise ValueError("it has no positions, but a region of them is to be measured")
         which = self.region.which
         if isinstance(which, Tensor) and which.dtype == torch.bool:
             if which.numel() != values.shape[1]:
@@ -194,11 +194,11 @@ class Region(Projective):
         elif not isinstance(which, slice):
             _inside(self._index(values), values.shape[1], "positions")
 
-    def asked(self, values: Tensor) -> Tensor:
+    def chosen(self, values: Tensor) -> Tensor:
         """All that were named."""
         return torch.ones(len(self._index(values)), dtype=torch.bool, device=values.device)
 
-    def whole(self, values: Tensor) -> bool:
+    def complete(self, values: Tensor) -> bool:
         """Whether every position was named."""
         return len(self._index(values)) == values.shape[1]
 
@@ -236,37 +236,39 @@ class General(Question):
         ket, norm = encode(values)
         outcome, after = Measurement(
             self.measurement.operators.to(values), self.measurement.shares_rest
-        ).measure(ket, generator=generator)
+        ).measure(ket, seed=generator)
         assert isinstance(after, Ket)
         return decode(after, norm).to(values.dtype), outcome
 
 
-def question(what: What, mode: str, layer: str) -> Question:
-    """What `what` asks in that mode; a rank is not settled here, since it needs a study.
+def question(target: Target, mode: str, layer: str) -> Question:
+    """The measurement that a target names in that mode; a rank is not settled here, since it needs a study.
 
     Raises:
         TypeError, ValueError: it is none of these, or does not go with the mode.
     """
-    if isinstance(what, Measurement):
-        return _measured(what, None, mode, layer)
-    if isinstance(what, tuple) and len(what) == 2 and isinstance(what[0], Measurement):
-        return _measured(what[0], what[1], mode, layer)
-    if isinstance(what, Positions):
-        return Region(what)
-    if isinstance(what, Ket):
-        kets = what.amplitudes
+    if isinstance(target, Measurement):
+        return _measured(target, None, mode, layer)
+    if isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], Measurement):
+        return _measured(target[0], target[1], mode, layer)
+    if isinstance(target, Positions):
+        return Region(target)
+    if isinstance(target, Ket):
+        kets = target.amplitudes
         return _basis(kets[:, None] if kets.ndim == 1 else kets.mT, layer)
-    if isinstance(what, np.ndarray):
-        what = torch.from_numpy(what)
-    if isinstance(what, Tensor):
-        if what.is_floating_point() or what.is_complex():
-            return _basis(what, layer)
-        what = what.flatten().nonzero().squeeze(1).tolist() if what.dtype == torch.bool else what.tolist()
-    if isinstance(what, Sequence) and not isinstance(what, str) and all(_is_index(i) for i in what):
-        return Neurons(tuple(what))  # type: ignore[arg-type]
+    if isinstance(target, np.ndarray):
+        target = torch.from_numpy(target)
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.is_complex():
+            return _basis(target, layer)
+        target = (
+            target.flatten().nonzero().squeeze(1).tolist() if target.dtype == torch.bool else target.tolist()
+        )
+    if isinstance(target, Sequence) and not isinstance(target, str) and all(_is_index(i) for i in target):
+        return Neurons(tuple(target))  # type: ignore[arg-type]
     raise TypeError(
-        f"What layer {layer!r} is asked must be a rank, an orthonormal basis (d, k), a Ket, a Measurement, a pair "
-        f"(Measurement, outcome), the indices of neurons, or Positions, but is {what!r}."
+        f"The target of layer {layer!r} must be a rank, an orthonormal basis (d, k), a Ket, a Measurement, a pair "
+        f"(Measurement, outcome), the indices of neurons, or Positions, but is {target!r}."
     )
 
 
@@ -330,7 +332,7 @@ def _measured(measurement: Measurement, outcome: int | None, mode: str, layer: s
 def _inside(index: Sequence[int], size: int, kind: str) -> None:
     if not index or len(set(index)) < len(index) or not all(0 <= i < size for i in index):
         raise ValueError(
-            f"its {kind} have indices 0 … {size - 1}, of which some must be named, each once, but it is asked for "
+            f"its {kind} have indices 0 … {size - 1}, of which some must be named, each once, but they are "
             f"{list(index)[:8]}"
         )
 

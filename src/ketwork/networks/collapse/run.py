@@ -10,17 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.axes import FeatureAxis
-from ketwork.networks.activations.captures import POOLED, Key, unwrapped
-from ketwork.networks.activations.interventions import Site, intervene
-from ketwork.networks.activations.selectors import Layers, select
-from ketwork.networks.collapse.projections import MODES, Directions, Question, What, directions, question
-from ketwork.networks.measures import readings
-from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.result import Study
-from ketwork.quantum import Density
-
-MEAN = "mean"
+from ketwork._compat import renamed
+from ketwork.networks.activations import POOLED, Key, Layers, Reading, Site, intervene, select, unwrapped
+from ketwork.networks.collapse.projections import MODES, Directions, Question, Target, directions, question
+from ketwork.networks.study import Layer, Study
+from ketwork.quantum import Seed, generator_from
 
 
 @dataclass
@@ -34,24 +28,41 @@ class Collapsed:
     outcomes: dict[Key, Tensor] = field(default_factory=dict)
 
 
+def center_of(around: str | None) -> bool:
+    """What `around`, as it was called in version 0.1, says of `center`."""
+    if around not in (None, "mean"):
+        raise ValueError(
+            f"Argument `around` must be None or 'mean', but is {around!r}. It is now `center=True`."
+        )
+    return around is not None
+
+
+@renamed(
+    groups={"reading": lambda reading: reading},
+    convert={"around": center_of},
+    measured="targets",
+    around="center",
+    generator="seed",
+    feature_axis="reading.feature_axis",
+)
 @contextlib.contextmanager
 def collapse(
     model: nn.Module,
-    measured: Mapping[Layers, What],
+    targets: Mapping[Layers, Target],
     mode: str = "project",
     *,
     study: Study | None = None,
-    around: str | None = None,
-    feature_axis: FeatureAxis = None,
-    generator: torch.Generator | None = None,
+    center: bool = False,
+    reading: Reading = Reading(),  # noqa: B008  frozen
+    seed: Seed = 0,
 ) -> Iterator[Collapsed]:
-    """A context in which the named layers are measured: the network goes on from the states that this leaves.
+    """A context in which the named layers are measured: the network continues with the states that this leaves.
 
-    Each activation a of d features, at each position, is a ket of norm ‖a‖. What a layer is asked names outcomes
+    Each activation a of d features, at each position, is a ket of norm ‖a‖. A target names outcomes
     with projectors P₀ … P_(m−1); what they leave over, P_m = 1 − Σ Pₖ, is one outcome more. The layer then puts out
     ‖a‖ b/‖b‖, with b by mode:
 
-    - `"project"`: b = Σ_(k<m) Pₖ a, the part in the subspace asked for.
+    - `"project"`: b = Σ_(k<m) Pₖ a, the part in the subspace named.
     - `"remove"`: b = P_m a, the part outside.
     - `"sample"`: b = Pₖ a, an outcome drawn by Born's rule, ‖Pₖ a‖²/‖a‖².
     - `"dephase"`: b = Σ φₖ Pₖ a with independent random phases φₖ, uniform on the circle; signs ±1, equally likely,
@@ -63,8 +74,8 @@ def collapse(
     Args:
         model: any `nn.Module`, called as usual while the context is open. Weights and training flags are not
             touched, gradients flow (outcomes and phases are constants), and on every exit all hooks come off.
-        measured: what to ask of which layers, by selectors as in `study`. A layer named twice is measured twice, in
-            that order; a module called several times, at each call. What to ask:
+        targets: what to measure of which layers, by selectors as in `study`. A layer named twice is measured twice, in
+            that order; a module called several times, at each call. What to measure:
 
             - an integer k: the k leading eigenstates of the layer's density in `study`, at that call;
             - a basis (d, k) with orthonormal columns, or a `Ket` of k orthonormal kets: each is an outcome;
@@ -73,12 +84,12 @@ def collapse(
             - a list of integers: neurons (channels of a convolution), each an outcome;
             - `Positions`: tokens or pixels, each an outcome for the ket of a whole sample over positions ⊗ features.
         mode: see above.
-        study: of this network, for ranks and `around`. Take its data for those that the layers' states are to
+        study: of this network, for ranks and `center`. Take its data for those that the layers' states are to
             describe.
-        around: None, or `"mean"`: a less the layer's mean is measured, and the mean added back. The eigenstates are
+        center: measure a less the layer's mean, and add the mean back. The eigenstates are
             then those of the centred density. The study must hold mean activations: `normalize="ensemble"`.
-        feature_axis: as in `study`.
-        generator: draws outcomes and phases, on the activations' device; None is a fixed seed.
+        reading: as in `study`.
+        seed: draws outcomes and phases: an integer, or a generator on the activations' device.
 
     Yields:
         `Collapsed`, with the outcomes drawn.
@@ -87,11 +98,11 @@ def collapse(
 
     Raises:
         SelectorError: a selector names nothing.
-        TypeError, ValueError: an argument is not what it must be; what is asked does not fit the layer (raised in
+        TypeError, ValueError: an argument is not what it must be; a target does not fit the layer (raised in
             the forward pass); on leaving, a selector of which no layer ran though the network did.
 
     Cost: O(d k) an activation. Up to the norm restored, "remove" of one direction is directional ablation (Arditi et
-    al. 2024, arXiv 2406.11717), of neurons zero ablation, or with `around="mean"` mean ablation.
+    al. 2024, arXiv 2406.11717), of neurons zero ablation, or with `center=True` mean ablation.
 
     >>> net = nn.Sequential(nn.Identity())
     >>> with collapse(net, {"0": [0, 1]}):
@@ -100,39 +111,36 @@ def collapse(
     """
     if mode not in MODES:
         raise ValueError(f"Argument `mode` must be one of {MODES}, but is {mode!r}.")
-    if around not in (None, MEAN):
-        raise ValueError(f"Argument `around` must be None or 'mean', but is {around!r}.")
-    if not isinstance(measured, Mapping) or not measured:
+    if not isinstance(targets, Mapping) or not targets:
         raise TypeError(
-            "Argument `measured` must map layers to what they are asked, such as {'layer3': 16}, "
-            f"but is {measured!r}."
+            f"Argument `targets` must map layers to what is measured, such as {{'layer3': 16}}, but is {targets!r}."
         )
     network = unwrapped(model)
-    asked = [
-        _Asked(tuple(select(network, layers).chosen), what, mode, study, around)
-        for layers, what in measured.items()
+    targeted = [
+        _Targeted(tuple(select(network, layers).chosen), target, mode, study, center)
+        for layers, target in targets.items()
     ]
     collapsed = Collapsed()
     seeded: dict[torch.device, torch.Generator] = {}
 
     def change(site: Site) -> Tensor | None:
         device = site.values.device
-        if generator is None and device not in seeded:
-            seeded[device] = torch.Generator(device).manual_seed(0)
+        if device not in seeded:
+            seeded[device] = generator_from(seed, device)
         values = None
-        for each in asked:
+        for each in targeted:
             if site.key[0] in each.paths:
                 now = site.values if values is None else values
-                after, outcome = each.of(site, now, generator or seeded[device])
+                after, outcome = each.at(site, now, seeded[device])
                 values = after if after is not None else values
                 if outcome is not None:
                     collapsed.outcomes[site.key] = outcome
         return values
 
-    paths = {path for each in asked for path in each.paths}
-    with intervene(network, paths, change, feature_axis) as live:
+    paths = {path for each in targeted for path in each.paths}
+    with intervene(network, paths, change, reading.feature_axis) as live:
         yield collapsed
-    for each in asked:
+    for each in targeted:
         if live.passes and not live.ran.intersection(each.paths):
             raise ValueError(
                 f"Layer {each.paths[0]!r} never ran in the network's forward pass, so nothing was measured. "
@@ -140,21 +148,22 @@ def collapse(
             )
 
 
-class _Asked:
-    """What one selector's layers are asked, settled for each of their calls as far as can be known beforehand."""
+class _Targeted:
+    """What is measured of one selector's layers, settled for each of their calls as far as can be known beforehand."""
 
     def __init__(
-        self, paths: tuple[str, ...], what: What, mode: str, study: Study | None, around: str | None
+        self, paths: tuple[str, ...], target: Target, mode: str, study: Study | None, center: bool
     ) -> None:
         self.paths, self.mode = paths, mode
-        self.rank = int(what) if isinstance(what, (int, np.integer)) and not isinstance(what, bool) else None
+        number = isinstance(target, (int, np.integer)) and not isinstance(target, bool)
+        self.rank = int(target) if number else None  # type: ignore[arg-type]
         self.rows: dict[str, list[Layer]] = {}
-        self.centred = around == MEAN
-        self._fixed = None if self.rank is not None else question(what, mode, paths[0])
+        self.center = center
+        self._fixed = None if self.rank is not None else question(target, mode, paths[0])
         self._settled: dict[Key, tuple[Question, Tensor | None]] = {}
-        if self.rank is None and not self.centred:
+        if self.rank is None and not self.center:
             return
-        wanted = "A rank" if self.rank is not None else "Argument `around`"
+        wanted = "A rank" if self.rank is not None else "Argument `center`"
         if study is None:
             raise ValueError(
                 f"{wanted} needs the states of layer {paths[0]!r}. Give `study=kw.study(model, data, …)`."
@@ -174,35 +183,35 @@ class _Asked:
                 )
             self.rows[path] = rows
 
-    def of(
+    def at(
         self, site: Site, values: Tensor, generator: torch.Generator
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What the network goes on from at that site, and the outcomes drawn."""
+        """What the network continues with at that site, and the outcomes drawn."""
         if site.key not in self._settled:
             self._settled[site.key] = self._settle(site)
-        asked, mean = self._settled[site.key]
+        measured, mean = self._settled[site.key]
         try:
-            asked.check(values, site.positions)
+            measured.check(values, site.positions)
         except ValueError as error:
             raise ValueError(f"Layer {site.key[0]!r} cannot be measured so: {error}.") from error
-        return measured_at(values, site.present, asked, self.mode, generator, mean)
+        return measured_at(values, site.present, measured, self.mode, generator, mean)
 
     def _settle(self, site: Site) -> tuple[Question, Tensor | None]:
         if site.key[0] not in self.rows:
             assert self._fixed is not None
             return self._fixed, None
         row = _row(self.rows[site.key[0]], site)
-        mean = mean_of(row) if self.centred else None
+        mean = mean_of(row) if self.center else None
         if self._fixed is not None:
             return self._fixed, mean
         assert self.rank is not None
-        return leading(row, self.rank, self.centred), mean
+        return leading(row, self.rank, self.center), mean
 
 
 def measured_at(
     values: Tensor,
     present: Tensor | None,
-    asked: Question,
+    measured: Question,
     mode: str,
     generator: torch.Generator,
     mean: Tensor | None,
@@ -211,28 +220,16 @@ def measured_at(
     shifted = values if mean is None else values - mean.to(values)
     if present is not None:
         shifted = torch.where(present[..., None], shifted, 0.0)
-    after, outcome = asked.collapse(shifted, mode, generator)
+    after, outcome = measured.collapse(shifted, mode, generator)
     if after is None:
         return None, None
     after = after if mean is None else after + mean.to(values)
     return after if present is None else torch.where(present[..., None], after, values), outcome
 
 
-def leading(row: Layer, rank: int, centred: bool = False) -> Directions:
+def leading(row: Layer, rank: int, center: bool = False) -> Directions:
     """The question that has the leading eigenstates of a studied layer for outcomes."""
-    return directions(density_of(row, centred).eigenstates(rank)[1])
-
-
-def density_of(row: Layer, centred: bool) -> Density:
-    """The layer's density: as studied, or centred.
-
-    Raises:
-        ValueError: it has no state.
-    """
-    rho = readings.density(row.statistics, center=True) if centred else row.density
-    if rho is None:
-        raise ValueError(f"Layer {row.name!r} has no centred state: its activations are all equal.")
-    return rho
+    return directions(row.density_of(row.center or center).eigenstates(rank)[1])
 
 
 def mean_of(row: Layer) -> Tensor:
@@ -243,10 +240,11 @@ def mean_of(row: Layer) -> Tensor:
     """
     if row.normalize != "ensemble":
         raise ValueError(
-            "Argument `around` is 'mean', which needs a study of mean activations. Give one made by "
+            "Argument `center` is True, which needs a study of mean activations. Give one made by "
             "`kw.study(model, data, normalize='ensemble')`."
         )
-    return row.statistics.moment.first / row.statistics.moment.n
+    moment = row.accumulator.moment
+    return moment.first / moment.n
 
 
 def _row(rows: list[Layer], site: Site) -> Layer:
@@ -266,8 +264,8 @@ def _row(rows: list[Layer], site: Site) -> Layer:
 
 def same_layer(row: Layer, site: Site) -> None:
     """Raises ValueError where the layer is not what was studied."""
-    if row.d != site.values.shape[-1] or row.axis != site.axis:
+    if row.d != site.values.shape[-1] or row.info.axis != site.axis:
         raise ValueError(
             f"Layer {site.key[0]!r} has {site.values.shape[-1]} features on axis {site.axis}, but the study saw "
-            f"{row.d} on axis {row.axis}. Give the study of this network, with the same `feature_axis`."
+            f"{row.d} on axis {row.info.axis}. Give the study of this network, with the same `feature_axis`."
         )

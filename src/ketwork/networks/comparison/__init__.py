@@ -1,1 +1,18 @@
-"""TODO."""
+"""`compare`: how alike every pair of layers is, within a model or between two.
+
+May import `runtime` and everything below it. Others take `Comparison`, its matrices.
+"""
+
+from ketwork.networks.comparison.result import FEWEST, ComparedLayer, Comparison
+from ketwork.networks.comparison.run import ComparisonError, ComparisonInterrupted, compare
+from ketwork.networks.comparison.upgrade import upgraded_comparison
+
+__all__ = [
+    "FEWEST",
+    "ComparedLayer",
+    "Comparison",
+    "ComparisonError",
+    "ComparisonInterrupted",
+    "compare",
+    "upgraded_comparison",
+]

@@ -1,4 +1,4 @@
-"""What a comparison found: labelled matrices of layers against layers, as frames, as a long table, as a picture."""
+"""`Comparison`: labelled matrices of layers against layers, as frames and as a long table."""
 
 from __future__ import annotations
 
@@ -7,61 +7,29 @@ import math
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.overlaps import overlaps
-from ketwork.networks.measures.similarity import MEASURES, likeness
-from ketwork.networks.moments.pair_moments import PairMoments
-from ketwork.records import pages, storage
-from ketwork.records.checked import Count, Malformed, check, check_tensors
+from ketwork.networks.activations import LayerInfo
+from ketwork.networks.comparison.upgrade import upgraded_comparison
+from ketwork.networks.measures import PAIR_MEASURES, groups, overlaps_of, similarities
+from ketwork.networks.moments import PairMoments
+from ketwork.records import Count, Malformed, Presented, check_source, read, write
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-SCHEMA = 1
+SCHEMA = 2
 """The version of the file format; files of a newer one are refused."""
 
-SIDES = ("model_a", "model_b")
+SIDES = ("model", "other")
 """What the two models are called."""
 
-DISTANCES = {"cka_distance": "cka", "bures_distance": "bures"}
-"""Each angular distance and the measure that it is the angle of."""
-
-DEFINITIONS: dict[str, str] = {
-    "cka": "debiased linear CKA: HSIC₁(X,Y)/√(HSIC₁(X,X) HSIC₁(Y,Y)), 0 on average for unrelated layers, below 0 "
-    "by chance; features centred",
-    "cka_biased": "linear CKA ‖XᵀY‖²/(‖XᵀX‖ ‖YᵀY‖) of centred features, which few samples inflate",
-    "bures": "normalised Bures similarity, the root fidelity ‖XᵀY‖_*/√(Tr XᵀX Tr YᵀY) of the sample-side states; "
-    "features centred unless center=False",
-    "bures_null": "the root fidelity to expect of layers with the same spectra and nothing in common",
-    "r2": "share of the column's layer that the best linear map (with intercept) of the row's layer explains, "
-    "adjusted for the fitted parameters (Ezekiel 1930): 0 on average for unrelated layers; NaN where the fit leaves "
-    "less than a tenth of the samples over",
-    "r2_reverse": "the same with the roles exchanged",
-    "r2_fit": "the same share, not adjusted: 1 whenever the row's layer has N − 1 dimensions",
-    "r2_fit_reverse": "the same with the roles exchanged",
-    "cka_distance": "arccos of cka: an angle between 0 (equal up to rotation and scale) and π/2 (unrelated) [rad]",
-    "bures_distance": "arccos of bures, the Bures angle [rad]",
-}
+FEWEST = 4
+"""Debiased CKA divides by N − 3."""
 
 _FEW = 10
-_LAYER = {"name": str, "kind": str, "d": Count, "held": Count, "aliases": [str]}
-_HEADER = {
-    "rows": [_LAYER],
-    "columns": [_LAYER],
-    "measures": [tuple({*DEFINITIONS} - {*DISTANCES})],
-    "n": Count,
-    "settings": {"model": str, "other": str},
-    "skipped": {str: str},
-    "itself": bool,
-    "complete": bool,
-    "error": (str, None),
-}
-_SHOWN = ("bures", "bures_null", "r2", "r2_reverse")
+_BRIEF = ("bures", "bures_null", "r2", "r2_reverse")
 _PRINTED: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "–"}
 
 
@@ -71,33 +39,23 @@ class ComparedLayer:
 
     name: str
     kind: str
-    d: int
-    held: int
+    d: Count
+    held: Count
     aliases: tuple[str, ...] = ()
 
     @classmethod
-    def at(cls, place: tuple[str, int], aliases: tuple[str, ...], kind: str, d: int) -> ComparedLayer:
+    def from_info(cls, info: LayerInfo, d: int) -> ComparedLayer:
         """The layer of that name and call; later calls of a module are told apart by their number."""
-        name, call = place
-        return cls(name if call <= 0 else f"{name}#{call}", kind, d, d, aliases)
-
-    def header(self) -> dict[str, Any]:
-        """The layer as plain values."""
-        return {name: getattr(self, name) for name in _LAYER} | {"aliases": list(self.aliases)}
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any]) -> ComparedLayer:
-        """The layer that `header` described."""
-        check(header, _LAYER, "layer")
-        return cls(**{name: header[name] for name in _LAYER} | {"aliases": tuple(header["aliases"])})
+        label = info.name if info.call <= 0 else f"{info.name}#{info.call}"
+        return cls(label, info.kind, d, d, info.aliases)
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Presented):
     """How the layers of a model compare with those of another (`columns`), or with each other.
 
     `cka`, `bures`, `r2` … are frames, rows × columns; `definitions` says what each is. `n` counts what was
-    compared: samples, or positions of samples with `positions=True`. `skipped` names modules left out, each
+    compared: samples, or positions of samples with `unit="position"`. `skipped` names modules left out, each
     with its reason. `complete` is False where the pass ended early; `error` then says why.
     `matrices` has every measure as a float64 tensor, `errors` by how much projecting wide layers may have
     changed it (empty where nothing was projected).
@@ -106,35 +64,61 @@ class Comparison:
     rows: tuple[ComparedLayer, ...]
     columns: tuple[ComparedLayer, ...]
     matrices: dict[str, Tensor]
-    n: int
+    n: Count
     settings: dict[str, Any]
     skipped: dict[str, str]
     errors: dict[str, Tensor] = field(default_factory=dict)
     itself: bool = False
-    complete: bool = True
-    error: Exception | str | None = None
+    error: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the pass went to the end of the data."""
+        return self.error is None
+
+    def check(self) -> None:
+        """Matrices are of these layers; that of a model with itself has its layers twice."""
+        shape = (len(self.rows), len(self.columns))
+        known = {name for names in groups().values() for name in names}
+        if not self.matrices or not {*self.matrices} <= known or (self.itself and self.rows != self.columns):
+            raise Malformed(
+                "a comparison must have known measures, and that of a model with itself its layers twice"
+            )
+        for name, matrix in (*self.matrices.items(), *self.errors.items()):
+            if tuple(matrix.shape) != shape or not matrix.is_floating_point():
+                raise Malformed(
+                    f"the matrix {name!r} must be real of shape {shape}, but has {tuple(matrix.shape)}"
+                )
+        projected = any(layer.held < layer.d for layer in (*self.rows, *self.columns))
+        if not {*self.errors} <= {*self.matrices} or (projected and {*self.errors} != {*self.matrices}):
+            raise Malformed("a comparison of projected layers must have the errors of its measures")
+        if not all(isinstance(self.settings.get(side), str) for side in SIDES):
+            raise Malformed("settings must name both models")
+        check_source(self.settings)
 
     @classmethod
-    def of(
+    def from_pairs(
         cls,
         pairs: PairMoments,
         named: Mapping[Hashable, ComparedLayer],
         settings: dict[str, Any],
         skipped: dict[str, str],
         *,
-        measures: Collection[str] = tuple(MEASURES),
+        measures: Collection[str] | None = None,
         center: bool = True,
+        error: str | None = None,
     ) -> Comparison:
         """The comparison that the streamed moments of `PairMoments` hold; `named` has the layer of each key.
 
-        `measures` is which of `MEASURES` to compute, `center` for `bures` alone. Layers that missed
+        `measures` is which groups to compute (None: all), `center` for `bures` alone. Layers that missed
         a batch, or put out the same for every sample, go to `skipped`.
         """
-        found = overlaps(pairs)
-        matrices = likeness(found, measures, center=center)
+        wanted = groups() if measures is None else measures
+        overlaps = overlaps_of(pairs)
+        matrices = similarities(overlaps, wanted, center=center)
         errors: dict[str, Tensor] = {}
         if pairs.half is not None:
-            halved = likeness(overlaps(pairs.half), measures, center=center)
+            halved = similarities(overlaps_of(pairs.half), wanted, center=center)
             errors = {name: _uncertain(matrix, halved[name]) for name, matrix in matrices.items()}
         skipped = dict(skipped)
         kept: tuple[list[int], list[int]] = ([], [])
@@ -145,7 +129,7 @@ class Comparison:
             place = layer.name if pairs.split is None else f"{SIDES[side]}: {layer.name}"
             if key in pairs.incomplete:
                 skipped[place] = "it ran in some batches only"
-            elif found.constant[i]:
+            elif overlaps.constant[i]:
                 skipped[place] = "it puts out the same for every sample"
             else:
                 kept[side].append(i - side * second)
@@ -155,7 +139,7 @@ class Comparison:
         chosen = {name: matrix[rows][:, columns] for name, matrix in matrices.items()}
         uncertain = {name: matrix[rows][:, columns] for name, matrix in errors.items()}
         layers, others = tuple(sides[0]), tuple(sides[0] if itself else sides[1])
-        return cls(layers, others, chosen, pairs.n, settings, skipped, uncertain, itself)
+        return cls(layers, others, chosen, pairs.n, settings, skipped, uncertain, itself, error)
 
     @property
     def cka(self) -> pd.DataFrame:
@@ -200,12 +184,13 @@ class Comparison:
     @property
     def measures(self) -> tuple[str, ...]:
         """The names of the measures that were computed, distances included."""
-        return (*self.matrices, *(name for name, of in DISTANCES.items() if of in self.matrices))
+        distances = [m.name for m in PAIR_MEASURES.values() if m.distance_of in self.matrices]
+        return (*self.matrices, *distances)
 
     @property
     def definitions(self) -> dict[str, str]:
         """What each measure means."""
-        return DEFINITIONS
+        return {name: measure.definition for name, measure in PAIR_MEASURES.items()}
 
     @property
     def warnings(self) -> list[str]:
@@ -234,7 +219,7 @@ class Comparison:
     def frame(self, measure: str) -> pd.DataFrame:
         """One measure as a frame with the layers' names as labels; see `definitions` for the names."""
         return pd.DataFrame(
-            self._matrix(measure).numpy(),
+            self.matrix(measure).numpy(),
             index=pd.Index([layer.name for layer in self.rows], name="layer"),
             columns=pd.Index([layer.name for layer in self.columns], name="other"),
         )
@@ -246,7 +231,7 @@ class Comparison:
         layers were projected.
         """
         found = []
-        every = {name: self._matrix(name) for name in self.measures}
+        every = {name: self.matrix(name) for name in self.measures}
         every |= {f"{name}_error": matrix for name, matrix in self.errors.items()}
         for i, layer in enumerate(self.rows):
             for j, other in enumerate(self.columns):
@@ -270,8 +255,9 @@ class Comparison:
         the best in the other direction too. A distance is best small.
         """
         measure = measure or self.measures[0]
-        sign = -1.0 if measure in DISTANCES else 1.0
-        values = sign * self._matrix(measure)
+        matrix = self.matrix(measure)
+        sign = -1.0 if PAIR_MEASURES[measure].distance_of else 1.0
+        values = sign * matrix
         values = torch.where(values.isnan(), -math.inf, values)
         if self.itself:
             values.fill_diagonal_(-math.inf)
@@ -291,117 +277,23 @@ class Comparison:
             )
         return pd.DataFrame(found, columns=["layer", "match", measure, "mutual"]).set_index("layer")
 
-    def plot(self, ax: Axes | None = None, measure: str | None = None) -> Axes:
-        """A picture of one measure, rows from the top; returns the matplotlib axes it was drawn in.
-
-        Raises:
-            ImportError: matplotlib is missing.
-        """
-        measure = measure or self.measures[0]
-        matrix = self._matrix(measure)
-        if ax is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError as error:
-                raise ImportError(
-                    "Plots need matplotlib. Install it with `pip install 'ketwork[plot]'`."
-                ) from error
-            _, ax = pyplot.subplots(layout="constrained")
-        top = math.pi / 2 if measure in DISTANCES else 1.0
-        image = ax.imshow(matrix.numpy(), vmin=0, vmax=top, cmap="viridis", interpolation="nearest")
-        for axis, layers in ((ax.yaxis, self.rows), (ax.xaxis, self.columns)):
-            step = -(-len(layers) // 40)  # more names than this run into each other
-            axis.set_ticks(range(0, len(layers), step), [layer.name for layer in layers[::step]], fontsize=7)
-        ax.tick_params(axis="x", rotation=90)
-        ax.set_ylabel(self.settings["model"])
-        ax.set_xlabel(self.settings["other"])
-        ax.set_title(f"{measure}, N = {self.n} {self._unit}")
-        if ax.figure is not None:
-            ax.figure.colorbar(image, ax=ax)
-        return ax
-
-    def report(self, path: str | Path) -> Path:
-        """Writes the comparison as one HTML file that needs no network, and returns its path.
-
-        It shows every pair of layers by any measure, each layer's best match, and where the two models differ
-        or which neighbours of one model are alike.
-
-        Raises:
-            ImportError: the extra `report` is missing.
-            OSError: the file cannot be written.
-        """
-        return pages.write(self, path)
-
     def save(self, path: str | Path) -> None:
         """Writes the comparison to one safetensors file; replaces the file in one step."""
-        storage.write(Path(path), "comparison", SCHEMA, self.tensors(), self.header())
+        write(path, "comparison", SCHEMA, self)
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
-        """Reads a comparison that `save` wrote.
+        """Reads a comparison that `save` wrote, also by version 0.1.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: not a comparison, truncated, or written by a newer ketwork.
+            ValueError: not a comparison, damaged, or written by a newer ketwork.
         """
-        tensors, header = storage.read(Path(path), "comparison", SCHEMA)
-        try:
-            return cls.from_parts(tensors, header)
-        except Malformed as error:
-            raise ValueError(
-                f"Argument `path` must be a saved comparison, but {str(path)!r} lacks a part of one "
-                f"({error}). Save the comparison again."
-            ) from error
+        return read(cls, path, "comparison", SCHEMA, upgraded_comparison)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a file; `header` has the rest."""
-        errors = {f"error.{name}": matrix for name, matrix in self.errors.items()}
-        return self.matrices | errors
-
-    def header(self) -> dict[str, Any]:
-        """All of the comparison but its tensors, for a file."""
-        failed = isinstance(self.error, Exception)
-        return {
-            "rows": [layer.header() for layer in self.rows],
-            "columns": [layer.header() for layer in self.columns],
-            "measures": list(self.matrices),
-            "n": self.n,
-            "settings": self.settings,
-            "skipped": self.skipped,
-            "itself": self.itself,
-            "complete": self.complete,
-            "error": f"{type(self.error).__name__}: {self.error}" if failed else self.error,
-        }
-
-    @classmethod
-    def from_parts(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Comparison:
-        """The comparison that `tensors` and `header` described."""
-        check(header, _HEADER, "comparison")
-        check(header["settings"].get("source", {}), {str: dict}, "source")
-        rows, columns = (tuple(map(ComparedLayer.from_header, header[side])) for side in ("rows", "columns"))
-        names = header["measures"]
-        sizes = {"rows": len(rows), "columns": len(columns)}
-        check_tensors(tensors, sizes, **dict.fromkeys(names, "value rows columns"))
-        errors = storage.under("error.", tensors)
-        projected = any(layer.held < layer.d for layer in (*rows, *columns))
-        uncertain = "value rows columns" if projected else "value rows columns?"
-        check_tensors(errors, sizes, **dict.fromkeys(names, uncertain))
-        if not names or (header["itself"] and rows != columns):
-            raise Malformed(
-                "a comparison must have measures, and that of a model with itself its layers twice"
-            )
-        return cls(
-            rows,
-            columns,
-            {name: tensors[name] for name in names},
-            header["n"],
-            dict(header["settings"]),
-            dict(header["skipped"]),
-            {name: errors[name] for name in names if name in errors},
-            header["itself"],
-            header["complete"],
-            header["error"],
-        )
+    def described(self, **settings: Any) -> Comparison:
+        """The same comparison with more settings."""
+        return replace(self, settings=self.settings | settings)
 
     def __repr__(self) -> str:
         head, best = self._brief()
@@ -423,31 +315,32 @@ class Comparison:
     def _brief(self) -> tuple[str, pd.DataFrame]:
         """What is compared, in words, and each layer's best match with some measures of the two."""
         with_whom = "with itself" if self.itself else f"with {self.settings['other']}"
+        taken = f" ({self.settings['taken']})" if self.settings.get("taken") else ""
         head = (
             f"Comparison of {self.settings['model']} {with_whom}: {len(self.rows)} × {len(self.columns)} layers, "
-            f"N = {self.n} {self._unit}\nEach layer's best match by {self.measures[0]}:"
+            f"N = {self.n} {self._unit}{taken}\nEach layer's best match by {self.measures[0]}:"
         )
         best = self.best_match().reset_index()
         places = {layer.name: i for i, layer in enumerate(self.rows)}
         others = {layer.name: j for j, layer in enumerate(self.columns)}
         at = [(places[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
-        for name in [n for n in _SHOWN if n in self.matrices and n not in best]:
+        for name in [n for n in _BRIEF if n in self.matrices and n not in best]:
             best[name] = [float(self.matrices[name][place]) for place in at]
         return head, best.drop(columns="mutual")
 
     @property
     def _unit(self) -> str:
-        return "positions" if self.settings.get("unit") == "positions" else "samples"
+        return "positions" if self.settings.get("unit") == "position" else "samples"
 
-    def _matrix(self, measure: str) -> Tensor:
+    def matrix(self, measure: str) -> Tensor:
+        """One measure as a tensor, rows × columns; see `definitions` for the names."""
         if measure not in self.measures:
-            remedy = " Ask for it with `measures=` when comparing." if measure in DEFINITIONS else ""
+            remedy = " Ask for it with `measures=` when comparing." if measure in PAIR_MEASURES else ""
             raise ValueError(
                 f"Argument `measure` must be one of {', '.join(self.measures)}, but is {measure!r}.{remedy}"
             )
-        if measure in DISTANCES:
-            return self.matrices[DISTANCES[measure]].clamp(-1, 1).arccos()
-        return self.matrices[measure]
+        of = PAIR_MEASURES[measure].distance_of
+        return self.matrices[measure] if of is None else self.matrices[of].clamp(-1, 1).arccos()
 
 
 def _uncertain(values: Tensor, halved: Tensor) -> Tensor:

@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ketwork._compat import moved
 from ketwork.networks.compression.costs import COSTS
-from ketwork.networks.runtime.distributed import TIMEOUT
+from ketwork.networks.runtime import Distributed
 
 _OLD_COSTS = {"multiply-adds": "macs"}
 
@@ -61,24 +59,15 @@ def check_counts(**counts: Any) -> None:
             raise ValueError(f"Argument `{name}` must be an integer of at least 1, but is {count!r}.")
 
 
-def generator(seed: int | torch.Generator | None) -> torch.Generator:
-    """The generator of that seed, or the given one."""
-    if isinstance(seed, torch.Generator):
-        return seed
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise TypeError(f"Argument `seed` must be an integer or a torch.Generator, but is {seed!r}.")
-    return torch.Generator().manual_seed(seed or 0)
-
-
-def processes(distributed: Any, timeout: float | None) -> tuple[str | None, float]:
-    """The mode of `distributed` ("split", "own" or None) and the seconds that a process waits for another."""
-    if timeout is not None:
-        moved(
-            "Argument `timeout` of `compress` is now given as `distributed=Distributed(mode, timeout)`.",
-            level=4,
-        )
-    mode = distributed if distributed is None or isinstance(distributed, str) else distributed.mode
-    return mode, timeout or getattr(distributed, "timeout", None) or TIMEOUT
+def processes(distributed: Distributed | str | None, timeout: float | None) -> Distributed | None:
+    """What `distributed` names, with the `timeout` that was an argument of its own."""
+    found = Distributed.from_argument(distributed)
+    if timeout is None:
+        return found
+    moved(
+        "Argument `timeout` of `compress` is now given as `distributed=Distributed(mode, timeout)`.", level=4
+    )
+    return None if found is None else Distributed(found.mode, timeout)
 
 
 @contextmanager
@@ -90,7 +79,7 @@ def shown(progress: bool | Callable[..., None] | None) -> Iterator[Callable[[int
     if not progress:
         yield None
     elif progress is True:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm
 
         with tqdm(unit="sample", desc="compress") as bar:
 

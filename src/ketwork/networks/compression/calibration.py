@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ketwork.networks.activations.batches import Batch, Forward, Mask, batches
-from ketwork.networks.activations.outputs import map_tensors
-from ketwork.networks.measures.predictions import CATEGORICAL, Output, Predictions
+from ketwork.networks.activations import Batch, Forward, Mask, batches, map_tensors
+from ketwork.networks.measures import Output, Predictions
+from ketwork.networks.measures.predictions import CATEGORICAL
 from ketwork.quantum import Estimate
 
 HELD_BACK = 5  # every fifth sample is held back
@@ -243,7 +243,7 @@ def calibration(
     source = batches(
         data,
         batch_size=batch_size,
-        samples=samples,
+        max_samples=samples,
         mask=mask,
         dtype=parameter.dtype if parameter is not None else None,
         device=parameter.device if parameter is not None else None,

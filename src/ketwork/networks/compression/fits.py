@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.allocation import Choice, pareto
 from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.calibration import Calibration

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.compression.costs import EIGHT_BITS
-from ketwork.records.files import replacing
+from ketwork.records import replacing
 
 
 def export_onnx(

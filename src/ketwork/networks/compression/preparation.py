@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.selectors import Layers, select
+from ketwork.networks.activations import Batch, Layers, select
 from ketwork.networks.compression.budgets import budget, measures
 from ketwork.networks.compression.calibration import Calibration, picked
 from ketwork.networks.compression.fits import Fits
@@ -22,7 +21,8 @@ from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, 
 from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, survey
 from ketwork.networks.compression.unit_discovery import feeds
 from ketwork.networks.compression.unit_removal import Narrowing, usable
-from ketwork.networks.runtime.distributed import Processes
+from ketwork.networks.runtime import Processes
+from ketwork.records import pack, unpack
 
 _TRIED = 8  # samples on which a layer's own forward, folding and whether modules can be replaced are tried
 
@@ -62,12 +62,10 @@ def prepared(
     seen = survey(base, found, calibration, generator, inside, memory)
     if group is not None:
         device = next(base.parameters()).device
-        summed = group.add_up(seen, Survey.from_header)
+        header, tensors = pack(group.add_up(seen))
         if group.rank:
             return None
-        seen = Survey.from_header(
-            summed.header(), {name: tensor.to(device) for name, tensor in summed.tensors().items()}
-        )
+        seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
     for layer in found:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:

@@ -21,7 +21,7 @@ from ketwork.networks.compression.description import unique
 from ketwork.networks.compression.forms import Form
 from ketwork.networks.compression.loader import KEY, SCALE, digest, load_compressed
 from ketwork.networks.compression.onnx_export import export_onnx
-from ketwork.records.files import replacing, write_text
+from ketwork.records import Presented, replacing
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Compressed:
+class Compressed(Presented):
     """A smaller network and the account of it.
 
     Attributes:
@@ -175,20 +175,6 @@ class Compressed:
             replaced=about["replaced"],
             warnings=tuple(record.pop("warnings")),
             **record,
-        )
-
-    def report(self, path: str | Path) -> None:
-        """Writes the account as one HTML page that needs no network."""
-        write_text(
-            path, f"<!doctype html><meta charset='utf-8'><title>ketwork: {self!r}</title>{self._repr_html_()}"
-        )
-
-    def plot(self, **options: Any) -> Any:
-        """The share of its parameters that each layer keeps, as bars; `options` are those of pandas' `plot.barh`."""
-        table = self.table().set_index("layer")
-        table = table[table["parameters_before"] > 0].iloc[::-1]
-        return (table["parameters"] / table["parameters_before"]).plot.barh(
-            **{"xlabel": "share kept"} | options
         )
 
     def _repr_html_(self) -> str:

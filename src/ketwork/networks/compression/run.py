@@ -10,9 +10,7 @@ from torch import nn
 
 from ketwork._compat import renamed
 from ketwork._version import __version__
-from ketwork.networks.activations.batches import Forward, Mask
-from ketwork.networks.activations.captures import eager, unwrapped
-from ketwork.networks.activations.selectors import Layers
+from ketwork.networks.activations import Forward, Layers, Mask, eager, unwrapped
 from ketwork.networks.compression import arguments
 from ketwork.networks.compression.bounds import reached
 from ketwork.networks.compression.calibration import calibration
@@ -22,9 +20,9 @@ from ketwork.networks.compression.record import recorded
 from ketwork.networks.compression.result import Compressed
 from ketwork.networks.compression.surgery import plain
 from ketwork.networks.compression.survey import without_checkpoints
-from ketwork.networks.measures.predictions import Output
-from ketwork.networks.runtime.distributed import joined
-from ketwork.networks.runtime.memory import parse
+from ketwork.networks.measures import Output
+from ketwork.networks.runtime import join, parse_bytes
+from ketwork.quantum.seeding import generator_from
 
 
 @renamed(
@@ -120,12 +118,12 @@ def compress(
     """
     aim = arguments.target(cost, keep, max_kl, max_drop)
     arguments.check_counts(multiple_of=multiple_of, batch_size=batch_size)
-    held, draw = parse(memory), arguments.generator(seed)
+    held, draw = parse_bytes(memory), generator_from(seed)
     network = unwrapped(model)
     base = unfused(plain(network))
-    mode, wait = arguments.processes(distributed, timeout)
+    processes = arguments.processes(distributed, timeout)
     with (
-        joined(mode, wait) as group,
+        join(processes) as group,
         eager(base),
         without_checkpoints(),
         arguments.shown(progress) as report,

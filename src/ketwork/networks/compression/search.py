@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.allocation import Choice, allocate
 from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.calibration import Calibration, picked

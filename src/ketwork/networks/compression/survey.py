@@ -20,11 +20,11 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.covariance import Scatter, added
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.measures.predictions import TEMPERATURES
+from ketwork.networks.measures import TEMPERATURES
 
 WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
 WIDEST_INPUT = (
@@ -81,7 +81,7 @@ class Survey:
         """Rows a sample."""
         return self.layers[path].rows / self.samples
 
-    def take(self, other: Survey, start: int | None = None) -> None:
+    def add(self, other: Survey, start: int | None = None) -> None:
         """Adds the survey of other samples; where they stand does not matter.
 
         Raises:
@@ -105,63 +105,6 @@ class Survey:
         self.predictions += other.predictions
         self.differentiable &= other.differentiable
         self.order = _common([self.order, other.order])
-
-    def header(self) -> dict[str, Any]:
-        """All but the tensors, as plain values."""
-        layers = {
-            path: {
-                "side": seen.side,
-                "rows": seen.rows,
-                "shape": list(seen.shape),
-                "by_channel": seen.by_channel,
-            }
-            | {name: None if part is None else part.n for name, part in _scatters(seen).items()}
-            for path, seen in self.layers.items()
-        }
-        plain = {name: getattr(self, name) for name in ("samples", "predictions", "differentiable", "order")}
-        return {"layers": layers, **plain}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors."""
-        found: dict[str, Tensor] = {}
-        for i, seen in enumerate(self.layers.values()):
-            for kind, scatter in _scatters(seen).items():
-                if scatter is not None:
-                    found |= {f"{i}.{kind}.{name}": getattr(scatter, name) for name in _SCATTER}
-            if seen.fisher is not None:
-                found[f"{i}.fisher"] = seen.fisher
-        return found
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Survey:
-        """The survey that `header` and `tensors` described."""
-        layers = {}
-        for i, (path, layer) in enumerate(header["layers"].items()):
-            parts = {
-                kind: None
-                if layer[kind] is None
-                else Scatter(layer[kind], *(tensors[f"{i}.{kind}.{name}"] for name in _SCATTER))
-                for kind in ("scatter", "channels")
-            }
-            layers[path] = Surveyed(
-                layer["side"],
-                parts["scatter"],
-                tensors.get(f"{i}.fisher"),
-                layer["rows"],
-                tuple(layer["shape"]),
-                parts["channels"],
-                layer["by_channel"],
-            )
-        return cls(
-            layers, header["samples"], header["predictions"], header["differentiable"], list(header["order"])
-        )
-
-
-_SCATTER = ("left", "right", "total")
-
-
-def _scatters(seen: Surveyed) -> dict[str, Scatter | None]:
-    return {"scatter": seen.scatter, "channels": seen.channels}
 
 
 def survey(

@@ -26,7 +26,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ketwork.networks.activations.batches import Batch
+from ketwork.networks.activations import Batch
 from ketwork.networks.compression import carriers as between
 from ketwork.networks.compression.calibration import Rows, picked
 from ketwork.networks.compression.carriers import Carrier

@@ -1,1 +1,68 @@
-"""TODO."""
+"""Numbers of layers with standard errors and bounds, from moments.
+
+One file is one family of measures: spectral, coherence, activity, positions, holevo, probes; and those of pairs of
+layers, similarity. A new family is a new file here, which is found by itself (docs/contributing.md has two examples).
+May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
+measures are computed from (`LayerState`, `LabelState`).
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
+from ketwork.networks.measures.decoded import DecodedLabels, Decoding
+from ketwork.networks.measures.label_state import LabelState
+from ketwork.networks.measures.overlaps import overlaps_of
+from ketwork.networks.measures.predictions import TEMPERATURES, Output, Predictions
+from ketwork.networks.measures.readouts import MOST_DIMENSIONS
+from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
+from ketwork.networks.measures.similarity import PAIR_MEASURES, groups, similarities
+from ketwork.networks.measures.spectral import KEPT, discarded
+from ketwork.networks.measures.state import LayerState
+
+if TYPE_CHECKING:
+    from ketwork.networks.measures.estimator import Probe, ProbeRegressor, probe
+
+__all__ = [
+    "KEPT",
+    "MEASURES",
+    "MOST_DIMENSIONS",
+    "PAIR_MEASURES",
+    "TEMPERATURES",
+    "Column",
+    "DecodedLabels",
+    "Decoding",
+    "LabelState",
+    "LayerState",
+    "LeadingPlane",
+    "Measure",
+    "Output",
+    "Predictions",
+    "Probe",
+    "ProbeRegressor",
+    "discarded",
+    "groups",
+    "leading_plane",
+    "measure",
+    "measures_of",
+    "overlaps_of",
+    "own_sums",
+    "probe",
+    "similarities",
+]
+
+_ESTIMATOR = "estimator"  # imports scikit-learn, which takes longer than all else: when it is first used
+_ORDER = ("spectral", "coherence", "activity", "positions", "holevo", "probes")
+"""The families in the order of their columns; others follow in the order of their names."""
+
+for _name in (*_ORDER, *sorted(module.name for module in iter_modules(__path__))):
+    if _name != _ESTIMATOR:
+        import_module(f"{__name__}.{_name}")
+MEASURES.arrange(_ORDER)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Probe", "ProbeRegressor", "probe"):
+        return getattr(import_module(f"{__name__}.{_ESTIMATOR}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

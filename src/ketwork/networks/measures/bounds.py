@@ -15,9 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ketwork.quantum import shannon_entropy
-
-Interval = tuple[float, float]
+from ketwork.quantum import Interval, shannon_entropy
 
 
 def around(value: float, *ends: float) -> Interval:

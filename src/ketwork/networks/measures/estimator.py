@@ -12,17 +12,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
-from ketwork.networks.activations.labels import Labels
+from ketwork._compat import renamed
+from ketwork.networks.activations import Labels, unit
 from ketwork.networks.measures import scores as score
 from ketwork.networks.measures.probes import KINDS, LINEAR, Readout, read_out
-from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledStatistics, Rows
-from ketwork.quantum import Estimate
+from ketwork.networks.moments import HELD_SHARE, LabelledMoments, Rows
+from ketwork.quantum import Estimate, Seed, generator_from
 
 
-def probe(
-    features: Any, labels: Any, *, kind: str = LINEAR, generator: torch.Generator | None = None
-) -> Probe | ProbeRegressor:
+@renamed(generator="seed")
+def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> Probe | ProbeRegressor:
     """A readout of labels from features, solved without training on three quarters and scored on the rest.
 
     The features' directions are read: each row is encoded as a unit ket. See `Probe`, which this returns with
@@ -35,7 +34,7 @@ def probe(
         labels: one a row; integers, strings and booleans are classes (integers −100 are left out), floating
             numbers targets of a regression, (N,) or (N, m), which the linear kind alone reads.
         kind: `"linear"` or `"pretty good"`.
-        generator: draws the held-out part; None is a fixed seed.
+        seed: draws the held-out part, an integer or a generator.
 
     Cost: O(N d² + d³).
 
@@ -53,11 +52,11 @@ def probe(
             f"Argument `features` must be real, of shape (samples, features), but is {x.dtype} of shape {x.shape}."
         )
     parsed = Labels(labels)
-    targets = parsed.of(None, None, 0, len(x))
+    targets = parsed.of_batch(None, None, 0, len(x))
     parsed.check_length(len(x), limited=False)
     if targets is None or parsed.task == "positions":
         raise ValueError("Argument `labels` must hold one class a row, or numbers.")
-    keys = _keys(len(x), generator if generator is not None else _seeded(0))
+    keys = _keys(len(x), _seeded(seed))
     if parsed.task == "values":
         if kind != LINEAR:
             raise ValueError(f"Argument `kind` must be {LINEAR!r} where labels are numbers, but is {kind!r}.")
@@ -93,16 +92,14 @@ class _Readable(BaseEstimator):
             f": {scores}, held out: {len(self.held_out_)}" if scores else ""
         )
 
-    def _fitted(
-        self, x: np.ndarray, targets: np.ndarray, kind: str, keys: Tensor | None
-    ) -> LabelledStatistics:
+    def _fitted(self, x: np.ndarray, targets: np.ndarray, kind: str, keys: Tensor | None) -> LabelledMoments:
         if keys is None:
             generator = torch.Generator().manual_seed(self.random_state)
             keys = HELD_SHARE + (1 - HELD_SHARE) * torch.rand(
                 len(x), generator=generator, dtype=torch.float64
             )
         rows = Rows(_kets(x), torch.from_numpy(targets), keys, torch.arange(len(x)))
-        statistics = LabelledStatistics.from_rows(rows)
+        statistics = LabelledMoments.from_rows(rows)
         self.readout_ = read_out(statistics, statistics.fitting(), (kind,), self.strength)[kind]
         self.strength_ = self.readout_.strength
         return statistics
@@ -163,7 +160,7 @@ class Probe(ClassifierMixin, _Readable):
         read = self._read(X).argmax(axis=1)
         return self.classes_[read]
 
-    def _solve(self, features: Any, labels: Any, keys: Tensor | None) -> LabelledStatistics:
+    def _solve(self, features: Any, labels: Any, keys: Tensor | None) -> LabelledMoments:
         if self.kind not in KINDS:
             raise ValueError(f"Argument `kind` must be one of {KINDS}, but is {self.kind!r}.")
         x, y = validate_data(self, features, labels, dtype=np.float64)
@@ -203,7 +200,7 @@ class ProbeRegressor(RegressorMixin, _Readable):
         tags.regressor_tags.poor_score = True  # on targets that depend on the rows' lengths
         return tags
 
-    def _solve(self, features: Any, targets: Any, keys: Tensor | None) -> LabelledStatistics:
+    def _solve(self, features: Any, targets: Any, keys: Tensor | None) -> LabelledMoments:
         x, y = validate_data(
             self, features, targets, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
@@ -211,9 +208,10 @@ class ProbeRegressor(RegressorMixin, _Readable):
         return self._fitted(x, y.reshape(len(x), -1).astype(np.float64), LINEAR, keys)
 
 
-def _seeded(seed: int) -> torch.Generator:
+def _seeded(seed: Seed) -> torch.Generator:
     """A generator far from those of small seeds, with which users draw data: a split must not follow the data."""
-    return torch.Generator().manual_seed(0x6B6574776F726B + seed)
+    given = generator_from(seed)
+    return given if given is seed else torch.Generator().manual_seed(0x6B6574776F726B + given.initial_seed())
 
 
 def _keys(n: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Holevo bits of a layer: what one measurement of one copy can tell of the label, and what chance alone would give."""
+"""Holevo bits of a layer: what one measurement of one copy can tell of the label, and their chance level."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.bounds import Interval, Known
-from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.quantum import Density, shannon_entropy
+from ketwork.networks.measures.bounds import Known, around
+from ketwork.networks.measures.label_state import LabelState
+from ketwork.networks.measures.registry import Column, measure
+from ketwork.networks.moments import ClassMoments, Rows
+from ketwork.quantum import Density, Estimate, Interval, shannon_entropy
 
 _COLUMNS = 1024
 _SIZES = 6
@@ -18,7 +20,47 @@ _SUBSETS = 8  # of at most so many kets; one of more, where chance matters less 
 _SMALL = 128
 
 
-def state(moments: ClassMoments, code: int, is_complex: bool) -> Density:
+@measure(
+    "holevo",
+    title="Holevo bits",
+    unit="bit",
+    definition="Holevo's χ = S(Σ pₖρₖ) − Σ pₖ S(ρₖ) of the labels' states: one measurement of one copy of a pooled ket "
+    "gives no more bits of the label (a network reads the whole vector, so its accuracy is not bounded by it)",
+    needs="classes",
+    stderr=False,
+    column=Column("Holevo", "bits", 7),
+    reading="Between its chance level and the entropy of the labels, log₂ K where all are equally frequent.",
+)
+def holevo_bits(state: LabelState) -> Estimate:
+    """χ, with its bounds where the labels' states are sketches."""
+    if not state.several:
+        return Estimate()
+    if state.moments.sketched:
+        low, high = bounds(state.moments, state.labelled.complex)
+        return Estimate((low + high) / 2, bounds=around((low + high) / 2, low, high))
+    return Estimate(bits(state.moments, state.labelled.complex))
+
+
+@measure(
+    "holevo_null",
+    title="chance level of Holevo bits",
+    unit="bit",
+    definition="what random labels of the same counts would give from as many samples",
+    needs="classes",
+    stderr=False,
+    column=Column("chance", "bits", 11),
+)
+def chance_level(state: LabelState) -> Estimate:
+    """χ of random labels, from the samples that were kept whole."""
+    if not state.several:
+        return Estimate()
+    kept = Rows.joined([state.labelled.held, state.labelled.checks])
+    kept = kept[kept.keys.argsort(stable=True)]  # in whatever order they came together
+    counts = [int(count) for count in state.moments.counts.tolist() if count > 0]
+    return Estimate(null_bits(as_complex(kept.kets, state.labelled.complex), counts))
+
+
+def state_of(moments: ClassMoments, code: int, is_complex: bool) -> Density:
     """The state of the kets of one class, of what the class keeps as its own where factors were truncated."""
     factor, matrix = moments.own(code)
     if factor is not None:
@@ -42,7 +84,7 @@ def bits(moments: ClassMoments, is_complex: bool) -> float:
     weights = (moments.counts / n).tolist()
     codes = moments.present.nonzero()[:, 0].tolist()
     if moments.total is None:
-        inside = sum(weights[code] * float(state(moments, code, is_complex).entropy()) for code in codes)
+        inside = sum(weights[code] * float(state_of(moments, code, is_complex).entropy()) for code in codes)
         return max(float(_average(moments, is_complex).entropy()) - inside, 0.0)
     inside = rests = 0.0
     for code in codes:
@@ -60,7 +102,7 @@ def bits(moments: ClassMoments, is_complex: bool) -> float:
 
 
 def bounds(moments: ClassMoments, is_complex: bool) -> Interval:
-    """What χ surely lies between where the classes' moments are sketches.
+    """The bounds of χ where the classes' moments are sketches.
 
     Each entropy lies in the interval that its sketch allows (`intervals`), and χ between the smallest of the mean state
     less the largest of the classes and the reverse; it is never below 0 nor above the entropy of the frequencies. The

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ketwork.networks.moments.pair_moments import CrossMoments, PairMoments
+from ketwork.networks.moments import CrossMoments, PairMoments
 
 Result = TypeVar("Result")
 
@@ -72,13 +72,15 @@ class Overlaps(ABC):
         return range(first, count)
 
 
-def overlaps(pairs: PairMoments) -> Overlaps:
+def overlaps_of(pairs: PairMoments) -> Overlaps:
     """The overlaps of all pairs, which take over what `pairs` holds."""
     pairs.flush()
-    return _OfRows(pairs) if pairs.cross is None else _OfMoments(pairs.cross)
+    return OverlapsOfRows(pairs) if pairs.cross is None else OverlapsOfMoments(pairs.cross)
 
 
-class _OfRows(Overlaps):
+class OverlapsOfRows(Overlaps):
+    """From the rows of all layers."""
+
     def __init__(self, pairs: PairMoments) -> None:
         self.n, self.split = pairs.n, pairs.split
         self._gram_bytes = min(_GRAM_BYTES, pairs.memory)
@@ -153,7 +155,9 @@ class _OfRows(Overlaps):
         return Axes(values, min(rank, n - 1), on_axes, beside), factor
 
 
-class _OfMoments(Overlaps):
+class OverlapsOfMoments(Overlaps):
+    """From the cross moments of all pairs."""
+
     def __init__(self, cross: CrossMoments) -> None:
         self.n, self.split, self._cross = cross.n, cross.split, cross
         count = len(cross.dims)

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ketwork.networks.activations.batches import Batch
-from ketwork.networks.activations.outputs import activations
+from ketwork.networks.activations import Batch, activations
 
 Path = str | Callable[[Any, Any], Tensor]
 Output = Path | Sequence[Path] | None

@@ -1,1 +1,49 @@
-"""TODO."""
+"""Sums that add up: second moments, sketches, reservoirs, moments by label and of pairs of layers.
+
+May import `activations`, `quantum`, `records`. Others take `LayerAccumulator`, all that is kept of one layer.
+"""
+
+from ketwork.networks.moments.accumulator import (
+    NORMALIZATIONS,
+    Keep,
+    Labelled,
+    LayerAccumulator,
+    NonFiniteActivationError,
+    Normalize,
+)
+from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
+from ketwork.networks.moments.cross_moments import CrossMoments
+from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Limits, Rows, Sums
+from ketwork.networks.moments.moment import Moment
+from ketwork.networks.moments.pair_moments import MEMORY, PairMoments, least_bytes
+from ketwork.networks.moments.pooling import UNITS, sample_rows
+from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
+from ketwork.networks.moments.sums import LayerSum, Vectors
+
+__all__ = [
+    "HELD_SHARE",
+    "MEMORY",
+    "MOST_BYTES",
+    "NORMALIZATIONS",
+    "POSITIONS",
+    "SAMPLES",
+    "UNITS",
+    "ClassMoments",
+    "CrossMoments",
+    "Keep",
+    "Labelled",
+    "LabelledMoments",
+    "LayerAccumulator",
+    "LayerSum",
+    "Limits",
+    "Moment",
+    "NonFiniteActivationError",
+    "Normalize",
+    "PairMoments",
+    "Rows",
+    "Sums",
+    "Vectors",
+    "kets_each",
+    "least_bytes",
+    "sample_rows",
+]

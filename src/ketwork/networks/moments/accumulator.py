@@ -1,26 +1,28 @@
-"""What one layer's row is computed from: sums over all kets and a bounded reservoir of samples.
+"""`LayerAccumulator`: all that is kept of one layer, in sums and bounded samples that add up.
 
-A monoid: `LayerStatistics.of` reduces one batch inside the hook, `+=` adds batches, processes and studies.
+One batch is reduced inside the hook (`from_batch`); `+=` adds batches, processes and studies. Files, checkpoints and
+processes move accumulators, nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
+from ketwork.networks.activations import Activation, LayerInfo, unit
+from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
-from ketwork.records.checked import Count, Malformed, check
-from ketwork.records.storage import under
+from ketwork.networks.moments.sums import LayerSum, Vectors
+from ketwork.records import Count, Malformed, Unknown
 
-NORMALIZATIONS = ("state", "ensemble")
-
-_COUNTS = ("d", "kets", "samples", "zeros", "dropped", "reservoir")
-_HEADER = dict.fromkeys(_COUNTS, Count) | {"weight": float, "norms": float, "limit": (Count, None)}
+Normalize = Literal["state", "ensemble"]
+NORMALIZATIONS = get_args(Normalize)
 
 
 class NonFiniteActivationError(ValueError):
@@ -31,124 +33,150 @@ class NonFiniteActivationError(ValueError):
         self.samples = samples
 
 
-@dataclass
-class LayerStatistics:
-    """Sums of one layer over N samples.
+@dataclass(frozen=True)
+class Keep:
+    """What an accumulator keeps of the vectors that it is given.
 
-    `samples` counts the samples that entered, `zeros` the zero vectors left out, `dropped` the samples left
-    out for NaN or infinite values, `norms` is Σ‖a‖ over the kets.
+    `normalize` is one of `NORMALIZATIONS`; `skip_bad` leaves out samples with NaN or infinite values; the moment
+    becomes a sketch of `rank` directions where that is given; the reservoir has place for `samples`; `limits` are of
+    what labels need. `sums` are the measures' own sums.
     """
 
-    samples: int
-    zeros: int
-    dropped: int
+    normalize: Normalize = "state"
+    skip_bad: bool = False
+    rank: int | None = None
+    samples: int = SAMPLES
+    limits: Limits | None = None
+    sums: Mapping[str, type[LayerSum]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of a batch: `targets` (N,), (N, T) or (N, m), the place `start` of its first sample in the data.
+
+    `positions` says that each position has a label.
+    """
+
+    targets: Tensor
+    start: int
+    positions: bool
+
+
+@dataclass
+class LayerAccumulator:
+    """Sums of one layer over N samples.
+
+    `samples` counts the samples that entered, `zeros` the zero vectors left out, `dropped` the samples left out for NaN
+    or infinite values, `norms` is Σ‖a‖ over the vectors. `labelled` is None without labels, `sums` holds the measures'
+    own sums by name.
+    """
+
+    info: LayerInfo
+    samples: Count
+    zeros: Count
+    dropped: Count
     norms: float
     moment: Moment
     reservoir: Reservoir
+    labelled: LabelledMoments | None = None
+    sums: dict[str, LayerSum] = field(default_factory=dict)
 
     @classmethod
-    def of(
+    def from_batch(
         cls,
-        values: Tensor,
+        activation: Activation,
         present: Tensor | None,
         keys: Tensor,
-        *,
-        positions: bool,
-        normalize: str,
+        keep: Keep,
+        labels: Labelled | None = None,
         worst: float = float("inf"),
-        drop_bad: bool = False,
-        limit: int | None = None,
-        kept: int = SAMPLES,
-    ) -> LayerStatistics:
-        """The statistics of one batch: activations (N, T, d), existing positions (N, T), random keys (N,).
+    ) -> Self:
+        """The accumulator of one batch: existing positions (N, T), a random key for each sample (N,).
 
-        Samples whose key is not below `worst` are not offered to the reservoir, which has room for `kept`; the
-        moment becomes a sketch of `limit` directions where that is given.
+        Samples whose key is not below `worst` are not offered to the reservoir. `labelled` is None where the layer does
+        not have the positions that labels are of.
 
         Raises:
-            NonFiniteActivationError: NaN or infinite values, unless `drop_bad` leaves those samples out.
+            NonFiniteActivationError: NaN or infinite values, unless they are to be skipped.
         """
+        values = activation.values
         n, t, d = values.shape
         rows = values.reshape(n * t, d) if present is None else values[present]
         kets, norms = unit(rows)
         finite = torch.isfinite(norms)
-        dropped = 0
-        if not bool(finite.all()):
-            sample = _sample_of_row(n, t, present, values.device)
-            bad = sample[~finite].unique()
-            if not drop_bad:
-                raise NonFiniteActivationError(bad.tolist())
+        owners = _owners(n, t, present, values.device)
+        bad = owners[~finite].unique() if not bool(finite.all()) else owners[:0]
+        if len(bad) and not keep.skip_bad:
+            raise NonFiniteActivationError(bad.tolist())
+        labelled = None
+        if labels is not None:
+            labelled = LabelledMoments.from_batch(
+                values, present, labels.targets, keys, labels.start, labels.positions, keep.limits
+            )
+        if len(bad):
             good = torch.ones(n, dtype=torch.bool, device=values.device)
             good[bad] = False
-            kets, norms = kets[good[sample]], norms[good[sample]]
+            stay = good[owners]
+            rows, kets, norms, owners = rows[stay], kets[stay], norms[stay], owners[stay]
             values, keys = values[good], keys[good.to(keys.device)]
             present = present[good] if present is not None else None
-            dropped = len(bad)
+        sums = {name: kind.from_vectors(Vectors(rows, owners)) for name, kind in keep.sums.items()}
         zero = norms == 0
         zeros = int(zero.sum())
         if zeros:
             kets, norms = kets[~zero], norms[~zero]
-        moment = Moment.of(kets, norms.square() if normalize == "ensemble" else None, limit)
+        weights = norms.square() if keep.normalize == "ensemble" else None
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
-        reservoir = Reservoir.of(
-            values[offered],
-            present[offered] if present is not None else None,
-            keys[offered.to(keys.device)],
-            positions,
-            kept,
+        return cls(
+            activation.info,
+            n - len(bad),
+            zeros,
+            len(bad),
+            float(norms.sum(dtype=torch.float64)),
+            Moment.from_vectors(kets, weights, keep.rank),
+            Reservoir.from_batch(
+                values[offered],
+                present[offered] if present is not None else None,
+                keys[offered.to(keys.device)],
+                activation.info.positions,
+                keep.samples,
+            ),
+            labelled,
+            sums,
         )
-        total = float(norms.sum(dtype=torch.float64))
-        return cls(n - dropped, zeros, dropped, total, moment, reservoir)
 
-    def __iadd__(self, other: LayerStatistics) -> LayerStatistics:
+    def __iadd__(self, other: LayerAccumulator) -> Self:
+        if other.d != self.d:
+            raise ValueError(
+                f"Layer {self.info.name!r} has {self.d} features in one part and {other.d} in another."
+            )
         self.samples += other.samples
         self.zeros += other.zeros
         self.dropped += other.dropped
         self.norms += other.norms
         self.moment += other.moment
         self.reservoir += other.reservoir
+        if self.labelled is None or other.labelled is None:
+            self.labelled = None  # the parts are the same samples at every layer, or there are none
+        else:
+            self.labelled += other.labelled
+        self.sums = {name: self._added(name, other) for name in self.sums.keys() & other.sums.keys()}
         return self
 
-    def header(self) -> dict[str, Any]:
-        """The plain numbers of a file; `tensors` has the rest."""
-        return {
-            "d": self.d,
-            "kets": self.kets,
-            "weight": self.moment.weight,
-            "samples": self.samples,
-            "zeros": self.zeros,
-            "dropped": self.dropped,
-            "norms": self.norms,
-            "reservoir": self.reservoir.most,
-            "limit": self.moment.limit,
-        }
+    def check(self) -> None:
+        """All parts are of the same features."""
+        if self.reservoir.kets.shape[2] != self.d:
+            raise Malformed(f"moments of {self.d} features have samples of {self.reservoir.kets.shape[2]}")
+        if self.labelled is not None:
+            d = self.labelled.sums.moments.d
+            if d != self.d * (2 if self.labelled.complex else 1):
+                raise Malformed(f"a layer of {self.d} features has labelled vectors of {d}")
+        # A sum of a measure that this version does not know is skipped.
+        self.sums = {name: part for name, part in self.sums.items() if not isinstance(part, Unknown)}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a file."""
-        parts = {"moment": self.moment.tensors(), "reservoir": self.reservoir.tensors()}
-        return {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LayerStatistics:
-        """The statistics that `header` and `tensors` described."""
-        check(header, _HEADER, "statistics")
-        reservoir = Reservoir.from_tensors(under("reservoir.", tensors), header["reservoir"])
-        if reservoir.kets.shape[2] != header["d"]:
-            raise Malformed(f"statistics of {header['d']} features have samples of {reservoir.kets.shape[2]}")
-        return cls(
-            header["samples"],
-            header["zeros"],
-            header["dropped"],
-            header["norms"],
-            Moment.from_tensors(
-                under("moment.", tensors),
-                d=header["d"],
-                n=header["kets"],
-                weight=header["weight"],
-                limit=header["limit"],
-            ),
-            reservoir,
-        )
+    def copy(self) -> Self:
+        """The same, sharing no tensor that adding changes."""
+        return copy.deepcopy(self)
 
     @property
     def d(self) -> int:
@@ -157,10 +185,16 @@ class LayerStatistics:
 
     @property
     def kets(self) -> int:
-        """The number of kets that entered."""
+        """The number of activation vectors (kets) that entered: positions of samples."""
         return self.moment.n
 
+    def _added(self, name: str, other: LayerAccumulator) -> LayerSum:
+        part = self.sums[name]
+        part += other.sums[name]
+        return part
 
-def _sample_of_row(n: int, t: int, present: Tensor | None, device: torch.device) -> Tensor:
+
+def _owners(n: int, t: int, present: Tensor | None, device: torch.device) -> Tensor:
+    """The sample of each vector."""
     sample = torch.arange(n, device=device)[:, None].expand(n, t)
     return sample.reshape(-1) if present is None else sample[present]

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, gram, mirrored
-from ketwork.records.checked import check_codes, check_tensors
+from ketwork.records import Count, Form, check_codes
 
 MOST_BYTES = 64 << 20
 """Most memory of a layer's class matrices or factors."""
@@ -38,18 +39,22 @@ class ClassMoments:
     class lost and `total` (d, d) the exact sum over all classes.
     """
 
-    counts: Tensor
-    sums: Tensor
-    rows: Tensor
-    owners: Tensor
-    dense: Tensor | None
-    lost: Tensor
-    total: Tensor | None
-    slack: Tensor
-    most: int | None = None
+    counts: Annotated[Tensor, Form("real k")]
+    sums: Annotated[Tensor, Form("real k d")]
+    rows: Annotated[Tensor, Form("real r d")]
+    owners: Annotated[Tensor, Form("int r")]
+    dense: Annotated[Tensor, Form("real k d d")] | None
+    lost: Annotated[Tensor, Form("real k")]
+    total: Annotated[Tensor, Form("real d d")] | None
+    slack: Annotated[Tensor, Form("real k")]
+    most: Count | None = None
+
+    def check(self) -> None:
+        """Every row belongs to one of the classes."""
+        check_codes(self.owners, len(self.counts))
 
     @classmethod
-    def of(cls, kets: Tensor, codes: Tensor, classes: int, most: int | None = None) -> ClassMoments:
+    def from_vectors(cls, kets: Tensor, codes: Tensor, classes: int, most: int | None = None) -> ClassMoments:
         """The moments of kets (n, d) of the classes `codes` (n,). Cost O(n d) at first, O(n d²) beyond.
 
         `most` is a budget in bytes; None has room for `MOST_BYTES` and the sum over all classes.
@@ -203,18 +208,6 @@ class ClassMoments:
         left = self.total - gram(self.rows)
         return left / self.lost.sum() if self.discarded > 0 else torch.zeros_like(left)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What `from_tensors` needs, for a file."""
-        fields = {name: getattr(self, name) for name in _FIELDS}
-        return {name: tensor for name, tensor in fields.items() if tensor is not None}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> ClassMoments:
-        """The moments that `tensors` described."""
-        sizes = check_tensors(tensors, {}, **_FORMS)
-        check_codes(tensors, "owners", sizes["k"])
-        return cls(**{name: tensors.get(name) for name in _FIELDS})  # type: ignore[arg-type]
-
     def _weights(self) -> Tensor:
         """What a ket of each class weighs where all present classes weigh the same, (K,)."""
         return self.present / self.counts.clamp(min=1) / self.present.sum()
@@ -305,17 +298,6 @@ class ClassMoments:
         return gram(self.rows)
 
 
-_FORMS = {
-    "counts": "real k",
-    "sums": "real k d",
-    "rows": "real r d",
-    "owners": "int r",
-    "dense": "real k d d?",
-    "lost": "real k",
-    "total": "real d d?",
-    "slack": "real k",
-}
-_FIELDS = tuple(_FORMS)
 _CHUNK = 1024  # rows multiplied at once, in their own precision
 
 

@@ -13,12 +13,31 @@ has rank ℓ or less, nothing is lost. Sketches of parts add: their rows togethe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ketwork.records import Count, Form, Malformed
 
-@dataclass
+
+@dataclass(frozen=True)
+class StoredSketch:
+    """A sketch as a file has it."""
+
+    rank: Count
+    slack: float
+    lost: float
+    rows: Annotated[Tensor, Form("sum r d")]
+
+    def check(self) -> None:
+        """The rank is one of d dimensions, and no more is lost in a direction than in all."""
+        if not (1 <= self.rank <= self.rows.shape[1] and 0 <= self.slack <= self.lost):
+            raise Malformed(
+                f"a sketch cannot have rank {self.rank}, error {self.slack:g} and lost weight {self.lost:g}"
+            )
+
+
 class FrequentDirections:
     """`rows` B (r, d), r ≤ 2 · `rank`, with 0 ≤ A†A − B†B ≤ `slack` · 1 and Tr(A†A − B†B) = `lost`.
 
@@ -30,16 +49,26 @@ class FrequentDirections:
     (torch.Size([2, 3]), 1.0, 2.0)
     """
 
-    rank: int
-    slack: float
-    lost: float
-    _space: Tensor  # up to (2 · rank, d), of which the first _used rows are B
-    _used: int
+    Stored = StoredSketch
+
+    def __init__(self, rank: int, slack: float, lost: float, rows: Tensor) -> None:
+        self.rank, self.slack, self.lost = rank, slack, lost
+        self._space = rows  # up to (2 · rank, d), of which the first _used rows are B
+        self._used = len(rows)
 
     @classmethod
     def empty(cls, d: int, *, rank: int, like: Tensor) -> FrequentDirections:
         """The sketch of no rows, on the device and in the dtype of `like`."""
-        return cls(rank, 0.0, 0.0, like.new_zeros(2 * rank, d), 0)
+        return cls(rank, 0.0, 0.0, like.new_zeros(0, d))
+
+    def stored(self) -> StoredSketch:
+        """The sketch for a file."""
+        return StoredSketch(self.rank, self.slack, self.lost, self.rows)
+
+    @classmethod
+    def restored(cls, stored: StoredSketch) -> FrequentDirections:
+        """The sketch that `stored` gave."""
+        return cls(stored.rank, stored.slack, stored.lost, stored.rows)
 
     @property
     def rows(self) -> Tensor:
@@ -48,7 +77,7 @@ class FrequentDirections:
 
     def add(self, rows: Tensor) -> None:
         """Takes in more rows (n, d) of A. Cost O(n ℓ d), memory for ℓ rows beside the sketch."""
-        if len(rows) and len(self._space) < 2 * self.rank:  # as it came from a file
+        if len(rows) and len(self._space) < 2 * self.rank:
             missing = 2 * self.rank - len(self._space)
             self._space = torch.nn.functional.pad(self._space, (0, 0, 0, missing))
         while len(rows):

@@ -12,6 +12,8 @@ with the first one, so that a mean of either sign or phase is found, and a = ⟨
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,27 @@ def mirrored(upper: Tensor) -> Tensor:
     matrix = above + above.mH
     matrix.diagonal().copy_(upper.diagonal().real)
     return matrix
+
+
+def packed(upper: Tensor, at_once: int = _LONGEST_SUM) -> Tensor:
+    """The upper triangle of a matrix (d, d), row by row, (d (d + 1)/2,); so many rows are taken at once."""
+    return torch.cat([block[above] for block, above in _triangle(upper, at_once)])
+
+
+def unpacked(triangle: Tensor, d: int, at_once: int = _LONGEST_SUM) -> Tensor:
+    """The matrix (d, d) whose upper triangle `packed` gave, 0 below it."""
+    upper = triangle.new_zeros(d, d)
+    for block, above in _triangle(upper, at_once):
+        count = int(above.sum())
+        block[above], triangle = triangle[:count], triangle[count:]
+    return upper
+
+
+def _triangle(matrix: Tensor, at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of some rows at a time, from their diagonal on, and what of them is on or above it."""
+    for start in range(0, len(matrix), at_once):
+        block = matrix[start : start + at_once, start:]
+        yield block, torch.ones_like(block, dtype=torch.bool).triu()
 
 
 def _common(rows: Tensor) -> Tensor:

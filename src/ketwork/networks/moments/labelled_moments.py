@@ -8,17 +8,16 @@ are, on which regularisation is chosen: the sums do not hold them, so a fit to t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
-from ketwork.networks.activations.labels import MOST_LABELS
+from ketwork.networks.activations import MOST_LABELS, unit
 from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.records.checked import Count, Malformed, check, check_codes, check_tensors
-from ketwork.records.storage import under
+from ketwork.networks.moments.pooling import pooled
+from ketwork.records import Count, Form, Malformed, check_codes
 
 HELD_SHARE = 0.25
 HELD_MOST = 1024
@@ -29,18 +28,18 @@ _WAITING = 1024  # kets that wait until they are sorted into the parts together
 
 
 @dataclass(frozen=True)
-class Room:
+class Limits:
     """How many kets a layer's statistics keep held out, as checks and waiting, and the bytes of its class moments."""
 
-    held: int = HELD_MOST
-    checks: int = CHECK_MOST
-    waiting: int = _WAITING
-    moments: int | None = None
+    held: Count = HELD_MOST
+    checks: Count = CHECK_MOST
+    waiting: Count = _WAITING
+    moments: Count | None = None
 
-    def common(self, other: Room) -> Room:
+    def common(self, other: Limits) -> Limits:
         """The smaller of both."""
         moments = min(filter(None, (self.moments, other.moments)), default=None)
-        return Room(
+        return Limits(
             min(self.held, other.held),
             min(self.checks, other.checks),
             min(self.waiting, other.waiting),
@@ -52,10 +51,17 @@ class Room:
 class Rows:
     """Real kets (n, d) with targets (n,) or (n, m), the samples' keys (n,) and indices in the data (n,)."""
 
-    kets: Tensor
+    kets: Annotated[Tensor, Form("real n d")]
     targets: Tensor
-    keys: Tensor
-    samples: Tensor
+    keys: Annotated[Tensor, Form("real n")]
+    samples: Annotated[Tensor, Form("int n")]
+
+    def check(self) -> None:
+        """There is a code, or as many numbers as for the others, for each row."""
+        codes, numbers = self.targets.dtype == torch.int64, self.targets.dtype == torch.float64
+        fits = (codes and self.targets.ndim == 1) or (numbers and self.targets.ndim == 2)
+        if not fits or len(self.targets) != len(self) or not bool(self.targets.isfinite().all()):
+            raise Malformed("targets must be a code or finite numbers for each row")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,13 +85,23 @@ class Sums:
     """Sums over kets: their moments by class and, for targets that are numbers, Σ y xᵀ (m, d) and Σ y (m,)."""
 
     moments: ClassMoments
-    cross: Tensor | None = None
-    level: Tensor | None = None
+    cross: Annotated[Tensor, Form("real m d")] | None = None
+    level: Annotated[Tensor, Form("real m")] | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The features of the rows."""
+        return {"d": self.moments.d}
+
+    def check(self) -> None:
+        """Numbers have both sums."""
+        if (self.cross is None) != (self.level is None):
+            raise Malformed("targets must have both a level and products with the rows, or neither")
 
     @classmethod
-    def of(cls, rows: Rows, classes: int, most: int | None = None) -> Sums:
+    def from_rows(cls, rows: Rows, classes: int, most: int | None = None) -> Sums:
         """The sums over these rows, with `most` bytes for the moments."""
-        moments = ClassMoments.of(rows.kets, rows.codes, classes, most)
+        moments = ClassMoments.from_vectors(rows.kets, rows.codes, classes, most)
         if rows.targets.ndim == 1:
             return cls(moments)
         return cls(moments, rows.targets.T @ rows.kets.double(), rows.targets.sum(dim=0))
@@ -98,7 +114,7 @@ class Sums:
 
 
 @dataclass
-class LabelledStatistics:
+class LabelledMoments:
     """The sums over the fitting part without `checks`, and the two kept sets; a monoid under `+=`.
 
     `waiting` holds batches that have not been sorted into these three yet; `settle` sorts them. `complex`
@@ -110,10 +126,10 @@ class LabelledStatistics:
     sums: Sums
     complex: bool = False
     waiting: list[Rows] = field(default_factory=list)
-    room: Room = Room()
+    limits: Limits = Limits()
 
     @classmethod
-    def of(
+    def from_batch(
         cls,
         values: Tensor,
         present: Tensor | None,
@@ -121,8 +137,8 @@ class LabelledStatistics:
         keys: Tensor,
         start: int,
         positions: bool,
-        room: Room | None = None,
-    ) -> LabelledStatistics | None:
+        limits: Limits | None = None,
+    ) -> LabelledMoments | None:
         """One batch: activations (N, T, d), existing positions, targets (N,), (N, T) or (N, m), keys (N,).
 
         `start` is the index of the batch's first sample in the data; `positions` says that each position has
@@ -148,23 +164,23 @@ class LabelledStatistics:
         if targets.ndim == 1:
             usable &= targets >= 0
         found = Rows(kets, targets, keys, samples)
-        return cls.from_rows(found if bool(usable.all()) else found[usable], rows.is_complex(), room)
+        return cls.from_rows(found if bool(usable.all()) else found[usable], rows.is_complex(), limits)
 
     @classmethod
-    def from_rows(cls, rows: Rows, is_complex: bool = False, room: Room | None = None) -> LabelledStatistics:
+    def from_rows(cls, rows: Rows, is_complex: bool = False, limits: Limits | None = None) -> LabelledMoments:
         """The statistics of these rows."""
         nothing = rows[:0]
-        return cls(nothing, nothing, Sums.of(nothing, 0), is_complex, [rows], room or Room())
+        return cls(nothing, nothing, Sums.from_rows(nothing, 0), is_complex, [rows], limits or Limits())
 
-    def __iadd__(self, other: LabelledStatistics) -> LabelledStatistics:
-        self.room = self.room.common(other.room)
+    def __iadd__(self, other: LabelledMoments) -> LabelledMoments:
+        self.limits = self.limits.common(other.limits)
         self.sums = self.sums + other.sums if len(other.sums.moments.counts) else self.sums
         self.waiting += [rows for rows in (*other.waiting, other.held, other.checks) if len(rows)]
-        if sum(map(len, self.waiting)) > max(self.room.waiting, 2 * len(self.sums.moments.counts)):
+        if sum(map(len, self.waiting)) > max(self.limits.waiting, 2 * len(self.sums.moments.counts)):
             self.settle()
         return self
 
-    def moved(self, codes: Tensor, start: int) -> LabelledStatistics:
+    def moved(self, codes: Tensor, start: int) -> LabelledMoments:
         """The same for data that stand `start` samples later, of which codes[k] is the code k (none for numbers)."""
 
         def rows(given: Rows) -> Rows:
@@ -172,13 +188,13 @@ class LabelledStatistics:
             return replace(given, targets=targets, samples=given.samples + start)
 
         sums = replace(self.sums, moments=self.sums.moments.recoded(codes)) if len(codes) else self.sums
-        return LabelledStatistics(
+        return LabelledMoments(
             rows(self.held),
             rows(self.checks),
             sums,
             self.complex,
             [rows(part) for part in self.waiting],
-            self.room,
+            self.limits,
         )
 
     def settle(self) -> None:
@@ -188,21 +204,21 @@ class LabelledStatistics:
         rows = Rows.joined([self.held, self.checks, *self.waiting])
         self.waiting = []
         out = rows.keys < HELD_SHARE
-        self.held, back = _smallest(rows[out], rows.keys[out], self.room.held)
+        self.held, back = _smallest(rows[out], rows.keys[out], self.limits.held)
         # Samples evicted from the held-out part have small keys: they never become checks.
         kept = ~out & (rows.keys >= 1 - CHECK_SHARE * (1 - HELD_SHARE))
-        self.checks, fit = _smallest(rows[kept], 1 - rows.keys[kept], self.room.checks)
+        self.checks, fit = _smallest(rows[kept], 1 - rows.keys[kept], self.limits.checks)
         classes = (
             1 + int(rows.codes.max()) if len(rows) else 0
         )  # of the kept rows too: scores have a column for each
         fit = Rows.joined([back, fit, rows[~out & ~kept]])
         del rows  # of a wide layer both would not fit
-        self.sums = self.sums + Sums.of(fit, classes, self.room.moments)
+        self.sums = self.sums + Sums.from_rows(fit, classes, self.limits.moments)
 
     def fitting(self, classes: int = 0) -> Sums:
         """The sums over the whole fitting part, for so many classes at least."""
         self.settle()
-        return self.sums + Sums.of(self.checks, classes, self.room.moments)
+        return self.sums + Sums.from_rows(self.checks, classes, self.limits.moments)
 
     def counts(self, classes: int) -> Tensor:
         """The kets of each class in the fitting part, for so many classes at least."""
@@ -218,59 +234,25 @@ class LabelledStatistics:
         waiting = (1 + int(rows.codes.max()) for rows in self.waiting if len(rows))
         return max(len(self.sums.moments.counts), *waiting, 0)
 
-    def header(self) -> dict[str, Any]:
-        """The plain values of a file; `tensors` has the rest."""
-        return {"complex": self.complex, "room": asdict(self.room)}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a file."""
-        found = {f"sums.{name}": tensor for name, tensor in self.sums.moments.tensors().items()}
-        parts = {"held": self.held, "checks": self.checks}
-        if self.waiting:
-            parts["waiting"] = Rows.joined(self.waiting)
-        for part, rows in parts.items():
-            found |= {f"{part}.{name}": getattr(rows, name) for name in _ROWS}
-        if self.sums.cross is not None and self.sums.level is not None:
-            found |= {"cross": self.sums.cross, "level": self.sums.level}
-        return found
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelledStatistics:
-        """The statistics that `header` and `tensors` described."""
-        check(header, _HEADER, "labelled")
-        moments = ClassMoments.from_tensors(under("sums.", tensors))
-        values = check_tensors(tensors, {"d": moments.d}, cross="real m d?", level="real m?")
-        if ("cross" in tensors) != ("level" in tensors):
-            raise Malformed("targets must have both a level and products with the kets, or neither")
-        parts = []
-        for part in ("held", "checks", "waiting"):
-            fields = under(f"{part}.", tensors)
-            if part == "waiting" and not fields:
-                break
-            targets = "real n m" if "m" in values else "int n"
-            check_tensors(fields, values, kets="real n d", targets=targets, keys="real n", samples="int n")
-            if "m" not in values:  # those that wait may have new ones
-                check_codes(fields, "targets", MOST_LABELS if part == "waiting" else len(moments.counts))
-            parts.append(Rows(*(fields[name] for name in _ROWS)))
-        held, checks, *waiting = parts
-        sums = Sums(moments, tensors.get("cross"), tensors.get("level"))
-        return cls(held, checks, sums, header["complex"], waiting, Room(**header["room"]))
+    def check(self) -> None:
+        """All parts are of the same features and labels; those that wait may have new ones."""
+        parts = [self.held, self.checks, *self.waiting]
+        numbers = self.sums.cross is not None
+        for part in parts:
+            if part.kets.shape[1] != self.sums.moments.d or (part.targets.ndim == 2) != numbers:
+                raise Malformed(
+                    "the parts of labelled moments must have the same features and kind of labels"
+                )
+            if numbers and part.targets.shape[1] != len(self.sums.level):  # type: ignore[arg-type]
+                raise Malformed("the parts of labelled moments must have as many numbers a sample")
+        if not numbers:
+            for part, classes in [(p, len(self.sums.moments.counts)) for p in parts[:2]] + [
+                (p, MOST_LABELS) for p in self.waiting
+            ]:
+                check_codes(part.targets, classes)
 
 
-ROOM = {"held": Count, "checks": Count, "waiting": Count, "moments": (Count, None)}
-"""What the plain values of a `Room` must be."""
-
-_HEADER = {"complex": bool, "room": ROOM}
 _ROWS = ("kets", "targets", "keys", "samples")
-
-
-def pooled(values: Tensor, present: Tensor | None) -> Tensor:
-    """The mean over the existing positions of each sample, (N, d), of activations (N, T, d); never a view of them."""
-    if present is None:
-        return values.mean(dim=1)
-    sample = present.nonzero()[:, 0]
-    sums = values.new_zeros(values.shape[0], values.shape[2]).index_add_(0, sample, values[present])
-    return sums / present.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _smallest(rows: Rows, keys: Tensor, most: int) -> tuple[Rows, Rows]:

@@ -8,21 +8,64 @@ Moments form a monoid under `+`: batches, processes and studies add up in any or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ketwork.networks.moments.frequent_directions import FrequentDirections
-from ketwork.networks.moments.grams import add_gram, mirrored
-from ketwork.records.checked import Malformed, check_tensors
+from ketwork.networks.moments.grams import add_gram, mirrored, packed, unpacked
+from ketwork.records import Count, Form, Malformed
 
 _CHUNK = 4096
 _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where its d × d moment is smaller
 
 
-@dataclass
+@dataclass(frozen=True)
+class StoredMoment:
+    """A moment as a file has it: of `rows`, `upper` and `sketch` the one that it is held as.
+
+    Sums over rows go batch by batch, so the rows of each batch stay together (`lengths`): the same batches later give
+    the same digits. `upper` is the packed upper triangle.
+    """
+
+    d: Count
+    n: Count
+    weight: float
+    first: Annotated[Tensor, Form("sum d")]
+    rows: Annotated[Tensor, Form("ket n d")] | None = None
+    lengths: Annotated[Tensor, Form("int b")] | None = None
+    upper: Annotated[Tensor, Form("sum half")] | None = None
+    limit: Count | None = None
+    sketch: FrequentDirections | None = None
+    populations: Annotated[Tensor, Form("real d")] | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The length of the packed triangle."""
+        return {"half": self.d * (self.d + 1) // 2}
+
+    def check(self) -> None:
+        """It is held in one form, of the kind of `first`."""
+        sketch = None if self.sketch is None else self.sketch.rows
+        held = [part for part in (self.rows, self.upper, sketch) if part is not None]
+        if len(held) > 1 or (self.n > 0 and not held):
+            raise Malformed(
+                f"a moment of {self.n} vectors must hold their rows, their upper triangle or a sketch"
+            )
+        if any(part.is_complex() != self.first.is_complex() for part in held):
+            raise Malformed("the parts of a moment must all be real, or all complex")
+        if self.rows is not None:
+            lengths = [] if self.lengths is None else self.lengths.tolist()
+            if min(lengths, default=0) < 0 or sum(lengths) != self.n:
+                raise Malformed(f"the batches of {self.n} rows cannot have lengths {lengths[:8]}")
+        if sketch is not None and (self.populations is None or sketch.shape[1] != self.d):
+            raise Malformed(
+                f"a sketch of {self.d} features must have as many columns, and their populations beside it"
+            )
+
+
 class Moment:
     """Σ w, Σ √w ψ and Σ w |ψ⟩⟨ψ| over n kets of d features.
 
@@ -32,18 +75,26 @@ class Moment:
     rows, beside which `populations` (d,) has the exact diagonal.
     """
 
-    d: int
-    n: int
-    weight: float
-    first: Tensor  # (d,) float64 or complex128
-    rows: list[Tensor] | None
-    upper: Tensor | None
-    limit: int | None = None
-    sketch: FrequentDirections | None = None
-    populations: Tensor | None = None
+    Stored = StoredMoment
+
+    def __init__(
+        self,
+        d: int,
+        n: int,
+        weight: float,
+        first: Tensor,  # (d,) float64 or complex128
+        rows: list[Tensor] | None,
+        upper: Tensor | None,
+        limit: int | None = None,
+        sketch: FrequentDirections | None = None,
+        populations: Tensor | None = None,
+    ) -> None:
+        self.d, self.n, self.weight, self.first = d, n, weight, first
+        self.rows, self.upper, self.limit = rows, upper, limit
+        self.sketch, self.populations = sketch, populations
 
     @classmethod
-    def of(cls, kets: Tensor, weights: Tensor | None = None, limit: int | None = None) -> Moment:
+    def from_vectors(cls, kets: Tensor, weights: Tensor | None = None, limit: int | None = None) -> Moment:
         """The moment of a batch of kets (n, d) with weights (n,), 1 each by default; exact unless it has a `limit`.
 
         Cost O(n d²), with a limit O(n d limit).
@@ -150,74 +201,49 @@ class Moment:
         assert self.upper is not None
         return self.upper.diagonal().real.clone()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What `from_tensors` needs, for a file."""
+    def stored(self) -> StoredMoment:
+        """The moment for a file."""
+        rows = lengths = upper = None
         if self.rows is not None:
-            if not self.rows:
-                return {"first": self.first}
-            # Sums over rows go batch by batch: the same batches later give the same digits.
-            lengths = torch.tensor([len(rows) for rows in self.rows])
-            return {"first": self.first, "rows": torch.cat(self.rows), "lengths": lengths}
-        if self.sketch is not None and self.populations is not None:
-            told = [self.sketch.rank, self.sketch.slack, self.sketch.lost]
-            return {
-                "first": self.first,
-                "sketch": self.sketch.rows,
-                "certificate": torch.tensor(told, dtype=torch.float64),
-                "populations": self.populations,
-            }
-        assert self.upper is not None
-        packed = [block[above] for block, above in _triangle(self.upper)]
-        return {"first": self.first, "upper": torch.cat(packed)}
+            rows = torch.cat(
+                [self.first.new_zeros(0, self.d, dtype=_narrow(self.rows, self.first)), *self.rows]
+            )
+            lengths = torch.tensor([len(part) for part in self.rows], dtype=torch.int64)
+        elif self.upper is not None:
+            upper = packed(self.upper)
+        return StoredMoment(
+            self.d,
+            self.n,
+            self.weight,
+            self.first,
+            rows,
+            lengths,
+            upper,
+            self.limit,
+            self.sketch,
+            self.populations,
+        )
+
+    @classmethod
+    def restored(cls, stored: StoredMoment) -> Moment:
+        """The moment that `stored` gave."""
+        s = stored
+        moment = cls(s.d, s.n, s.weight, s.first, None, None, s.limit, s.sketch, s.populations)
+        if s.sketch is not None:
+            moment.limit = s.sketch.rank
+        elif s.upper is not None:
+            moment.upper = unpacked(s.upper, s.d)
+        else:
+            lengths = [] if s.lengths is None else s.lengths.tolist()
+            moment.rows = [] if s.rows is None else list(s.rows.split(lengths)) if lengths else []
+        return moment
 
     def _crowded(self) -> bool:
         return self.n > (self.d // 2 if self.limit is None else 2 * self.limit)
 
-    @classmethod
-    def from_tensors(
-        cls, tensors: dict[str, Tensor], *, d: int, n: int, weight: float, limit: int | None = None
-    ) -> Moment:
-        """The moment that `tensors` described, which goes over to a sketch of `limit` directions later on."""
-        sizes = {"d": d, "n": n, "half": d * (d + 1) // 2}
-        check_tensors(tensors, sizes, first="sum d", rows="ket n d?", upper="sum half?", sketch="sum r d?")
-        first = tensors["first"]
-        given = next((form for form in ("sketch", "upper") if form in tensors), "rows")
-        if (given not in tensors and n > 0) or tensors.get(given, first).is_complex() != first.is_complex():
-            raise Malformed(
-                f"a moment of {n} kets must hold their rows, their upper triangle or a sketch, of its own kind"
-            )
-        if given == "rows":
-            return cls(d, n, weight, first, _batches(tensors, n) if "rows" in tensors else [], None, limit)
-        if given == "sketch":
-            check_tensors(tensors, {"d": d, "three": 3}, certificate="real three", populations="real d")
-            rank, slack, lost = tensors["certificate"].tolist()
-            if not (rank == int(rank) and 1 <= rank <= d and 0 <= slack <= lost):
-                raise Malformed(
-                    f"a sketch cannot have rank {rank:g}, error {slack:g} and lost weight {lost:g}"
-                )
-            sketch = FrequentDirections(int(rank), slack, lost, tensors["sketch"], len(tensors["sketch"]))
-            return cls(d, n, weight, first, None, None, int(rank), sketch, tensors["populations"])
-        upper, packed = first.new_zeros(d, d), tensors["upper"]
-        for block, above in _triangle(upper):
-            count = int(above.sum())
-            block[above], packed = packed[:count], packed[count:]
-        return cls(d, n, weight, first, None, upper)
 
-
-def _triangle(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Views of some rows at a time, from their diagonal on, and what of them is on or above it."""
-    for start in range(0, len(matrix), _CHUNK):
-        block = matrix[start : start + _CHUNK, start:]
-        yield block, torch.ones_like(block, dtype=torch.bool).triu()
-
-
-def _batches(tensors: dict[str, Tensor], n: int) -> list[Tensor]:
-    """The rows batch by batch, as they were."""
-    check_tensors(tensors, {}, lengths="int b")
-    lengths = tensors["lengths"].tolist()
-    if min(lengths, default=0) < 0 or sum(lengths) != n:
-        raise Malformed(f"the batches of {n} rows cannot have lengths {lengths[:8]}")
-    return list(tensors["rows"].split(lengths))
+def _narrow(rows: list[Tensor], first: Tensor) -> torch.dtype:
+    return rows[0].dtype if rows else first.dtype
 
 
 def _wide(kets: Tensor) -> torch.dtype:

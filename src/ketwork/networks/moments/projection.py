@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Sketch:
+class Projection:
     """d features into k buckets: `buckets` (d,) and `signs` (d,)."""
 
     buckets: Tensor
@@ -21,8 +21,8 @@ class Sketch:
     k: int
 
     @classmethod
-    def draw(cls, d: int, k: int, seed: int) -> Sketch:
-        """The sketch of d features that this seed gives: layers of one width share it, so equal layers stay equal."""
+    def draw(cls, d: int, k: int, seed: int) -> Projection:
+        """The projection of d features that this seed gives: layers of one width share it, so equal layers stay equal."""
         generator = torch.Generator().manual_seed(seed + d)
         buckets = torch.randperm(-(-d // k) * k, generator=generator)[:d] % k
         signs = torch.randint(0, 2, (d,), generator=generator) * 2 - 1

@@ -9,12 +9,13 @@ without replacement), and the Gram matrix from which the entanglement of positio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.encoding import unit
-from ketwork.records.checked import Malformed, check_tensors
+from ketwork.networks.activations import unit
+from ketwork.records import Count, Form, Malformed
 
 SAMPLES = 128
 """Most samples kept: a standard error estimated from 128 is itself good to about 6 %."""
@@ -24,14 +25,6 @@ POSITIONS = 64
 
 _BYTES = 2 << 20
 _MOST_KETS = 128
-_FORMS = {
-    "keys": "real r",
-    "counts": "int r",
-    "kets": "ket r p d",
-    "norms": "real r p",
-    "grams": "ket r s s?",
-    "sides": "int r?",
-}
 
 
 @dataclass
@@ -44,16 +37,21 @@ class Reservoir:
     or None where the layer has no positions.
     """
 
-    keys: Tensor
-    counts: Tensor
-    kets: Tensor
-    norms: Tensor
-    grams: Tensor | None
-    sides: Tensor | None
-    most: int = SAMPLES
+    keys: Annotated[Tensor, Form("real r")]
+    counts: Annotated[Tensor, Form("int r")]
+    kets: Annotated[Tensor, Form("ket r p d")]
+    norms: Annotated[Tensor, Form("real r p")]
+    grams: Annotated[Tensor, Form("ket r s s")] | None = None
+    sides: Annotated[Tensor, Form("int r")] | None = None
+    most: Count = SAMPLES
+
+    def check(self) -> None:
+        """Gram matrices come with their sides."""
+        if (self.grams is None) != (self.sides is None):
+            raise Malformed("a reservoir must hold Gram matrices and their sides, or neither")
 
     @classmethod
-    def of(
+    def from_batch(
         cls,
         values: Tensor,
         present: Tensor | None,
@@ -100,13 +98,13 @@ class Reservoir:
         self.most = min(self.most, other.most)
         if len(self.keys) > self.most:
             stay = self.keys.argsort()[: self.most]
-            for name, tensor in self.tensors().items():
+            for name, tensor in self._tensors().items():
                 setattr(self, name, tensor[stay])
-        room = self.most - len(self.keys)
-        if room > 0:
+        free = self.most - len(self.keys)
+        if free > 0:
             order = other.keys.argsort()
-            self._append(other, order[:room])
-            rest = order[room:]
+            self._append(other, order[:free])
+            rest = order[free:]
         else:
             rest = torch.arange(len(other.keys), device=other.keys.device)
         if len(rest):
@@ -117,28 +115,9 @@ class Reservoir:
         """Which of the kept kets are real, (R, P)."""
         return torch.arange(self.kets.shape[1], device=self.counts.device)[None] < self.counts[:, None]
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a file."""
-        fields = {"keys": self.keys, "counts": self.counts, "kets": self.kets, "norms": self.norms}
-        if self.grams is not None and self.sides is not None:
-            fields |= {"grams": self.grams, "sides": self.sides}
-        return fields
-
-    @classmethod
-    def from_tensors(cls, fields: dict[str, Tensor], most: int = SAMPLES) -> Reservoir:
-        """The reservoir that `tensors` described, with room for so many samples."""
-        check_tensors(fields, {}, **_FORMS)
-        if ("grams" in fields) != ("sides" in fields):
-            raise Malformed("a reservoir must hold Gram matrices and their sides, or neither")
-        return cls(
-            fields["keys"],
-            fields["counts"],
-            fields["kets"],
-            fields["norms"],
-            fields.get("grams"),
-            fields.get("sides"),
-            most,
-        )
+    def _tensors(self) -> dict[str, Tensor]:
+        names = ("keys", "counts", "kets", "norms", "grams", "sides")
+        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
     def _append(self, other: Reservoir, which: Tensor) -> None:
         for name, mine, theirs in self._pairs(other):
@@ -161,7 +140,7 @@ class Reservoir:
             self._grow(other, name, axes=(1,))
         if self.grams is not None and other.grams is not None:
             self._grow(other, "grams", axes=(1, 2))
-        mine, theirs = self.tensors(), other.tensors()
+        mine, theirs = self._tensors(), other._tensors()
         return [(name, mine[name], theirs[name]) for name in mine if name in theirs]
 
     def _grow(self, other: Reservoir, name: str, axes: tuple[int, ...]) -> None:

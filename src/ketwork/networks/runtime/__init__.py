@@ -1,1 +1,37 @@
-"""TODO."""
+"""How a pass runs: the loop, several processes, checkpoints, the plan of its memory, random keys, progress.
+
+May import `measures`, `moments`, `activations`, `quantum`, `records`. Others take `stream`, the one loop over data.
+"""
+
+from ketwork.networks.runtime.checkpoints import CheckpointError, Checkpoints, open_checkpoints
+from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, ProcessError, Processes, join
+from ketwork.networks.runtime.fingerprints import of_network
+from ketwork.networks.runtime.keys import key_stream
+from ketwork.networks.runtime.memory import Plan, Share, Width, parse_bytes, plan_memory
+from ketwork.networks.runtime.progress import Progress, show_progress
+from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError, error_words, stream
+
+__all__ = [
+    "TIMEOUT",
+    "CheckpointError",
+    "Checkpoints",
+    "Distributed",
+    "Ending",
+    "Interrupted",
+    "PartialError",
+    "Plan",
+    "ProcessError",
+    "Processes",
+    "Progress",
+    "Share",
+    "Width",
+    "error_words",
+    "join",
+    "key_stream",
+    "of_network",
+    "open_checkpoints",
+    "parse_bytes",
+    "plan_memory",
+    "show_progress",
+    "stream",
+]

@@ -19,10 +19,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ketwork.records.checked import check
+from ketwork._compat import moved
+from ketwork.networks.runtime.streaming import Ending, PartialError, error_words
+from ketwork.records import pack, unpack
 
-SHARES = ("split", "own")
-"""Who divides the data: every process is given all of it, or its own part."""
+MODES = ("split", "own")
 
 TIMEOUT = 1800.0
 """Seconds that a process waits for another one."""
@@ -35,24 +36,45 @@ _DTYPES = {
 _COMPLEX = {str(torch.complex64): torch.complex64, str(torch.complex128): torch.complex128}
 
 
-class ProcessError(RuntimeError):
-    """A process failed, or was not heard of; `found` is what was gathered nevertheless, at process 0, else None."""
+class ProcessError(PartialError):
+    """A process failed, or was not heard of; `partial` is what was gathered nevertheless, at process 0, else None."""
 
-    def __init__(self, message: str, found: Any = None) -> None:
-        super().__init__(message)
-        self.found = found
+    @property
+    def found(self) -> Any:
+        """`partial`, under its name of version 0.1; warns."""
+        moved("`ProcessError.found` is now called `partial`.")
+        return self.partial
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """Several processes of one `torch.distributed` job, each of which calls the same function.
+
+    Args:
+        mode: `"split"`, all are given the same data, and process r of W takes the batches r, r + W, … of it; `"own"`,
+            each is given its own part of the data (as a `DistributedSampler` gives it), of any length, none included.
+        timeout: seconds that a process waits at the end for another one, which may be slower.
+    """
+
+    mode: str
+    timeout: float = TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"Argument `distributed` must be one of {MODES} or None, but is {self.mode!r}.")
+        if not self.timeout > 0:
+            raise ValueError(f"Argument `timeout` must be positive, but is {self.timeout}.")
+
+    @classmethod
+    def from_argument(cls, value: Self | str | None) -> Self | None:
+        """What a `distributed` argument names: itself, or a mode."""
+        return value if value is None or isinstance(value, cls) else cls(value)  # type: ignore[arg-type]
 
 
 class Sum(Protocol):
-    """What processes can add up."""
+    """A record that processes can add up."""
 
-    def header(self) -> dict[str, Any]:
-        """All but the tensors, as plain values."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors."""
-
-    def take(self, other: Self, start: int | None = None) -> None:
+    def add(self, other: Self, start: int | None = None) -> None:
         """Adds the other, in place."""
 
 
@@ -82,25 +104,25 @@ class Processes:
         seed = int(torch.randint(2**62, (), generator=generator))
         return torch.Generator().manual_seed((seed + self.rank) % 2**62)
 
-    def exchange(self, told: dict[str, Any]) -> list[dict[str, Any]]:
-        """What all processes tell, in the order of their ranks.
+    def exchange(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """The messages of all processes, in the order of their ranks.
 
         Raises:
             ProcessError: one of them was not heard of in time.
         """
         if self.rank:
-            self._send(0, told, {})
+            self._send(0, message, {})
             every, _ = self._receive(0, 2 * self.timeout)  # process 0 may itself have to wait
             return every["every"]
         end = time.monotonic() + self.timeout
         heard = [self._receive(rank, max(end - time.monotonic(), 1.0))[0] for rank in range(1, self.count)]
-        every = {"every": [told, *heard]}
+        every = {"every": [message, *heard]}
         for rank in range(1, self.count):
             self._send(rank, every, {})
         return every["every"]
 
-    def add_up(self, part: Part, read: Callable[[dict[str, Any], dict[str, Tensor]], Part]) -> Part:
-        """The parts of all processes added to that of process 0, on the CPU; `read` makes one of header and tensors.
+    def add_up(self, part: Part) -> Part:
+        """The parts of all processes added to that of process 0, on the CPU.
 
         In the other processes it is what this one handed on.
 
@@ -108,25 +130,35 @@ class Processes:
             ProcessError: in all processes, where two parts do not fit or a process was not heard of.
         """
         failure: str | None = None
-        tensors = part.tensors()
+        header, tensors = pack(part)
         if any(tensor.device.type != "cpu" for tensor in tensors.values()):  # as those of the others arrive
-            part = read(part.header(), {name: tensor.cpu() for name, tensor in tensors.items()})
+            part = unpack(type(part), header, {name: tensor.cpu() for name, tensor in tensors.items()})
         step = 1
         while step < self.count:
             if self.rank % (2 * step):
-                self._send(self.rank - step, part.header(), part.tensors())
+                self._send(self.rank - step, *pack(part))
                 break
             if self.rank + step < self.count:
                 other = self._receive(self.rank + step, self.timeout)
                 try:
-                    part.take(read(*other), 0 if self.split else None)
+                    part.add(unpack(type(part), *other), 0 if self.split else None)
                 except ValueError as error:
                     failure = failure or str(error)
             step *= 2
-        failures = [told["error"] for told in self.exchange({"error": failure}) if told["error"]]
+        failures = [each["error"] for each in self.exchange({"error": failure}) if each["error"]]
         if failures:
             raise ProcessError(failures[0])
         return part
+
+    def endings(self, ending: Ending, **more: Any) -> tuple[list[str], bool, list[dict[str, Any]]]:
+        """How the pass ended in all processes: their failures, whether one was interrupted, and what `more` they tell."""
+        messages = self.exchange(
+            {"error": error_words(ending.error), "interrupted": ending.interrupted, **more}
+        )
+        failures = [
+            f"process {rank} failed ({each['error']})" for rank, each in enumerate(messages) if each["error"]
+        ]
+        return failures, any(each["interrupted"] for each in messages), messages
 
     def _send(self, to: int, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         forms = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()]
@@ -143,15 +175,14 @@ class Processes:
         head = torch.empty(int(length), dtype=torch.uint8)
         for piece in head.split(_PIECE):
             self._over(dist.irecv, piece, source, self.timeout)
-        told = json.loads(head.numpy().tobytes())
-        check(told, {"about": dict, "tensors": [list]}, "message")
-        found: dict[str, Tensor] = {}
-        for name, dtype, shape in told["tensors"]:
+        message = json.loads(head.numpy().tobytes())
+        tensors: dict[str, Tensor] = {}
+        for name, dtype, shape in message["tensors"]:
             tensor = torch.empty(shape, dtype=_COMPLEX.get(dtype) or _DTYPES[dtype])
             for piece in _bytes(tensor).split(_PIECE):
                 self._over(dist.irecv, piece, source, self.timeout)
-            found[name] = tensor
-        return told["about"], found
+            tensors[name] = tensor
+        return message["about"], tensors
 
     def _over(self, call: Callable[..., Any], tensor: Tensor, other: int, timeout: float) -> None:
         try:
@@ -174,23 +205,20 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def joined(share: str | None, timeout: float) -> Iterator[Processes | None]:
-    """This process among those of the job, or None where `share` is None.
+def join(distributed: Distributed | None) -> Iterator[Processes | None]:
+    """This process among those of the job, or None where it is to work alone.
 
     Raises:
-        ValueError: `share` is none of `SHARES`, or there is no job.
+        ValueError: there is no job.
         ProcessError: the others do not come.
     """
-    if share is None:
+    if distributed is None:
         yield None
         return
-    if share not in SHARES:
-        raise ValueError(f"Argument `processes` must be one of {SHARES} or None, but is {share!r}.")
-    if not timeout > 0:
-        raise ValueError(f"Argument `timeout` must be positive, but is {timeout}.")
+    mode, timeout = distributed.mode, distributed.timeout
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError(
-            f"Argument `processes` is {share!r}, but this process is in no job. Call "
+            f"Argument `distributed` is {mode!r}, but this process is in no job. Call "
             "`torch.distributed.init_process_group` first, or start the command with `torchrun -m ketwork`."
         )
     try:
@@ -201,6 +229,6 @@ def joined(share: str | None, timeout: float) -> Iterator[Processes | None]:
             f"({str(error).splitlines()[0][:200]}). All processes of the job must call this."
         ) from error
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), share == "split", timeout, group)
+        yield Processes(dist.get_rank(), dist.get_world_size(), mode == "split", timeout, group)
     finally:
         dist.destroy_process_group(group)

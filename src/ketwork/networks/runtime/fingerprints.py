@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ketwork.networks.activations.outputs import leaves
+from ketwork.networks.activations import leaves
 
 _WORD = 8  # bytes that are summed as one integer, modulo 2⁶⁴
 

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
-from ketwork.networks.activations.captures import Activation, Key
-from ketwork.networks.measures.probes import MOST_DIMENSIONS
-from ketwork.networks.moments.class_moments import MOST_BYTES
-from ketwork.networks.moments.labelled_moments import ROOM, Room
-from ketwork.networks.moments.pair_moments import least_bytes
-from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
-from ketwork.records.checked import Count, check
+from ketwork.networks.activations import Activation, Key
+from ketwork.networks.measures import MOST_DIMENSIONS
+from ketwork.networks.moments import MOST_BYTES, POSITIONS, SAMPLES, Limits, kets_each, least_bytes
+from ketwork.records import Count
 
 _RANKS = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8)
 _GOOD_RANK = 64  # sketches are at least this fine while anything else can give way
@@ -44,7 +40,7 @@ class Width:
     positions: bool
 
     @classmethod
-    def of(cls, activation: Activation) -> Width:
+    def from_activation(cls, activation: Activation) -> Width:
         """The width of the layer that put this out."""
         values = activation.values
         return cls(
@@ -52,26 +48,26 @@ class Width:
             values.shape[-1],
             values.is_complex(),
             values.element_size(),
-            activation.positions,
+            activation.info.positions,
         )
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one layer keeps: the `rank` ℓ of its sketch (None: exact), samples of its reservoir, `room` for labels.
+    """What one layer keeps: the `rank` ℓ of its sketch (None: exact), samples of its reservoir, `limits` of what labels need.
 
     `moment`, `reservoir` and `labels` are the bytes of each; `late` says that the first batch did not reach the layer.
     """
 
     layer: str
     call: int
-    d: int
-    rank: int | None
-    samples: int
-    room: Room | None
-    moment: int
-    reservoir: int
-    labels: int
+    d: Count
+    rank: Count | None
+    samples: Count
+    limits: Limits | None
+    moment: Count
+    reservoir: Count
+    labels: Count
     late: bool = False
 
     @property
@@ -92,10 +88,10 @@ class Plan:
     `pairs` are for comparing the layers with each other; `work` is what is computed on one layer at a time.
     """
 
-    memory: int
+    memory: Count
     shares: tuple[Share, ...]
-    pairs: int
-    work: int
+    pairs: Count
+    work: Count
 
     @property
     def total(self) -> int:
@@ -139,62 +135,35 @@ class Plan:
         rows = [[getattr(share, name) for name in columns] for share in self.shares]
         return pd.DataFrame(rows, columns=columns).astype({"rank": "Int64"})
 
-    def header(self) -> dict[str, Any]:
-        """The plan as plain values, for a file."""
-        return asdict(self) | {"shares": [asdict(share) for share in self.shares]}
 
-    @classmethod
-    def from_header(cls, header: dict[str, Any]) -> Plan:
-        """The plan that `header` gave."""
-        check(header, _PLAN, "plan")
-        shares = [
-            Share(
-                **{name: told[name] for name in _SHARE}
-                | {"room": Room(**told["room"]) if told["room"] else None}
-            )
-            for told in header["shares"]
-        ]
-        return cls(header["memory"], tuple(shares), header["pairs"], header["work"])
-
-
-_SHARE = {field.name: Count for field in fields(Share)} | {
-    "layer": str,
-    "call": int,
-    "rank": (Count, None),
-    "room": (ROOM, None),
-    "late": bool,
-}
-_PLAN = {"memory": Count, "shares": [_SHARE], "pairs": Count, "work": Count}
-
-
-def parse(memory: int | str) -> int:
+def parse_bytes(memory: int | str) -> int:
     """Bytes of a budget: a number, or a text with a unit: kB, MB, GB, TB of 1000, KiB, MiB, GiB, TiB of 1024.
 
     Raises:
         TypeError, ValueError: it is neither.
 
-    >>> parse("1.5GB"), parse("800 MiB"), parse(10**9)
+    >>> parse_bytes("1.5GB"), parse_bytes("800 MiB"), parse_bytes(10**9)
     (1500000000, 838860800, 1000000000)
     """
-    said = (
+    message = (
         "Argument `memory` must be a positive number of bytes, or a text such as '800MB' or '2GiB', "
         f"but is {memory!r}."
     )
     if isinstance(memory, bool) or not isinstance(memory, int | str):
-        raise TypeError(said)
+        raise TypeError(message)
     if isinstance(memory, int):
         found = memory
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", memory, re.IGNORECASE | re.ASCII)
         if match is None or (match[3] and not match[2]):
-            raise ValueError(said)
+            raise ValueError(message)
         found = int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2].lower()])
     if found < 1:
-        raise ValueError(said)
+        raise ValueError(message)
     return found
 
 
-def plan(
+def plan_memory(
     widths: Mapping[Key, Width], memory: int, *, classes: int | None = None, pairs: bool = False
 ) -> Plan:
     """The plan for these layers.
@@ -220,12 +189,12 @@ def plan(
     least = _plan(layers, memory, 0, classes, _LEVELS[-1], len(layers), _RANKS[-1]).total
     least = max(-(-least * 4 // 3), least + of_pairs) if pairs else least
     raise ValueError(
-        f"Argument `memory` must be at least {_told(least)} for these {len(layers)} layers, but is "
-        f"{_told(memory, up=False)}. Give more, or choose fewer layers with `layers`."
+        f"Argument `memory` must be at least {_words(least)} for these {len(layers)} layers, but is "
+        f"{_words(memory, up=False)}. Give more, or choose fewer layers with `layers`."
     )
 
 
-def _told(memory: int, up: bool = True) -> str:
+def _words(memory: int, up: bool = True) -> str:
     """Bytes in words, rounded to the safe side."""
     if memory < 10**5:
         return f"{memory:,} bytes"
@@ -266,7 +235,7 @@ def _share(width: Width, rank: int | None, level: float, classes: int | None) ->
     """What the layer keeps in a sketch of that rank at most, or exactly, and the bytes of work on it."""
     ell = None if rank is None else min(rank, max(width.d // 4, 1))
     known = max(classes or 0, _FEWEST_CLASSES)
-    room = None if classes is None else _room(level, known, _real(width))
+    limits = None if classes is None else _limits(level, known, _real(width))
     samples = _samples(level)
     share = Share(
         width.layer,
@@ -274,12 +243,12 @@ def _share(width: Width, rank: int | None, level: float, classes: int | None) ->
         width.d,
         ell,
         samples,
-        room,
+        limits,
         _moment(width, ell),
         _reservoir(width, samples),
-        0 if room is None else _labels(width, room, known),
+        0 if limits is None else _labels(width, limits, known),
     )
-    return share, _work(width, ell, room)
+    return share, _work(width, ell, limits)
 
 
 def _numbers(width: Width) -> int:
@@ -293,12 +262,12 @@ def _samples(level: float) -> int:
     return round(SAMPLES * level)
 
 
-def _room(level: float, classes: int, d: int) -> Room:
-    usual = Room()
+def _limits(level: float, classes: int, d: int) -> Limits:
+    usual = Limits()
     held, checks, waiting = (round(n * level) for n in (usual.held, usual.checks, usual.waiting))
     moments = max(min(round(MOST_BYTES * level), 8 * classes * d * d), _LEAST_CLASS_BYTES)
     least = round(usual.checks * _LEVELS[-1])
-    return Room(max(held, least), max(checks, least), max(waiting, least), moments)
+    return Limits(max(held, least), max(checks, least), max(waiting, least), moments)
 
 
 def _moment(width: Width, rank: int | None) -> int:
@@ -313,20 +282,22 @@ def _reservoir(width: Width, samples: int) -> int:
     return samples * (each * width.d + gram) * width.itemsize
 
 
-def _labels(width: Width, room: Room, classes: int) -> int:
+def _labels(width: Width, limits: Limits, classes: int) -> int:
     d, item = _real(width), width.itemsize // (2 if width.complex else 1)
-    assert room.moments is not None
-    return (room.held + room.checks + room.waiting) * d * item + room.moments * 3 // 2 + 8 * classes * d
+    assert limits.moments is not None
+    return (
+        (limits.held + limits.checks + limits.waiting) * d * item + limits.moments * 3 // 2 + 8 * classes * d
+    )
 
 
-def _work(width: Width, rank: int | None, room: Room | None) -> int:
+def _work(width: Width, rank: int | None, limits: Limits | None) -> int:
     """Bytes that the decompositions of one layer and the sorting of its labelled kets take at most."""
     d, numbers = width.d, _numbers(width)
     found = [6 * 8 * numbers * d if rank is None else 5 * 16 * rank * numbers]
-    if room is not None:
+    if limits is not None:
         real, item = _real(width), width.itemsize // (2 if width.complex else 1)
-        assert room.moments is not None
-        found.append(2 * (room.held + room.checks + room.waiting) * real * item + 2 * room.moments)
+        assert limits.moments is not None
+        found.append(2 * (limits.held + limits.checks + limits.waiting) * real * item + 2 * limits.moments)
         found.append(24 * MOST_DIMENSIONS * real if real > MOST_DIMENSIONS else 6 * 8 * real * real)
-        found.append((room.held + room.checks) * real * 8 * 2)
+        found.append((limits.held + limits.checks) * real * 8 * 2)
     return max(found)

@@ -1,1 +1,20 @@
-"""TODO."""
+"""`study`: one pass over data that gives every layer's state.
+
+May import `comparison` and everything below it. Others take `Study`, the record of a pass.
+"""
+
+from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.result import Study
+from ketwork.networks.study.run import StudyError, StudyInterrupted, study
+from ketwork.networks.study.warnings import FEW_VECTORS
+
+__all__ = [
+    "FEW_VECTORS",
+    "Layer",
+    "Study",
+    "StudyAccumulator",
+    "StudyError",
+    "StudyInterrupted",
+    "study",
+]

@@ -1,93 +1,127 @@
-"""One row of a study: a layer at one of its calls, with its state, its numbers and what it knows of labels."""
+"""`Layer`: one row of a study, a layer at one of its calls, with its state, its numbers and its decoded labels."""
 
 from __future__ import annotations
 
+import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from ketwork.networks.measures import readings
-from ketwork.networks.measures.knowledge import Knowledge
-from ketwork.networks.measures.quantities import QUANTITIES
-from ketwork.networks.measures.readings import PACKED, pack, unpack
-from ketwork.networks.moments.accumulator import NORMALIZATIONS, LayerStatistics
+from ketwork._compat import moved
+from ketwork.networks.activations import LayerInfo
+from ketwork.networks.measures import MEASURES, DecodedLabels, Decoding, LayerState, Measure, measures_of
+from ketwork.networks.moments import LayerAccumulator, Normalize
 from ketwork.quantum import Density, Estimate
-from ketwork.records import storage
-from ketwork.records.checked import check
+from ketwork.records import Presented, read, write
 
-NONE = Estimate(math.nan)
-"""What stands for a quantity that a layer has not."""
-
-_KNOWN = "knowledge."
-_NAMES = tuple(quantity.name for quantity in QUANTITIES)
-_ROW = {
-    "name": str,
-    "call": int,
-    "kind": str,
-    "aliases": [str],
-    "leaf": str,
-    "axis": int,
-    "normalize": NORMALIZATIONS,
-    "center": bool,
-    "statistics": dict,
-    "estimates": PACKED,
-    "knowledge": (dict, None),
-}
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One row of a study: a layer at one of its calls.
+class StoredLayer:
+    """A layer as a file has it; in a study its accumulator and the labels' names stand elsewhere."""
 
-    `aliases` names the other modules that returned this very tensor; `leaf` is where in the module's output
-    it stood, `axis` the axis its features were on. `estimates` maps each quantity to value and standard error.
-    """
-
-    name: str
-    call: int
-    kind: str
-    aliases: tuple[str, ...]
-    leaf: str
-    axis: int
-    statistics: LayerStatistics
-    normalize: str
+    normalize: Normalize
     center: bool
     estimates: dict[str, Estimate]
-    knowledge: Knowledge | None = None
+    decoding: Decoding | None = None
+    accumulator: LayerAccumulator | None = None
+    names: list[str | int | bool] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer(Presented):
+    """One row of a study: a layer at one of its calls.
+
+    Each measure is an attribute (`layer.entropy`), an `Estimate`; `estimates` has all of them by name, `labels` what
+    can be decoded of labels (None without). `density` is the layer's state.
+    """
+
+    accumulator: LayerAccumulator
+    normalize: Normalize
+    center: bool
+    estimates: dict[str, Estimate]
+    labels: DecodedLabels | None = None
+
+    @classmethod
+    def from_accumulator(
+        cls,
+        accumulator: LayerAccumulator,
+        center: bool,
+        normalize: Normalize,
+        names: tuple[Any, ...],
+        task: str | None,
+    ) -> Layer:
+        """The row of what was gathered of a layer. Cost O(d³) at most."""
+        state = LayerState(accumulator, normalize, center)
+        estimates = {each.name: each(state) for each in measures_of()}
+        if accumulator.labelled is None or task is None:
+            return cls(accumulator, normalize, center, estimates)
+        labels = DecodedLabels.from_moments(accumulator.labelled, names)
+        return cls(accumulator, normalize, center, estimates | labels.estimates, labels)
+
+    @property
+    def info(self) -> LayerInfo:
+        """Its name, call and kind, and where in the module's output its activation stands."""
+        return self.accumulator.info
+
+    @property
+    def name(self) -> str:
+        """The module's dotted path."""
+        return self.info.name
+
+    @property
+    def call(self) -> int:
+        """Which call of the module in a forward pass, from 0; −1 where its calls are pooled."""
+        return self.info.call
+
+    @property
+    def kind(self) -> str:
+        """The module's class."""
+        return self.info.kind
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The other modules that returned this very tensor."""
+        return self.info.aliases
+
+    @property
+    def leaf(self) -> str:
+        """Where in the module's output its activation stands; "" where it is the output itself."""
+        return self.info.leaf
+
+    @property
+    def axis(self) -> int:
+        """The axis of the activation, as the module returned it, that holds the features."""
+        return self.info.axis
 
     @property
     def d(self) -> int:
         """The number of features."""
-        return self.statistics.d
+        return self.accumulator.d
 
     @property
     def N(self) -> int:
         """The number of samples."""
-        return self.statistics.samples
+        return self.accumulator.samples
 
     @property
     def kets(self) -> int:
-        """The number of kets: positions of samples."""
-        return self.statistics.kets
+        """The number of activation vectors (kets): positions of samples."""
+        return self.accumulator.kets
 
     @property
     def sketch(self) -> int | None:
         """The rank ℓ of the sketch that stands for the layer's moment, None where that is exact."""
-        sketch = self.statistics.moment.sketch
+        sketch = self.accumulator.moment.sketch
         return sketch.rank if sketch is not None else None
 
     @property
     def sketch_error(self) -> float:
         """The most by which what the sketch keeps of ρ falls short of ρ in any direction (certified); 0 where exact."""
-        return readings.slack(self.statistics, self.center)
-
-    @property
-    def all_estimates(self) -> dict[str, Estimate]:
-        """The quantities of the layer and, with labels, of what it knows of them."""
-        return self.estimates | (self.knowledge.estimates if self.knowledge else {})
+        return LayerState(self.accumulator, self.normalize, self.center).slack
 
     @cached_property
     def density(self) -> Density:
@@ -99,64 +133,122 @@ class Layer:
         Raises:
             ValueError: the layer has no state, since each activation was a zero vector (or all equal, centred).
         """
-        rho = readings.density(self.statistics, self.center)
+        return self.density_of(self.center)
+
+    def density_of(self, center: bool) -> Density:
+        """The layer's state, centred or not; see `density`.
+
+        Raises:
+            ValueError: it has none.
+        """
+        rho = LayerState(self.accumulator, self.normalize, center).density
         if rho is None:
             raise ValueError(
                 f"Layer {self.name!r} has no state: its activations are all zero, or all equal and centred."
             )
         return rho
 
-    def header(self) -> dict[str, Any]:
-        """All of the row but its tensors, for a file."""
-        return {
-            "name": self.name,
-            "call": self.call,
-            "kind": self.kind,
-            "aliases": list(self.aliases),
-            "leaf": self.leaf,
-            "axis": self.axis,
-            "normalize": self.normalize,
-            "center": self.center,
-            "statistics": self.statistics.header(),
-            "estimates": pack(self.estimates),
-            "knowledge": self.knowledge.header() if self.knowledge else None,
-        }
+    def state(self) -> LayerState:
+        """What the layer's measures are computed from: spectrum, eigenstates and bounds, decomposed when first used."""
+        return LayerState(self.accumulator, self.normalize, self.center)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The row's tensors, for a file."""
-        known = self.knowledge.tensors() if self.knowledge else {}
-        return self.statistics.tensors() | {f"{_KNOWN}{name}": tensor for name, tensor in known.items()}
+    def estimate(self, measure: str) -> Estimate:
+        """A measure by name; one that a record of an older version lacks is computed."""
+        if measure not in self.estimates:
+            declared = MEASURES[measure]
+            none = declared.needs != "layer"
+            self.estimates[measure] = Estimate(unit=declared.unit) if none else declared(self.state())
+        return self.estimates[measure]
+
+    @property
+    def knowledge(self) -> DecodedLabels | None:
+        """`labels`, under its name of version 0.1; warns."""
+        moved("`Layer.knowledge` is now called `labels`.")
+        return self.labels
+
+    @property
+    def statistics(self) -> LayerAccumulator:
+        """`accumulator`, under its name of version 0.1; warns."""
+        moved("`Layer.statistics` is now called `accumulator`.")
+        return self.accumulator
+
+    @property
+    def all_estimates(self) -> dict[str, Estimate]:
+        """`estimates`, under its name of version 0.1; warns."""
+        moved("`Layer.all_estimates` is now called `estimates`.")
+        return self.estimates
+
+    def stored(self, complete: bool = True) -> StoredLayer:
+        """The layer for a file; not `complete` without its accumulator and the names of labels."""
+        decoding = None if self.labels is None else self.labels.decoding
+        names = list(self.labels.names) if self.labels is not None and complete else []
+        kept = self.accumulator if complete else None
+        return StoredLayer(self.normalize, self.center, self.estimates, decoding, kept, names)
 
     @classmethod
-    def from_header(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Layer:
-        """The row that `header` and its statistics' tensors described."""
-        check(header, _ROW, "layer")
-        plain = {
-            name: header[name] for name in ("name", "call", "kind", "leaf", "axis", "normalize", "center")
+    def restored(cls, stored: StoredLayer, accumulator: LayerAccumulator, names: tuple[Any, ...]) -> Layer:
+        """The layer that `stored` gave."""
+        estimates = {
+            name: Estimate(e.value, e.stderr, e.bounds, MEASURES[name].unit)
+            for name, e in stored.estimates.items()
+            if name in MEASURES
         }
-        statistics = LayerStatistics.from_header(header["statistics"], tensors)
-        known = None
-        if header["knowledge"]:
-            known = Knowledge.from_header(header["knowledge"], storage.under(_KNOWN, tensors))
-        return cls(
-            **plain,
-            aliases=tuple(header["aliases"]),
-            statistics=statistics,
-            estimates=dict.fromkeys(_NAMES, NONE) | unpack(header["estimates"]),
-            knowledge=known,
-        )
+        labels = None
+        if stored.decoding is not None and accumulator.labelled is not None:
+            decoded = {name: e for name, e in estimates.items() if MEASURES[name].needs != "layer"}
+            labels = DecodedLabels(names, accumulator.labelled, decoded, stored.decoding)
+        return cls(accumulator, stored.normalize, stored.center, estimates, labels)
 
-    def __getattr__(self, name: str) -> Estimate:
-        if "estimates" not in self.__dict__:  # while the object is being made or copied
-            raise AttributeError(name)
-        found = self.all_estimates
-        if name in found:
-            return found[name]
-        raise AttributeError(f"Layer has no {name!r}; its quantities are {', '.join(found)}.")
+    def save(self, path: str | Path) -> None:
+        """Writes the layer, its state included, to one safetensors file; replaces the file in one step."""
+        write(path, "layer", SCHEMA, self.stored())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Layer:
+        """Reads a layer that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a layer, damaged, or written by a newer ketwork.
+        """
+        stored = read(StoredLayer, path, "layer", SCHEMA)
+        if stored.accumulator is None:
+            raise ValueError(
+                f"Argument `path` must be a saved layer, but {str(path)!r} lacks its accumulator."
+            )
+        return cls.restored(stored, stored.accumulator, tuple(stored.names))
 
     def __repr__(self) -> str:
         call = f", call {self.call}" if self.call else ""
-        return (
-            f"Layer({self.name!r}{call}, {self.kind}, d={self.d}, N={self.N}: "
-            f"S = {self.estimates['entropy']} bits, effective rank {self.estimates['effective_rank']})"
+        numbers = f"S = {self.estimate('entropy')}, effective rank {self.estimate('effective_rank')}"
+        return f"Layer({self.name!r}{call}, {self.kind}, d={self.d}, N={self.N}: {numbers})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th title='{html.escape(MEASURES[name].sentence)}'>{html.escape(MEASURES[name].title)}</th>"
+            f"<td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.estimates.items()
+            if not math.isnan(value)
         )
+        return (
+            f"<p>{html.escape(self.name)}: {self.kind}, d = {self.d}, N = {self.N}</p><table>{rows}</table>"
+        )
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Estimate: ...
+
+
+def _attribute(measure: Measure) -> property:
+    def value(self: Layer) -> Estimate:
+        if measure.needs != "layer" and measure.name not in self.estimates:
+            raise AttributeError(f"Layer has no {measure.name!r}: it was studied without such labels.")
+        return self.estimate(measure.name)
+
+    value.__doc__ = measure.sentence
+    value.__annotations__["return"] = Estimate
+    return property(value)
+
+
+for _measure in MEASURES.values():
+    setattr(Layer, _measure.name, _attribute(_measure))

@@ -8,85 +8,108 @@ from typing import Any
 
 import pandas as pd
 
-from ketwork.networks.measures.quantities import Quantity
-from ketwork.networks.study.layer import NONE, Layer
+from ketwork.networks.measures import Measure
+from ketwork.networks.study.layer import Layer
 from ketwork.quantum import Estimate
 
-_EXACT = ("dead", "zero", "holevo", "holevo_null")
-_BRIEF_OF_LABELS = {
-    "holevo": "Holevo bits",
-    "holevo_null": "of random labels",
-    "linear_balanced": "linear, balanced",
-    "pgm_balanced": "pretty good, balanced",
-    "linear_r2": "linear R²",
+DEFINITIONS: dict[str, str] = {
+    "layer": "the module's dotted path in the network",
+    "call": "which call of the module in a forward pass, from 0; −1 where its calls are pooled",
+    "kind": "the module's class",
+    "d": "features: neurons or channels, the dimension of the kets",
+    "N": "samples",
+    "kets": "activation vectors (kets): positions of samples that entered, zero vectors excluded",
+    "n_per_d": "kets / d: below about 10, entropy and effective rank are visibly limited by the data",
+    "dropped": "samples left out at this layer for NaN or infinite values",
+    "sketch": "rank ℓ of the sketch (Frequent Directions) that stands for the layer's d × d moment, which the memory "
+    "budget has no place for; the layer is exact where there is none",
+    "sketch_error": "certified: in no direction does what the sketch keeps of ρ fall short of ρ by more than this (the "
+    "spectral norm of the difference)",
+    "bounds": "Columns _low and _high: guaranteed bounds of what exact moments of the same data and kept samples would "
+    "give; a number without them is not touched by the sketch. ± is the sampling of the data, as always",
 }
-"""What a printed study shows of labels, and its titles."""
+"""What the columns mean that are no measures."""
+
+_BRIEF = ("entropy", "effective_rank", "coherence", "top_weight", "dead")
+_BRIEF_OF_LABELS = ("holevo", "holevo_null", "linear_balanced", "pgm_balanced", "linear_r2")
+"""What a printed study shows."""
+
+_LONG = ["layer", "call", "quantity", "value", "stderr", "low", "high", "unit", "N", "d"]
 
 
-def table(layers: Sequence[Layer], quantities: Sequence[Quantity]) -> pd.DataFrame:
+def table(layers: Sequence[Layer], measures: Sequence[Measure]) -> pd.DataFrame:
     """One row a layer and call; see `Study.table`."""
-    columns = ["layer", "call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
-    touched = {name for layer in layers for name in bounded(layer.all_estimates)}
+    columns = ["call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
+    # Those of an older record that lacks them are computed here, with their bounds.
+    touched = {m.name for m in measures for layer in layers if layer.estimate(m.name).bounds is not None}
     columns += ["sketch", "sketch_error"] if touched else []
-    for quantity in quantities:
-        columns += [quantity.name] if quantity.name in _EXACT else [quantity.name, f"{quantity.name}_se"]
-        columns += [f"{quantity.name}_low", f"{quantity.name}_high"] if quantity.name in touched else []
-    table = pd.DataFrame([_row(layer) for layer in layers], columns=columns)
-    return table.astype({"sketch": "Int64"}) if touched else table
+    units: dict[str, str] = {}
+    for each in measures:
+        names = [each.name]
+        names += [f"{each.name}_stderr"] if each.stderr else []
+        names += [f"{each.name}_low", f"{each.name}_high"] if each.name in touched else []
+        units |= dict.fromkeys(names, each.unit)
+        columns += names
+    rows = [_row(layer, measures) for layer in layers]
+    frame = pd.DataFrame(rows, columns=["layer", *columns])
+    frame = frame.astype({"sketch": "Int64"}) if touched else frame
+    frame.index = pd.Index(frame["layer"].tolist())  # without a name of its own, which the column has
+    frame.attrs["units"] = units
+    return frame
 
 
-def long(layers: Sequence[Layer], quantities: Sequence[Quantity]) -> pd.DataFrame:
-    """One row a layer, call and quantity; see `Study.long`."""
+def long(layers: Sequence[Layer], measures: Sequence[Measure]) -> pd.DataFrame:
+    """One row a layer, call and measure; see `Study.long`."""
     rows = []
     for layer in layers:
-        for quantity in quantities:
-            estimate = layer.all_estimates.get(quantity.name, NONE)
-            rows.append(
-                {
-                    "layer": layer.name,
-                    "call": layer.call,
-                    "quantity": quantity.name,
-                    "value": estimate.value,
-                    "stderr": estimate.stderr,
-                    **dict(zip(("low", "high"), estimate.bounds or (math.nan, math.nan), strict=True)),
-                    "unit": quantity.unit,
-                    "N": layer.N,
-                    "d": layer.d,
-                }
-            )
-    columns = ["layer", "call", "quantity", "value", "stderr", "low", "high", "unit", "N", "d"]
-    return pd.DataFrame(rows, columns=columns)
+        for each in measures:
+            estimate = layer.estimate(each.name)
+            low, high = estimate.bounds or (math.nan, math.nan)
+            numbers = (estimate.value, estimate.stderr, low, high)
+            rows.append((layer.name, layer.call, each.name, *numbers, each.unit, layer.N, layer.d))
+    return pd.DataFrame(rows, columns=_LONG)
 
 
-def brief(layers: Sequence[Layer]) -> pd.DataFrame:
+def brief(layers: Sequence[Layer], measures: Mapping[str, Measure]) -> pd.DataFrame:
     """The few columns that a printed study shows."""
-    brief = pd.DataFrame(
-        {
-            "layer": [layer.name for layer in layers],
-            "call": [layer.call for layer in layers],
-            "d": [layer.d for layer in layers],
-            "kets": [layer.kets for layer in layers],
-            "entropy": [str(layer.estimates["entropy"]) for layer in layers],
-            "effective rank": [str(layer.estimates["effective_rank"]) for layer in layers],
-            "coherence": [str(layer.estimates["coherence"]) for layer in layers],
-            "top weight": [str(layer.estimates["top_weight"]) for layer in layers],
-            "dead": [f"{layer.estimates['dead'].value:.3f}" for layer in layers],
-        }
-        | ({"sketch": [_sketched(layer) for layer in layers]} if any(map(_sketched, layers)) else {})
-    )
-    for name, title in _BRIEF_OF_LABELS.items():
-        found = [layer.all_estimates.get(name) for layer in layers]
-        if any(estimate is not None and math.isfinite(estimate.value) for estimate in found):
-            brief[title] = ["–" if e is None or math.isnan(e.value) else str(e) for e in found]
-    return brief
+    columns: dict[str, list[Any]] = {
+        "layer": [layer.name for layer in layers],
+        "call": [layer.call for layer in layers],
+        "d": [layer.d for layer in layers],
+        "vectors": [layer.kets for layer in layers],
+    }
+    for name in (*_BRIEF, *_BRIEF_OF_LABELS):
+        if name not in measures:
+            continue
+        estimates = [layer.estimate(name) for layer in layers]
+        if name in _BRIEF_OF_LABELS and all(map(math.isnan, estimates)):
+            continue
+        columns[_header(measures[name])] = [_without_unit(estimate) for estimate in estimates]
+    if any(layer.sketch is not None for layer in layers):
+        columns["sketch"] = [
+            f"{layer.sketch}: {layer.sketch_error:.1e}" if layer.sketch is not None else ""
+            for layer in layers
+        ]
+    return pd.DataFrame(columns)
 
 
 def bounded(estimates: Mapping[str, Estimate]) -> list[str]:
-    """The quantities that are known to lie between bounds, those of sketched layers."""
+    """The measures that are known to lie between bounds, those of sketched layers."""
     return [name for name, estimate in estimates.items() if estimate.bounds is not None]
 
 
-def _row(layer: Layer) -> dict[str, Any]:
+def _header(measure: Measure) -> str:
+    """What stands over a measure in a printed table, its unit included."""
+    if measure.column is None:
+        return measure.title
+    return measure.column.header + (f" ({measure.column.unit})" if measure.column.unit else "")
+
+
+def _without_unit(estimate: Estimate) -> str:
+    return str(Estimate(estimate.value, estimate.stderr, estimate.bounds))
+
+
+def _row(layer: Layer, measures: Sequence[Measure]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "layer": layer.name,
         "call": layer.call,
@@ -95,15 +118,12 @@ def _row(layer: Layer) -> dict[str, Any]:
         "N": layer.N,
         "kets": layer.kets,
         "n_per_d": layer.kets / layer.d,
-        "dropped": layer.statistics.dropped,
+        "dropped": layer.accumulator.dropped,
     }
     row |= {"sketch": layer.sketch, "sketch_error": layer.sketch_error}
-    for name, estimate in layer.all_estimates.items():
-        row |= {name: estimate.value, f"{name}_se": estimate.stderr}
+    for each in measures:
+        estimate = layer.estimate(each.name)
+        row |= {each.name: estimate.value, f"{each.name}_stderr": estimate.stderr}
         if estimate.bounds is not None:
-            row |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
+            row |= dict(zip((f"{each.name}_low", f"{each.name}_high"), estimate.bounds, strict=True))
     return row
-
-
-def _sketched(layer: Layer) -> str:
-    return f"{layer.sketch}: {layer.sketch_error:.1e}" if layer.sketch is not None else ""

@@ -92,36 +92,36 @@ if (dialog) {
     if (target === dialog) dialog.close();
   });
   at("close").addEventListener("click", () => dialog.close());
-  at("before").addEventListener("click", () => show(shown - 1));
-  at("after").addEventListener("click", () => show(shown + 1));
+  at("before").addEventListener("click", () => show(current - 1));
+  at("after").addEventListener("click", () => show(current + 1));
   dialog.addEventListener("keydown", ({ key }) => {
-    if (key === "ArrowLeft") show(shown - 1);
-    if (key === "ArrowRight") show(shown + 1);
+    if (key === "ArrowLeft") show(current - 1);
+    if (key === "ArrowRight") show(current + 1);
   });
 }
 
-let shown;
+let current;
 function show(id) {
   if (!layers[id]) return;
-  shown = id;
+  current = id;
   const layer = layers[id];
   const detail = page.details[id];
   at("layer-name").textContent = layer.label;
-  at("layer-told").textContent = detail.told;
+  at("layer-summary").textContent = detail.summary;
   at("layer-place").textContent = `${id + 1} of ${layers.length}`;
   at("before").disabled = id === 0;
   at("after").disabled = id === layers.length - 1;
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   at("layer-spectrum").hidden = detail.ranks.length === 0;
-  at("spectrum-told").textContent = detail.spectrum ?? "";
+  at("spectrum-caption").textContent = detail.spectrum ?? "";
   if (detail.ranks.length) draw(at("spectrum"), page.layerCharts.spectrum, { one: curve(layer).map(({ id, ...rest }) => rest) });
   showConfusion(detail.confusion);
   showBall(detail.ball);
-  at("numbers").replaceChildren(...page.quantities.filter(({ name }) => layer[`${name}_text`]).map(({ name, title, definition }) => {
+  at("numbers").replaceChildren(...page.quantities.filter(({ name }) => layer[`${name}_text`]).map(({ name, title, unit, definition }) => {
     const entry = make("details");
     const head = make("summary");
-    head.append(make("span", title), make("span", layer[`${name}_text`]));
+    head.append(make("span", title), make("span", `${layer[`${name}_text`]} ${unit}`.trim()));
     entry.append(head, make("p", definition));
     return entry;
   }));
@@ -136,7 +136,7 @@ function showConfusion(confusion) {
     for (const button of at("readouts").children) button.setAttribute("aria-pressed", String(button.textContent.startsWith(kind)));
     if (confusion.worst) {
       const list = make("ul");
-      list.append(...counts[kind].map(({ label, read, count }) => make("li", `${label} read as ${read}: ${count}`)));
+      list.append(...counts[kind].map(({ label, read, count }) => make("li", `${label} classified as ${read}: ${count}`)));
       at("confusion").replaceChildren(make("p", "The commonest errors:"), list);
       return;
     }
@@ -148,7 +148,7 @@ function showConfusion(confusion) {
     draw(at("confusion"), { ...page.layerCharts.confusion, height: 24 * confusion.labels.length }, { confusion: cells });
   };
   at("readouts").replaceChildren(...kinds.map((kind) => {
-    const button = Object.assign(make("button", kind === "linear" ? "linear readout" : `${kind} measurement`, "pick"), { type: "button" });
+    const button = Object.assign(make("button", kind === "linear" ? "linear probe" : `${kind} measurement`, "pick"), { type: "button" });
     button.addEventListener("click", () => pick(kind));
     return button;
   }));
@@ -160,8 +160,8 @@ function showBall(ball) {
   if (!ball) return;
   const point = (name, [x, y, z], label) => ({ name, x, y, z, label, own: label === undefined });
   const states = [point("the layer's state", ball.own), ...ball.labels.map(([name, vector]) => point(`label ${name}`, vector, name))];
-  draw(at("ball"), page.layerCharts.ball, { states, kets: ball.kets.map((vector) => point("a ket", vector)) });
-  at("ball-told").textContent = ball.told;
+  draw(at("ball"), page.layerCharts.ball, { states, kets: ball.kets.map((vector) => point("a vector (ket)", vector)) });
+  at("ball-caption").textContent = ball.caption;
 }
 
 Promise.all(drawn).then(() => { document.documentElement.dataset.ready = ""; });

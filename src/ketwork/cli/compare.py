@@ -1,0 +1,144 @@
+"""`ketwork compare`: how alike every pair of layers is, within a model or between two."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from typing import Annotated
+
+import typer
+
+from ketwork.cli import options
+from ketwork.cli.console import (
+    UsageError,
+    end_partial,
+    one_line_errors,
+    progress_bar,
+    tell_files,
+    wide_console,
+)
+from ketwork.cli.job import launched
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.comparison import compare as compare_networks
+from ketwork.networks.runtime import Distributed, Interrupted, PartialError
+from ketwork.report import comparison_as_json, render_comparison
+from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
+
+HELP = """Examples:
+
+- `ketwork compare nets:build@before.pt nets:build@after.pt --data digits.npz --report changes.html`
+
+- `ketwork compare path/to/hf-folder --data messages.csv --text text` (its layers with each other)
+"""
+
+
+def command(
+    context: typer.Context,
+    model_a: Annotated[str, typer.Argument(metavar="MODEL_A", help="A model, as in `ketwork study`.")],
+    model_b: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL_B", help="Another one. Default: the same, its layers with each other."),
+    ] = None,
+    data: options.Data = None,
+    text: options.TextColumn = None,
+    inputs: options.Inputs = None,
+    label: options.Label = None,
+    layers: options.LayerNames = None,
+    samples: options.Samples = None,
+    batch_size: options.BatchSize = 64,
+    image_size: options.ImageSize = None,
+    device: options.Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Draws the projection of layers too wide for memory.")] = 0,
+    positions: Annotated[
+        bool, typer.Option("--positions", help="Compare every position, not each sample's mean.")
+    ] = False,
+    save: options.Save = None,
+    report: options.Report = None,
+    timeout: options.Timeout = options.WAIT,
+    as_json_: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """How alike every pair of layers is, within a model or between two: CKA, Bures similarity, linear maps.
+
+    Two models get the same samples; a second one with a tokenizer of its own reads texts through that.
+    """
+    with one_line_errors(debug), launched(timeout) as job:
+        if data is None:
+            raise UsageError("`ketwork compare` needs --data. Give what both models are to be run on.")
+        chosen = options.selectors(layers)
+        size = options.image_size(image_size)
+        options.check_targets(save, report)
+        ended: PartialError | Interrupted | None = None
+        with redirect_stdout(sys.stderr):
+            device = job.device(device) if job else device
+            first = load_model(model_a, device)
+            second = None if model_b is None else load_model(model_b, device)
+
+            def read(model: LoadedModel) -> LoadedData:
+                return load_data(
+                    data,
+                    text=text,
+                    input=inputs,
+                    label=label,
+                    tokenizer=model.tokenizer,
+                    batch_size=batch_size,
+                    samples=samples,
+                    seed=seed,
+                    image_size=size,
+                    dtype=model.dtype,
+                )
+
+            source = read(first)
+            own = second is not None and text is not None
+            with progress_bar(source.samples if source.samples is not None else samples) as progress:
+                try:
+                    record = compare_networks(
+                        first.model,
+                        source.batches,
+                        None if second is None else second.model,
+                        other_data=read(second).batches if second is not None and own else None,
+                        layers=chosen,
+                        max_samples=source.limit(samples),
+                        batch_size=batch_size,
+                        unit="position" if positions else "sample",
+                        seed=seed,
+                        distributed=Distributed("split", timeout) if job else None,
+                        progress=progress or False,
+                    )
+                except (PartialError, Interrupted) as failure:
+                    if job:
+                        job.met = True
+                    if failure.partial is None:
+                        raise
+                    record, ended = failure.partial, failure
+        if job:
+            job.met = True
+            if job.rank:
+                return  # process 0 reports
+        assert record is not None
+        described = {"model": first.description, "data": source.description}
+        if second is not None:
+            described["other"] = second.description
+        record = record.described(
+            seed=seed, source=described, command=context.meta["command"], **source.settings
+        )
+        try:
+            if save is not None:
+                record.save(save)
+            if report is not None:
+                record.report(report)
+        finally:
+            print_comparison(record, as_json_)
+        tell_files({"Saved to": save, "Report written to": report})
+        if ended is not None:
+            end_partial(ended, f"What {record.n} samples before it gave is shown.")
+
+
+def print_comparison(record: Comparison, as_json_: bool) -> None:
+    """Prints a comparison as a table or as JSON."""
+    if as_json_:
+        numbers = comparison_as_json(record)
+        print(json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False), flush=True)
+    else:
+        render_comparison(record, wide_console())

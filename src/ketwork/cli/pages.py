@@ -1,0 +1,34 @@
+"""`ketwork report`: a saved study, comparison or collapse curve as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ketwork.cli import options
+from ketwork.cli.console import one_line_errors, tell_files
+from ketwork.cli.show import load
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.study import Study
+
+HELP = "Example: `ketwork report study.safetensors -o study.html`"
+
+
+def command(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `ketwork study` or `ketwork compare` saved.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="The page. Default: beside FILE, as .html."),
+    ] = None,
+    debug: options.Debug = False,
+) -> None:
+    """Write a saved study or comparison as one HTML page that needs no network."""
+    with one_line_errors(debug):
+        target = path.with_suffix(".html") if output is None else output
+        options.check_targets(None, target, "--output")
+        load(path, Study, Comparison).report(target)
+        tell_files({"Saved to": None, "Report written to": target})

@@ -1,0 +1,188 @@
+"""`ketwork study`: every layer's state over data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ketwork.cli import options
+from ketwork.cli.console import (
+    UsageError,
+    end_partial,
+    one_line_errors,
+    progress_bar,
+    tell_files,
+    wide_console,
+)
+from ketwork.cli.job import launched
+from ketwork.networks.activations import Reading
+from ketwork.networks.runtime import Distributed, Interrupted, PartialError, Plan
+from ketwork.networks.study import Study
+from ketwork.networks.study import study as study_network
+from ketwork.records import Checkpoint
+from ketwork.report import as_json, render, render_plan
+
+HELP = """Examples:
+
+- `ketwork study`
+
+- `ketwork study --report study.html`
+
+- `ketwork study nets:build@weights.safetensors --data digits.npz --save study.safetensors`
+
+- `ketwork study path/to/hf-folder --data messages.csv --text text --label spam --layers blocks`
+"""
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="`package.module:factory` or `file.py:factory`, either with `@weights.safetensors` or "
+            "`@weights.pt`; or a Hugging Face model folder. Default: a small network trained on digits.",
+            show_default=False,
+        ),
+    ] = None,
+    data: options.Data = None,
+    text: options.TextColumn = None,
+    inputs: options.Inputs = None,
+    label: options.Label = None,
+    layers: options.LayerNames = None,
+    samples: options.Samples = None,
+    batch_size: options.BatchSize = 64,
+    image_size: options.ImageSize = None,
+    device: options.Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Draws the samples that standard errors are computed on.")] = 0,
+    normalize: Annotated[
+        options.Normalize, typer.Option(help="Vectors of weight 1 each, or of their squared norm.")
+    ] = options.Normalize.state,
+    center: Annotated[bool, typer.Option("--center", help="Subtract the mean vector.")] = False,
+    calls: Annotated[
+        options.Calls, typer.Option(help="A module called repeatedly: a row for each call, or one for all.")
+    ] = options.Calls.separate,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out, and count, samples with NaN or infinite values.")
+    ] = False,
+    memory: options.Memory = None,
+    save: options.Save = None,
+    report: options.Report = None,
+    compare: Annotated[
+        bool | None,
+        typer.Option(
+            help="Compare the layers with each other, in the same pass. Default: where there is a --report.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write the state of the pass there again and again, for --resume."
+        ),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="BATCHES", help="From one --checkpoint to the next.")
+    ] = Checkpoint.every,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the --checkpoint, if there is one yet.")
+    ] = False,
+    timeout: options.Timeout = options.WAIT,
+    as_json_: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Every layer's state over data: dimensions used, coherence, entanglement, with standard errors.
+
+    Without arguments: a small network trained on scikit-learn's digits, on digits it has not seen.
+    """
+    with one_line_errors(debug), launched(timeout) as job:
+        options.both_or_neither(model, data)
+        chosen = options.selectors(layers)
+        size = options.image_size(image_size)
+        options.check_memory(memory)
+        options.check_targets(save, report)
+        if resume and checkpoint is None:
+            raise UsageError("--resume needs the folder to continue from. Give --checkpoint FOLDER.")
+        with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
+            ended: PartialError | Interrupted | None = None
+            loaded, source = options.loaded(
+                model,
+                data,
+                job.device(device) if job else device,
+                text=text,
+                input=inputs,
+                label=label,
+                batch_size=batch_size,
+                samples=samples,
+                seed=seed,
+                image_size=size,
+                skip_bad=skip_bad,
+            )
+            try:
+                with progress_bar(source.samples if source.samples is not None else samples) as progress:
+                    record = study_network(
+                        loaded.model,
+                        source.batches,
+                        layers=chosen,
+                        max_samples=source.limit(samples),
+                        batch_size=batch_size,
+                        normalize=normalize.value,
+                        center=center,
+                        seed=seed,
+                        reading=Reading(calls=calls.value, skip_bad=skip_bad),
+                        compare=report is not None if compare is None else compare,
+                        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, every, resume),
+                        memory=memory,
+                        on_plan=None if job and job.rank else _print_plan,
+                        distributed=Distributed("split", timeout) if job else None,
+                        progress=progress or False,
+                    )
+            except (PartialError, Interrupted) as failure:
+                if job:
+                    job.met = True
+                if failure.partial is None:
+                    raise
+                record, ended = failure.partial, failure
+        if job:
+            job.met = True
+            if job.rank:
+                return  # process 0 reports
+        assert record is not None
+        record = record.described(
+            (*loaded.notes, *source.notes),
+            seed=seed,
+            source={"model": loaded.description, "data": source.description},
+            command=context.meta["command"],
+            **source.settings,
+        )
+        try:
+            if save is not None:
+                record.save(save, pairs=bool(compare))
+            if report is not None:
+                record.report(report)
+        finally:
+            print_study(record, as_json_)
+        tell_files({"Saved to": save if record.complete else None, "Report written to": report})
+        if ended is not None:
+            kept = f"saved to {save}" if save is not None else "not saved: no --save was given"
+            partial = f"What {record.samples} samples before it gave is shown, and {kept}."
+            if checkpoint is not None:
+                partial += " With --resume the same command continues from there."
+            end_partial(ended, partial)
+
+
+def print_study(record: Study, as_json_: bool) -> None:
+    """Prints a study as a table or as JSON."""
+    if as_json_:
+        print(json.dumps(as_json(record), indent=1, ensure_ascii=False, allow_nan=False), flush=True)
+    else:
+        render(record, wide_console())
+
+
+def _print_plan(plan: Plan) -> None:
+    render_plan(plan, wide_console(stderr=True))

@@ -1,0 +1,50 @@
+"""Measures of what fires at all, and how strongly."""
+
+from __future__ import annotations
+
+from ketwork.networks.measures.registry import Column, measure
+from ketwork.networks.measures.state import LayerState
+from ketwork.quantum import Estimate
+
+
+@measure(
+    "dead",
+    title="dead neurons",
+    definition="share of neurons that are exactly 0 on every ket",
+    show="percent",
+    stderr=False,
+    column=Column("dead", "neurons", 7),
+    reading="Dead neurons can be removed at no loss; many of them in training are a warning.",
+)
+def dead(state: LayerState) -> Estimate:
+    """Of the diagonal of the moment."""
+    return Estimate(float((state.accumulator.moment.diagonal() == 0).double().mean()))
+
+
+@measure(
+    "zero",
+    title="zero vectors",
+    definition="share of activations that are zero vectors: counted here, left out elsewhere",
+    show="percent",
+    stderr=False,
+    column=Column("zero", "vectors", 0, page=False),
+)
+def zero(state: LayerState) -> Estimate:
+    """Zero vectors over all vectors."""
+    zeros, kets = state.accumulator.zeros, state.accumulator.kets
+    return Estimate(zeros / max(zeros + kets, 1))
+
+
+@measure(
+    "norm",
+    title="mean norm",
+    definition="mean length ‖a‖ of the activations that are not zero",
+    column=Column("norm", "", 14, page=False),
+)
+def norm(state: LayerState) -> Estimate:
+    """Σ‖a‖ over the vectors, with the spread of the kept ones."""
+    accumulator = state.accumulator
+    if accumulator.kets == 0:
+        return Estimate()
+    mean = accumulator.norms / accumulator.kets
+    return Estimate(mean, state.plain_sample.stderr(accumulator.reservoir.norms.double(), mean))

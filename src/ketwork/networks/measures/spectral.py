@@ -1,0 +1,136 @@
+"""Measures of a layer's spectrum: how many dimensions it uses."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.measures.bounds import around
+from ketwork.networks.measures.registry import Column, measure
+from ketwork.networks.measures.state import LayerState
+from ketwork.quantum import Estimate, Interval, shannon_entropy
+
+KEPT = 0.99
+"""The share of a layer's weight that its `rank_kept` leading eigenstates carry."""
+
+
+def bounded(value: float, stderr: float, ends: Interval | None) -> Estimate:
+    """An estimate whose value lies between those ends, whatever rounding did; without them where one is NaN."""
+    if ends is None or any(map(math.isnan, (value, *ends))):
+        return Estimate(value, stderr)
+    return Estimate(value, stderr, around(value, *ends))
+
+
+def entropy_of(state: LayerState) -> float:
+    """S(ρ) in bits, of a spectrum that may not sum to 1 exactly."""
+    return float(shannon_entropy(state.spectrum / state.spectrum.sum()))
+
+
+def discarded(spectrum: Tensor) -> Tensor:
+    """1 − Σ λ of the k largest eigenvalues, (r,), for k = 1 … r."""
+    return spectrum.flip(0).cumsum(0).flip(0) - spectrum
+
+
+@measure(
+    "entropy",
+    title="entropy",
+    unit="bit",
+    definition="S(ρ) = −Tr ρ log₂ ρ of the layer's state ρ, the mean of its kets |ψ⟩⟨ψ|",
+    column=Column("entropy", "bits", 3),
+    reading="log₂ d where all dimensions are used alike, 0 where one is. Limited by the data below some 10 vectors a "
+    "dimension.",
+)
+def entropy(state: LayerState) -> Estimate:
+    """−Σ λ log₂ λ; its influence function is the surprisal of a vector."""
+    if not state.exists:
+        return Estimate()
+    value = entropy_of(state)
+    known = state.known
+    return bounded(value, state.sample.stderr(state.surprisal, value), known.entropy() if known else None)
+
+
+@measure(
+    "effective_rank",
+    title="effective rank",
+    unit="dimensions",
+    definition="2^S: how many equally used dimensions would have this entropy",
+    column=Column("eff. rank", "2^S", 4),
+    reading="Near d: all dimensions are used. A sharp fall from one layer to the next is a collapse.",
+)
+def effective_rank(state: LayerState) -> Estimate:
+    """2^S with the error of S."""
+    s = entropy(state)
+    value = 2**s.value
+    return bounded(value, value * math.log(2) * s.stderr, (2**s.low, 2**s.high) if s.bounds else None)
+
+
+@measure(
+    "participation_ratio",
+    title="participation ratio",
+    unit="dimensions",
+    definition="1/Tr ρ², with Tr ρ² estimated without the bias of finite data: only pairs of different samples count",
+    column=Column("part. ratio", "1/Tr ρ²", 10),
+    reading="As the effective rank, but the largest eigenvalues weigh more.",
+)
+def participation_ratio(state: LayerState) -> Estimate:
+    """1/Tr ρ²; the influence function of Tr ρ² is 2(⟨ψ|ρ|ψ⟩ − Tr ρ²)."""
+    if not state.exists:
+        return Estimate()
+    purity = float(state.spectrum.square().sum())
+    values = state.weights @ state.eigenvalues + state.outside * state.elsewhere
+    stderr = 2 * state.sample.stderr(values, purity)
+
+    def ratio(of: float) -> float:
+        d, unbiased = float(state.accumulator.d), state.sample.unbiased_purity(of)
+        if math.isnan(unbiased):
+            return math.nan
+        return min(max(1 / unbiased, 1.0), d) if unbiased > 0 else d
+
+    value, known = ratio(purity), state.known
+    ends = (ratio(known.purity()[1]), ratio(known.purity()[0])) if known else None
+    return bounded(value, value**2 * stderr, ends)
+
+
+@measure(
+    "top_weight",
+    title="weight of the leading eigenstate",
+    definition="the largest eigenvalue of ρ: the share of its leading eigenstate",
+    column=Column("top weight", "", 6),
+    reading="Near 1: a common direction (often the mean) or a few huge activations hold nearly everything.",
+)
+def top_weight(state: LayerState) -> Estimate:
+    """λ₁; its influence function is |⟨v₁|ψ⟩|² − λ₁."""
+    if not state.exists:
+        return Estimate()
+    value, known = float(state.spectrum[0]), state.known
+    stderr = state.sample.stderr(state.weights[..., 0], value)
+    return bounded(value, stderr, known.top() if known else None)
+
+
+@measure(
+    "rank_kept",
+    title="rank for 99 %",
+    unit="dimensions",
+    definition="the smallest k for which the k largest eigenvalues of ρ sum to 0.99: the explained variance that is "
+    "discarded, 1 − Σ λ, is at most 1 %",
+    show="count",
+    stderr=False,
+    column=Column("99 % rank", "of d", 15),
+    reading="Far below d: the layer could be cut. Variance is not accuracy: try `collapse` or `compress`.",
+)
+def rank_kept(state: LayerState) -> Estimate:
+    """The rank that carries `KEPT` of the weight."""
+    if not state.exists:
+        return Estimate()
+    known = state.known
+    if known is None:
+        return Estimate(_rank(state.spectrum / state.spectrum.sum()))
+    return bounded(_rank(known.middle), math.nan, (_rank(known.purest), _rank(known.most_mixed)))
+
+
+def _rank(spectrum: Tensor) -> int:
+    if len(spectrum) == 0:
+        return 0
+    return 1 + int(torch.sum(discarded(spectrum) > 1 - KEPT + 1e-12))

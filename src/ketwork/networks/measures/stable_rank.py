@@ -1,0 +1,24 @@
+"""Stable rank: how many times the leading eigenvalue fits into the whole state."""
+
+from __future__ import annotations
+
+from ketwork.networks.measures.registry import Column, measure
+from ketwork.networks.measures.spectral import bounded, top_weight
+from ketwork.networks.measures.state import LayerState
+from ketwork.quantum import Estimate
+
+
+@measure(
+    "stable_rank",
+    title="stable rank",
+    unit="dimensions",
+    definition="1/λ₁ with λ₁ the largest eigenvalue of ρ: ‖A‖_F²/‖A‖₂² of the matrix A of the layer's kets (Rudelson "
+    "and Vershynin 2007, arXiv math/0503442)",
+    column=Column("stable rank", "1/λ₁", 17, page=False),
+    reading="Near 1: one direction dominates, whatever the other eigenvalues are.",
+)
+def stable_rank(state: LayerState) -> Estimate:
+    """1/λ₁ with the error of λ₁."""
+    top = top_weight(state)
+    value = 1 / top.value
+    return bounded(value, value**2 * top.stderr, (1 / top.high, 1 / top.low) if top.bounds else None)

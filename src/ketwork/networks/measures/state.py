@@ -1,0 +1,288 @@
+"""`LayerState`: what every measure of a layer is computed from, decomposed once and shared.
+
+Standard errors are those of the sampling of data: the influence function of each number (its first-order
+change when one more vector enters the mean) is evaluated on the reservoir's vectors and summed over each sample,
+since positions of one sample are not independent; the variance of these sums over samples gives the error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.measures.bounds import Known
+from ketwork.networks.moments import LayerAccumulator
+from ketwork.quantum import Density
+
+_NOTHING = 1e-12
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A state that several measures are computed from: what they have in common is computed once."""
+
+    _known: dict[Any, Any] = field(default_factory=dict, kw_only=True, repr=False)
+
+    def shared(self, compute: Callable[[Any], Result]) -> Result:
+        """`compute(self)`, of which the result is kept for the next measure."""
+        if compute not in self._known:
+            self._known[compute] = compute(self)
+        return self._known[compute]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState(Shared):
+    """A layer's state ρ = Σ w|ψ⟩⟨ψ| / Σ w, with its eigenstates and the vectors that show how sure it is.
+
+    With `center`, ρ is the covariance of the vectors √w ψ over its trace. Of a sketched moment it is the state of what
+    the sketch holds, and `known` says how far the layer's may be from it.
+    """
+
+    accumulator: LayerAccumulator
+    normalize: str
+    center: bool = False
+
+    @cached_property
+    def density(self) -> Density | None:
+        """ρ in float64 (complex128), factored while fewer than d/2 vectors have been seen.
+
+        None where there is no state: every activation is a zero vector, or centring leaves nothing since all are equal.
+        """
+        moment = self.accumulator.moment
+        if moment.weight == 0:
+            return None
+        factor = moment.factor()
+        mean = moment.first / moment.n
+        if factor is not None:
+            if self.center and moment.sketch is not None:
+                factor = _less(factor, mean.conj() * math.sqrt(moment.n))
+            elif self.center:
+                factor = factor - mean.conj()
+            length = torch.linalg.matrix_norm(factor)
+            return Density.from_factor(factor / length) if length**2 > _NOTHING * moment.weight else None
+        matrix = moment.matrix()
+        if self.center:
+            matrix = matrix - moment.n * torch.outer(mean, mean.conj())
+        matrix = matrix / moment.weight
+        trace = matrix.diagonal().real.sum()
+        return Density(matrix / trace, False, (moment.d,)) if trace > _NOTHING else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a state."""
+        return self.density is not None
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        rho = self.density
+        assert rho is not None
+        values, states = rho.eigenstates(min(rho.data.shape[-2:]))
+        return values.clamp(min=0), states.amplitudes
+
+    @property
+    def eigenstates(self) -> Tensor:
+        """The eigenstates that the moment holds, (r, d), those of the largest eigenvalues first. Cost O(d³) at most."""
+        return self._eigen[1]
+
+    @cached_property
+    def known(self) -> Known | None:
+        """What is certain of ρ's eigenvalues where the moment is a sketch; else None."""
+        moment = self.accumulator.moment
+        if moment.sketch is None:
+            return None
+        trace = float(self._diagonal.sum())
+        rows = moment.sketch.rows
+        if self.center:  # what `density` kept of the sketch less the mean
+            rows = _less(rows, moment.first.conj() / math.sqrt(moment.n))
+        held = float(rows.abs().square().sum())
+        return Known(self._eigen[0] * (held / trace), self.slack, min(moment.n - self.center, moment.d))
+
+    @property
+    def slack(self) -> float:
+        """The most by which what a sketch keeps of ρ falls short of ρ in any direction; 0 where the moment is exact."""
+        moment = self.accumulator.moment
+        if moment.sketch is None:
+            return 0.0
+        trace = float(self._diagonal.sum())
+        return moment.slack / trace if trace > 0 else 0.0
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """The eigenvalues of ρ, the largest first; of a sketch the middle of what they may be."""
+        return self._eigen[0] if self.known is None else self.known.middle
+
+    @cached_property
+    def populations(self) -> Tensor:
+        """The diagonal of ρ in the basis of neurons, (d,), exact in every form."""
+        diagonal = self._diagonal.clamp(min=0)
+        return diagonal / diagonal.sum()
+
+    @cached_property
+    def elsewhere(self) -> float:
+        """The eigenvalue of each state that a sketch does not hold; 0 where all are held."""
+        r = len(self.eigenstates)
+        return float(self.spectrum[r]) if len(self.spectrum) > r else 0.0
+
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        """The eigenvalues of the states in `eigenstates`, (r,)."""
+        r, values = len(self.eigenstates), self.spectrum
+        return values[:r] if len(values) >= r else torch.nn.functional.pad(values, (0, r - len(values)))
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The reservoir's vectors as this state weighs them."""
+        return Sample.from_accumulator(self.accumulator, self.normalize, self.center)
+
+    @cached_property
+    def plain_sample(self) -> Sample:
+        """The reservoir's vectors, each of weight 1."""
+        return Sample.from_accumulator(self.accumulator, "state", False)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """|⟨v|ψ⟩|² of each kept vector ψ on each eigenstate v, (R, P, r)."""
+        return self.sample.weights_on(self.eigenstates)
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """The weight of each kept vector outside of the eigenstates that are held, (R, P)."""
+        if not self.elsewhere:
+            return torch.zeros_like(self.weights[..., 0])
+        return (1 - self.weights.sum(dim=-1)).clamp(min=0)
+
+    @cached_property
+    def surprisal(self) -> Tensor:
+        """−⟨ψ|log₂ ρ|ψ⟩ of each kept vector, (R, P), of which the entropy is the mean."""
+        logs = torch.where(self.eigenvalues > 0, self.eigenvalues, 1.0).log2()
+        return -(self.weights @ logs) - self.outside * (math.log2(self.elsewhere) if self.elsewhere else 0.0)
+
+    @cached_property
+    def _diagonal(self) -> Tensor:
+        moment = self.accumulator.moment
+        diagonal = moment.diagonal()
+        return diagonal - moment.first.abs().square() / moment.n if self.center else diagonal
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The reservoir's vectors as a state sees them: unit vectors (R, P, d) with weights, centred if asked.
+
+    `counts` (R,) are the positions of each sample of which `valid` (R, P) marks the kept ones; `total` is
+    the weight of all vectors of the pass over `samples` samples.
+    """
+
+    kets: Tensor
+    weights: Tensor
+    valid: Tensor
+    counts: Tensor
+    total: float
+    samples: int
+
+    @classmethod
+    def from_accumulator(cls, accumulator: LayerAccumulator, normalize: str, center: bool) -> Sample:
+        """The vectors of the layer's reservoir."""
+        reservoir, moment = accumulator.reservoir, accumulator.moment
+        valid = reservoir.valid()
+        weights = (reservoir.norms.double().square() if normalize == "ensemble" else valid.double()) * valid
+        kets = reservoir.kets
+        total = moment.weight if normalize == "ensemble" else float(moment.n)
+        if center:
+            mean = moment.first / moment.n
+            kets = kets * weights.sqrt()[..., None].to(kets.real.dtype) - mean.to(kets)
+            lengths = torch.linalg.vector_norm(kets, dim=-1)
+            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
+            weights = torch.where(valid, lengths.double().square(), 0.0)
+            total = total - moment.n * float(mean.abs().square().sum())
+        return cls(kets, weights, valid, reservoir.counts, total, accumulator.samples)
+
+    def weights_on(self, states: Tensor) -> Tensor:
+        """|⟨v|ψ⟩|² of each kept vector on each of the states (k, d), (R, P, k)."""
+        return (self.kets @ states.to(self.kets).mH).abs().square().double()
+
+    def stderr(self, values: Tensor, mean: float) -> float:
+        """Standard error of the weighted mean over all vectors of a number known on the kept ones, (R, P)."""
+        if self.samples < 2:
+            return math.nan
+        kept = self.valid.sum(dim=1).clamp(min=1).double()
+        influence = torch.where(self.valid, self.weights * (values - mean), 0.0)
+        each = influence.sum(dim=1) / kept
+        spread = torch.where(self.valid, influence - each[:, None], 0.0).square().sum(dim=1)
+        spread = spread / (kept - 1).clamp(min=1)
+        counts = self.counts.double()
+        # A sum over all positions, estimated from the kept ones, varies by this much from the choice alone.
+        chance = counts**2 * (1 - kept / counts.clamp(min=1)).clamp(min=0) * spread / kept
+        variance = float(((counts * each).square() - chance).mean())
+        if bool((counts > kept).any()):
+            alone = float((counts * influence.square().sum(dim=1) / kept).mean())
+            variance = max(variance, alone)  # never below that of independent positions
+        variance *= self.samples**2 / (self.samples - 1)
+        return math.sqrt(max(variance, 0.0)) / self.total
+
+    def mean(self, values: Tensor) -> tuple[float, float]:
+        """The mean over the kept samples' vectors of a number of each, (R, P), and its standard error.
+
+        Only the kept samples were seen: their own spread is the error.
+        """
+        kept = self.valid.sum(dim=1).clamp(min=1).double()
+        counts = self.counts.double()
+        each = torch.where(self.valid, values, 0.0).sum(dim=1) / kept
+        mean = float((counts * each).sum() / counts.sum())
+        r = len(counts)
+        if r < 2:
+            return mean, math.nan
+        spread = float((counts * (each - mean)).square().sum()) * r / (r - 1)
+        return mean, math.sqrt(spread) / float(counts.sum())
+
+    def unbiased_purity(self, purity: float) -> float:
+        """Tr ρ² from pairs of different samples only (of different vectors where each sample has one).
+
+        (‖M‖² − Σᵢ‖Aᵢ‖²) / (W² − ΣWᵢ²), where Aᵢ is the sum of wᵗ|ψᵗ⟩⟨ψᵗ| over sample i and Wᵢ its trace;
+        for N unit vectors (N Tr ρ̂² − 1)/(N − 1). The own terms are exact where the reservoir holds all
+        samples with all their vectors, or one a sample of weight 1; else estimated without bias.
+        """
+        if self.samples < 2:
+            return math.nan
+        kept = self.valid.sum(dim=1).double()
+        counts = self.counts.double()
+        scaled = self.kets * self.weights.sqrt()[..., None].to(self.kets.real.dtype)
+        wide = scaled.shape[1] < scaled.shape[2]
+        gram = scaled @ scaled.mH if wide else scaled.mH @ scaled  # either has the same ‖·‖²
+        same = self.weights.square().sum(dim=1)
+        own = _all_pairs(same, gram.abs().double().square().sum(dim=(1, 2)), kept, counts)
+        trace = _all_pairs(same, self.weights.sum(dim=1).square(), kept, counts)
+        left = self.total**2 - self.samples * float(trace.mean())
+        if left <= 0:
+            return math.nan
+        return (self.total**2 * purity - self.samples * float(own.mean())) / left
+
+
+def _all_pairs(same: Tensor, pairs: Tensor, kept: Tensor, counts: Tensor) -> Tensor:
+    """Σ over all pairs of a sample's positions of a number whose sums over the kept ones are known, (R,).
+
+    `same` is the part of `pairs` where both positions are the same one.
+    """
+    other = counts * (counts - 1) * (pairs - same) / (kept * (kept - 1)).clamp(min=1)
+    return counts * same / kept.clamp(min=1) + other
+
+
+def _less(rows: Tensor, row: Tensor) -> Tensor:
+    """A factor of the positive part of R†R − r†r, for rows R (n, d) and a row r (d,). Cost O(n² d)."""
+    both = torch.cat([rows, row[None]])
+    values, vectors = torch.linalg.eigh(both @ both.mH)
+    kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    root = vectors[:, kept] * values[kept].sqrt().to(vectors)  # both = root Q with orthonormal rows Q
+    signs = torch.ones_like(values)
+    signs[-1] = -1
+    shares, turn = torch.linalg.eigh((root.mH * signs.to(root)) @ root)
+    positive = shares > 0
+    inverse = vectors[:, kept] / values[kept].sqrt().to(vectors)
+    return (turn[:, positive] * shares[positive].sqrt().to(turn)).mH @ (inverse.mH @ both)

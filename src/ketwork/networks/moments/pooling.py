@@ -1,0 +1,42 @@
+"""An activation as rows: one a sample, one a position, or all positions of a sample side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.activations import unit
+
+UNITS = ("sample", "position", "flat")
+"""What is compared: samples with their positions averaged, every position, or samples with positions as features."""
+
+
+def pooled(values: Tensor, present: Tensor | None) -> Tensor:
+    """The mean over the existing positions of each sample, (N, d), of activations (N, T, d); never a view of them."""
+    if present is None:
+        return values.mean(dim=1)
+    sample = present.nonzero()[:, 0]
+    sums = values.new_zeros(values.shape[0], values.shape[2]).index_add_(0, sample, values[present])
+    return sums / present.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def sample_rows(values: Tensor, present: Tensor | None, *, unit_of: str = UNITS[0], normalize: str) -> Tensor:
+    """An activation (N, T, d) as the rows that are compared, in memory of their own.
+
+    `"sample"`: the mean over existing positions, (N, d), 0 where a sample has none; `"position"`: every existing
+    position, (n, d); `"flat"`: (N, T·d), 0 where a position does not exist. Complex values become pairs
+    of real features. `normalize="state"` scales each row to norm 1; zero rows stay.
+    """
+    if values.is_complex():
+        values = torch.view_as_real(values.resolve_conj()).flatten(-2)
+    if unit_of == "position":
+        rows = values.flatten(0, 1).clone() if present is None else values[present]
+    elif unit_of == "flat":
+        rows = values.flatten(1).clone() if present is None else _existing(values, present).flatten(1)
+    else:
+        rows = pooled(values, present)
+    return unit(rows)[0] if normalize == "state" else rows
+
+
+def _existing(values: Tensor, present: Tensor) -> Tensor:
+    return torch.where(present[..., None], values, torch.zeros_like(values))

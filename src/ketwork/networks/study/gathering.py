@@ -1,0 +1,274 @@
+"""`Gathering`: the state of a study's one pass. A batch enters all layers' accumulators together, once it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from ketwork.networks.activations import Activation, Batch, Capture, Key, Seen
+from ketwork.networks.moments import (
+    Keep,
+    Labelled,
+    LayerAccumulator,
+    Moment,
+    NonFiniteActivationError,
+    PairMoments,
+    sample_rows,
+)
+from ketwork.networks.runtime import Plan, Share, Width, key_stream, plan_memory
+from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.records import Count, Form, Malformed, pack, unpack
+
+
+@dataclass(frozen=True)
+class GatheringState:
+    """A pass between two batches, as a checkpoint has it; rows are keyed by the modules' paths and calls."""
+
+    gathered: StudyAccumulator
+    seen: Seen
+    number: Count
+    stream: Count | None
+    generator: Annotated[Tensor, Form("byte state")]
+
+
+@dataclass
+class Gathering:
+    """What the pass over the data has gathered so far, and the batch that is on its way.
+
+    `number` counts the batches of the data that have gone by, `torn` says that a batch has entered some rows, and an
+    error kept it from the others.
+    """
+
+    gathered: StudyAccumulator
+    generator: torch.Generator
+    keep: Keep
+    must_mask: bool = False
+    number: int = 0
+    stream: int | None = None
+    torn: bool = False
+    _rows: dict[Key, LayerAccumulator] = field(default_factory=dict)
+    _batch: Batch | None = None
+    _keys: Tensor = field(default_factory=lambda: torch.empty(0))
+    _labels: Labelled | None = None
+    _pending: dict[Key, LayerAccumulator] = field(default_factory=dict)
+    _pooled: dict[Hashable, Tensor] = field(default_factory=dict)
+    _masked: bool = False
+    _drawn: Tensor = field(init=False)  # the generator's state after the last batch
+
+    def __post_init__(self) -> None:
+        self._drawn = self.generator.get_state()
+
+    @property
+    def position(self) -> int:
+        """How many samples of the data have gone by."""
+        return self.gathered.position
+
+    def begin(self, batch: Batch) -> None:
+        """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
+        self._batch = batch
+        if self.stream is None:
+            self.stream = key_stream(self.generator, batch)
+            self.generator = torch.Generator().manual_seed(self.stream)
+        self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
+        labels = self.gathered.labels
+        targets = labels.of_batch(batch.content, batch.labels, self.position, batch.size)
+        per_position = labels.task == "positions"
+        self._labels = None if targets is None else Labelled(targets, self.position, per_position)
+        self._pending.clear()
+        self._pooled.clear()
+
+    def receive(self, activation: Activation) -> None:
+        """Reduces one activation, inside the hook."""
+        key = activation.key
+        row = self._rows.get(key)
+        device = activation.values.device
+        if row is not None and row.reservoir.keys.device != device:  # as a restored one is
+            row = self._rows[key] = _moved(row, device)
+        if row is not None and activation.values.shape[-1] != row.d:
+            raise ValueError(
+                f"Layer {key[0]!r} had {row.d} features and now has {activation.values.shape[-1]}: axis "
+                f"{activation.info.axis} of its output does not hold its features. "
+                f"Say which does with `feature_axis={{{key[0]!r}: ...}}`."
+            )
+        present = self._present(activation)
+        share = self._share(activation)
+        keep = self.keep
+        if share is not None:
+            keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
+        worst = row.reservoir.worst if row is not None else float("inf")
+        try:
+            part = LayerAccumulator.from_batch(activation, present, self._keys, keep, self._labels, worst)
+        except NonFiniteActivationError as bad:
+            raise ValueError(self._where(key[0], bad)) from bad
+        if self._labels is not None and part.labelled is None:
+            self.gathered.note(
+                f"The labels have {self._labels.targets.shape[1]} positions, layer {key[0]} has "
+                f"{activation.values.shape[1]}: its labels are not decoded."
+            )
+        self._pending[key] = part
+        if self.gathered.pairs is not None:
+            self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
+
+    def commit(self) -> None:
+        """Adds the batch to every row.
+
+        Raises:
+            ValueError: a mask was given, but fits no layer that has positions.
+        """
+        assert self._batch is not None
+        gathered = self.gathered
+        if self.must_mask and not self._masked and gathered.notes:
+            raise ValueError(f"Argument `mask` must fit the positions of a layer. {' '.join(gathered.notes)}")
+        self.torn = True
+        for key, part in self._pending.items():
+            row = self._rows.get(key)
+            if row is not None:
+                row += part
+                continue
+            empty = Moment.empty(part.d, part.moment.first)
+            empty += part.moment
+            part.moment = empty
+            self._rows[key] = part
+        self._pending.clear()
+        if gathered.pairs is not None and self._pooled:
+            finite = [rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]
+            good = torch.stack(finite).all(dim=0)
+            gathered.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
+        gathered.samples += self._batch.size
+        gathered.batches += 1
+        self.skip()
+        self.torn = False
+
+    def skip(self) -> None:
+        """Lets the batch go by: its samples drew their keys and named their labels, whoever takes them in."""
+        assert self._batch is not None
+        self.gathered.position += self._batch.size
+        self.number += 1
+        self._drawn = self.generator.get_state()
+        self.gathered.labels.commit()
+
+    def plan(self, live: Capture, batch: Batch, call: Callable[[nn.Module], Any], memory: int) -> Plan:
+        """Plans the memory of the pass, from the widths that its first batch shows."""
+        widths: dict[Key, Width] = {}
+
+        def measure(activation: Activation) -> None:
+            widths.setdefault(activation.key, Width.from_activation(activation))
+
+        live.receive, receive = measure, live.receive
+        try:
+            live.forward(call, batch.size)
+        finally:
+            live.receive = receive
+        gathered = self.gathered
+        gathered.labels.of_batch(batch.content, batch.labels, self.position, batch.size)
+        readable = {key: width for key, width in widths.items() if key not in live.refused}
+        pairs = gathered.pairs is not None
+        gathered.plan = plan_memory(readable, memory, classes=gathered.labels.classes, pairs=pairs)
+        if pairs:
+            gathered.pairs = PairMoments(memory=gathered.plan.pairs // 2)
+        return _named(gathered.plan, live)
+
+    def state(self, live: Capture) -> GatheringState:
+        """All of the state after the last batch."""
+        return GatheringState(self._raw(), live.seen(), self.number, self.stream, self._drawn)
+
+    def restore(self, state: GatheringState, live: Capture, device: torch.device) -> None:
+        """Takes over a state; batches then continue to the same digits.
+
+        The generator continues from where it was. The pairs of layers go to `device`, and each row to where its layer
+        is, when it is next reached.
+
+        Raises:
+            Malformed: the generator's state is none.
+        """
+        gathered = state.gathered
+        self.gathered.labels.take(gathered.labels.stored())
+        if gathered.pairs is not None:
+            gathered.pairs = _moved(gathered.pairs, device)
+        self._rows = gathered.by_key
+        self.gathered = replace(gathered, layers=[], labels=self.gathered.labels)
+        self.number, self.stream = state.number, state.stream
+        try:
+            self.generator.set_state(state.generator.cpu())
+        except RuntimeError as error:
+            raise Malformed(f"the generator's state is none ({error})") from error
+        self._drawn = self.generator.get_state()
+        live.restore(state.seen)
+
+    def finished(self, live: Capture) -> StudyAccumulator:
+        """What was gathered, its rows under the names by which they are shown."""
+        gathered = self._raw()
+        names = live.names(self._rows)
+        places = {key: place for key, (place, _) in names.items()}
+        layers = [replace(row, info=row.info.named(*names[row.info.key])) for row in gathered.layers]
+        if gathered.pairs is not None:
+            gathered.pairs.keys = [places.get(key, key) for key in gathered.pairs.keys]  # type: ignore[call-overload]
+        return replace(
+            gathered,
+            layers=layers,
+            plan=None if gathered.plan is None else _named(gathered.plan, live),
+            skipped=live.reasons(),
+            refused=sorted(places[key] for key in live.refused if key in places),
+            streams=[] if self.stream is None else [self.stream],
+        )
+
+    def _raw(self) -> StudyAccumulator:
+        return replace(self.gathered, layers=list(self._rows.values()))
+
+    def _share(self, activation: Activation) -> Share | None:
+        """What the layer may keep; one that the batch of the plan did not reach is added to that."""
+        gathered = self.gathered
+        if gathered.plan is None:
+            return None
+        share = gathered.plan.share(activation.key)
+        if share is None:
+            gathered.plan = gathered.plan.extended(Width.from_activation(activation), gathered.labels.classes)
+            share = gathered.plan.shares[-1]
+            over = gathered.plan.total - gathered.plan.memory
+            gathered.note(
+                f"Layer {activation.key[0]} was first reached in batch {self.number} (counted from 0), after the plan "
+                f"of the memory: it is kept {'exactly' if share.rank is None else f'as a sketch of rank {share.rank}'}"
+                + (f", {over / 1e6:.1f} MB beyond the budget." if over > 0 else ".")
+            )
+        return share
+
+    def _present(self, activation: Activation) -> Tensor | None:
+        assert self._batch is not None
+        if activation.present is not None:
+            return activation.present
+        mask = self._batch.mask
+        if mask is None or not activation.info.positions:
+            return None
+        if mask.shape == activation.values.shape[:2]:
+            self._masked = True
+            return mask
+        self.gathered.note(
+            f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
+            "all of its positions count."
+        )
+        return None
+
+    def _where(self, layer: str, bad: NonFiniteActivationError) -> str:
+        places = [self.position + i for i in bad.samples[:5]]
+        more = f" and {len(bad.samples) - 5} more" if len(bad.samples) > 5 else ""
+        return (
+            f"Layer {layer!r} put out NaN or infinite values in batch {self.number}, sample "
+            f"{', '.join(map(str, places))}{more} (counted from 0). Fix the data or the network there, or leave "
+            "such samples out with `skip_bad=True` (--skip-bad)."
+        )
+
+
+def _named(planned: Plan, live: Capture) -> Plan:
+    """The plan with the names that the layers' rows will have."""
+    names = live.names([(share.layer, share.call) for share in planned.shares])
+    return planned.named({key: name for key, (name, _) in names.items()})
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    """An accumulator on a device."""
+    header, tensors = pack(part)
+    return unpack(type(part), header, {name: tensor.to(device) for name, tensor in tensors.items()})
