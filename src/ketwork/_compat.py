@@ -39,7 +39,8 @@ def renamed(
 
         @functools.wraps(function)
         def call(*args: Any, **given: Any) -> R:
-            for old in names.keys() & given.keys():
+            # Parts of an argument after the argument itself, which may have an old name too.
+            for old in sorted((old for old in names if old in given), key=lambda old: "." in names[old]):
                 group, _, field = names[old].rpartition(".")
                 value = given.pop(old)
                 if convert and old in convert:

@@ -5,7 +5,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, Mask, batches
 from ketwork.networks.activations.captures import NEVER, Capture, Seen, capture
-from ketwork.networks.activations.draws import drawn, samples_at
+from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.interventions import Site, intervene
@@ -40,13 +40,13 @@ __all__ = [
     "decode",
     "device_of",
     "drawn",
+    "drawn_alike",
     "dtype_of",
     "eager",
     "encode",
     "intervene",
     "leaves",
     "map_tensors",
-    "samples_at",
     "select",
     "tensors",
     "unit",

@@ -22,24 +22,41 @@ def drawn(
 
     Arrays, mappings and tuples of them, and datasets with a length are drawn from (see `choose`); of anything else, a
     stream, the first samples are to be taken: then places are None. The words are None where all are taken.
+
+    Raises:
+        ValueError: labels or a mask have not one entry a sample.
     """
     n = _length(data)
     if max_samples is None or (n is not None and n <= max_samples):
         return data, labels, mask, None, None
     if n is None:
         return data, labels, mask, None, f"the first {max_samples:,} samples of a stream"
+    for name, values in (("labels", labels), ("mask", mask)):
+        if _is_array(values) and len(values) != n:
+            raise ValueError(
+                f"Argument `{name}` must have one entry a sample, but has {len(values)} for {n} samples."
+            )
     places, words = choose(n, max_samples, _labels(data, labels), seed)
-    if isinstance(labels, (Tensor, np.ndarray)) or (
-        isinstance(labels, Sequence) and not isinstance(labels, str)
-    ):
-        labels = _at(labels, places)
-    if isinstance(mask, (Tensor, np.ndarray)):
-        mask = _at(mask, places)
-    return samples_at(data, places), labels, mask, places, words
+    labels, mask = (_at(values, places) if _is_array(values) else values for values in (labels, mask))
+    return _samples_at(data, places), labels, mask, places, words
 
 
-def samples_at(data: Any, places: np.ndarray) -> Any:
-    """The samples at these places."""
+def drawn_alike(other: Any, data: Any, places: np.ndarray) -> Any:
+    """The samples of other data at the places that were drawn from `data`.
+
+    Raises:
+        ValueError: they are not as many, or cannot be drawn from.
+    """
+    n = _length(data)
+    if _length(other) != n:
+        raise ValueError(
+            f"Argument `other_data` must hold the same samples as `data`, from which some are drawn: {n} of them, in "
+            "an array, a mapping, a tuple or a dataset with a length."
+        )
+    return _samples_at(other, places)
+
+
+def _samples_at(data: Any, places: np.ndarray) -> Any:
     if isinstance(data, Dataset):
         return Subset(data, places.tolist())
     if isinstance(data, Mapping):
@@ -52,9 +69,14 @@ def samples_at(data: Any, places: np.ndarray) -> Any:
 def _at(values: Any, places: np.ndarray) -> Any:
     if isinstance(values, Tensor):
         return values[torch.from_numpy(places).to(values.device)]
-    if isinstance(values, np.ndarray) or hasattr(values, "iloc"):
+    if hasattr(values, "__array__"):
         return np.asarray(values)[places]
     return [values[i] for i in places]
+
+
+def _is_array(values: Any) -> bool:
+    """Whether it has an entry for each sample, as labels and masks may."""
+    return hasattr(values, "__array__") or (isinstance(values, Sequence) and not isinstance(values, str))
 
 
 def _length(data: Any) -> int | None:

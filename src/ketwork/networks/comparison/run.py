@@ -22,7 +22,7 @@ from ketwork.networks.activations import (
     Reading,
     batches,
     drawn,
-    samples_at,
+    drawn_alike,
     unwrapped,
 )
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
@@ -59,25 +59,22 @@ def _as_before(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        given |= {
-            new: given.pop(old) for old, new in (("model_a", "model"), ("model_b", "data")) if old in given
-        }
-        second = args[1] if len(args) > 1 else given.get("data", ())
-        if second is None or isinstance(second, nn.Module):
-            moved("`compare(a, b, data)` is now `compare(model, data, other=None)`.")
-            rest = args[2:] or (given.pop("other", None),)
-            args, given = (*args[:1], *rest), given | {"other": second}
-            given.pop("data", None)
+        if "model_a" in given:
+            given["model"] = given.pop("model_a")
+        second = args[1] if len(args) > 1 else ()
+        if "model_b" in given or second is None or isinstance(second, nn.Module):
+            moved("`compare(a, b, data)` is now `compare(model, data, other=None)`.", level=3)
+            other = given.pop("model_b") if "model_b" in given else second
+            args, given = (*args[:1], *args[2:]), given | {"other": other}
         for old, unit in (("positions", UNITS[1]), ("flatten", UNITS[2])):
             if given.pop(old, False):
-                moved(f"Argument `{old}` of `compare` is now `unit={unit!r}`.")
+                moved(f"Argument `{old}` of `compare` is now `unit={unit!r}`.", level=3)
                 given["unit"] = unit if "unit" not in given else None
         return function(*args, **given)
 
     return call
 
 
-@_as_before
 @renamed(
     groups={"reading": lambda reading: reading, "distributed": Distributed.from_argument},
     samples="max_samples",
@@ -90,6 +87,7 @@ def _as_before(function: Callable[..., Any]) -> Callable[..., Any]:
     calls="reading.calls",
     feature_axis="reading.feature_axis",
 )
+@_as_before
 def compare(
     model: nn.Module,
     data: Any,
@@ -193,9 +191,10 @@ def compare(
         raise ValueError(
             "Arguments `other_data`, `other_layers` and `other_forward` need an `other` model, but it is None."
         )
-    data, _, mask, places, taken = drawn(data, None, mask, max_samples, seed)
+    complete = data
+    data, _, mask, places, taken = drawn(complete, None, mask, max_samples, seed)
     if places is not None and other_data is not None:
-        other_data = samples_at(other_data, places)
+        other_data = drawn_alike(other_data, complete, places)
     draw = seed if isinstance(seed, int) else int(torch.randint(2**31, (), generator=generator_from(seed)))
     shares = Distributed.from_argument(distributed)
     settings = {

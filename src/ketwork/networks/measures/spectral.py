@@ -25,7 +25,7 @@ def bounded(value: float, stderr: float, ends: Interval | None) -> Estimate:
 
 def entropy_of(state: LayerState) -> float:
     """S(ρ) in bits, of a spectrum that may not sum to 1 exactly."""
-    return float(shannon_entropy(state.spectrum / state.spectrum.sum()))
+    return max(0.0, float(shannon_entropy(state.spectrum / state.spectrum.sum())))  # and never −0
 
 
 def discarded(spectrum: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class StudyInterrupted(Interrupted):
     def study(self) -> Study | None:
         """`partial`, under its name of version 0.1; warns."""
         moved("`StudyInterrupted.study` is now called `partial`.")
-        return self.partial  # type: ignore[no-any-return]
+        return self.partial
 
 
 @renamed(
