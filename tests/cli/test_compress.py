@@ -7,6 +7,7 @@ import torch
 from rich.cells import cell_len
 
 import ketwork as kw
+from ketwork._draws import choose
 from ketwork.demo import digits
 
 NETS = "ketwork_cli_nets"
@@ -38,7 +39,8 @@ def test_json_of_the_demonstration_is_what_kw_compress_gives(run, here) -> None:
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
     x, labels = digits.training()
-    expected = kw.compress(digits.model(), (x[:300], labels[:300]), keep=0.3)
+    places, _ = choose(len(x), 300, labels, 0)  # as many of each label
+    expected = kw.compress(digits.model(), (x[places], labels[places]), keep=0.3)
     table = expected.table().astype(object)
     assert told["table"] == table.where(table.notna(), None).to_dict("records")
     assert (told["kl"], told["chosen"], told["passes"]) == (expected.kl, expected.chosen, expected.passes)
@@ -66,7 +68,7 @@ def test_the_table_fits_and_names_every_layer_and_candidate(run, wide, width: in
     assert "Unchanged: 4 (not among `layers`)" in words
     for tried in told["candidates"]:
         assert f"{tried['kl']:.3g}" in words
-    assert words.count("taken") == 1
+    assert words.count("chosen") == 1
     assert f"{told['passes']:.1f} forward passes" in words
     assert f"{told['before']['parameters']:,}" in words
 
