@@ -12,6 +12,7 @@ from ketwork.networks.activations import Batch
 from ketwork.networks.compression import compress, load_compressed
 from ketwork.networks.compression.carriers import narrowed
 from ketwork.networks.compression.layers import weight_layers
+from ketwork.networks.compression.unit_codes import NotSeparateError, codes_of, places_of
 from ketwork.networks.compression.unit_discovery import Feed, feeds
 
 
@@ -157,3 +158,14 @@ def test_a_mobile_network_gets_narrower_in_its_streams_and_within_its_blocks() -
         ("1.wide",): (48, ("1.narrow",)),
         ("2.wide",): (48, ("2.narrow",)),
     }
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 64, 300])
+def test_codes_tell_each_unit_and_that_several_came(count: int) -> None:
+    codes = codes_of(count)
+    assert codes.shape[1] == count
+    assert len({tuple(code) for code in codes.T.tolist()}) == count
+    came = torch.cat([codes.flip(1), torch.zeros(len(codes), 2, dtype=torch.bool)], 1)
+    assert places_of(came, codes)[:, 0].tolist() == list(range(count))[::-1]
+    with pytest.raises(NotSeparateError):
+        places_of(came | came.roll(1, 1), codes)

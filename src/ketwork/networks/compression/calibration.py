@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ketwork.networks.activations import Batch, Forward, Mask, batches, map_tensors
-from ketwork.networks.measures import Output, Predictions
-from ketwork.networks.measures.predictions import CATEGORICAL
+from ketwork.networks.measures import CATEGORICAL, Output, Predictions
 from ketwork.quantum import Estimate
 
 HELD_BACK = 5  # every fifth sample is held back

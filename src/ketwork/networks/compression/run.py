@@ -22,7 +22,7 @@ from ketwork.networks.compression.surgery import plain
 from ketwork.networks.compression.survey import without_checkpoints
 from ketwork.networks.measures import Output
 from ketwork.networks.runtime import join, parse_bytes
-from ketwork.quantum.seeding import generator_from
+from ketwork.quantum import generator_from
 
 
 @renamed(

@@ -17,8 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import combinations, islice
-from math import comb, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -32,6 +31,7 @@ from ketwork.networks.compression.calibration import Rows, picked
 from ketwork.networks.compression.carriers import Carrier
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.surgery import replace, resized, same
+from ketwork.networks.compression.unit_codes import NotSeparateError, codes_of, places_of
 from ketwork.networks.compression.unit_order import staying
 
 _TRIED = 8  # samples on which a removal is tried
@@ -47,10 +47,6 @@ _REFUSALS = (
 )
 
 Call = Callable[[nn.Module, Batch], Rows]
-
-
-class _NotSeparateError(Exception):
-    """The units do not come to other layers each by itself."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def feeds(model: nn.Module, layers: Sequence[WeightLayer], call: Call, batch: Ba
     for layer in layers:
         try:
             found.append(trace.feed(layer))
-        except (_NotSeparateError, *_REFUSALS):
+        except (NotSeparateError, *_REFUSALS):
             continue
     if not found:
         return []
@@ -158,12 +154,12 @@ class _Trace:
         counts = {int(to.any(0).sum()) / max(int(to[0].sum()), 1) for to in seen.values()}
         count = int(min(counts))
         if counts != {count} or count < 2 or source.m % count:
-            raise _NotSeparateError
+            raise NotSeparateError
         own = torch.arange(source.m).reshape(count, -1)
-        codes = _codes(count)
+        codes = codes_of(count)
         seen, passed = self._from_layer(source, codes.repeat_interleave(own.shape[1], 1))
-        readers = {path: self._columns(path, _places(to, codes)) for path, to in seen.items()}
-        carriers = {self.known[path]: _places(to, codes) for path, to in passed.items()}
+        readers = {path: self._columns(path, places_of(to, codes)) for path, to in seen.items()}
+        carriers = {self.known[path]: places_of(to, codes) for path, to in passed.items()}
         return Feed({source.path: own}, readers, carriers)
 
     def raw(self, candidates: Sequence[Carrier]) -> Iterator[tuple[Carrier, dict[str, Tensor]]]:
@@ -171,7 +167,7 @@ class _Trace:
         for carrier in candidates:
             module = self.model.get_submodule(carrier.path)
             original: Any = module._parameters[carrier.name]
-            codes = _codes(carrier.channels)
+            codes = codes_of(carrier.channels)
             parts: list[dict[str, Tensor]] = []
             try:
                 for code in codes:
@@ -186,11 +182,11 @@ class _Trace:
                 yield (
                     carrier,
                     {
-                        path: self._columns(path, _places(torch.cat([part[path] for part in parts]), codes))
+                        path: self._columns(path, places_of(torch.cat([part[path] for part in parts]), codes))
                         for path in paths
                     },
                 )
-            except (_NotSeparateError, *_REFUSALS):
+            except (NotSeparateError, *_REFUSALS):
                 continue
             finally:
                 module._parameters[carrier.name] = original
@@ -219,7 +215,7 @@ class _Trace:
             for handle in handles:
                 handle.remove()
         if (source.path in found[0] or calls[source.path] != 1) and not source.repeated:
-            raise _NotSeparateError
+            raise NotSeparateError
         return found
 
     def _run(self, count: int, prepare: Callable[[], Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -266,36 +262,8 @@ class _Trace:
                 handle.remove()
         finite = all(bool(part.isfinite().all()) for part in rows)
         if not seen or any(n > 1 for n in calls.values()) or not finite:
-            raise _NotSeparateError
+            raise NotSeparateError
         return seen, passed
-
-
-def _codes(count: int) -> Tensor:
-    """Codes (bits, count) that tell each of so many units from the others, and one from several.
-
-    Each has half of its bits set, so that what several units come to has more.
-    """
-    bits = 2
-    while comb(bits, bits // 2) < count:
-        bits += 1
-    chosen = torch.tensor(list(islice(combinations(range(bits), bits // 2), count)))
-    return torch.zeros(count, bits, dtype=torch.bool).scatter_(1, chosen, True).T
-
-
-def _places(came: Tensor, codes: Tensor) -> Tensor:
-    """Each unit's places (units, b), from where the units of `codes` came to."""
-    powers = 2 ** torch.arange(len(codes))[:, None]
-    names, order = (codes * powers).sum(0).sort()
-    places = came.any(0).nonzero()[:, 0]
-    found = (came[:, places] * powers).sum(0)
-    unit = torch.searchsorted(names, found).clamp(max=len(names) - 1)
-    if bool((names[unit] != found).any()):  # a place that several units come to
-        raise _NotSeparateError
-    unit = order[unit]
-    counts = torch.bincount(unit, minlength=len(names))
-    if bool((counts != counts[0]).any()) or not int(counts[0]):
-        raise _NotSeparateError
-    return places[unit.argsort(stable=True)].reshape(len(names), -1)
 
 
 def _merged(found: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Tensor]]]) -> list[Feed]:
