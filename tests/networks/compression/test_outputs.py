@@ -104,6 +104,8 @@ SIX = torch.randn(60, 4, generator=torch.Generator().manual_seed(3), dtype=torch
         (SIX, (SIX > 0).float(), "bernoulli_logits"),
         (SIX[:, :1], torch.arange(60) % 2, "bernoulli_logits"),
         (SIX[:, :1], None, "regression"),
+        (SIX, None, "regression"),
+        (20 * SIX, None, "kl"),  # it would be certain of a class
         (10 * (SIX - SIX.mean(-1, keepdim=True)), None, "kl"),  # of a common sum, as trained logits are
     ],
 )

@@ -49,6 +49,7 @@ _ROUNDING = (
 _SUMS = (
     0.5  # logits trained by cross-entropy have sums that vary less than this, of what independent features do
 )
+_CERTAIN = 0.9  # mean probability of the likeliest class from which rows are logits that are sure of something
 _LEAST_SPREAD = 0.7  # outputs that vary less may well be logits, of a network that is not sure of anything
 
 
