@@ -49,7 +49,9 @@ _ROUNDING = (
 _SUMS = (
     0.5  # logits trained by cross-entropy have sums that vary less than this, of what independent features do
 )
-_CERTAIN = 0.9  # mean probability of the likeliest class from which rows are logits that are sure of something
+_CERTAIN = (
+    0.9  # mean probability of the likeliest class from which rows are logits that are sure of something
+)
 _LEAST_SPREAD = 0.7  # outputs that vary less may well be logits, of a network that is not sure of anything
 
 
@@ -252,7 +254,8 @@ def recognized(rows: Tensor, labels: Any, name: str = "") -> tuple[str, str]:
     spread = rows.var(dim=0, correction=0)
     typical = float(spread.mean())
     sums = float(rows.sum(-1).var(correction=0)) / (features * typical) if typical > 0 else 0.0
-    if sums >= _SUMS and typical >= _LEAST_SPREAD**2:
+    certain = float(rows.softmax(-1).amax(-1).mean()) > _CERTAIN
+    if sums >= _SUMS and typical >= _LEAST_SPREAD**2 and not certain:
         return (
             "regression",
             "nothing says otherwise, and rows have no common sum, as trained logits nearly have",
