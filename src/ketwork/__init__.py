@@ -23,7 +23,36 @@ if TYPE_CHECKING:
     from ketwork.networks.measures import Probe, ProbeRegressor, probe
     from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
     from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
-    from ketwork.quantum import *  # noqa: F403
+    from ketwork.quantum import (
+        Density,
+        Ensemble,
+        Estimate,
+        Ket,
+        Measurement,
+        State,
+        bures_angle,
+        bures_distance,
+        coherence,
+        effective_rank,
+        entropy,
+        fidelity,
+        from_qutip,
+        holevo,
+        jensen_shannon,
+        mutual_information,
+        negativity,
+        overlap,
+        participation_ratio,
+        purity,
+        random_density,
+        random_ket,
+        random_unitary,
+        relative_entropy,
+        root_fidelity,
+        shannon_entropy,
+        to_qutip,
+        trace_distance,
+    )
     from ketwork.records import Checkpoint
     from ketwork.report import plot_comparison, plot_spectrum, plot_study
 

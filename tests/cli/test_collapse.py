@@ -76,3 +76,22 @@ def test_wrong_usage(run, here, arguments: tuple[str, ...], code: int, message: 
     assert message in done.stderr
     assert done.stdout == ""
     assert not list(here.glob("curve*"))
+
+
+def test_layers_are_collapsed_about_their_mean_and_samples_drawn_by_the_seed(run) -> None:
+    def told(*options: object) -> dict:
+        done = run("collapse", "--samples", 50, "--layers", "readout", "--ranks", "1,4", "--json", *options)
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout)
+
+    centred, plain = told("--center"), told()
+    assert centred["settings"]["center"] is True
+    assert centred["table"] != plain["table"]
+    assert told("--around-mean")["table"] == centred["table"]  # as version 0.1 called it
+    assert plain["settings"]["taken"] == "50 of 540 samples, 5 of each of 10 labels"
+    assert told("--seed", 0)["table"] == plain["table"]
+    assert told("--seed", 1)["table"] != plain["table"]
+    expected = kw.collapse_curve(
+        digits.model(), digits.held_out(), layers="readout", ranks=[1, 4], center=True, max_samples=50
+    )
+    assert centred["table"] == expected.table().to_dict("records")

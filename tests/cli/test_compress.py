@@ -7,8 +7,8 @@ import torch
 from rich.cells import cell_len
 
 import ketwork as kw
-from ketwork._draws import choose
 from ketwork.demo import digits
+from ketwork.sources import load_data
 
 NETS = "ketwork_cli_nets"
 WIDE = """
@@ -38,9 +38,9 @@ def test_json_of_the_demonstration_is_what_kw_compress_gives(run, here) -> None:
     done = run("compress", "--keep", 0.3, "--samples", 300, "--json", "--record", "record.json")
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
-    x, labels = digits.training()
-    places, _ = choose(len(x), 300, labels, 0)  # as many of each label
-    expected = kw.compress(digits.model(), (x[places], labels[places]), keep=0.3)
+    source = load_data("ketwork.demo.digits:training").drawn(300, 0)
+    assert told["settings"]["taken"] == source.taken == "300 of 1,257 samples, 30 of each of 10 labels"
+    expected = kw.compress(digits.model(), source.batches, keep=0.3)
     table = expected.table().astype(object)
     assert told["table"] == table.where(table.notna(), None).to_dict("records")
     assert (told["kl"], told["chosen"], told["passes"]) == (expected.kl, expected.chosen, expected.passes)

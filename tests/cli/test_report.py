@@ -1,12 +1,11 @@
+"""`ketwork report`, and the pages that other commands write on the way."""
+
 import importlib
-import json
 
 import pytest
 
-from ketwork.demo import digits
-from ketwork.networks.comparison.result import Comparison
-from ketwork.networks.comparison.run import compare
-from ketwork.networks.study.result import Study
+from ketwork.networks.comparison import compare
+from ketwork.networks.study import Study
 
 NETS = "ketwork_cli_nets"
 SMALL = (f"{NETS}:small", "--data", f"{NETS}:batches")
@@ -34,34 +33,6 @@ def test_the_comparison_comes_into_the_page_unless_refused(here, run):
     nets = importlib.import_module(NETS)
     expected = compare(nets.small(), nets.batches())
     assert Study.load("s.safetensors").compare().cka.equals(expected.cka)
-
-
-def test_compare_gives_the_numbers_of_kw_compare(here, run):
-    arguments = ("ketwork.demo.digits:model", "--data", "ketwork.demo.digits:held_out")
-    done = run("compare", *arguments, "--json", "--save", "c.safetensors", "--report", "c.html")
-    assert done.exit_code == 0
-    told = json.loads(done.stdout)
-    expected = compare(digits.model(), digits.held_out())
-    assert [row["cka"] for row in told["table"]] == expected.table()["cka"].tolist()
-    assert told["n"] == 540
-    assert told["settings"]["source"]["model"]["spec"] == arguments[0]
-    assert "other" not in told["settings"]["source"]
-    assert Comparison.load("c.safetensors").cka.equals(expected.cka)
-    shown = run("show", "c.safetensors")
-    for row in expected.best_match().reset_index().itertuples():
-        line = next(line for line in shown.stdout.splitlines() if line.startswith(f"{row.layer} "))
-        assert line.split()[1:3] == [row.match, f"{row.cka:.3f}"]
-    assert run("report", "c.safetensors", "-o", "again.html").exit_code == 0
-    assert (here / "again.html").read_text() == (here / "c.html").read_text()
-
-
-def test_two_models_are_compared_side_by_side(here, run):
-    done = run("compare", f"{NETS}:small", f"{NETS}:small", "--data", f"{NETS}:batches", "--json")
-    assert done.exit_code == 0
-    same = {
-        row["layer"]: row["cka"] for row in json.loads(done.stdout)["table"] if row["layer"] == row["other"]
-    }
-    assert same == pytest.approx(dict.fromkeys(("0", "1", "2"), 1.0))
 
 
 @pytest.mark.parametrize(

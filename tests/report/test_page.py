@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.report.views import views
+from ketwork.report.views import layer_views
 from ketwork.report.words import plus_minus
 
 TWO = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
@@ -96,7 +96,7 @@ def test_numbers_as_labels(tmp_path, data):
 def test_many_labels_show_the_commonest_errors(data):
     labels = torch.arange(90) % 40
     record = kw.study(TWO, (data, labels), layers="0")
-    (view,) = views(record)
+    (view,) = layer_views(record)
     counts = record["0"].labels.confusion["linear"]
     wrong = counts.clone().fill_diagonal_(0)
     worst = view.confusion["worst"]["linear"]
@@ -212,7 +212,7 @@ def test_a_sketched_layer_stands_as_intervals_with_their_definition_and_the_plan
     path = record.report(tmp_path / "x.html")
     text, source = text_of(path), path.read_text()
     wide = record["1"]
-    rows = list(views(record))
+    rows = list(layer_views(record))
     between = plus_minus([row["entropy"] for row in rows])[1]
     assert float(between.split()[0]) == pytest.approx(wide.entropy.low, abs=0.01)
     assert " … " in between
@@ -223,7 +223,7 @@ def test_a_sketched_layer_stands_as_intervals_with_their_definition_and_the_plan
     assert record.definitions["sketch_error"] in text
     assert f"Plan of the memory: {record.plan.total / 1e6:.1f} MB of 2.0 MB" in text
     assert f"sketch of rank {wide.sketch}" in text
-    row, exact = rows[1], list(views(kw.study(network, x)))[1]
+    row, exact = rows[1], list(layer_views(kw.study(network, x)))[1]
     for name in ("rank_kept", "coherent_share"):
         assert row[name].low <= exact[name].value <= row[name].high
         assert row[name].low < row[name].high

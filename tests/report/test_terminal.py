@@ -179,7 +179,7 @@ def test_calls_zeros_and_drops_are_shown_where_there_are_any():
     for line, zero in zip(lines, table["zero"], strict=True):
         assert f"{zero:.1%}" in line
     assert "dropped" in text
-    assert "Samples left out for NaN or infinite values: 1 at step" in text
+    assert "Samples skipped for NaN or infinite values: 1 at step" in text
     pooled = study(Twice(), x, layers="step", reading=Reading(skip_bad=True, calls="pooled"))
     assert re.search(r"^step +all ", drawn(pooled, 140), re.MULTILINE)
 

@@ -78,8 +78,9 @@ def test_npz_arrays_by_name_limit_and_dtype():
     (x, y), (x2, y2) = list(data)
     assert x.dtype == torch.float64
     assert len(x) + len(x2) == 4
-    assert y.tolist() + y2.tolist() == [1, 0, 1, 0]
+    assert sorted(y.tolist() + y2.tolist()) in ([0, 0, 1, 2], [0, 1, 1, 2])  # one of each, and one more
     assert data.label_names == ("a", "b", "c")
+    assert data.taken == "4 of 5 samples, 1 to 2 of each of 3 labels"
     message = refused("Argument `input` must name an array of d.npz", "d.npz", input="pixel")
     assert "no 'pixel'. Nearest first: pixels" in message
     refused("no 'king'. Nearest first: kind", "d.npz", input="pixels", label="king")
@@ -211,10 +212,12 @@ def test_columns_of_numbers(kind):
     assert y.tolist() + y2.tolist() == [1, 0, 1]
     assert data.label_names == ("ham", "spam")
     assert data.description["input"] == ["a", "b"]
-    (x,) = load_data(path, input=["b"], samples=2)
-    assert x.tolist() == [[4], [5]]
+    drawn = load_data(path, input=["b"], samples=2)
+    (x,) = drawn
+    assert x.tolist() in ([[4], [5]], [[4], [6]], [[5], [6]])
+    assert (drawn.samples, drawn.taken) == (2, "2 of 3 samples, drawn at random")
     (x,) = load_data(path, input="[ab]", samples=1)
-    assert x.tolist() == [[1, 4]]
+    assert x.tolist() in ([[1, 4]], [[2, 5]], [[3, 6]])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -228,7 +231,7 @@ def test_texts_go_through_the_tokenizer_padded_batch_by_batch(kind):
     assert data.samples == 3
     (batch,) = load_data(written(FRAME, kind), text="kind", tokenizer=tokenizer, samples=2)
     assert set(batch) == {"input_ids", "attention_mask"}
-    assert batch["attention_mask"].sum(dim=1).tolist() == [4, 3]
+    assert batch["attention_mask"].sum(dim=1).tolist() in ([4, 3], [4, 4], [3, 4])
 
 
 def test_texts_that_look_like_numbers_stay_texts():
@@ -263,7 +266,7 @@ def test_gaps(kind):
     refused(r"'text' is empty in 1 of 3 rows", path, tokenizer=tokenizer)
     data = load_data(path, tokenizer=tokenizer, skip_bad=True)
     assert data.samples == 2
-    assert data.notes == (f"Left out, as column 'text' is empty: 1 of 3 rows of {path} (first: row 1).",)
+    assert data.notes == (f"Skipped, as column 'text' is empty: 1 of 3 rows of {path} (first: row 1).",)
     refused(r"`label` must name labels without gaps, but 'kind' is missing", path, input="a", label="kind")
 
 
@@ -303,8 +306,8 @@ def test_tables_that_cannot_be_used():
         ("uneven.csv", b"a,b\n1,2\n1,2,3,4\n", "Expected 2 fields in line 3, saw 4"),
         ("shifted.csv", b"a,b\n1,2,3\n4,5,6\n", "rows have more cells than the header"),
         ("list.jsonl", b'{"a": 1}\n[3]\n', "line 2 is no object"),
-        ("cut.jsonl", b'{"a": 1}\n{"a": ', "whole table"),
-        ("cut.csv.gz", b"\x1f\x8b\x08\x00", "whole table"),
+        ("cut.jsonl", b'{"a": 1}\n{"a": ', "complete table"),
+        ("cut.csv.gz", b"\x1f\x8b\x08\x00", "complete table"),
         ("cut.parquet", b"PAR1xxxx", "truncated or not one"),
         ("texts.csv", b"text,kind\nhello,a\n", "has only: text, kind"),
         ("numbers.jsonl", b'{"text": 3}\n', "'text' holds 3"),
@@ -319,11 +322,46 @@ def test_tables_that_cannot_be_used():
         )
 
 
-def test_rows_beyond_the_limit_are_not_read():
-    with open("t.csv", "w") as file:
-        file.write("a,b\n1,2\n3,4\nnot,numbers\n")
-    (x,) = load_data("t.csv", samples=2)
-    assert x.tolist() == [[1, 2], [3, 4]]
+# draws
+
+
+def test_as_many_of_each_label_are_drawn_wherever_they_stand():
+    """A table that is sorted by its label: its first rows would be of one label alone."""
+    y = np.repeat([0, 1, 2], [60, 30, 4])
+    np.savez("d.npz", x=np.arange(94.0)[:, None], y=y)
+    pd.DataFrame({"x": np.arange(94.0), "y": y}).to_csv("d.csv", index=False)
+    for spec, options in (("d.npz", {}), ("d.csv", {"label": "y"})):
+        data = load_data(spec, samples=24, **options)
+        ((x, labels),) = data
+        assert torch.bincount(labels).tolist() == [10, 10, 4]
+        assert x[:, 0].tolist() == sorted(x[:, 0].tolist())  # in their order
+        assert torch.equal(labels, torch.tensor(y)[x[:, 0].long()])
+        assert data.taken == "24 of 94 samples, 4 to 10 of each of 3 labels"
+        assert data.settings == {"taken": data.taken}
+        again, other = (load_data(spec, samples=24, seed=seed, **options) for seed in (0, 1))
+        assert torch.equal(next(iter(again))[0], x)
+        assert not torch.equal(next(iter(other))[0], x)
+        everything = load_data(spec, samples=94, **options)
+        assert (everything.samples, everything.taken, everything.settings) == (94, None, {})
+
+
+def test_a_draw_without_labels_is_uniform():
+    """Each of 10 samples is among the 3 drawn in 3 of 10 seeds: χ² of 400 draws, 9 degrees of freedom."""
+    np.save("d.npy", np.arange(10.0)[:, None])
+    counts = sum(
+        torch.bincount(next(iter(load_data("d.npy", samples=3, seed=seed)))[:, 0].long(), minlength=10)
+        for seed in range(400)
+    )
+    assert int(counts.sum()) == 1200
+    # Without replacement the counts spread less: Σ(n − 120)²/120 is χ² times 7/9.
+    assert float((counts - 120).square().sum() / 120) * 9 / 7 < 27.9  # the 0.1 % point
+
+
+def test_labels_that_are_numbers_or_too_many_are_no_classes():
+    x = np.arange(20.0)[:, None]
+    assert from_arrays(x, np.linspace(0, 1, 20)).drawn(5, 0).taken == "5 of 20 samples, drawn at random"
+    assert from_arrays(x, np.arange(20)).drawn(5, 0).taken == "5 of 20 samples, drawn at random"
+    assert from_arrays(x, np.zeros(20, int)).drawn(5, 0).taken == "5 of 20 samples, drawn at random"
 
 
 # images
@@ -398,8 +436,10 @@ def test_a_limited_number_of_images_is_spread_over_the_classes(here):
     data = load_data("p", samples=6)
     ((x, y),) = data
     assert y.tolist() == [0, 0, 1, 1, 2, 2]
-    assert (x[:, 0, 0, 0] * 255).round().tolist() == [0, 40, 0, 40, 0, 40]
-    assert data.samples == 6
+    drawn = (x[:, 0, 0, 0] * 255).round().view(3, 2)
+    assert set(drawn.flatten().tolist()) <= {0.0, 20.0, 40.0, 60.0}
+    assert bool((drawn[:, 0] < drawn[:, 1]).all())  # two of each class, in their order
+    assert (data.samples, data.taken) == (6, "6 of 12 samples, 2 of each of 3 labels")
 
 
 def test_folders_that_cannot_be_used(here):
@@ -432,7 +472,13 @@ def test_factories(factories):
         assert torch.cat([x for x, _ in data]).tolist() == [[0, 1], [2, 3], [4, 5]]
         assert data.samples == 3
     (x,) = load_data(f"{factories}:array", samples=1)
-    assert x.tolist() == [[0, 1]]
+    assert x.tolist() in ([[0, 1]], [[2, 3]], [[4, 5]])
+    drawn = load_data(f"{factories}:dataset", samples=2)
+    assert (drawn.samples, drawn.taken) == (2, "2 of 3 samples, drawn at random")
+    ((_, y),) = drawn
+    assert y.tolist() in ([4, 5], [4, 6], [5, 6])
+    stream = load_data(f"{factories}:batches", samples=2)
+    assert (stream.samples, stream.taken, stream.limit(2)) == (None, None, 2)  # whoever reads it stops
 
 
 def test_factories_that_give_no_batches(factories):

@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,8 @@ def record(request):
 
 
 def _told(found) -> str:
+    if isinstance(found, kw.Layer):
+        return f"{found!r}{found._repr_html_()}"
     if isinstance(found, kw.Comparison):
         return f"{found!r}{found.table()}{json.dumps(comparison_as_json(found))}"
     if isinstance(found, kw.CollapseCurve):
@@ -130,6 +133,66 @@ def test_records_made_to_harm_are_refused_or_read(record, part, tmp_path, bounde
                 told(read)
                 read.save(path)
     assert refused > 50 * MANY
+
+
+OLD = Path(__file__).parents[1] / "records" / "version_0_1"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files of every kind of record, those of version 0.1 among them, and what reads them."""
+    folder = tmp_path_factory.mktemp("records")
+    studies = {kind: _study(kind) for kind in KINDS}
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+    found = {
+        **{kind: (record, kw.Study.load) for kind, record in studies.items()},
+        "layer": (studies["classes"][0], kw.Layer.load),
+        "comparison": (studies["classes"].compare(), kw.Comparison.load),
+        "curve": (kw.collapse_curve(_network(), x, ranks=[1, 2]), kw.CollapseCurve.load),
+    }
+    for name, (record, _) in found.items():
+        record.save(folder / name)
+    old = {"comparison": kw.Comparison.load, "curve": kw.CollapseCurve.load}
+    read = {folder / name: load for name, (_, load) in found.items()}
+    return read | {
+        OLD / f"{name}.safetensors": old.get(name, kw.Study.load)
+        for name in ("study", "sketched", "complex", "comparison", "curve")
+    }
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_files_are_read_or_refused_in_words(count, files, tmp_path, bounded):
+    """Bytes, headers or tensors are changed; the latter two as one who means harm would, with a digest of the new."""
+    path, outcomes = tmp_path / "record", Counter()
+    parts = {}
+    for source, load in files.items():
+        header = _kept(source)
+        header.pop("digest")
+        parts[source] = load_file(source), header
+        _told(load(source))  # which loads what is loaded once
+    for turn in range(count * MANY):
+        draw = random.Random(turn)
+        source = sorted(files)[turn % len(files)]
+        tensors, header = parts[source]
+        how = ("bytes", "header", "tensors" if tensors else "header")[turn // len(files) % 3]
+        match how:
+            case "bytes":
+                path.write_bytes(bytes_of(source.read_bytes(), draw))
+            case "header":
+                _files.write_tensors(path, tensors, plain_of(header, draw), "ketwork")
+            case "tensors":
+                _files.write_tensors(path, tensors_of(tensors, draw), header, "ketwork")
+        with bounded():
+            read, why = attempt(files[source], path)
+            if read is None:
+                assert str(path) in why, (turn, why)
+                assert len(why) < 2000
+            elif draw.random() < 300 / count:  # which takes longer than to read it
+                _told(read)
+        outcomes[how, read is None] += 1
+    assert outcomes["bytes", True] > 0.9 * outcomes["bytes", False]
+    for how in ("header", "tensors"):
+        assert outcomes[how, True] > 0.3 * (outcomes[how, True] + outcomes[how, False]), outcomes
 
 
 @pytest.mark.parametrize(

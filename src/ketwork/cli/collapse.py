@@ -60,13 +60,17 @@ def command(
         str | None,
         typer.Option(metavar="K,K,…", help="Measure these ranks. Default: bisect for the smallest."),
     ] = None,
-    around_mean: Annotated[
-        bool, typer.Option("--around-mean", help="Collapse each layer about its mean activation.")
+    center: Annotated[
+        bool, typer.Option("--center", help="Collapse each layer about its mean activation.")
     ] = False,
+    around_mean: Annotated[
+        bool, typer.Option("--around-mean", hidden=True)
+    ] = False,  # its name in version 0.1
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
     device: options.Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Draws the samples that are taken.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Draw the curves (SVG, PNG or PDF; extra `plot`).")
     ] = None,
@@ -100,6 +104,7 @@ def command(
                 label=label,
                 batch_size=batch_size,
                 samples=samples,
+                seed=seed,
                 image_size=size,
             )
             with progress_bar(None) as progress:
@@ -110,13 +115,16 @@ def command(
                     layers=chosen,
                     ranks=wanted,
                     tolerance=tolerance,
-                    center=around_mean,
+                    center=center or around_mean,
                     max_samples=source.limit(samples),
                     batch_size=batch_size,
+                    seed=seed,
                     progress=progress or False,
                 )
         described = {"model": loaded.description, "data": source.description}
-        curve = curve.described(source=described, command=context.meta["command"], **source.settings)
+        curve = curve.described(
+            seed=seed, source=described, command=context.meta["command"], **source.settings
+        )
         if save is not None:
             curve.save(save)
         if figure is not None and plot is not None:

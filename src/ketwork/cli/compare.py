@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -33,12 +34,20 @@ HELP = """Examples:
 """
 
 
+class Unit(StrEnum):
+    """What is compared."""
+
+    sample = "sample"
+    position = "position"
+    flat = "flat"
+
+
 def command(
     context: typer.Context,
-    model_a: Annotated[str, typer.Argument(metavar="MODEL_A", help="A model, as in `ketwork study`.")],
-    model_b: Annotated[
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, as in `ketwork study`.")],
+    other: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL_B", help="Another one. Default: the same, its layers with each other."),
+        typer.Argument(metavar="OTHER", help="Another one. Default: the same, its layers with each other."),
     ] = None,
     data: options.Data = None,
     text: options.TextColumn = None,
@@ -49,10 +58,20 @@ def command(
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
     device: options.Device = "cpu",
-    seed: Annotated[int, typer.Option(help="Draws the projection of layers too wide for memory.")] = 0,
-    positions: Annotated[
-        bool, typer.Option("--positions", help="Compare every position, not each sample's mean.")
-    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Draws the samples that are taken, and the projection of layers too wide for memory."
+        ),
+    ] = 0,
+    unit: Annotated[
+        Unit,
+        typer.Option(
+            help="What is compared: each sample's mean over its positions, every position, or positions and features "
+            "together."
+        ),
+    ] = Unit.sample,
+    positions: Annotated[bool, typer.Option("--positions", hidden=True)] = False,  # of version 0.1
     save: options.Save = None,
     report: options.Report = None,
     timeout: options.Timeout = options.WAIT,
@@ -72,21 +91,21 @@ def command(
         ended: PartialError | Interrupted | None = None
         with redirect_stdout(sys.stderr):
             device = job.device(device) if job else device
-            first = load_model(model_a, device)
-            second = None if model_b is None else load_model(model_b, device)
+            first = load_model(model, device)
+            second = None if other is None else load_model(other, device)
 
-            def read(model: LoadedModel) -> LoadedData:
+            def read(network: LoadedModel) -> LoadedData:
                 return load_data(
                     data,
                     text=text,
                     input=inputs,
                     label=label,
-                    tokenizer=model.tokenizer,
+                    tokenizer=network.tokenizer,
                     batch_size=batch_size,
                     samples=samples,
                     seed=seed,
                     image_size=size,
-                    dtype=model.dtype,
+                    dtype=network.dtype,
                 )
 
             source = read(first)
@@ -101,7 +120,7 @@ def command(
                         layers=chosen,
                         max_samples=source.limit(samples),
                         batch_size=batch_size,
-                        unit="position" if positions else "sample",
+                        unit=Unit.position.value if positions else unit.value,
                         seed=seed,
                         distributed=Distributed("split", timeout) if job else None,
                         progress=progress or False,
@@ -130,9 +149,10 @@ def command(
                 record.report(report)
         finally:
             print_comparison(record, as_json_)
-        tell_files({"Saved to": save, "Report written to": report})
+        tell_files({"Saved to": save if record.complete else None, "Report written to": report})
         if ended is not None:
-            end_partial(ended, f"What {record.n} samples before it gave is shown.")
+            counted = "positions" if record.settings["unit"] == Unit.position else "samples"
+            end_partial(ended, f"{record.n} {counted}", save)
 
 
 def print_comparison(record: Comparison, as_json_: bool) -> None:

@@ -164,7 +164,8 @@ def command(
         result = replace(
             result,
             settings=result.settings
-            | {"seed": seed, "source": described, "command": context.meta["command"]},
+            | {"seed": seed, "source": described, "command": context.meta["command"]}
+            | source.settings,
             warnings=(*result.warnings, *loaded.notes, *source.notes),
         )
         numbers = json.dumps(compressed_as_json(result), indent=1, ensure_ascii=False, allow_nan=False)

@@ -79,8 +79,10 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         raise typer.Exit(MISUSED if misused else FAILED) from error
 
 
-def end_partial(ended: PartialError | Interrupted, kept: str) -> None:
-    """Ends a command with the right exit code where its result is partial; `kept` says what became of that."""
+def end_partial(ended: PartialError | Interrupted, number: str, save: Path | None, more: str = "") -> None:
+    """Ends a command with the right exit code where its result is that of so many samples alone."""
+    kept = f"saved to {save}" if save is not None else "not saved: no --save was given"
+    kept = f"What {number} before it gave is shown, and {kept}.{more}"
     if isinstance(ended, Interrupted):
         complain(f"interrupted. {kept}")
         raise typer.Exit(INTERRUPTED)

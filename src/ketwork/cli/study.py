@@ -59,7 +59,12 @@ def command(
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
     device: options.Device = "cpu",
-    seed: Annotated[int, typer.Option(help="Draws the samples that standard errors are computed on.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Draws the samples that are taken, and those that standard errors are computed on."
+        ),
+    ] = 0,
     normalize: Annotated[
         options.Normalize, typer.Option(help="Vectors of weight 1 each, or of their squared norm.")
     ] = options.Normalize.state,
@@ -169,11 +174,8 @@ def command(
             print_study(record, as_json_)
         tell_files({"Saved to": save if record.complete else None, "Report written to": report})
         if ended is not None:
-            kept = f"saved to {save}" if save is not None else "not saved: no --save was given"
-            partial = f"What {record.samples} samples before it gave is shown, and {kept}."
-            if checkpoint is not None:
-                partial += " With --resume the same command continues from there."
-            end_partial(ended, partial)
+            more = "" if checkpoint is None else " With --resume the same command continues from there."
+            end_partial(ended, f"{record.samples} samples", save, more)
 
 
 def print_study(record: Study, as_json_: bool) -> None:

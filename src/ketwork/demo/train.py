@@ -20,7 +20,7 @@ EPOCHS = 30
 BATCH = 64
 
 
-def train(epochs: int = EPOCHS, seed: int = SEED) -> nn.Sequential:
+def trained(epochs: int = EPOCHS, seed: int = SEED) -> nn.Sequential:
     """The network after so many epochs of Adam with a cosine schedule, in evaluation mode."""
     images, labels = digits.training()
     generator = torch.Generator().manual_seed(seed)
@@ -39,7 +39,7 @@ def train(epochs: int = EPOCHS, seed: int = SEED) -> nn.Sequential:
 
 
 def accuracy(network: nn.Module) -> float:
-    """The share of held-out digits that the network names rightly."""
+    """The share of held-out digits that the network classifies correctly."""
     images, labels = digits.held_out()
     with torch.no_grad():
         return (network(images).argmax(dim=1) == labels).float().mean().item()
@@ -47,7 +47,7 @@ def accuracy(network: nn.Module) -> float:
 
 if __name__ == "__main__":
     output = Path(sys.argv[1]) if len(sys.argv) > 1 else digits.WEIGHTS
-    network = train()
+    network = trained()
     with replacing(output) as temporary:
         safetensors.torch.save_file(network.state_dict(), temporary)
     print(f"{output}: {accuracy(network):.4f} of {digits.HELD_OUT} held-out digits right")

@@ -64,6 +64,10 @@ class Kinds:
             cls.kinds[kind] = cls
 
 
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+"""What reading a damaged file ends in: an upgrade reads what it was not yet checked for."""
+
+
 def write(path: str | Path, kind: str, schema: int, record: Any) -> None:
     """Writes a record to a file, in one step."""
     header, tensors = pack(record)
@@ -82,8 +86,7 @@ def read(cls: type[Record], path: str | Path, kind: str, schema: int, upgrade: A
         if header["schema"] < schema and upgrade is not None:
             header, tensors = upgrade(header["schema"], header, tensors)
         return unpack(cls, header, tensors)
-    except (Malformed, KeyError, TypeError, IndexError) as error:
-        # An upgrade reads what it was not yet checked for.
+    except _UNREADABLE as error:
         words = str(error) if isinstance(error, Malformed) else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {str(path)!r} lacks a part of one ({words}). "
@@ -138,7 +141,7 @@ def unpack(cls: type[Record], header: Header, tensors: Mapping[str, Tensor]) -> 
 
 
 class Unknown:
-    """What stands for a record of a `kind` that this version does not know: an instance of its family, without fields."""
+    """What stands for a record of a `kind` that this version does not know: one of its family, without fields."""
 
 
 def _unknown(family: type) -> Any:
@@ -224,7 +227,9 @@ def _estimate(value: Any) -> Estimate:
 
 def _words(error: msgspec.ValidationError) -> str:
     """msgspec's message with the place first: `layers[0].d: Expected int, got str`."""
-    words, *places = str(error).split(" - at `$")  # of a part in its record, of that in the record around it, and so on
+    words, *places = str(error).split(
+        " - at `$"
+    )  # of a part in its record, of that in the record around it, and so on
     place = "".join(place.rstrip("`") for place in reversed(places)).lstrip(".")
     return f"{place}: {words}" if place else words
 

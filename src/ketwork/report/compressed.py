@@ -72,11 +72,12 @@ def render_compressed(result: Compressed, console: Console) -> None:
     if len(reasons) > _REASONS:
         say("Unchanged: others, for other reasons; --json names each.", "dim")
     settings = result.settings
+    taken = f" ({settings['taken']})" if settings.get("taken") else ""
     say(
-        f"{settings['samples']:,} samples, of which {settings['held_back']:,} held back to measure the KL (nats a "
-        f"prediction); {result.passes:.1f} forward passes over them. Rank and units that stay: – is all; kept: of its "
-        "parameters; discarded: of the variance of the layer's output; KL share: of what all layers are estimated to "
-        "add to the KL."
+        f"{settings['samples']:,} samples{taken}, of which {settings['held_back']:,} held back to measure the KL (nats "
+        f"a prediction); {result.passes:.1f} forward passes over them. Rank and units that stay: – is all; kept: of "
+        "its parameters; discarded: of the variance of the layer's output; KL share: of what all layers are estimated "
+        "to add to the KL."
     )
     for warning in result.warnings:
         say(f"! {warning}", "yellow")

@@ -24,7 +24,7 @@ from ketwork.networks.study import Layer, Study, StudyAccumulator
 from ketwork.records import presents, write_text
 from ketwork.report import findings
 from ketwork.report.tables import best_matches, layer_table
-from ketwork.report.views import View, label_order, views
+from ketwork.report.views import View, label_order, layer_views
 from ketwork.report.words import megabytes, short
 
 _MATRIX_CELLS = 120_000
@@ -53,7 +53,7 @@ def write_study(study: Study, path: str | Path, comparison: Comparison | None = 
             "Use `comparison.report(path)` for its page."
         )
     path = _target(path)
-    rows = list(views(study))
+    rows = list(layer_views(study))
     return _write(path, study, _study_page(study, rows, comparison))
 
 

@@ -84,7 +84,7 @@ class View:
         return sorted({round(r ** (i / (_MOST_RANKS - 1))) for i in range(_MOST_RANKS)})
 
 
-def views(study: Study) -> Iterator[View]:
+def layer_views(study: Study) -> Iterator[View]:
     """A view of each layer. Cost: one decomposition a layer, O(min(d, N)² d)."""
     data = study.settings.get("source", {}).get("data", {})
     names = tuple(data["label_names"]) if data.get("label_names") else None

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,78 @@ def test_fuzzed_headers_never_end_in_anything_but_a_value_error(saved: Path) -> 
             assert "Argument `path` must be a s" in str(error)  # noqa: PT017
             refused += 1
     assert refused > 150
+
+
+def test_rows_are_found_by_name_call_and_place() -> None:
+    torch.manual_seed(0)
+    shared = nn.Linear(4, 4)
+    network = nn.Sequential(nn.Sequential(shared, nn.ReLU()), shared)
+    record = study(network, torch.randn(30, 4), layers="all")
+    names = [(layer.name, layer.call) for layer in record]
+    assert [record[i] for i in range(len(record))] == list(record) == list(record.layers)
+    assert record[-1] is record.layers[-1]
+    assert record[1:] == record.layers[1:]
+    assert record[::-1] == record.layers[::-1]
+    for layer in record:
+        assert record[layer.name, layer.call] is layer
+        assert layer in record
+        for alias in layer.aliases:
+            assert record[alias, layer.call].name in (layer.name, alias)
+            assert alias in record
+    assert record["0.0"].call == 0
+    assert record["0.0", 1] is record[-1]
+    assert ("0.0", 1) in record
+    assert names.count(("0.0", 0)) == 1
+    assert "nothing" not in record
+    assert ("0.0", 7) not in record
+    assert 3.5 not in record
+    with pytest.raises(KeyError, match=r"No layer 'nothing' in this study; it has 0\.0, 0"):
+        record["nothing"]
+    with pytest.raises(KeyError, match="No layer"):
+        record["0.0", 7]
+    with pytest.raises(IndexError):
+        record[len(record)]
+
+
+def test_a_described_study_keeps_its_numbers(tmp_path: Path) -> None:
+    record = _study()
+    told = record.described(("a note",), source={"model": {"path": "x"}})
+    assert told.table().equals(record.table())
+    assert told.notes == (*record.notes, "a note")
+    assert told.warnings[: len(told.notes)] == list(told.notes)
+    assert told.settings == record.settings | {"source": {"model": {"path": "x"}}}
+    told.save(tmp_path / "told")
+    back = Study.load(tmp_path / "told")
+    assert (back.notes, back.settings) == (told.notes, told.settings)
+
+
+def test_a_loader_that_fails_raises_with_what_it_gave_before() -> None:
+    def data(failure: Exception) -> Iterator[torch.Tensor]:
+        yield torch.randn(64, 4)
+        raise failure
+
+    for failure in (TypeError("not a tensor"), OSError("disk gone")):
+        with pytest.raises(StudyError, match=f"{type(failure).__name__}: {failure}") as raised:
+            study(nn.Linear(4, 3), data(failure))
+        assert raised.value.__cause__ is failure
+        partial = raised.value.partial
+        assert isinstance(partial, Study)
+        assert (partial.samples, partial.complete) == (64, False)
+        assert partial.error == f"{type(failure).__name__}: {failure}"
+        assert any("after 64 samples" in warning for warning in partial.warnings)
+        with pytest.raises(type(failure)):  # with no batch before it there is nothing to keep
+            study(nn.Linear(4, 3), _raises(failure))
+
+
+def _raises(failure: Exception) -> Iterator[torch.Tensor]:
+    raise failure
+    yield torch.ones(1)
+
+
+def test_errors_of_the_caller_are_raised_too() -> None:
+    def progress(done: int) -> None:
+        raise ZeroDivisionError("in the caller's function")
+
+    with pytest.raises(StudyError, match="ZeroDivisionError: in the caller's function") as raised:
+        study(nn.Linear(4, 3), torch.randn(64, 4), batch_size=32, progress=progress)
+    assert raised.value.partial.samples == 32

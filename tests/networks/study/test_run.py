@@ -270,7 +270,7 @@ def test_skip_bad_drops_and_counts(shape: tuple[int, ...]) -> None:
         assert (row.N, row.accumulator.dropped, row.kets) == (14, 6, expected.kets)
         torch.testing.assert_close(row.density.matrix(), expected.density.matrix(), rtol=0, atol=1e-7)
     assert record.table()["dropped"].tolist() == [6, 6, 6]
-    assert "Samples left out for NaN or infinite values: 6 at 0, 6 at 1, 6 at 2." in record.warnings
+    assert "Samples skipped for NaN or infinite values: 6 at 0, 6 at 1, 6 at 2." in record.warnings
 
 
 def test_one_wrong_batch_loses_nothing() -> None:

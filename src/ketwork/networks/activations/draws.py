@@ -31,7 +31,8 @@ def drawn(
         return data, labels, mask, None, None
     if n is None:
         return data, labels, mask, None, f"the first {max_samples:,} samples of a stream"
-    for name, values in (("labels", labels), ("mask", mask)):
+    beside: dict[str, Any] = {"labels": labels, "mask": mask}
+    for name, values in beside.items():
         if _is_array(values) and len(values) != n:
             raise ValueError(
                 f"Argument `{name}` must have one entry a sample, but has {len(values)} for {n} samples."

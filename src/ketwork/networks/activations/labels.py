@@ -198,7 +198,7 @@ class Labels:
         if bad.any():
             raise ValueError(
                 f"Argument `labels` must be finite, but the label of sample {start + int(bad.argmax())} is NaN or "
-                "infinite. Leave such samples out."
+                "infinite. Remove such samples."
             )
         self._numbers = array.shape[1]
         return torch.from_numpy(array.astype(np.float64))
@@ -207,8 +207,8 @@ class Labels:
         if value not in self._codes:
             if pd.isna(value):
                 raise ValueError(
-                    f"Argument `labels` must be whole, but a label among the samples from {start} on is missing "
-                    f"({value}). Leave such samples out, or give integers with {IGNORED} there."
+                    f"Argument `labels` must be complete, but a label among the samples from {start} on is missing "
+                    f"({value}). Remove such samples, or give integers with {IGNORED} there."
                 )
             if not isinstance(value, (int, str)):
                 raise ValueError(

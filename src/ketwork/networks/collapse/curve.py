@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from ketwork._compat import moved
 from ketwork.quantum import Estimate
 from ketwork.records import Count, Malformed, Presented, check_source, read, write
 
@@ -102,6 +103,12 @@ class CollapseCurve(Presented):
     def described(self, **settings: Any) -> CollapseCurve:
         """The same curve with more settings."""
         return replace(self, settings=self.settings | settings)
+
+    @property
+    def untouched(self) -> Estimate:
+        """`original`, under its name of version 0.1; warns."""
+        moved("`CollapseCurve.untouched` is now called `original`.")
+        return self.original
 
     @property
     def definitions(self) -> dict[str, str]:

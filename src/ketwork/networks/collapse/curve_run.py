@@ -33,7 +33,7 @@ from ketwork.networks.collapse.run import center_of, leading, mean_of, measured_
 from ketwork.networks.runtime import PartialError, Progress, show_progress
 from ketwork.networks.study import Layer, Study
 from ketwork.networks.study import study as study_network
-from ketwork.quantum import Estimate
+from ketwork.quantum import Estimate, Seed
 
 
 @renamed(
@@ -58,6 +58,7 @@ def collapse_curve(
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
+    seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
     progress: Progress = False,
 ) -> CollapseCurve:
@@ -86,6 +87,7 @@ def collapse_curve(
         center: collapse each layer about its mean, see `collapse`.
         labels: an array with one entry a sample, a key of the batches, or None for what the batches hold. Integers
             are the network's classes, −100 none.
+        seed: draws the samples that are taken where `max_samples` is less than there are.
         progress: as in `study`, of the samples that have gone through the network.
 
     Returns:
@@ -114,7 +116,7 @@ def collapse_curve(
     if wanted is not None and (not wanted or wanted[0] < 1):
         raise ValueError(f"Argument `ranks` must hold numbers ≥ 1, but is {ranks!r}.")
     network = unwrapped(model)
-    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, 0)
+    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
     label_key = labels if isinstance(labels, str) else None
     with _evaluating(network), show_progress(progress, None) as told:
         run = _Run(network, Metric.from_argument(metric), forward, label_key, told)
@@ -246,7 +248,7 @@ class _Run:
             first = int((~self.original.sums.isfinite()).nonzero()[0])
             raise ValueError(
                 f"The original network's {self.metric.name} is NaN or infinite for sample {first} (counted from 0). "
-                "Mend the data or the network there, or leave the sample out."
+                "Fix the data or the network there, or remove the sample."
             )
         return study
 

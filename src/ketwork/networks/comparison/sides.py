@@ -143,7 +143,7 @@ class Side:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         return (
             f"Layer {path!r} of `{self.name}` put out NaN or infinite values in batch {self.batches}, sample "
-            f"{places}{more} (counted from 0). Fix the data or the network there, or leave those samples out."
+            f"{places}{more} (counted from 0). Fix the data or the network there, or remove those samples."
         )
 
 

@@ -24,7 +24,7 @@ def dead(state: LayerState) -> Estimate:
 @measure(
     "zero",
     title="zero vectors",
-    definition="share of activations that are zero vectors: counted here, left out elsewhere",
+    definition="share of activations that are zero vectors: counted here, skipped elsewhere",
     show="percent",
     stderr=False,
     column=Column("zero", "vectors", 0, page=False),

@@ -257,8 +257,8 @@ class Gathering:
         more = f" and {len(bad.samples) - 5} more" if len(bad.samples) > 5 else ""
         return (
             f"Layer {layer!r} put out NaN or infinite values in batch {self.number}, sample "
-            f"{', '.join(map(str, places))}{more} (counted from 0). Fix the data or the network there, or leave "
-            "such samples out with `skip_bad=True` (--skip-bad)."
+            f"{', '.join(map(str, places))}{more} (counted from 0). Fix the data or the network there, or skip "
+            "such samples with `skip_bad=True` (--skip-bad)."
         )
 
 

@@ -20,7 +20,7 @@ DEFINITIONS: dict[str, str] = {
     "N": "samples",
     "kets": "activation vectors (kets): positions of samples that entered, zero vectors excluded",
     "n_per_d": "kets / d: below about 10, entropy and effective rank are visibly limited by the data",
-    "dropped": "samples left out at this layer for NaN or infinite values",
+    "dropped": "samples skipped at this layer for NaN or infinite values",
     "sketch": "rank ℓ of the sketch (Frequent Directions) that stands for the layer's d × d moment, which the memory "
     "budget has no place for; the layer is exact where there is none",
     "sketch_error": "certified: in no direction does what the sketch keeps of ρ fall short of ρ by more than this (the "

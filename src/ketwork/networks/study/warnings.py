@@ -1,4 +1,4 @@
-"""What a reader of a study's numbers should know: too few data, what was left out, what only bounds are known of."""
+"""What a reader of a study's numbers should know: too few data, what was skipped, what only bounds are known of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEW_VECTORS = 10
 
 
 def pass_warnings(layers: Sequence[Layer]) -> list[str]:
-    """Of the data: too few of them, and samples that were left out."""
+    """Of the data: too few of them, and samples that were skipped."""
     messages = []
     few = [layer.name for layer in layers if layer.kets < FEW_VECTORS * layer.d]
     if few:
@@ -23,7 +23,7 @@ def pass_warnings(layers: Sequence[Layer]) -> list[str]:
     dropped = {layer.name: layer.accumulator.dropped for layer in layers if layer.accumulator.dropped}
     if dropped:
         counts = ", ".join(f"{count} at {name}" for name, count in dropped.items())
-        messages.append(f"Samples left out for NaN or infinite values: {counts}.")
+        messages.append(f"Samples skipped for NaN or infinite values: {counts}.")
     return messages
 
 

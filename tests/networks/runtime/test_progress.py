@@ -1,0 +1,56 @@
+"""Progress is a bar, or whatever the caller wants to hear of it."""
+
+import pytest
+import torch
+import tqdm
+import tqdm.auto
+from torch import nn
+
+import ketwork as kw
+from ketwork.networks.runtime import show_progress
+
+X = torch.randn(50, 3)
+
+
+def test_a_function_hears_of_every_batch() -> None:
+    heard: list[int] = []
+    kw.study(nn.Identity(), X, batch_size=20, progress=heard.append)
+    kw.compare(nn.Linear(3, 2), X, batch_size=20, progress=heard.append)
+    assert heard == [20, 40, 50, 20, 40, 50]
+
+
+def test_a_bar_counts_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[tqdm.tqdm] = []
+
+    class Kept(tqdm.auto.tqdm):
+        """One that can be looked at afterwards."""
+
+        def __init__(self, *given: object, **options: object) -> None:
+            super().__init__(*given, **options)
+            bars.append(self)
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Kept)
+    with show_progress(True, 100) as hear:
+        assert hear is not None
+        for done in (30, 70):
+            hear(done)
+            assert bars[0].n == done
+    kw.study(nn.Identity(), X, batch_size=20, progress=True, max_samples=50)
+    kw.compare(nn.Linear(3, 2), X, progress=True)
+    assert [(bar.n, bar.total, bar.unit) for bar in bars] == [
+        (70, 100, "sample"), (50, 50, "sample"), (50, None, "sample"),
+    ]  # fmt: skip
+    assert all(bar.disable for bar in bars)  # closed
+
+
+def test_nobody_hears_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress(False, None) as told:
+        assert told is None
+    kw.study(nn.Identity(), X)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("progress", [1, None, "yes", [print]])
+def test_what_is_neither_a_truth_value_nor_a_function_is_refused(progress: object) -> None:
+    with pytest.raises(TypeError, match="Argument `progress` must be True, False or a function, but is"):
+        kw.study(nn.Identity(), X, progress=progress)  # type: ignore[arg-type]
