@@ -62,6 +62,12 @@ class Budget:
         least = self.overheads.get(path, 0.0)
         return least + (self.seconds[path][form] - least) * sizes.macs(form) / max(own.macs(form), 1e-12)
 
+    def extra(self, path: str, weights: int) -> float:
+        """What so many weights beside a layer cost, that compute as often as it does."""
+        if self.kind == "macs":
+            return weights * self.sizes[path].calls
+        return weights * {"parameters": 1, "bytes": self.bytes_each, "latency": 0}[self.kind]
+
     def options(self, path: str, reductions: Reductions, multiple_of: int) -> Iterator[Form]:
         """The forms that cost less than the dense one, which comes first."""
         own = self.sizes[path]

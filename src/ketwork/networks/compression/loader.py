@@ -35,7 +35,8 @@ COUNTS = [
 class Recurrence(nn.Module):
     """Layers of an LSTM or GRU of unlike sizes, each a recurrent network of torch.nn, some behind a linear layer.
 
-    `sizes` has [inputs, rank of the linear layer or None, units] for each layer and direction. Called as `nn.LSTM` and
+    `sizes` has [inputs, rank of the linear layer or None, units, size of the projected state or None] for each layer
+    and direction. Called as `nn.LSTM` and
     `nn.GRU` are; last states are lists where layers have unlike numbers of units.
     """
 
@@ -51,11 +52,13 @@ class Recurrence(nn.Module):
         kinds = {"LSTM": nn.LSTM, "GRU": nn.GRU}
         self.kind, self.directions, self.batch_first = kind, directions, batch_first
         self.before = nn.ModuleList(
-            nn.Identity() if rank is None else nn.Linear(wide, rank, bias=False) for wide, rank, _ in sizes
+            nn.Identity() if rank is None else nn.Linear(wide, rank, bias=False) for wide, rank, *_ in sizes
         )
         self.cells = nn.ModuleList(
-            kinds[kind](wide if rank is None else rank, units, batch_first=True)
-            for wide, rank, units in sizes
+            kinds[kind](
+                wide if rank is None else rank, units, batch_first=True, **({"proj_size": state} if state else {})
+            )
+            for wide, rank, units, state in sizes
         )
         self.dropout = nn.Dropout(dropout)
 

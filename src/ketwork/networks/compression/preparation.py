@@ -20,7 +20,7 @@ from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same, sharing
 from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, survey
 from ketwork.networks.compression.unit_discovery import feeds
-from ketwork.networks.compression.unit_removal import Narrowing, usable
+from ketwork.networks.compression.unit_removal import Narrowing, states_of, usable
 from ketwork.networks.runtime import Processes
 from ketwork.records import pack, unpack
 
@@ -85,7 +85,9 @@ def prepared(
     if kind == "latency":
         prices = replace(prices, measure=partial(_as_given, prices.measure, base, apart))
     fits = Fits(found, seen, multiple_of=multiple_of)
-    narrowing = Narrowing(base, fits, usable(fed, found, seen.order, WIDEST_INPUT))
+    fed = usable(fed, found, seen.order, WIDEST_INPUT)
+    states = states_of(base, fed, {layer.path: layer for layer in found})
+    narrowing = Narrowing(base, fits, fed, states)
     return Work(
         base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple_of, memory, apart
     )

@@ -142,7 +142,7 @@ def _told(path: str, inner: Mapping[str, LayerChange]) -> list[str]:
     found = []
     for name, one in inner.items():
         words = [*([f"rank {one.rank}"] if one.rank is not None else []), *([one.note] if one.note else [])]
-        if one.rank is not None or one.units is not None:
+        if one.rank is not None or one.units is not None or "truncated" in one.note:
             found.append(f"{name.removeprefix(f'{path}.')}: {', '.join(words)}")
     return found or ["left dense"]
 

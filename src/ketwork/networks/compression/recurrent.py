@@ -4,7 +4,8 @@ For its survey and its fits a recurrent network of torch.nn runs step by step, i
 linear
 layers whose rows are sorted by units: the gates of a unit are one block. In the end each is a recurrent network of
 torch.nn again: smaller where units were removed, behind a linear layer where the input matrix was truncated. The
-recurrent matrix stays one: the kernels of torch.nn take it whole.
+recurrent matrix stays one, since the kernels of torch.nn take it whole; but an LSTM's state may be truncated for all that
+read it, itself at its next step among them, which is what torch.nn calls a projection.
 """
 
 from __future__ import annotations
@@ -32,11 +33,17 @@ class Cell(nn.Module):
         super().__init__()
         self.kind, self.inputs = kind, inputs
         self.recurrent: Any = recurrent
+        self.project: nn.Module = nn.Identity()  # a linear layer where the state is truncated
 
     @property
     def units(self) -> int:
         """How many there are."""
-        return self.recurrent.in_features
+        return self.recurrent.out_features // GATES[self.kind]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of its state, and of an LSTM's cells."""
+        return (self.recurrent.in_features, self.units)[: 2 if self.kind == "LSTM" else 1]
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None) -> tuple[Tensor, Any]:
         """The states (N, T, h) of a sequence (N, T, k), and the last one; sequences end after their lengths."""
@@ -57,7 +64,7 @@ class Cell(nn.Module):
         if self.kind == "LSTM":
             i, f, g, o = (given + own).unbind(-1)
             c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-            return o.sigmoid() * c.tanh(), c
+            return self.project(o.sigmoid() * c.tanh()), c
         r, z = (given + own)[..., :2].sigmoid().unbind(-1)
         n = (given[..., 2] + r * own[..., 2]).tanh()
         return ((1 - z) * n + z * state[0],)
@@ -112,9 +119,8 @@ class Unrolled(nn.Module):
         return out, ends if self.kind == "LSTM" else ends[0]
 
     def _state(self, hx: Any, i: int, x: Tensor, alone: bool) -> tuple[Tensor, ...]:
-        parts = 2 if self.kind == "LSTM" else 1
         if hx is None:
-            return tuple(x.new_zeros(len(x), self.cells[i].units) for _ in range(parts))
+            return tuple(x.new_zeros(len(x), size) for size in self.cells[i].sizes)
         given = hx if self.kind == "LSTM" else (hx,)
         return tuple(part[i].unsqueeze(0) if alone else part[i] for part in given)
 
@@ -183,7 +189,8 @@ def _together(apart: Any) -> nn.Module:
         last = inputs[-1] if isinstance(inputs, nn.Sequential) else inputs
         rank = None if before is None else before.out_features
         wide = last.in_features if before is None else before.in_features
-        sizes.append([wide, rank, cell.units])
+        state = cell.project.out_features if isinstance(cell.project, nn.Linear) else None
+        sizes.append([wide, rank, cell.units, state])
         own = _by_gate(last, GATES[apart.kind])
         theirs = _by_gate(recurrent, GATES[apart.kind])
         part: dict[str, Any] = {
@@ -194,6 +201,8 @@ def _together(apart: Any) -> nn.Module:
         }
         if before is not None:
             part["before"] = before.weight
+        if state is not None:
+            part["weight_hr_l0"] = cell.project.weight
         tensors.append(part)
     new: Any = Recurrence(apart.kind, sizes, apart.directions, apart.batch_first, apart.dropout)
     with torch.no_grad():

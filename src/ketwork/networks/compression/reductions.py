@@ -54,7 +54,7 @@ class Reductions:
     target: Tensor | None = None
     splits: tuple[str, ...] = SPLITS
     _truncated: Factors | None = field(default=None, repr=False)
-    _split: dict[str, _Split] = field(default_factory=dict, repr=False)
+    _split: dict[str, Split] = field(default_factory=dict, repr=False)
     _rounded: dict[str, list[tuple[int, float]]] = field(default_factory=dict, repr=False)
 
     @property
@@ -170,23 +170,23 @@ class Reductions:
             return self.split("inputs").cut_both(form.inner, form.rank)
         return self.split(form.name).cut(form.rank)
 
-    def split(self, name: str) -> _Split:
+    def split(self, name: str) -> Split:
         """The factors of a split."""
         if name not in self._split:
             if self.inputs is None:
                 assert self.channels is not None
-                self._split[name] = _Split.from_channels(
+                self._split[name] = Split.from_channels(
                     self.weight, self.bias, self.channels, self.kernel, self.metric
                 )
             else:
-                self._split[name] = _Split.from_inputs(
+                self._split[name] = Split.from_inputs(
                     name, self.weight, self._own_bias(), self.inputs, self.kernel, self.metric
                 )
         return self._split[name]
 
 
 @dataclass
-class _Split:
+class Split:
     """The factors of one split, all ranks.
 
     `first` (R, c f) has nested rows. With moments of x: `lower` is the triangular factor of the covariance of x̃,
@@ -209,7 +209,7 @@ class _Split:
     @classmethod
     def from_inputs(
         cls, name: str, weight: Tensor, bias: Tensor, inputs: Scatter, kernel: tuple[int, ...], metric: Metric
-    ) -> _Split:
+    ) -> Split:
         order, s = _order(name, weight.shape[1], kernel)
         m, wide = len(weight), weight.shape[1] // s
         weighted = metric.times(weight)[:, order]  # (m, s · c f)
@@ -217,7 +217,24 @@ class _Split:
         one_tap = torch.einsum("apaq->pq", covariance) / s
         _, basis = leading(weighted.reshape(m * s, wide), one_tap)
         first = basis.T @ weighted.reshape(m * s, wide)  # (R, c f)
-        count = len(first)
+        return cls.from_first(first, weight, bias, inputs, metric, order, s)
+
+    @classmethod
+    def from_first(
+        cls,
+        first: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        inputs: Scatter,
+        metric: Metric,
+        order: Tensor,
+        s: int,
+    ) -> Split:
+        """With that first matrix (R, c f); `order` sorts the columns of W by second taps."""
+        count, wide = first.shape
+        weighted = metric.times(weight)[:, order]
+        covariance = inputs.covariance()[order][:, order].reshape(s, wide, s, wide)
+        one_tap = torch.einsum("apaq->pq", covariance) / s
         across = torch.einsum("rp,apbq->rabq", first, covariance)
         product = torch.einsum("rabq,tq->ratb", across, first).reshape(count * s, count * s)
         lower = _factor(product, torch.kron(first @ first.T, torch.eye(s).to(first)), one_tap)
@@ -233,7 +250,7 @@ class _Split:
     @classmethod
     def from_channels(
         cls, weight: Tensor, bias: Tensor, channels: Scatter, kernel: tuple[int, ...], metric: Metric
-    ) -> _Split:
+    ) -> Split:
         order, s = _order("inputs", weight.shape[1], kernel)
         m, wide = len(weight), weight.shape[1] // s
         weighted = metric.times(weight)[:, order].reshape(m * s, wide)

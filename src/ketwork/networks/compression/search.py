@@ -41,6 +41,7 @@ class _Plan:
 
     variant: Variant
     units: Mapping[str, int] | None = None
+    states: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -120,7 +121,9 @@ class Work:
             step = self.in_step()
             part = min(2**24, max(self.memory // 8, 2**16))
             model, missed = sequential(self.base, self.fits, plan.variant, self.calibration, step, part)
-            yield self._candidate(f"sequential, {name}", model, plan.variant.forms, missed, plan.units)
+            yield self._candidate(
+                f"sequential, {name}", model, plan.variant.forms, missed, plan.units, plan.states
+            )
 
     def _within(
         self, cost: float, plan: Callable[[float], tuple[Candidate, _Plan] | None]
@@ -167,12 +170,13 @@ class Work:
     ) -> tuple[Candidate, _Plan] | None:
         """A network with units removed and, given `scales`, ranks; None where nothing can be, or not so much."""
         chosen = planned(self.narrowing, self.budget, room, self.multiple_of, scales, of_units)
-        if chosen is None or not chosen[1]:
+        if chosen is None or not (chosen[1] or chosen[2]):
             return None
-        forms, units = chosen
-        fits = self.narrowing.narrowed(units)
+        forms, units, states = chosen
+        fits = self.narrowing.narrowed(units, states)
         model = one_shot(self.base, fits, forms, True)
-        return self._candidate(name, model, forms, units=units), _Plan(Variant(forms, True, fits), units)
+        candidate = self._candidate(name, model, forms, units=units, states=states)
+        return candidate, _Plan(Variant(forms, True, fits), units, states)
 
     def kl(self, candidate: Candidate) -> float:
         """Its KL from the original on data held back, measured once."""
@@ -276,6 +280,7 @@ class Work:
         forms: Forms,
         missed: frozenset[str] = frozenset(),
         units: Mapping[str, int] | None = None,
+        states: Mapping[str, int] | None = None,
     ) -> Candidate:
         changes = {}
         of = {path: feed for feed in self.narrowing.feeds for path in feed.sources}
@@ -283,11 +288,15 @@ class Work:
             form, feed = forms[layer.path], of.get(layer.path)
             count = None if units is None or feed is None else units.get(feed.path)
             notes = ["fitted by itself"] if layer.path in missed else []
+            rank = None if feed is None or not layer.repeated else (states or {}).get(feed.path)
+            if rank is not None:
+                notes.append(f"state truncated to {rank}")
             increase = discarded = 0.0
             kept: int | None = None
             if form != DENSE:
                 reductions = self.fits.reductions(layer, True)
-                increase, discarded = reductions.error(form) / 2, reductions.share(form)
+                increase += reductions.error(form) / 2
+                discarded = reductions.share(form)
             if count is not None and feed is not None:
                 order = self.narrowing.order(feed)
                 block = feed.sources[layer.path].shape[1]
@@ -300,8 +309,10 @@ class Work:
                     increase += order.error(count) / 2
                 else:
                     notes.append(f"with {feed.path}")
-            if form == DENSE and count is None:
-                note, refitted = self._why_dense(layer, units)
+            if rank is not None and feed is not None:
+                increase = self.narrowing.state(feed).error(min(rank, feed.units)) / 2
+            if form == DENSE and count is None and rank is None:
+                note, refitted = self._why_dense(layer, units, states or {})
                 changes[layer.path] = LayerChange(note=note, untouched=not refitted)
                 continue
             if not self.survey.differentiable:
@@ -309,10 +320,12 @@ class Work:
             changes[layer.path] = LayerChange(form, discarded, increase, "; ".join(notes), kept)
         return Candidate(name, model, changes)
 
-    def _why_dense(self, layer: WeightLayer, units: Mapping[str, int] | None) -> tuple[str, bool]:
+    def _why_dense(
+        self, layer: WeightLayer, units: Mapping[str, int] | None, states: Mapping[str, int]
+    ) -> tuple[str, bool]:
         """Why a layer's matrix stays one with all its units, and whether it was refitted."""
         feeds = [feed.path for feed in self.narrowing.feeds if layer.path in feed.readers]
-        gone = [path for path in feeds if units is not None and path in units]
+        gone = [path for path in feeds if path in (units or {}) or path in states]
         if gone:
             return f"reads what is left of {', '.join(gone)}", True
         if self.budget.kind == "latency":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import gcd, lcm, prod
 from statistics import fmean
 
+import torch
 from torch import nn
 
 from ketwork.networks.compression.budgets import Budget
@@ -14,6 +15,8 @@ from ketwork.networks.compression.descent import Descent, Item
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.recurrent import Cell
+from ketwork.networks.compression.shared_factor import Shared, SharedReader, shared
 from ketwork.networks.compression.unit_discovery import Feed, smaller_carriers, staying_of
 from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired
 
@@ -22,12 +25,17 @@ _COUNTS = 128  # numbers of units of a feed that are offered
 
 @dataclass
 class Narrowing:
-    """The feeds of a network, each one's units in order of their worth, and the fits of what is left of its layers."""
+    """The feeds of a network, each one's units in order of their worth, and the fits of what is left of its layers.
+
+    `states` are the LSTM cells whose whole state a feed is, by the feed's path.
+    """
 
     base: nn.Module
     fits: Fits
     feeds: Sequence[Feed]
+    states: Mapping[str, str] = field(default_factory=dict)
     _orders: dict[str, Order] = field(default_factory=dict)
+    _shared: dict[str, Shared] = field(default_factory=dict)
 
     @property
     def layers(self) -> dict[str, WeightLayer]:
@@ -46,21 +54,27 @@ class Narrowing:
             self._orders[feed.path] = ordered(readers)
         return self._orders[feed.path]
 
-    def narrowed(self, counts: Mapping[str, int]) -> Fits:
+    def state(self, feed: Feed) -> Shared:
+        """The factors of the feed's state for all layers that read it."""
+        if feed.path not in self._shared:
+            self._shared[feed.path] = _shared_of(feed, self.layers, self.fits)
+        return self._shared[feed.path]
+
+    def narrowed(self, counts: Mapping[str, int], ranks: Mapping[str, int] | None = None) -> Fits:
         """The fits of the network in which feeds keep so many of their units, the best; others keep all of theirs.
 
-        Layers that read fewer units are repaired by least squares.
+        Layers that read fewer units are repaired by least squares. The states of the feeds in `ranks` are then truncated.
         """
         units = {
             feed.path: self.order(feed).kept(counts[feed.path]) for feed in self.feeds if feed.path in counts
         }
         stay = staying_of(self.feeds, units, self.layers)
         survey = replace(self.fits.survey, layers=dict(self.fits.survey.layers))
-        layers = []
+        layers: dict[str, WeightLayer] = {}
         for layer in self.fits.layers:
             rows, columns = stay.rows.get(layer.path), stay.columns.get(layer.path)
+            layers[layer.path] = layer
             if rows is None and columns is None:
-                layers.append(layer)
                 continue
             seen = survey.layers[layer.path]
             scatter, fisher = seen.scatter, seen.fisher
@@ -76,10 +90,54 @@ class Narrowing:
                 if fisher is not None:
                     fisher = fisher[rows] if fisher.ndim == 1 else fisher[rows][:, rows]
             survey.layers[layer.path] = replace(seen, scatter=scatter, fisher=fisher)
-            layers.append(small)
-        paths = {*stay.rows, *stay.columns}
-        rows_of = {path: stay.rows.get(path) for path in paths}
-        return Fits(layers, survey, rows_of, smaller_carriers(self.base, stay), self.fits.multiple_of)
+            layers[layer.path] = small
+        rows_of = {path: stay.rows.get(path) for path in {*stay.rows, *stay.columns}}
+        carriers = smaller_carriers(self.base, stay)
+        for feed in self.feeds:
+            if feed.path in (ranks or {}):
+                fits = Fits(list(layers.values()), survey, multiple_of=self.fits.multiple_of)
+                found = _shared_of(feed, layers, fits)
+                first, parts = found.cut(min(ranks[feed.path], len(found.first)))  # type: ignore[index]
+                for path, part in zip(feed.readers, parts, strict=True):
+                    seen = survey.layers[path]
+                    assert seen.scatter is not None
+                    layers[path] = layers[path].with_weight(*part)
+                    survey.layers[path] = replace(seen, scatter=seen.scatter.through(first))
+                    rows_of.setdefault(path, None)
+                like = layers[feed.path].module.weight
+                project = nn.Linear(
+                    first.shape[1], len(first), bias=False, dtype=like.dtype, device=like.device
+                )
+                with torch.no_grad():
+                    project.weight.copy_(first)
+                carriers[f"{self.states[feed.path]}.project"] = project.requires_grad_(False).eval()
+        return Fits(list(layers.values()), survey, rows_of, carriers, self.fits.multiple_of)
+
+
+def _shared_of(feed: Feed, layers: Mapping[str, WeightLayer], fits: Fits) -> Shared:
+    readers = []
+    for path in feed.readers:
+        scatter = fits.survey.layers[path].scatter
+        assert scatter is not None
+        layer = layers[path]
+        readers.append(SharedReader(layer.weight(), layer.bias(), scatter, fits.metric(layer, True)))
+    return shared(readers)
+
+
+def states_of(base: nn.Module, feeds: Sequence[Feed], layers: Mapping[str, WeightLayer]) -> dict[str, str]:
+    """The LSTM cells whose whole state is what the layers read that read a feed, by the feed's path."""
+    found = {}
+    for feed in feeds:
+        cells = [path.rpartition(".")[0] for path in feed.sources if layers[path].repeated]
+        alone = all(
+            not layers[path].convolution and torch.equal(columns[:, 0], torch.arange(layers[path].k))
+            for path, columns in feed.readers.items()
+        )
+        if len(cells) == 1 and alone and f"{cells[0]}.recurrent" in feed.readers:
+            cell = base.get_submodule(cells[0])
+            if isinstance(cell, Cell) and cell.kind == "LSTM":
+                found[feed.path] = cells[0]
+    return found
 
 
 @dataclass(frozen=True)
@@ -101,8 +159,18 @@ class _Left:
             feed, units, rows = self.of[path]
             m -= rows * (units - _count(chosen["units", feed], units))
         for feed, units, channels in self.read[path]:
-            c -= channels * (units - _count(chosen["units", feed], units))
+            left = _count(chosen["units", feed], units)
+            c -= channels * (units - min(left, _count(chosen.get(("state", feed)), left)))
         return m, c
+
+    def projection(self, path: str, chosen: Mapping[tuple[str, str], Hashable]) -> int:
+        """The weights of the projection of a recurrent matrix's state."""
+        feed, units, _ = self.of.get(path, ("", 0, 0))
+        rank = chosen.get(("state", feed))
+        if not self.layers[path].repeated or not isinstance(rank, int):
+            return 0
+        left = _count(chosen["units", feed], units)
+        return min(rank, left) * left
 
 
 def descent(
@@ -139,6 +207,15 @@ def descent(
             read[path].append((feed.path, feed.units, columns.shape[1] // prod(layers[path].kernel)))
         touches = tuple(dict.fromkeys([*feed.sources, *feed.readers]))
         items.append(Item(("units", feed.path), errors, touches))
+    for feed in narrowing.feeds:
+        if feed.path in narrowing.states and scales is not None:
+            state, scale = narrowing.state(feed), fmean(scales[path] for path in feed.readers)
+            errors = {None: 0.0}
+            errors |= {
+                r: scale * state.error(r) / 2 for r in range(multiple_of, len(state.first), multiple_of)
+            }
+            touches = tuple(dict.fromkeys([*feed.readers, *feed.sources]))
+            items.append(Item(("state", feed.path), errors, touches))
     for path, scale in (scales or {}).items():
         errors = {
             choice.form: choice.error
@@ -151,7 +228,9 @@ def descent(
     def price(path: str, chosen: Mapping[tuple[str, str], Hashable]) -> float:
         form = chosen.get(("form", path), DENSE)
         assert isinstance(form, Form)
-        return _cheaper(budget, path, form, *left.sizes(path, chosen))[1]
+        own = _cheaper(budget, path, form, *left.sizes(path, chosen))[1]
+        projection = left.projection(path, chosen)
+        return own + (budget.extra(path, projection) if projection else 0.0)
 
     return Descent(items, list(layers), price), left
 
@@ -163,8 +242,8 @@ def planned(
     multiple_of: int,
     scales: Mapping[str, float] | None,
     of_units: Mapping[str, float],
-) -> tuple[dict[str, Form], dict[str, int]] | None:
-    """The forms, and the units of feeds that keep fewer than all, with which the layers cost no more than `room`.
+) -> tuple[dict[str, Form], dict[str, int], dict[str, int]] | None:
+    """The forms, the units of feeds that keep fewer than all, and the ranks of states, with which the layers cost no more than `room`.
 
     As in `descent`. The result is None where the room is too small.
     """
@@ -177,12 +256,13 @@ def planned(
         form = chosen.get(("form", path), DENSE)
         assert isinstance(form, Form)
         forms[path] = _cheaper(budget, path, form, *left.sizes(path, chosen))[0]
-    units = {}
+    found: dict[str, dict[str, int]] = {"units": {}, "state": {}}
     for feed in narrowing.feeds:
-        count = chosen["units", feed.path]
-        if isinstance(count, int):
-            units[feed.path] = count
-    return forms, units
+        for kind, values in found.items():
+            count = chosen.get((kind, feed.path))
+            if isinstance(count, int):
+                values[feed.path] = count
+    return forms, found["units"], found["state"]
 
 
 def lowest(narrowing: Narrowing, budget: Budget, multiple_of: int) -> float:
