@@ -1,15 +1,28 @@
-# make demo   a virtual environment, ketwork in it, and the demo study with its page, study.html
-# make test   the same environment with what the tests need, and all tests
-# make lint   style, types and the direction of imports
+# make demo         a virtual environment, ketwork in it, and the demo study with its page, study.html
+# make test         the same environment with what the tests need, and all tests
+# make test-random  the property tests, on many examples that are new at each run
+# make test-oldest  all tests, in an environment of its own with the oldest versions that pyproject.toml allows
+# make lint         style, types and the direction of imports
+# make lock         the newest versions that fit together into constraints.txt, the oldest into constraints-oldest.txt
 
+SHELL := bash
 PYTHON ?= python3
-VENV   := .venv
+VENV   ?= .venv
 BIN    := $(VENV)/bin
+LOCK   := constraints.txt
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-# The constraints file pins the CPU build of torch; pyproject.toml itself accepts any build from 2.6 on.
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# The lock pins all that is installed, the build backend among it. pyproject.toml itself accepts any versions from the oldest on.
+INSTALL := $(PIP) install --quiet --constraint $(LOCK)
+# Two processes of one thread each: files stay whole, so that what a file or a session prepares is prepared once a process.
+WORKERS ?= 2
+TEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint format clean
+TORCH := 2.13.0
+COMPILE := $(VENV)-lock/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header --python-version 3.11 pyproject.toml -
+# What torch's CUDA builds alone need stays out, for a CPU build to be as good.
+WITHOUT_CUDA := sed -E '/^(cuda|nvidia|triton)-?/d'
+
+.PHONY: demo test test-random test-oldest lint format lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ketwork study --report study.html
@@ -17,7 +30,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  echo "Tests of the report's page need Chromium and are skipped: install it, with apt-get install chromium."
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(TEST) $(PYTEST_ARGS)
+
+test-random: $(VENV)/.dev
+	$(TEST) --hypothesis-profile random -m hypothesis $(PYTEST_ARGS)
+
+# Old versions warn of what newer ones beside them no longer like: warnings are not errors here.
+test-oldest:
+	$(MAKE) test VENV=$(VENV)-oldest LOCK=constraints-oldest.txt PYTEST_ARGS="-W default $(PYTEST_ARGS)"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -29,17 +49,26 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:
-	rm -rf $(VENV)
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	set -o pipefail; printf 'hatchling\neditables\ntorch==$(TORCH)\n' | $(COMPILE) --universal --fork-strategy fewest | $(WITHOUT_CUDA) > $(VENV)-lock/newest
+	set -o pipefail; printf 'hatchling>=1.26\neditables>=0.5\n' | $(COMPILE) --resolution lowest-direct | $(WITHOUT_CUDA) > $(VENV)-lock/oldest
+	mv $(VENV)-lock/newest constraints.txt
+	mv $(VENV)-lock/oldest constraints-oldest.txt
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+clean:
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-oldest
+
+$(VENV)/.installed: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing ketwork and its dependencies (torch among them; a few minutes the first time) ..."
-	$(INSTALL) --editable '.[report]'
+	$(INSTALL) hatchling editables
+	$(INSTALL) --no-build-isolation --editable '.[report]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed tests/real-inputs.txt
 	@echo "Installing what the tests need ..."
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	$(INSTALL) --no-deps --requirement tests/real-inputs.txt
 	touch $@

@@ -2,12 +2,38 @@
 
 import importlib.metadata
 import importlib.util
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
+
+# Property tests try the same examples at each run, at any speed: what fails tells of the code alone. `make test-random`
+# draws others, and many more; what it finds becomes an `@example` of its test.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile(
+    "random", settings.get_profile("ci"), derandomize=False, max_examples=20 * settings.default.max_examples
+)
+settings.load_profile("ci")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Draws without a generator are the same for each test, whichever ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global one is meant
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """So too where the test's fixtures were set up for another."""
+    pytest_runtest_setup()
 
 
 def _file_of(distribution: str, name: str) -> Path:

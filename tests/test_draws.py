@@ -5,13 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ketwork._draws import choose
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     counts=st.lists(st.integers(1, 60), min_size=2, max_size=8),
     share=st.floats(0.05, 0.95),

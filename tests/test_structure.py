@@ -87,3 +87,21 @@ def test_no_public_function_shadows_the_module_of_its_name() -> None:
             if value is not None and value is not importlib.import_module(f"{name}.{module.name}"):
                 shadowed.append(f"{name}.{module.name}")
     assert shadowed == []
+
+
+TESTS = Path(__file__).parent
+MIRRORED = sorted(
+    path
+    for folder in ("networks", "records")
+    for path in (TESTS / folder).rglob("test_*.py")
+    if path.parent != TESTS / "networks"  # where trained networks go through all of it
+)
+OF_MORE_THAN_A_MODULE = {"networks/collapse/test_docs.py", "records/test_version_0_1.py"}
+
+
+@pytest.mark.parametrize("path", MIRRORED, ids=lambda path: path.relative_to(TESTS).as_posix())
+def test_a_test_stands_where_the_module_does_that_it_is_of(path: Path) -> None:
+    place = path.relative_to(TESTS)
+    if place.as_posix() not in OF_MORE_THAN_A_MODULE:
+        module = SOURCE / place.parent / place.name.removeprefix("test_")
+        assert module.is_file(), f"there is no {module.relative_to(SOURCE.parent)}"

@@ -63,11 +63,11 @@ def waits():
     yield _batch(0)
     yield _batch(1)
     open("waiting", "w").close()
-    time.sleep(60)
+    time.sleep(3600)
 
 def waits_at_once():
     open("waiting", "w").close()
-    time.sleep(60)
+    time.sleep(3600)
     yield
 """
 

@@ -80,9 +80,7 @@ def test_the_file_loads_into_the_original(run, wide, here) -> None:
     names: dict = {}
     exec(WIDE, names)
     small = kw.load_compressed(str(here / "small.safetensors"), names["build"]())
-    expected = kw.compress(
-        names["build"](), names["data"](), keep=0.7, seed=3
-    )
+    expected = kw.compress(names["build"](), names["data"](), keep=0.7, seed=3)
     x = names["unlabelled"]()
     torch.testing.assert_close(small(x), expected.model(x), atol=0, rtol=0)
 

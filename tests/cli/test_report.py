@@ -61,3 +61,16 @@ def test_a_partial_study_still_writes_its_page(here, run):
     assert "disk gone" in done.stderr
     page = (here / "x.html").read_text()
     assert "<b>Incomplete.</b>" in page
+
+
+def test_a_collapse_curve_writes_its_page_and_the_saved_one_the_same(here, run):
+    options = ("--save", "curve.st", "--report", "first.html")
+    done = run("collapse", f"{NETS}:small", "--data", f"{NETS}:batches", "--ranks", "1,2", *options)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == "Saved to curve.st\nReport written to first.html\n"
+    assert run("report", "curve.st", "-o", "again.html").exit_code == 0
+    assert (here / "again.html").read_text() == (here / "first.html").read_text()
+    assert "How few dimensions does each layer need?" in (here / "first.html").read_text()
+    refused = run("collapse", "--report", "no/x.html")
+    assert refused.exit_code == 2
+    assert "--report must name a file in a folder that can be written" in refused.stderr

@@ -27,7 +27,7 @@ from ketwork.quantum import (
 )
 
 TINY = 1e-7
-common = settings(max_examples=40, deadline=None, derandomize=True)
+common = settings(max_examples=settings.default.max_examples * 2 // 5)
 seeds = st.integers(0, 10_000)
 sizes = st.integers(1, 4)
 dtypes = st.sampled_from([torch.float64, torch.complex128])

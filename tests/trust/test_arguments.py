@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -68,18 +68,17 @@ extra = st.lists(st.tuples(st.sampled_from(OPTIONS), st.lists(values, max_size=1
 
 @pytest.mark.filterwarnings("ignore")  # whatever the numbers warn of
 @settings(
-    max_examples=150 * MANY,
-    deadline=None,
-    derandomize=True,
+    max_examples=settings.default.max_examples * 3 // 2 * MANY,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@example(command="ground", changed=4, value="", extra=[("--sites", ["99999999999"])])
 @given(command=st.sampled_from(sorted(COMMANDS)), changed=st.integers(0, 3), value=values, extra=extra)
 def test_arguments(here, bounded, command, changed, value, extra):
     arguments = [command, *COMMANDS[command]]
     if changed < len(arguments):
         arguments[changed] = value
     arguments += [word for option, given in extra for word in (option, *given)]
-    with bounded(30.0):
+    with bounded():
         found = CliRunner().invoke(app, [word for word in arguments if word])
     assert found.exception is None or isinstance(found.exception, SystemExit), arguments
     assert found.exit_code in (0, 1, 2), arguments

@@ -230,6 +230,17 @@ def test_a_record_cannot_speak_to_the_terminal(tmp_path):
     assert not {"\x1b", "\x07"} & {*found.stderr}
 
 
+def test_what_a_damaged_file_holds_does_not_flood_or_steer_the_terminal(tmp_path):
+    path = tmp_path / "study"
+    text = json.dumps({"x": "\x1b]0;owned\x07" + "y" * 5000}, ensure_ascii=False).encode()
+    for header in (text, text.replace(b"\\u001b", b"\x1b").replace(b"\\u0007", b"\x07")):
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(ValueError, match="is not a complete safetensors file") as raised:
+            kw.Study.load(path)
+        assert len(str(raised.value)) < 1000
+        assert not {"\x1b", "\x07"} & {*str(raised.value)}
+
+
 def test_a_checkpoint_of_a_study(tmp_path, bounded):
     """Damaged, it falls back; made to harm, with a digest, it is refused, or gives a study or an error in words."""
     x, folder = torch.randn(40, 4, generator=torch.Generator().manual_seed(1)), tmp_path / "folder"

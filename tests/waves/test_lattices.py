@@ -66,3 +66,10 @@ def test_any_networkx_graph() -> None:
 def test_a_shell_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="must be at most 1 here"):
         waves.chain(3).bonds(2)
+
+
+@pytest.mark.parametrize(("made", "sites"), [(waves.chain, 10**12), (waves.square, 32), (waves.kagome, 19)])
+def test_lattices_too_large_to_be_looked_at_in_pairs_are_refused(made, sites) -> None:
+    with pytest.raises(ValueError, match=r"must have at most 1,000 sites, but would have [\d,]+\."):
+        made(sites)
+    assert waves.square(31).sites == 961

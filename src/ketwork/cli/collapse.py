@@ -75,6 +75,7 @@ def command(
         Path | None, typer.Option(metavar="PATH", help="Draw the curves (SVG, PNG or PDF; extra `plot`).")
     ] = None,
     save: options.Save = None,
+    report: options.Report = None,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -88,7 +89,7 @@ def command(
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
         wanted = _numbers(ranks)
-        options.check_target("--save", save)
+        options.check_targets(save, report)
         options.check_target("--plot", plot)
         try:
             figure = None if plot is None else blank(plot)
@@ -127,11 +128,13 @@ def command(
         )
         if save is not None:
             curve.save(save)
+        if report is not None:
+            curve.report(report)
         if figure is not None and plot is not None:
             curve.plot(figure.subplots())
             write(figure, plot)
         print_curve(curve, as_json_)
-        tell_files({"Saved to": save, "Drawn to": plot})
+        tell_files({"Saved to": save, "Report written to": report, "Drawn to": plot})
 
 
 def print_curve(curve: CollapseCurve, as_json_: bool) -> None:

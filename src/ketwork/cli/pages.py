@@ -10,6 +10,7 @@ import typer
 from ketwork.cli import options
 from ketwork.cli.console import one_line_errors, tell_files
 from ketwork.cli.show import load
+from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.study import Study
 
@@ -18,7 +19,10 @@ HELP = "Example: `ketwork report study.safetensors -o study.html`"
 
 def command(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What `ketwork study` or `ketwork compare` saved.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="What `ketwork study`, `ketwork compare` or `ketwork collapse` saved."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -26,9 +30,9 @@ def command(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Write a saved study or comparison as one HTML page that needs no network."""
+    """Write a saved study, comparison or collapse curve as one HTML page that needs no network."""
     with one_line_errors(debug):
         target = path.with_suffix(".html") if output is None else output
         options.check_targets(None, target, "--output")
-        load(path, Study, Comparison).report(target)
+        load(path, Study, Comparison, CollapseCurve).report(target)
         tell_files({"Saved to": None, "Report written to": target})

@@ -29,6 +29,7 @@ TEMPORARY = ".ketwork-"
 
 _DIGEST = "digest"
 _DEEPEST = 32  # levels of JSON inside each other
+_LONGEST = 300  # letters of another library's message that are passed on
 
 
 @contextmanager
@@ -97,7 +98,9 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
             text = (file.metadata() or {}).get(key, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a complete safetensors file ({error})") from error
+        words = visible(str(error))  # which may hold what the file does
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
+        raise ValueError(f"{str(path)!r} is not a complete safetensors file ({words})") from error
     about = _parsed(text)
     digest = about.pop(_DIGEST, None)
     return tensors, _visible(about), digest == _digest(tensors, about)

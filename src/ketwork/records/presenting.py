@@ -50,4 +50,7 @@ class Presented:
 
 def _presenter(kind: type, how: How) -> Callable[..., Any]:
     import_module("ketwork.report")  # registers itself here
-    return _PRESENTERS[kind, how]
+    for each in kind.__mro__:
+        if (each, how) in _PRESENTERS:
+            return _PRESENTERS[each, how]
+    raise NotImplementedError(f"There is no {how} of a {kind.__name__}.")

@@ -64,6 +64,7 @@ class Kinds:
             cls.kinds[kind] = cls
 
 
+_LONGEST = 300  # letters of what is wrong with a file
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 """What reading a damaged file ends in: an upgrade reads what it was not yet checked for."""
 
@@ -88,6 +89,7 @@ def read(cls: type[Record], path: str | Path, kind: str, schema: int, upgrade: A
         return unpack(cls, header, tensors)
     except _UNREADABLE as error:
         words = str(error) if isinstance(error, Malformed) else f"{type(error).__name__}: {error}"
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
         raise ValueError(
             f"Argument `path` must be a saved {kind}, but {str(path)!r} lacks a part of one ({words}). "
             f"Save the {kind} again."

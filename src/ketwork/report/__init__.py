@@ -6,10 +6,12 @@ Imports `networks`, `waves`, `records`; nothing but the command imports it. A re
 
 from ketwork.report.comparisons import render_comparison
 from ketwork.report.compressed import render_compressed
+from ketwork.report.curve_page import write_curve
 from ketwork.report.curves import render_curve
+from ketwork.report.document import ready
 from ketwork.report.figures import blank, write
 from ketwork.report.json_records import as_json, comparison_as_json, compressed_as_json, curve_as_json
-from ketwork.report.page import ready, write_comparison, write_study
+from ketwork.report.page import write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_curve, plot_spectrum, plot_study
 from ketwork.report.terminal import render, render_plan
 
@@ -31,5 +33,6 @@ __all__ = [
     "render_plan",
     "write",
     "write_comparison",
+    "write_curve",
     "write_study",
 ]

@@ -14,7 +14,7 @@ import altair as alt
 from ketwork.networks.measures import KEPT
 from ketwork.report.views import View
 
-_FIRST, _SECOND, _QUIET, _INK, _LINE = (f"var(--{c})" for c in ("first", "second", "quiet", "ink", "line"))
+FIRST, _SECOND, QUIET, INK, _LINE = (f"var(--{c})" for c in ("first", "second", "quiet", "ink", "line"))
 MOST_DEAD = 12
 """How many layers the picture of dead neurons shows."""
 
@@ -22,10 +22,10 @@ _NAMED_LAYERS = 32  # more layers than this are numbered along the axis
 _SHORT = (
     "length(datum.label) > 24 ? '…' + slice(datum.label, -23) : datum.label"  # names differ at their ends
 )
-_HEIGHT = 180
+HEIGHT = 180
 _DEEPEST = 0.5  # of a cell's colour, so that the count in it keeps a contrast of 4.5, light and dark
 _LETTER = 6.2  # pixels, of names beside a matrix
-_AXIS = 44  # the width of every vertical axis, so that pictures below each other line up
+AXIS = 44  # the width of every vertical axis, so that pictures below each other line up
 
 Spec = dict[str, Any]
 
@@ -58,13 +58,13 @@ def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
         charts["readout"] = _along_depth({"linear_r2": "linear probe"}, "R² on held-out samples", dense)
     if dead := sum(row["dead"].value > 0 for row in rows):
         charts["dead"] = _dead(min(dead, MOST_DEAD))
-    return {name: _spec(chart) for name, chart in charts.items()}
+    return {name: spec_of(chart) for name, chart in charts.items()}
 
 
 def layer_charts() -> dict[str, Spec]:
     """The pictures of one layer, which the page fills with data sets `one`, `confusion`, `kets`, `states`."""
     charts = {"spectrum": _spectrum(), "confusion": _confusion(), "ball": _ball()}
-    return {name: _spec(chart) for name, chart in charts.items()}
+    return {name: spec_of(chart) for name, chart in charts.items()}
 
 
 def matrix_side(rows: int, columns: int) -> int:
@@ -99,7 +99,7 @@ def matrix_chart(rows: int, columns: int) -> Spec:
         ),
         tooltip=[alt.Tooltip(name, title=title) for name, title in _MATRIX_TIP.items()],
     )
-    return _spec(chart.properties(width="container", height=matrix_side(rows, columns)))
+    return spec_of(chart.properties(width="container", height=matrix_side(rows, columns)))
 
 
 _MATRIX_TIP = {"layer:N": "row", "other:N": "column", "text:N": "value"}
@@ -127,9 +127,7 @@ def _along_depth(
         x = x.axis(labelAngle=-40, labelExpr=_SHORT, labelOverlap="greedy", grid=False, labels=names)
     # Accuracies start near chance: from zero on, what tells the layers apart would be squeezed into the top.
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=level is None))
-    y = y.axis(
-        format="~%" if percent else "~f", tickCount=4, minExtent=_AXIS, maxExtent=_AXIS, titlePadding=8
-    )
+    y = y.axis(format="~%" if percent else "~f", tickCount=4, minExtent=AXIS, maxExtent=AXIS, titlePadding=8)
     lines = _series(alt.Chart(alt.NamedData("layers")), series).transform_calculate(
         low=_end("datum[datum.field]", "-", "datum[datum.field + '_stderr']", "datum[datum.field + '_low']"),
         high=_end(
@@ -149,9 +147,9 @@ def _along_depth(
         ),
     ]
     if level is not None:
-        rule = alt.Chart(alt.InlineData([{"level": level}])).mark_rule(strokeDash=[2, 4], color=_QUIET)
+        rule = alt.Chart(alt.InlineData([{"level": level}])).mark_rule(strokeDash=[2, 4], color=QUIET)
         layers.insert(0, rule.encode(y=alt.Y("level:Q", title=title)))
-    return alt.layer(*layers).properties(width="container", height=_HEIGHT)
+    return alt.layer(*layers).properties(width="container", height=HEIGHT)
 
 
 def _end(value: str, sign: str, stderr: str, bound: str) -> str:
@@ -174,7 +172,7 @@ def _series(base: alt.Chart, series: dict[str, str]) -> alt.Chart:
 
 
 def _coloured(series: dict[str, str]) -> alt.Color:
-    scale = alt.Scale(domain=list(series.values()), range=[_FIRST, _SECOND][: len(series)])
+    scale = alt.Scale(domain=list(series.values()), range=[FIRST, _SECOND][: len(series)])
     return alt.Color("series:N", scale=scale, legend=alt.Legend(title=None, orient="top", offset=4))
 
 
@@ -186,7 +184,7 @@ def _spectra(count: int) -> alt.TopLevelMixin:
     x = x.axis(format="~s", tickCount=5, grid=False)
     y = alt.Y("discarded:Q", title="discarded variance")
     y = y.scale(type="log", domain=[1e-4, 1], clamp=True)
-    y = y.axis(format="~%", values=[1e-4, 1e-3, 1e-2, 1e-1, 1], minExtent=_AXIS, maxExtent=_AXIS)
+    y = y.axis(format="~%", values=[1e-4, 1e-3, 1e-2, 1e-1, 1], minExtent=AXIS, maxExtent=AXIS)
     tip = [
         alt.Tooltip("label:N", title="layer"),
         alt.Tooltip("rank:Q", title="rank kept"),
@@ -196,19 +194,21 @@ def _spectra(count: int) -> alt.TopLevelMixin:
         x=x,
         y=y,
         detail="id:N",
-        color=alt.Color(
-            "place:Q",
-            scale=alt.Scale(range=["#d9a441", "#a23b72", "#2d4f9e"], interpolate="lab"),
-            legend=None,
-        ),
+        color=by_depth(),
         tooltip=tip,
     )
-    rule = alt.Chart(alt.InlineData([{"level": 1 - KEPT}])).mark_rule(strokeDash=[2, 4], color=_INK)
+    rule = alt.Chart(alt.InlineData([{"level": 1 - KEPT}])).mark_rule(strokeDash=[2, 4], color=INK)
     return alt.layer(
         rule.encode(y="level:Q"),
         lines.mark_line(strokeWidth=1.5, opacity=opacity, cursor="pointer"),
         lines.mark_point(filled=True, size=90, opacity=0, cursor="pointer"),
-    ).properties(width="container", height=_HEIGHT + 10)
+    ).properties(width="container", height=HEIGHT + 10)
+
+
+def by_depth() -> alt.Color:
+    """The colour of a layer's line by its place, from the first (gold) to the last (blue)."""
+    scale = alt.Scale(range=["#d9a441", "#a23b72", "#2d4f9e"], interpolate="lab")
+    return alt.Color("place:Q", scale=scale, legend=None)
 
 
 def _neurons() -> alt.TopLevelMixin:
@@ -220,7 +220,7 @@ def _neurons() -> alt.TopLevelMixin:
     x = alt.X("entropy:Q", title=across, scale=alt.Scale(zero=True))
     y = alt.Y("coherence:Q", title=upwards, scale=alt.Scale(zero=True))
     x = x.axis(tickCount=5, format="~f")
-    y = y.axis(tickCount=5, format="~f", minExtent=_AXIS, maxExtent=_AXIS)
+    y = y.axis(tickCount=5, format="~f", minExtent=AXIS, maxExtent=AXIS)
     spread = base.transform_calculate(
         **{
             f"{name}_{end}": _end(f"datum.{name}", sign, f"datum.{name}_stderr", f"datum.{name}_{bound}")
@@ -233,7 +233,7 @@ def _neurons() -> alt.TopLevelMixin:
         alt.Tooltip("coherence_text:N", title="coherence"),
         alt.Tooltip("entropy_text:N", title="entropy"),
     ]
-    points = base.mark_point(filled=True, opacity=1, size=50, cursor="pointer", color=_FIRST)
+    points = base.mark_point(filled=True, opacity=1, size=50, cursor="pointer", color=FIRST)
     # Both text layers have every point, since a layer without any would have no extent.
     far = base.transform_joinaggregate(far="max(entropy)")
     left = far.transform_calculate(name="datum.named && datum.entropy <= 0.7 * datum.far ? datum.label : ''")
@@ -241,15 +241,13 @@ def _neurons() -> alt.TopLevelMixin:
     texts = left.mark_text(align="left", dx=6, dy=14), right.mark_text(align="right", dx=-6, dy=14)
     place = {"x": x, "y": y}
     return alt.layer(
-        spread.mark_rule(color=_FIRST).encode(
-            x=alt.X("entropy_from:Q", title=across), x2="entropy_to:Q", y=y
-        ),
-        spread.mark_rule(color=_FIRST).encode(
+        spread.mark_rule(color=FIRST).encode(x=alt.X("entropy_from:Q", title=across), x2="entropy_to:Q", y=y),
+        spread.mark_rule(color=FIRST).encode(
             x=x, y=alt.Y("coherence_from:Q", title=upwards), y2="coherence_to:Q"
         ),
         points.encode(**place, tooltip=tip),
-        *(text.encode(**place, text="name:N", color=alt.value(_INK)) for text in texts),
-    ).properties(width="container", height=_HEIGHT + 10)
+        *(text.encode(**place, text="name:N", color=alt.value(INK)) for text in texts),
+    ).properties(width="container", height=HEIGHT + 10)
 
 
 def _dead(count: int) -> alt.TopLevelMixin:
@@ -258,7 +256,7 @@ def _dead(count: int) -> alt.TopLevelMixin:
     y = y.axis(labelExpr=_SHORT, labelPadding=6, ticks=False, domain=False)
     x = alt.X("dead:Q", title="dead neurons", axis=alt.Axis(format="~%", tickCount=4))
     tip = [alt.Tooltip("label:N", title="layer"), alt.Tooltip("dead_text:N", title="dead")]
-    bars = base.mark_bar(color=_FIRST, height=10, cursor="pointer").encode(x=x, y=y, tooltip=tip)
+    bars = base.mark_bar(color=FIRST, height=10, cursor="pointer").encode(x=x, y=y, tooltip=tip)
     return bars.properties(width="container", height=22 * count + 4)
 
 
@@ -268,7 +266,7 @@ def _spectrum() -> alt.TopLevelMixin:
     x = alt.X("rank:Q", title="rank", scale=alt.Scale(type="log", nice=False))
     x = x.axis(format="~s", tickCount=5, grid=False)
     y = alt.Y("value:Q", title="share of variance", scale=alt.Scale(type="log", domain=[1e-5, 1], clamp=True))
-    y = y.axis(format="~%", values=[10.0**-k for k in range(6)], minExtent=_AXIS, maxExtent=_AXIS)
+    y = y.axis(format="~%", values=[10.0**-k for k in range(6)], minExtent=AXIS, maxExtent=AXIS)
     series = {"eigenvalue": "eigenvalue λ", "discarded": "discarded variance"}
     mine = _series(base, series).transform_filter("datum.value >= 1e-5")
     tip = [alt.Tooltip("rank:Q"), alt.Tooltip("series:N", title="quantity")]
@@ -276,7 +274,7 @@ def _spectrum() -> alt.TopLevelMixin:
     mine = mine.encode(x=x, y=y, color=_coloured(series), tooltip=tip)
     return alt.layer(
         mine.mark_line(strokeWidth=1.5), mine.mark_point(filled=True, size=22, opacity=1)
-    ).properties(width="container", height=_HEIGHT)
+    ).properties(width="container", height=HEIGHT)
 
 
 def _confusion() -> alt.TopLevelMixin:
@@ -291,14 +289,14 @@ def _confusion() -> alt.TopLevelMixin:
     }
     tip = [alt.Tooltip("label:N"), alt.Tooltip("read:N", title="predicted"), alt.Tooltip("count:Q")]
     tip.append(alt.Tooltip("share:Q", title="of the label", format=".1%"))
-    cells = base.mark_rect(fill=_FIRST, stroke=_LINE, strokeWidth=0.5).encode(
+    cells = base.mark_rect(fill=FIRST, stroke=_LINE, strokeWidth=0.5).encode(
         **place,
         fillOpacity=alt.FillOpacity(
             "share:Q", scale=alt.Scale(domain=[0, 1], range=[0, _DEEPEST]), legend=None
         ),
         tooltip=tip,
     )
-    text = base.transform_filter("datum.count > 0 && datum.small").mark_text(color=_INK, fontSize=11)
+    text = base.transform_filter("datum.count > 0 && datum.small").mark_text(color=INK, fontSize=11)
     return alt.layer(cells, text.encode(**place, text="count:Q")).properties(width="container")
 
 
@@ -327,24 +325,24 @@ def _ball() -> alt.TopLevelMixin:
     beside = others.transform_calculate(x=f"datum.x * {out}", z=f"datum.z * {out}")
     return alt.layer(
         axes.mark_rule(color=_LINE).encode(**place, x2="x2:Q", y2="z2:Q"),
-        ring.mark_line(color=_QUIET, strokeWidth=1).encode(**place, order="i:Q"),
-        kets.mark_point(filled=True, color=_QUIET, size=16, opacity=0.55).encode(**place, tooltip=tip),
+        ring.mark_line(color=QUIET, strokeWidth=1).encode(**place, order="i:Q"),
+        kets.mark_point(filled=True, color=QUIET, size=16, opacity=0.55).encode(**place, tooltip=tip),
         own.transform_calculate(zero="0")
-        .mark_rule(color=_FIRST, strokeWidth=2.5)
+        .mark_rule(color=FIRST, strokeWidth=2.5)
         .encode(
             x=alt.X("x:Q", scale=bounds, axis=None),
             y=alt.Y("z:Q", scale=bounds, axis=None),
             x2="zero:Q",
             y2="zero:Q",
         ),
-        own.mark_point(filled=True, color=_FIRST, size=80, opacity=1).encode(**place, tooltip=tip),
+        own.mark_point(filled=True, color=FIRST, size=80, opacity=1).encode(**place, tooltip=tip),
         others.mark_point(filled=True, color=_SECOND, size=50, opacity=1).encode(**place, tooltip=tip),
-        beside.mark_text(color=_INK, fontSize=11, limit=70).encode(**place, text="label:N"),
-        poles.mark_text(color=_INK, fontSize=12).encode(**place, text="pole:N"),
+        beside.mark_text(color=INK, fontSize=11, limit=70).encode(**place, text="label:N"),
+        poles.mark_text(color=INK, fontSize=12).encode(**place, text="pole:N"),
     ).properties(width=320, height=320)
 
 
-def _spec(chart: Any) -> Spec:
+def spec_of(chart: Any) -> Spec:
     """The chart as plain data, with the page's look."""
     styled = (
         chart.configure(
@@ -354,8 +352,8 @@ def _spec(chart: Any) -> Spec:
         )
         .configure_view(stroke=None)
         .configure_axis(
-            labelColor=_QUIET,
-            titleColor=_QUIET,
+            labelColor=QUIET,
+            titleColor=QUIET,
             titleFontWeight="normal",
             titleFontSize=12,
             labelFontSize=11,
@@ -364,7 +362,7 @@ def _spec(chart: Any) -> Spec:
             tickColor=_LINE,
         )
         .configure_legend(
-            labelColor=_INK, titleColor=_QUIET, titleFontWeight="normal", labelFontSize=12, symbolSize=60
+            labelColor=INK, titleColor=QUIET, titleFontWeight="normal", labelFontSize=12, symbolSize=60
         )
     )
     spec: Spec = styled.to_dict()

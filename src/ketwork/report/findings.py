@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ketwork.networks.collapse import CollapseCurve, LayerCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.study import Study
 from ketwork.quantum import Estimate, shannon_entropy
@@ -48,6 +49,16 @@ class Cut:
 
     narrowest: View
     kept: Estimate
+    total: int
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The layer that a network needs the smallest share of, with its rank; the ranks and widths of all, summed."""
+
+    layer: LayerCurve
+    rank: int
+    kept: int
     total: int
 
 
@@ -129,6 +140,15 @@ def cut(rows: Sequence[View]) -> Cut | None:
     return Cut(narrowest, Estimate(value, bounds=(low, high)), sum(row.layer.d for row in known))
 
 
+def shrunk(curve: CollapseCurve) -> Shrunk | None:
+    """Which layer a network needs the smallest share of."""
+    if not curve.layers:
+        return None
+    layer = min(curve.layers, key=lambda each: each.smallest.rank / each.d)
+    kept = sum(each.smallest.rank for each in curve.layers)
+    return Shrunk(layer, layer.smallest.rank, kept, sum(each.d for each in curve.layers))
+
+
 def aligned(rows: Sequence[View]) -> list[View]:
     """Layers by how nearly their eigenstates are single neurons, the most aligned first."""
     known = [row for row in rows if row.has("coherent_share")]
@@ -203,7 +223,7 @@ def sides(comparison: Comparison) -> tuple[str, str]:
     return first, second
 
 
-def skipped(record: Study | Comparison) -> dict[str, list[str]]:
+def skipped(record: Study | Comparison | CollapseCurve) -> dict[str, list[str]]:
     """The modules that were skipped, by reason."""
     reasons: dict[str, list[str]] = {}
     for name, reason in record.skipped.items():
@@ -211,7 +231,7 @@ def skipped(record: Study | Comparison) -> dict[str, list[str]]:
     return reasons
 
 
-def settings(record: Study | Comparison) -> dict[str, Any]:
+def settings(record: Study | Comparison | CollapseCurve) -> dict[str, Any]:
     """The settings as one flat mapping, those of the source by dotted name, without those that are None."""
     flat: dict[str, Any] = {}
 

@@ -1,40 +1,22 @@
-"""A record as one HTML file that needs nothing else: no network, no server, no other file."""
+"""The pages of studies and comparisons: what is said in them, and the data of their pictures."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from ketwork._version import __version__
 from ketwork.networks.comparison import Comparison
-from ketwork.networks.measures import MEASURES, PAIR_MEASURES
 from ketwork.networks.study import Layer, Study, StudyAccumulator
-from ketwork.records import presents, write_text
+from ketwork.records import presents
 from ketwork.report import findings
+from ketwork.report.document import TITLES, Page, charts_module, target_of, write_page
 from ketwork.report.tables import best_matches, layer_table
 from ketwork.report.views import View, label_order, layer_views
-from ketwork.report.words import megabytes, short
+from ketwork.report.words import short
 
 _MATRIX_CELLS = 120_000
-_DIGITS = 6
-
-_TITLES = {
-    "n_per_d": "vectors per dimension",
-    **{name: measure.title for name, measure in MEASURES.items()},
-    **{name: measure.title for name, measure in PAIR_MEASURES.items()},
-}
 
 
 @presents(Study, "page")
@@ -52,9 +34,9 @@ def write_study(study: Study, path: str | Path, comparison: Comparison | None = 
             "Argument `comparison` must be of one model with itself, but is of two models. "
             "Use `comparison.report(path)` for its page."
         )
-    path = _target(path)
+    path = target_of(path)
     rows = list(layer_views(study))
-    return _write(path, study, _study_page(study, rows, comparison))
+    return write_page(path, study, _study_page(study, rows, comparison))
 
 
 @presents(Layer, "page")
@@ -70,29 +52,11 @@ def write_layer(layer: Layer, path: str | Path) -> Path:
 @presents(Comparison, "page")
 def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Writes the page of a comparison and returns its path; raises as `write_study` does."""
-    return _write(_target(path), comparison, _comparison_page(comparison))
+    return write_page(target_of(path), comparison, _comparison_page(comparison))
 
 
-def ready() -> None:
-    """Raises ImportError where the extra `report` is missing, before any work is done for a page."""
-    _charts()
-    _vl_convert()
-
-
-@dataclass(frozen=True)
-class _Page:
-    """What a template is filled with, and the data for the page's script."""
-
-    template: str
-    title: str
-    kind: str
-    content: dict[str, Any]
-    definitions: dict[str, str]
-    data: dict[str, Any]
-
-
-def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | None) -> _Page:
-    charts = _charts()
+def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | None) -> Page:
+    charts = charts_module()
     source = study.settings.get("source", {})
     labels = findings.labels(study, rows)
     drawn = charts.study_charts(rows, labels.classes if labels else 0)
@@ -132,10 +96,10 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         for measure in study.measures
     ]
     title = source.get("model", {}).get("spec") or study.settings.get("model") or "A network"
-    return _Page("study.html.j2", short(str(title)), "study", content, definitions, data)
+    return Page("study.html.j2", short(str(title)), "study", content, definitions, data)
 
 
-def _comparison_page(comparison: Comparison) -> _Page:
+def _comparison_page(comparison: Comparison) -> Page:
     data: dict[str, Any] = {"charts": {}}
     content = {
         "changed": findings.changed(comparison),
@@ -145,7 +109,7 @@ def _comparison_page(comparison: Comparison) -> _Page:
     names = [short(name) for name in findings.sides(comparison)]
     content["names"] = names
     title = names[0] if comparison.itself else " and ".join(names)
-    return _Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
+    return Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
 
 
 def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +117,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     content: dict[str, Any] = {
         "redundant": findings.redundant(comparison),
         "alike": findings.ALIKE,
-        "names_of_measures": _TITLES,
+        "names_of_measures": TITLES,
         "matrices": [],
         "omitted": False,
     }
@@ -162,9 +126,9 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     cells = len(comparison.rows) * len(comparison.columns)
     visible = list(comparison.matrices)[: max(1, _MATRIX_CELLS // cells)]
     sides = len(comparison.rows), len(comparison.columns)
-    data["charts"]["matrix"] = _charts().matrix_chart(*sides)
+    data["charts"]["matrix"] = charts_module().matrix_chart(*sides)
     names = _distinct([layer.name for layer in comparison.rows])
-    content["matrix_width"] = round(_charts().matrix_width(names, sides[1]))
+    content["matrix_width"] = round(charts_module().matrix_width(names, sides[1]))
     data["matrices"] = {
         "rows": names,
         "columns": _distinct([layer.name for layer in comparison.columns]),
@@ -176,7 +140,10 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
 def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
     """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
     data: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
-    data |= {"named": row in (*aligned[:1], *aligned[-1:]), "dead_shown": row in dead[: _charts().MOST_DEAD]}
+    data |= {
+        "named": row in (*aligned[:1], *aligned[-1:]),
+        "dead_shown": row in dead[: charts_module().MOST_DEAD],
+    }
     for name in [measure.name for measure in study.measures]:
         estimate = row[name]
         if math.isfinite(estimate.value):
@@ -257,63 +224,6 @@ def _vector(bloch: Any) -> list[float]:
     return [round(x, 3) for x in bloch.tolist()]
 
 
-def _write(path: Path, record: Study | Comparison, page: _Page) -> Path:
-    ready()
-    library, script = _library(), _resource("page.js")
-    environment = Environment(
-        loader=PackageLoader("ketwork.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"breakable": _breakable, "megabytes": megabytes}
-    environment.tests["numeral"] = _numeral
-    text = environment.get_template(page.template).render(
-        **page.content,
-        title=page.title,
-        kind=page.kind,
-        record=record,
-        warnings=record.warnings,
-        skipped=findings.skipped(record),
-        settings=findings.settings(record),
-        definitions={
-            name: {"title": _titled(name), "text": sentence} for name, sentence in page.definitions.items()
-        },
-        css=Markup(_resource("page.css")),
-        library=Markup(library),
-        script=Markup(script),
-        trusted=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in (library, script))),
-        data=Markup(_embedded(page.data)),
-        version=__version__,
-    )
-    write_text(path, text)
-    return path
-
-
-def _titled(name: str) -> str:
-    return _TITLES.get(name, name.replace("_", " "))
-
-
-def _breakable(words: object) -> Markup:
-    """Words that may be broken after the marks that stand in paths and names.
-
-    >>> _breakable("a.b:<c>")
-    Markup('a.<wbr>b:<wbr>&lt;c&gt;')
-    """
-    parts = re.split(r"(?<=[.:/@_])(?=\w)|(?<=:)(?=<)", str(words))
-    return Markup("<wbr>").join(parts)
-
-
-def _numeral(name: str) -> bool:
-    """Whether a layer's name is but a number, which would read as one in a sentence.
-
-    >>> [_numeral(name) for name in ("0", "3.1", "0 (2)", "conv1")]
-    [True, True, True, False]
-    """
-    return re.fullmatch(r"\d[\d.]*( \(\d+\))?", name) is not None
-
-
 def _distinct(names: Sequence[str]) -> list[str]:
     """Names that occur again are numbered, since a picture's axis would draw them as one."""
     seen: dict[str, int] = {}
@@ -322,70 +232,3 @@ def _distinct(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return distinct
-
-
-def _embedded(data: Mapping[str, Any]) -> str:
-    """JSON that no name in it can end: `<`, `>` and `&` are spelled as escapes.
-
-    >>> print(_embedded({"name": "</script>", "value": float("nan")}))
-    {"name":"\\u003c/script\\u003e","value":null}
-    """
-    text = json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for mark in "<>&\u2028\u2029":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return text
-
-
-def _plain(value: Any) -> Any:
-    """Numbers with six digits, those that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-    return value
-
-
-def _target(path: str | Path) -> Path:
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise OSError(
-            f"Argument `path` must name a file in a folder that exists, but is {str(path)!r}. Make the folder first."
-        )
-    return path
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _resource(name: str) -> str:
-    return resources.files("ketwork.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from the package that bundles them."""
-    bundle: str = _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script")
-
-
-def _vl_convert() -> Any:
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
-    return vl_convert
-
-
-def _charts() -> Any:
-    """The charts' module, which needs the extra."""
-    try:
-        from ketwork.report import charts
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
-    return charts
-
-
-_MISSING = "Reports need altair and vl-convert-python. Install them with `pip install 'ketwork[report]'`."

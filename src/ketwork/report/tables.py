@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.measures import PAIR_MEASURES, Measure, measures_of
 from ketwork.networks.study import FEW_VECTORS
@@ -98,6 +99,40 @@ def best_matches(comparison: Comparison) -> Table:
             )
         )
     return Table(columns, tuple(table))
+
+
+def smallest_ranks(curve: CollapseCurve) -> Table:
+    """Each layer's smallest rank that keeps the metric, as far as measured, and the metric there."""
+    columns = [Column("place", "#"), Column("layer", "layer", words=True), Column("kind", "kind", words=True)]
+    columns += [Column("d", "d"), Column("rank", "rank"), Column("share", "of d", "%")]
+    columns += [Column("weight", "variance", "%"), Column("value", curve.label)]
+    best = [layer.smallest for layer in curve.layers]
+    cells = [
+        [_number(i + 1) for i in range(len(best))],
+        [Cell(x.label, x.label, words=True, head=True, place=i) for i, x in enumerate(curve.layers)],
+        [Cell(layer.kind, layer.kind, words=True) for layer in curve.layers],
+        [_number(layer.d) for layer in curve.layers],
+        [_number(point.rank) for point in best],
+        [_share(point.rank / layer.d, 1) for point, layer in zip(best, curve.layers, strict=True)],
+        [_share(point.weight, 2) for point in best],
+        _estimates([point.value for point in best]),
+    ]
+    if not curve.settings["to_original"]:  # the KL is the change
+        columns.append(Column("change", "change"))
+        cells.append(_estimates([point.change for point in best]))
+    return Table(tuple(columns), tuple(zip(*cells, strict=True)))
+
+
+def _estimates(estimates: Sequence[Estimate]) -> list[Cell]:
+    cells = []
+    for estimate, text in zip(estimates, plus_minus(estimates), strict=True):
+        value, _, error = text.strip().partition(" ± ")
+        cells.append(Cell(value, _sortable(estimate.value), error.strip()))
+    return cells
+
+
+def _share(share: float, places: int) -> Cell:
+    return Cell(f"{100 * share:.{places}f}", _sortable(share))
 
 
 def _column(measure: Measure, estimates: Sequence[Estimate]) -> list[Cell]:

@@ -231,10 +231,7 @@ def _column_names(path: Path) -> list[str]:
 
 def _read(path: Path, columns: list[str], text: str | None) -> pd.DataFrame:
     """The named columns; at least one row."""
-    if _format(path) == "parquet":
-        table = _read_parquet(path, columns)
-    else:
-        table = _parsed(path, None, columns, text)
+    table = _read_parquet(path, columns) if _format(path) == "parquet" else _parsed(path, None, columns, text)
     if not len(table):
         raise SourceError(f"Argument `data` must hold at least one sample, but {path} has no rows.")
     return table

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import networkx
 
 TOLERANCE = 1e-6
+MOST_SITES = 1000
+"""Of a lattice with positions: all pairs are looked at, and 1,024 spins have more states than a float counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +183,14 @@ def _bravais(
     extent: tuple[int, int],
     periodic: tuple[bool, bool],
     vectors: ArrayLike,
-    basis: ArrayLike,
+    basis: Sequence[Sequence[float]],
 ) -> Lattice:
     """Unit cells at n₁v₁ + n₂v₂, the cell's sites running fastest."""
     if min(extent) < 1:
         raise ValueError(f"A lattice must extend over at least one cell, but got {extent}.")
+    sites = extent[0] * extent[1] * len(basis)
+    if sites > MOST_SITES:
+        raise ValueError(f"A lattice must have at most {MOST_SITES:,} sites, but would have {sites:,}.")
     v = np.array(vectors, dtype=float)
     cells = np.array([n1 * v[0] + n2 * v[1] for n1 in range(extent[0]) for n2 in range(extent[1])])
     positions = (cells[:, None] + np.array(basis, dtype=float)[None]).reshape(-1, 2)

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.activations import labels as labels_module
+from ketwork.networks.activations.labels import MOST_LABELS
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.measures.decoded import DecodedLabels
 
@@ -296,7 +296,7 @@ def test_labels_that_turn_bad_half_way_keep_what_was_gathered() -> None:
     assert record.layers[0].labels is not None
 
 
-def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study() -> None:
     images = [(X[i : i + 100], torch.zeros(100, 3, 8, 8)) for i in range(0, 400, 100)]
     record = kw.study(nn.Linear(6, 6), images)
     assert record.samples == 400
@@ -305,14 +305,15 @@ def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study(monkeypatch: 
     assert "linear_r2" not in record.table().columns
     assert any("The batches' own labels are not used." in warning for warning in record.warnings)
     # A vocabulary that turns out too large half way.
-    monkeypatch.setattr(labels_module, "MOST_LABELS", 250)
-    tokens = [(X[i : i + 100], torch.arange(i, i + 100)) for i in range(0, 400, 100)]
+    many = MOST_LABELS + 200
+    x = X.repeat(many // 400 + 1, 1)[:many]
+    tokens = [(x[i : i + 400], torch.arange(many)[i : i + 400]) for i in range(0, many, 400)]
     record = kw.study(nn.Linear(6, 6), tokens)
     assert record.complete
     assert record.layers[0].labels is None
-    assert any("must have at most 250 different labels" in warning for warning in record.warnings)
-    with pytest.raises(ValueError, match="at most 250 different labels"):
-        kw.study(nn.Linear(6, 6), X, labels=torch.arange(400), batch_size=400)
+    assert any(f"must have at most {MOST_LABELS} different labels" in warning for warning in record.warnings)
+    with pytest.raises(ValueError, match=f"at most {MOST_LABELS} different labels"):
+        kw.study(nn.Linear(6, 6), x, labels=torch.arange(many), batch_size=many)
 
 
 def test_dead_and_non_finite_samples_are_left_out() -> None:

@@ -89,7 +89,7 @@ def test_an_error_in_one_pass_ends_all_and_is_raised(where: int) -> None:
 
     with pytest.raises(RuntimeError, match=f"broken in {where}"):
         lockstep(nets, [call(i) for i in range(3)], ORDER, lambda *_: None)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert not any(module._forward_pre_hooks for net in nets for module in net.modules())
 
 
@@ -104,7 +104,7 @@ def test_an_error_at_a_meeting_ends_all_even_a_network_that_catches_everything()
     threads = threading.active_count()
     with pytest.raises(ZeroDivisionError):
         lockstep([Stubborn()], [lambda net: net(torch.zeros(2, 4))] * 3, ORDER, lambda *_: 1 // 0)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_layers_that_run_in_different_order_are_missed_and_the_passes_end() -> None:

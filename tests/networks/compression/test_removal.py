@@ -19,7 +19,8 @@ from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import replace
 from ketwork.networks.compression.survey import survey
-from ketwork.networks.compression.unit_discovery import Feed, feeds, staying_of
+from ketwork.networks.compression.unit_codes import MIXED
+from ketwork.networks.compression.unit_discovery import FIXED, LOST, OUTPUT, Feed, feeds, staying_of
 from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.unit_removal import Narrowing
 
@@ -130,7 +131,7 @@ def found(net: nn.Module, data: Tensor | dict[str, Tensor]) -> list[Feed]:
         out = model(**batch.content) if isinstance(batch.content, dict) else model(batch.content)
         return ((out if isinstance(out, Tensor) else out.logits).flatten(0, -2),)
 
-    return feeds(net.eval(), layers, rows, Batch(data, None, None, size))
+    return feeds(net.eval(), layers, rows, Batch(data, None, None, size))[0]
 
 
 def named(of: list[Feed]) -> dict[tuple[str, ...], dict[str, tuple[int, ...]]]:
@@ -250,6 +251,46 @@ def test_in_transformers_heads_and_the_inner_units_of_the_feed_forward_parts_are
         assert all(torch.equal(own.flatten(), torch.arange(own.numel())) for own in heads.sources.values())
 
 
+class Attention(nn.Module):
+    """Four fused heads over so many tokens; `wiping` lets no NaN out of them."""
+
+    def __init__(self, wiping: bool = False) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(16, 16) for _ in range(4))
+        self.wiping = wiping
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part(x).unflatten(-1, (-1, 4)).transpose(-3, -2) for part in (self.q, self.k, self.v))
+        x = nn.functional.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2)
+        return self.out(x.nan_to_num() if self.wiping else x)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 9, 17])
+def test_heads_of_fused_attention_are_found_whatever_the_processor(tokens: int) -> None:
+    """Of fewer tokens than a processor's vectors have numbers (at least 4) fused kernels make 0 of NaN."""
+    heads = {("q", "k", "v"): {"out": (4, 4)}}
+    assert named(found(Attention(), torch.randn(10, tokens, 16))) == heads
+
+
+def test_why_units_stay_is_said() -> None:
+    torch.manual_seed(0)
+    data = torch.randn(60, 3, 16)
+    [lost] = compress(Attention(wiping=True), data, keep=0.9, multiple_of=1).warnings
+    assert lost.startswith("No neurons, channels or attention heads that can be removed were found")
+    assert f"q: {LOST}; k: {LOST}; v: {LOST}; and 1 more" in lost
+    some = nn.Sequential(Attention(wiping=True), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 4))
+    [lost] = compress(some, data, keep=0.9, multiple_of=1).warnings
+    assert lost == f"No units were removed of some layers (0.q: {LOST}; 0.k: {LOST}; 0.v: {LOST})."
+    single = nn.Sequential(nn.Linear(16, 8))
+    assert compress(single, data, keep=0.9, multiple_of=1).warnings == ()
+    sums = Residual(norm=True)
+    layers, _ = weight_layers(sums)
+    _, why = feeds(
+        sums.eval(), layers, lambda net, batch: net(batch.content), Batch(torch.randn(20, 4), None, None, 20)
+    )
+    assert why == {"stem": MIXED, "b": FIXED, "head": OUTPUT}
+
+
 class Groups(nn.Module):
     """Channels in groups of three that a normalisation mixes; `fixed` has numbers for each of them, which stay."""
 
@@ -342,7 +383,7 @@ def test_what_the_survey_knows_is_cut_to_the_units_that_stay() -> None:
     net.requires_grad_(False)
     gathered = calibration(net, draw(100, 6).float(), samples=None, batch_size=25)
     layers, _ = weight_layers(net)
-    fed = feeds(net, layers, gathered.rows, gathered.fit[0])
+    fed, _ = feeds(net, layers, gathered.rows, gathered.fit[0])
     known = survey(net, layers, gathered, torch.Generator(), {path for feed in fed for path in feed.readers})
     narrowing = Narrowing(net, Fits(layers, known), fed)
     kept = narrowing.order(fed[0]).kept(4)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -22,21 +22,23 @@ def _between(spectrum: Tensor, known: Known) -> None:
         assert low - 1e-9 <= value <= high + 1e-9
 
 
-@settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_intervals_hold_every_spectrum_that_a_sketch_allows(data: st.DataObject) -> None:
-    rank = data.draw(st.integers(1, 12))
-    exact = torch.tensor(
-        data.draw(st.lists(st.floats(0, 1), min_size=rank, max_size=rank)), dtype=torch.float64
-    )
+@settings(max_examples=settings.default.max_examples * 2)
+@given(
+    levels=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12),
+    slack=st.floats(1e-6, 1.0),
+    kept=st.integers(0, 12),
+)
+# Lows that sum to more than 1 by rounding
+@example(levels=[(0.5, 0.0), *[(0.0, 0.0)] * 4], slack=0.125, kept=5)
+@example(levels=[(0.5, 0.0), *[(0.0, 0.0)] * 4], slack=1e-6, kept=5)
+def test_intervals_hold_every_spectrum_that_a_sketch_allows(
+    levels: list[tuple[float, float]], slack: float, kept: int
+) -> None:
+    rank, kept = len(levels), min(kept, len(levels))
+    exact, shares = torch.tensor(levels, dtype=torch.float64).T
     exact = exact.clamp(min=1e-9).sort(descending=True).values
     exact = exact / exact.sum()
-    slack = data.draw(st.floats(1e-6, 1.0))
-    shares = torch.tensor(
-        data.draw(st.lists(st.floats(0, 1), min_size=rank, max_size=rank)), dtype=torch.float64
-    )
     low = (exact - slack * shares).clamp(min=0).sort(descending=True).values
-    kept = data.draw(st.integers(0, rank))
     if bool((exact[kept:] > slack).any()):
         kept = rank  # eigenvalues that the sketch misses are below the slack
     known = Known(low[:kept], slack, rank)
@@ -54,6 +56,16 @@ def test_intervals_hold_every_spectrum_that_a_sketch_allows(data: st.DataObject)
     ]
     assert bool((sums[0] <= sums[1] + 1e-9).all())
     assert bool((sums[1] <= sums[2] + 1e-9).all())
+
+
+@pytest.mark.parametrize("slack", [0.125, 1e-6])
+@pytest.mark.parametrize("excess", [2**-52, 2**-50, 0.0, -(2**-50)])
+def test_lows_that_sum_to_one_but_for_rounding_are_the_spectrum(slack: float, excess: float) -> None:
+    low = torch.tensor([1 + excess - 4e-9, 1e-9, 1e-9, 1e-9, 1e-9], dtype=torch.float64)
+    known = Known(low, slack, 5)
+    for extreme in (known.purest, known.most_mixed, known.middle):
+        assert (extreme - low).abs().max() < 1e-14
+    _between(low, known)
 
 
 def test_a_spectrum_known_exactly_has_intervals_of_no_width() -> None:

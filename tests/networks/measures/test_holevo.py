@@ -177,7 +177,7 @@ def _labelled(n: int, d: int, classes: int, seed: int, is_complex: bool) -> tupl
     return (torch.cat([kets.real, kets.imag], dim=1) if is_complex else kets), codes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(
     sizes=st.lists(st.integers(5, 200), min_size=1, max_size=3),
     classes=st.integers(2, 4),

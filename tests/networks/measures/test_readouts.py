@@ -91,13 +91,12 @@ def test_pretty_good_measurement_is_that_of_the_quantum_room(k: int) -> None:
         assert fit.pretty_good(mixing, fit.points(x)).sum(dim=1).numpy() == pytest.approx(1, abs=1e-10)
 
 
-def test_pretty_good_measurement_turns_linear_with_three_quarters_of_the_whitening_as_the_reference_grows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ketwork.networks.measures.readouts.REFERENCE", 1e10)
+def test_pretty_good_measurement_turns_linear_with_three_quarters_of_the_whitening_as_the_reference_grows() -> (
+    None
+):
     x, codes = clouds(400, 8, 2)
     fit = Fit.from_sums(Sums.from_rows(rows(x, codes), 2), None)
-    scores = fit.pretty_good(0.0, fit.points(x)) - 0.5
+    scores = fit.pretty_good(0.0, fit.points(x), reference=1e10) - 0.5
     apart = (fit.moments.means[1] - fit.moments.means[0]) @ fit.vectors
     line = fit.points(x) @ (apart / fit.values**0.75)
     correlation = torch.corrcoef(torch.stack([scores[:, 1], line]))[0, 1]

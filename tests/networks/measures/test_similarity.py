@@ -116,7 +116,7 @@ def test_dependent_features_count_once() -> None:
     assert found.r2.loc["a1", "a0"] == pytest.approx(1, abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(n=st.integers(5, 40), d=st.integers(1, 12), e=st.integers(1, 12), seed=st.integers(0, 10**6))
 def test_bounds_symmetry_and_invariance(n: int, d: int, e: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -33,7 +33,7 @@ def _sum(*moments: Moment) -> Moment:
     return total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 3 // 5)
 @given(
     sizes=st.tuples(*[st.integers(0, 40)] * 3),
     d=st.integers(1, 24),
@@ -99,7 +99,7 @@ def _decaying(n: int, d: int, power: float, seed: int = 0) -> Tensor:
     return (rows * torch.arange(1, d + 1).double() ** -power) @ turn
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples * 2 // 5)
 @given(
     sizes=st.lists(st.integers(0, 60), min_size=1, max_size=4),
     limits=st.lists(st.sampled_from([None, 3, 5]), min_size=4, max_size=4),

@@ -42,7 +42,7 @@ def batches():
 def waits():
     yield from batches()[:2]
     open("waiting", "w").close()
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -187,13 +187,16 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(here):
         text=True,
         env=environment,
     )
-    end = time.monotonic() + 60
-    while not (here / "waiting").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    try:
+        end = time.monotonic() + 300
+        while not (here / "waiting").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 143
     assert err == "ketwork: interrupted. What 32 samples before it gave is shown, and saved to s.st.\n"
     assert json.loads(out)["samples"] == 32

@@ -3,13 +3,14 @@
 May import `study` and everything below it. Others take `CollapseCurve`, the metric against rank.
 """
 
-from ketwork.networks.collapse.curve import CollapseCurve
+from ketwork.networks.collapse.curve import CollapseCurve, LayerCurve
 from ketwork.networks.collapse.curve_run import collapse_curve
 from ketwork.networks.collapse.projections import Positions
 from ketwork.networks.collapse.run import collapse
 
 __all__ = [
     "CollapseCurve",
+    "LayerCurve",
     "Positions",
     "collapse",
     "collapse_curve",

@@ -357,5 +357,8 @@ def _rescaled(after: Tensor, before: Tensor, over: tuple[int, ...]) -> Tensor:
     norm = torch.linalg.vector_norm(before, dim=over, keepdim=True)
     left = torch.linalg.vector_norm(after, dim=over, keepdim=True)
     size = math.prod(before.shape[axis] for axis in over)
-    gone = left <= math.sqrt(size) * torch.finfo(norm.dtype).eps * norm  # NaN is not: it goes on as it is
+    rounding = (math.sqrt(size) + 8) * torch.finfo(
+        norm.dtype
+    ).eps  # of √size products summed, and a few more steps
+    gone = left <= rounding * norm  # NaN is not: it goes on as it is
     return torch.where(gone, 0.0, after * (norm / torch.where(gone, 1.0, left)))

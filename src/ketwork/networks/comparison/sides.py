@@ -148,6 +148,11 @@ class Side:
 
 
 def side_by_side(sources: list[Iterator[Batch]]) -> Iterator[tuple[Batch, ...]]:
+    """The batches of all sources, one of each at a time.
+
+    Raises:
+        MisalignedError: they do not have the same samples.
+    """
     for number, aligned in enumerate(itertools.zip_longest(*sources)):
         sizes = [0 if batch is None else batch.size for batch in aligned]
         if len(set(sizes)) > 1:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ketwork._compat import moved
 from ketwork.networks.compression.costs import COSTS
-from ketwork.networks.runtime import Distributed
 
 _OLD_COSTS = {"multiply-adds": "macs"}
 
@@ -57,17 +56,6 @@ def check_counts(**counts: Any) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"Argument `{name}` must be an integer of at least 1, but is {count!r}.")
-
-
-def processes(distributed: Distributed | str | None, timeout: float | None) -> Distributed | None:
-    """What `distributed` names, with the `timeout` that was an argument of its own."""
-    found = Distributed.from_argument(distributed)
-    if timeout is None:
-        return found
-    moved(
-        "Argument `timeout` of `compress` is now given as `distributed=Distributed(mode, timeout)`.", level=4
-    )
-    return None if found is None else Distributed(found.mode, timeout)
 
 
 @contextmanager

@@ -56,7 +56,10 @@ class Recurrence(nn.Module):
         )
         self.cells = nn.ModuleList(
             kinds[kind](
-                wide if rank is None else rank, units, batch_first=True, **({"proj_size": state} if state else {})
+                wide if rank is None else rank,
+                units,
+                batch_first=True,
+                **({"proj_size": state} if state else {}),
             )
             for wide, rank, units, state in sizes
         )

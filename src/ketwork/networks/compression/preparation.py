@@ -56,7 +56,7 @@ def prepared(
         if not any(path in chosen for path in layer.paths):
             left[layer.path] = "not among `layers`"
     found = _verified(base, [layer for layer in found if layer.path not in left], run, left)
-    fed = feeds(base, found, calibration.rows, first)
+    fed, staying = feeds(base, found, calibration.rows, first)
     readers = {path for feed in fed for path in feed.readers}
     inside = {layer.path for layer in found} if kind == "bytes" else readers
     seen = survey(base, found, calibration, generator, inside, memory)
@@ -89,7 +89,19 @@ def prepared(
     states = states_of(base, fed, {layer.path: layer for layer in found})
     narrowing = Narrowing(base, fits, fed, states)
     return Work(
-        base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple_of, memory, apart
+        base,
+        found,
+        left,
+        folded,
+        calibration,
+        seen,
+        fits,
+        prices,
+        narrowing,
+        multiple_of,
+        memory,
+        apart,
+        staying,
     )
 
 

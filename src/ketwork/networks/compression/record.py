@@ -14,8 +14,10 @@ from ketwork.networks.compression.description import described
 from ketwork.networks.compression.result import Compressed, LayerRow, Tried
 from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.unit_discovery import LOST
 
 _NAMED = 3  # layers that a warning names
+_WIDE = "a layer that reads its units is not compressed, or reads too many features"
 _CERTAIN = 0.995  # mean probability of the predicted class from which a KL says little of other data
 
 
@@ -90,7 +92,24 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
             f"Fewer inputs than features were seen of {', '.join(few[:_NAMED])}{more}: other data will fare worse. "
             "Give more."
         )
-    return tuple(found)
+    return (*found, *_staying(work))
+
+
+def _staying(work: Work) -> list[str]:
+    """What is said of units that could not be removed: where there are none at all, or some were lost sight of."""
+    reasons = {layer.path: work.staying.get(layer.path, _WIDE) for layer in work.layers}
+    if work.narrowing.feeds or len(reasons) == 1:
+        reasons = {path: reason for path, reason in reasons.items() if reason == LOST}
+        start = "No units were removed of some layers"
+    else:
+        start = (
+            "No neurons, channels or attention heads that can be removed were found, so ranks alone were cut"
+        )
+    if not reasons:
+        return []
+    more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+    named = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_NAMED])
+    return [f"{start} ({named}{more})."]
 
 
 def _row(

@@ -1,11 +1,10 @@
 """LSTMs and GRUs taken apart, so that their matrices are layers like others, and put together again.
 
 For its survey and its fits a recurrent network of torch.nn runs step by step, its input and recurrent matrices as
-linear
-layers whose rows are sorted by units: the gates of a unit are one block. In the end each is a recurrent network of
-torch.nn again: smaller where units were removed, behind a linear layer where the input matrix was truncated. The
-recurrent matrix stays one, since the kernels of torch.nn take it whole; but an LSTM's state may be truncated for all that
-read it, itself at its next step among them, which is what torch.nn calls a projection.
+linear layers whose rows are sorted by units: the gates of a unit are one block. In the end each is a recurrent network
+of torch.nn again: smaller where units were removed, behind a linear layer where the input matrix was truncated. The
+recurrent matrix stays one, since the kernels of torch.nn take it whole; but an LSTM's state may be truncated for all
+that read it, itself at its next step among them, which is what torch.nn calls a projection.
 """
 
 from __future__ import annotations

@@ -210,6 +210,7 @@ class Split:
     def from_inputs(
         cls, name: str, weight: Tensor, bias: Tensor, inputs: Scatter, kernel: tuple[int, ...], metric: Metric
     ) -> Split:
+        """By regression, of a layer whose inputs' moments are known."""
         order, s = _order(name, weight.shape[1], kernel)
         m, wide = len(weight), weight.shape[1] // s
         weighted = metric.times(weight)[:, order]  # (m, s · c f)
@@ -251,6 +252,7 @@ class Split:
     def from_channels(
         cls, weight: Tensor, bias: Tensor, channels: Scatter, kernel: tuple[int, ...], metric: Metric
     ) -> Split:
+        """Inputs truncated, of a convolution of whose inputs only the channels' moments are known."""
         order, s = _order("inputs", weight.shape[1], kernel)
         m, wide = len(weight), weight.shape[1] // s
         weighted = metric.times(weight)[:, order].reshape(m * s, wide)
@@ -266,9 +268,11 @@ class Split:
         return cls(metric, first, s, errors, target, mean, second=second)
 
     def error(self, rank: int) -> float:
+        """What that rank loses of the weighted output."""
         return float(self.errors[rank])
 
     def cut(self, rank: int) -> tuple[list[Tensor], Tensor]:
+        """Both matrices at that rank, and the bias."""
         second = self.metric.over(self._weighted_second(rank)) if self.second is None else None
         if second is None:
             assert self.second is not None
@@ -281,6 +285,7 @@ class Split:
         return self._spectrum(inner)[0]
 
     def cut_both(self, inner: int, rank: int) -> tuple[list[Tensor], Tensor]:
+        """The three matrices of a truncation of both sides, and the bias."""
         basis = self._spectrum(inner)[1][:, :rank]
         core = basis.T @ self._weighted_second(inner)
         last = self.metric.over(basis)

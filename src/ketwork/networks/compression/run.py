@@ -21,12 +21,18 @@ from ketwork.networks.compression.result import Compressed
 from ketwork.networks.compression.surgery import plain
 from ketwork.networks.compression.survey import without_checkpoints
 from ketwork.networks.measures import Output
-from ketwork.networks.runtime import join, parse_bytes
+from ketwork.networks.runtime import Distributed, join, parse_bytes
 from ketwork.quantum import generator_from
 
 
 @renamed(
-    budget="cost", samples="max_samples", multiple="multiple_of", generator="seed", processes="distributed"
+    groups={"distributed": Distributed.from_argument},
+    budget="cost",
+    samples="max_samples",
+    multiple="multiple_of",
+    generator="seed",
+    processes="distributed",
+    timeout="distributed.timeout",
 )
 @torch.inference_mode(mode=False)
 def compress(
@@ -48,8 +54,7 @@ def compress(
     multiple_of: int = 8,
     memory: int | str = 2**32,
     seed: int | torch.Generator = 0,
-    distributed: Any = None,
-    timeout: float | None = None,
+    distributed: Distributed | str | None = None,
     progress: bool | Callable[..., None] = False,
 ) -> Compressed:
     """A smaller network of plain torch.nn modules that predicts what `model` does, without training.
@@ -91,7 +96,6 @@ def compress(
         distributed: as in `ketwork.study`, for the moments of layers and of gradients alone: process 0 then continues
             by itself, with its own part of the data to choose by and for the sequential fits. Each process needs
             five samples at least.
-        timeout: older spelling of the seconds in `distributed=Distributed(mode, timeout)`.
         progress: True for a bar with the time left, or a callable that gets the samples that went through networks so
             far and an estimate of how many there will be, after each batch.
 
@@ -121,9 +125,8 @@ def compress(
     held, draw = parse_bytes(memory), generator_from(seed)
     network = unwrapped(model)
     base = unfused(plain(network))
-    processes = arguments.processes(distributed, timeout)
     with (
-        join(processes) as group,
+        join(Distributed.from_argument(distributed)) as group,
         eager(base),
         without_checkpoints(),
         arguments.shown(progress) as report,

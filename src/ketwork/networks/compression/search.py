@@ -46,7 +46,10 @@ class _Plan:
 
 @dataclass
 class Work:
-    """The network's copy with what was learnt of it. `left` says why modules were left alone, by path."""
+    """The network's copy with what was learnt of it.
+
+    `left` says why modules were left alone, `staying` why no units of a layer can be removed, by path.
+    """
 
     base: nn.Module
     layers: Sequence[WeightLayer]
@@ -60,6 +63,7 @@ class Work:
     multiple_of: int
     memory: int
     apart: Apart
+    staying: Mapping[str, str] = field(default_factory=dict)
     _kls: WeakKeyDictionary[nn.Module, Estimate] = field(default_factory=WeakKeyDictionary)
     _measured: dict[str, tuple[float, dict[str, float]]] = field(default_factory=dict)
 

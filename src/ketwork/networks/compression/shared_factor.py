@@ -1,8 +1,8 @@
 """One first factor for several layers that read the same state: what an LSTM's projection is.
 
-With layers i that read states x with covariances C_i, V holds the leading directions of Σ M_iᵀ M_i over the states, M_i = H_i W_i,
-and each layer gets the regression of its output on V x. Where all C_i are one, that is the truncation of all outputs
-together.
+Layers i read states x with covariances C_i; M_i = H_i W_i. V holds the leading directions of what all outputs M_i x
+depend on, under the mean covariance, each layer weighing by its own output's variance; each layer then gets the
+regression of its output on V x. Where all C_i are one, that is the truncation of all outputs together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SharedReader:
 
 @dataclass(frozen=True)
 class Shared:
-    """The factors, all ranks: `first` (R, k) with nested rows, and each reader's second; `errors[r]` of all together."""
+    """The factors, all ranks: `first` (R, k) has nested rows, `splits` each reader's second; `errors[r]` is the sum."""
 
     first: Tensor
     splits: tuple[Split, ...]
@@ -53,7 +53,8 @@ def shared(readers: Sequence[SharedReader]) -> Shared:
     """The factors of layers that read one state. O(k³) for each.
 
     >>> x = Scatter.of(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]]).double())
-    >>> one = SharedReader(torch.tensor([[1.0, 1.0]]).double(), torch.zeros(1).double(), x, Metric.none(torch.ones(1, 2).double()))
+    >>> weight = torch.ones(1, 2).double()
+    >>> one = SharedReader(weight, torch.zeros(1).double(), x, Metric.none(weight))
     >>> bool(shared([one, one]).error(1) < 1e-6)
     True
     """

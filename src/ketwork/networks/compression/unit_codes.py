@@ -8,9 +8,11 @@ from math import comb
 import torch
 from torch import Tensor
 
+MIXED = "its units are mixed before other layers read them"
+
 
 class NotSeparateError(Exception):
-    """The units do not come to other layers each by itself."""
+    """The units do not come to other layers each by itself: why, in words."""
 
 
 def codes_of(count: int) -> Tensor:
@@ -33,9 +35,9 @@ def places_of(came: Tensor, codes: Tensor) -> Tensor:
     found = (came[:, places] * powers).sum(0)
     unit = torch.searchsorted(names, found).clamp(max=len(names) - 1)
     if bool((names[unit] != found).any()):  # a place that several units come to
-        raise NotSeparateError
+        raise NotSeparateError(MIXED)
     unit = order[unit]
     counts = torch.bincount(unit, minlength=len(names))
     if bool((counts != counts[0]).any()) or not int(counts[0]):
-        raise NotSeparateError
+        raise NotSeparateError(MIXED)
     return places[unit.argsort(stable=True)].reshape(len(names), -1)

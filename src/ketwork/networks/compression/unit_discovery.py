@@ -9,6 +9,10 @@ within a head, passes; what mixes all rows (a normalisation, a sum with what ano
 elsewhere) does not, nor does what comes to the network's output by another way. No code is traced or interpreted, so
 networks of any make will do. In the end the removal is tried: without some units, the network must put out what it does
 where the layers that read them are blind to them.
+
+NaN must pass for this, and torch's fused attention on processors takes a query all of whose scores are NaN for one
+that may see nothing, and gives 0, where there are fewer keys than its vectors have numbers (16 with AVX-512, 8
+without): attention runs unfused here.
 """
 
 from __future__ import annotations
@@ -31,10 +35,17 @@ from ketwork.networks.compression.calibration import Rows, picked
 from ketwork.networks.compression.carriers import Carrier
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.surgery import replace, resized, same
-from ketwork.networks.compression.unit_codes import NotSeparateError, codes_of, places_of
+from ketwork.networks.compression.unit_codes import MIXED, NotSeparateError, codes_of, places_of
 from ketwork.networks.compression.unit_order import staying
 
 _TRIED = 8  # samples on which a removal is tried
+# Why units cannot be removed
+UNUSED = "it did not run"
+LOST = "neither another layer nor the output shows NaN that is put into it"
+OUTPUT = "the network's output depends on it by another way than through layers"
+REPEATED = "it, or a layer that reads it, runs more than once"
+UNEVEN = "its units do not come to the layers that read them in equal and complete parts"
+FIXED = "the network does not run as it should without some of its units"
 # What a network's code may say of NaN, or of fewer units than it reckons with: they are left to it then.
 _REFUSALS = (
     ArithmeticError,
@@ -82,34 +93,39 @@ class Staying:
     carriers: dict[Carrier, Tensor]
 
 
-def feeds(model: nn.Module, layers: Sequence[WeightLayer], call: Call, batch: Batch) -> list[Feed]:
-    """The layers whose units only other `layers` read, each unit by itself.
+def feeds(
+    model: nn.Module, layers: Sequence[WeightLayer], call: Call, batch: Batch
+) -> tuple[list[Feed], dict[str, str]]:
+    """The layers whose units only other `layers` read, each unit by itself; and why not those of the rest, by path.
 
     `call(model, batch)` are a network's predictions. Two samples a layer are run, and 2 log₂ units more of those
-    that may
-    be such a layer.
+    that may be such a layer.
     """
     trace = _Trace(model, layers, call, batch)
-    found = []
+    found, why = [], {}
     for layer in layers:
         try:
             found.append(trace.feed(layer))
-        except (NotSeparateError, *_REFUSALS):
-            continue
+        except NotSeparateError as error:
+            why[layer.path] = str(error)
+        except _REFUSALS as error:
+            why[layer.path] = f"NaN in its output makes the network raise {type(error).__name__}"
     if not found:
-        return []
+        return [], why
     kinds = {layer.path: layer for layer in layers}
     tried = picked(batch, torch.arange(min(batch.size, _TRIED)))
     merged = _merged(found, [])
     good = _removable(model, kinds, merged, call, tried)
-    if len(good) < len(
-        merged
-    ):  # something in between may have numbers for each channel that no class tells of
+    if len(good) < len(merged):  # what is in between may have numbers for each channel that no class tells of
         sizes = {size for feed in found for size in (feed.units, *(c.numel() for c in feed.readers.values()))}
         shifts = list(trace.raw(between.raw(model, sizes)))
         if shifts:
-            good = _removable(model, kinds, _merged(found, shifts), call, tried)
-    return good
+            merged = _merged(found, shifts)
+            good = _removable(model, kinds, merged, call, tried)
+    for some, reason in ((found, UNEVEN), (merged, FIXED)):
+        why |= {path: reason for feed in some for path in feed.sources}
+    removable = {path for feed in good for path in feed.sources}
+    return good, {path: reason for path, reason in why.items() if path not in removable}
 
 
 def staying_of(
@@ -154,7 +170,7 @@ class _Trace:
         counts = {int(to.any(0).sum()) / max(int(to[0].sum()), 1) for to in seen.values()}
         count = int(min(counts))
         if counts != {count} or count < 2 or source.m % count:
-            raise NotSeparateError
+            raise NotSeparateError(MIXED)
         own = torch.arange(source.m).reshape(count, -1)
         codes = codes_of(count)
         seen, passed = self._from_layer(source, codes.repeat_interleave(own.shape[1], 1))
@@ -215,7 +231,7 @@ class _Trace:
             for handle in handles:
                 handle.remove()
         if (source.path in found[0] or calls[source.path] != 1) and not source.repeated:
-            raise NotSeparateError
+            raise NotSeparateError(REPEATED)
         return found
 
     def _run(self, count: int, prepare: Callable[[], Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -260,9 +276,12 @@ class _Trace:
         finally:
             for handle in handles:
                 handle.remove()
-        finite = all(bool(part.isfinite().all()) for part in rows)
-        if not seen or any(n > 1 for n in calls.values()) or not finite:
-            raise NotSeparateError
+        if not all(bool(part.isfinite().all()) for part in rows):
+            raise NotSeparateError(OUTPUT)
+        if not seen:
+            raise NotSeparateError(LOST)
+        if any(n > 1 for n in calls.values()):
+            raise NotSeparateError(REPEATED)
         return seen, passed
 
 

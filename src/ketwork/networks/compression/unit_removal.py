@@ -63,7 +63,8 @@ class Narrowing:
     def narrowed(self, counts: Mapping[str, int], ranks: Mapping[str, int] | None = None) -> Fits:
         """The fits of the network in which feeds keep so many of their units, the best; others keep all of theirs.
 
-        Layers that read fewer units are repaired by least squares. The states of the feeds in `ranks` are then truncated.
+        Layers that read fewer units are repaired by least squares. The states of the feeds in `ranks` are then
+        truncated.
         """
         units = {
             feed.path: self.order(feed).kept(counts[feed.path]) for feed in self.feeds if feed.path in counts
@@ -243,7 +244,7 @@ def planned(
     scales: Mapping[str, float] | None,
     of_units: Mapping[str, float],
 ) -> tuple[dict[str, Form], dict[str, int], dict[str, int]] | None:
-    """The forms, the units of feeds that keep fewer than all, and the ranks of states, with which the layers cost no more than `room`.
+    """The forms, the units of feeds that keep fewer than all, and the ranks of states, that cost no more than `room`.
 
     As in `descent`. The result is None where the room is too small.
     """

@@ -46,15 +46,16 @@ class Known:
     def most_mixed(self) -> Tensor:
         """The spectrum (rank,) that all majorise: what is missing lifts the smallest to a common level t.
 
-        λᵢ = min(max(t, lowᵢ), lowᵢ + slack), with t from Σ λᵢ = 1.
+        λᵢ = min(max(t, lowᵢ), lowᵢ + slack), with t from Σ λᵢ = 1. Where rounding lets the low ones alone sum to more,
+        nothing is missing and they are the spectrum.
         """
         floor = self._floor
         ends, order = torch.cat([floor, floor + self.slack]).sort()
         # How fast the sum grows with t beyond each end: one more where an eigenvalue starts, one fewer where it ends.
         rising = torch.where(order < len(floor), 1.0, -1.0).double().cumsum(0)
         sums = floor.sum() + torch.nn.functional.pad((rising[:-1] * ends.diff()).cumsum(0), (1, 0))
-        i = int((sums <= 1).sum()) - 1
-        level = ends[i] + (1 - sums[i]) / rising[i].clamp(min=1)
+        i = max(int((sums <= 1).sum()) - 1, 0)
+        level = ends[i] + (1 - sums[i]).clamp(min=0) / rising[i].clamp(min=1)
         return torch.minimum(torch.maximum(level, floor), floor + self.slack)
 
     @property

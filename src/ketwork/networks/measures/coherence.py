@@ -16,8 +16,8 @@ from ketwork.quantum import Estimate, shannon_entropy
     "coherence",
     title="coherence",
     unit="bit",
-    definition="relative entropy of coherence in the neuron basis, S(diag ρ) − S(ρ): 0 if neurons fire alone, log₂ d if "
-    "all fire alike",
+    definition="relative entropy of coherence in the neuron basis, S(diag ρ) − S(ρ): 0 if neurons fire alone, log₂ d "
+    "if all fire alike",
     column=Column("coherence", "bits", 5),
     reading="Large: the layer's directions are superpositions of many neurons.",
 )
@@ -55,8 +55,8 @@ def ket_coherence(state: LayerState) -> Estimate:
 @measure(
     "coherent_share",
     title="share of coherence",
-    definition="coherence over S(diag ρ) = S(ρ) + coherence, the entropy in the neuron basis: 0 % where the eigenstates "
-    "are single neurons",
+    definition="coherence over S(diag ρ) = S(ρ) + coherence, the entropy in the neuron basis: 0 % where the "
+    "eigenstates are single neurons",
     show="percent",
     stderr=False,
     column=Column("coherent", "% of S(diag)", 16, page=False),

@@ -96,6 +96,7 @@ class OverlapsOfRows(Overlaps):
         self.constant = _constant(self.weights, self._means, self.n)
 
     def squares(self) -> Tensor:
+        """See `Overlaps`."""
         # ‖XᵀY‖² = Σ (XXᵀ)(YYᵀ): O(n² Σd + L² n²), where the pairs' C would cost O(n (Σd)²).
         count, n = len(self._rows), self.n
         total = self.lengths.new_zeros(count, count)
@@ -111,6 +112,7 @@ class OverlapsOfRows(Overlaps):
         return total
 
     def axes(self) -> list[Axes]:
+        """See `Overlaps`."""
         found, factors = zip(*each(self._axes, len(self._rows)), strict=True)
         widths = [factor.shape[1] for factor in factors]
         self._starts = [sum(widths[:i]) for i in range(len(widths) + 1)]
@@ -119,6 +121,7 @@ class OverlapsOfRows(Overlaps):
         return list(found)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+        """See `Overlaps`."""
         partners, starts = self.partners(i), self._starts
         if not partners:
             return
@@ -172,6 +175,7 @@ class OverlapsOfMoments(Overlaps):
         self.constant = _constant(self.weights, whole, self.n)
 
     def squares(self) -> Tensor:
+        """See `Overlaps`."""
         total = torch.full_like(self.lengths, torch.nan)
         for i in range(len(self.constant)):
             for j in (i, *self.partners(i)):
@@ -179,11 +183,13 @@ class OverlapsOfMoments(Overlaps):
         return total
 
     def axes(self) -> list[Axes]:
+        """See `Overlaps`."""
         found, vectors = zip(*each(self._axes, len(self._means)), strict=True)
         self._vectors = vectors
         return list(found)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+        """See `Overlaps`."""
         for j in self.partners(i):
             yield j, self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
 

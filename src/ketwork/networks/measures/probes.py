@@ -18,8 +18,8 @@ SHORT = {PRETTY_GOOD: "pgm", LINEAR: "linear"}
 _NAMES = {
     PRETTY_GOOD: (
         "pretty good measurement",
-        "pretty good measurement (the standard near-optimal quantum measurement; centred, filtered kets with a reference "
-        "amplitude, equal priors)",
+        "pretty good measurement (the standard near-optimal quantum measurement; centred, filtered kets with a "
+        "reference amplitude, equal priors)",
     ),
     LINEAR: (
         "linear probe",
@@ -88,7 +88,8 @@ def _declare(kind: str, score: str) -> None:
         needs="classes",
         show="number" if score == "auc" else "percent",
         column=header,
-        reading="The best of many layers is also the luckiest (selection bias): differences within the errors are none.",
+        reading="The best of many layers is also the luckiest (selection bias): differences within the errors are "
+        "none.",
     )
     def scored(state: LabelState) -> Estimate:
         found = state.shared(readings).scores.get(kind)

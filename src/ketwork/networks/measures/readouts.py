@@ -135,12 +135,12 @@ class Fit:
         slopes = self.cross / (self.values + ridge * self.values.sum().clamp(min=_TINY))
         return self.level + points @ slopes.T
 
-    def pretty_good(self, mixing: float, points: Tensor) -> Tensor:
-        """Outcome probabilities of the kets (F(x − m), r)."""
+    def pretty_good(self, mixing: float, points: Tensor, reference: float = REFERENCE) -> Tensor:
+        """Outcome probabilities of the kets (F(x − m), r), with r² over the mean square of the filtered kets."""
         mixed = (1 - mixing) * self.values + mixing * self.values.mean()
         filtering = mixed.clamp(min=_TINY) ** -0.25
         filtered = self.values * filtering.square()
-        square = REFERENCE * filtered.sum().clamp(min=_TINY)
+        square = reference * filtered.sum().clamp(min=_TINY)
         spectrum = torch.cat([filtered, square[None]])
         size = len(spectrum)
         scale = ((1 - mixing) * spectrum / spectrum.sum() + mixing / size).rsqrt()

@@ -25,7 +25,7 @@ Needs = Literal["layer", "classes", "values"]
 
 @dataclass(frozen=True)
 class Column:
-    """How a measure stands in a table: `header` over `unit`; the lower its `rank`, the longer it stays as width goes."""
+    """How a measure stands in a table: `header` over `unit`; the lower its `rank`, the narrower a table has it."""
 
     header: str
     unit: str = ""

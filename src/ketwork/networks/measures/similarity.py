@@ -1,8 +1,8 @@
 """Measures of pairs of layers, for all pairs at once: CKA, root fidelity, explained share.
 
 Notation as in `overlaps`: X, Y centred rows of two layers on N samples, C = XᵀY, λ the eigenvalues of XᵀX. A measure is
-declared by `pair_measure`, of one pair on the principal axes of both, or `matrix_measure`, of all pairs at once; a group
-is what can be asked for. A new one needs no more than its declaration.
+declared by `pair_measure`, of one pair on the principal axes of both, or `matrix_measure`, of all pairs at once; a
+group is what can be chosen. A new one needs no more than its declaration.
 """
 
 from __future__ import annotations

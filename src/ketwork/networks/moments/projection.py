@@ -22,7 +22,7 @@ class Projection:
 
     @classmethod
     def draw(cls, d: int, k: int, seed: int) -> Projection:
-        """The projection of d features that this seed gives: layers of one width share it, so equal layers stay equal."""
+        """The projection of d features that a seed gives: layers of one width share it, so equal layers stay equal."""
         generator = torch.Generator().manual_seed(seed + d)
         buckets = torch.randperm(-(-d // k) * k, generator=generator)[:d] % k
         signs = torch.randint(0, 2, (d,), generator=generator) * 2 - 1

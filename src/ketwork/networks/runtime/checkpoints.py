@@ -194,7 +194,8 @@ class Checkpoints(Generic[State]):
                 path = self.folder / _NAME.replace("*", str(batches))
                 write_parts(path, _KIND, SCHEMA, tensors, pack(about)[0])
             except OSError as error:
-                message = f"{error.strerror or error} The pass continued, and could be resumed after {self.saved} batches."
+                words = error.strerror or error
+                message = f"{words} The pass continued, and could be resumed after {self.saved} batches."
                 warnings.warn(message, RuntimeWarning, stacklevel=3)
                 return message
             self.saved = batches

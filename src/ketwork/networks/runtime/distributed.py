@@ -151,7 +151,7 @@ class Processes:
         return part
 
     def endings(self, ending: Ending, **more: Any) -> tuple[list[str], bool, list[dict[str, Any]]]:
-        """How the pass ended in all processes: their failures, whether one was interrupted, and what `more` they tell."""
+        """How the pass ended in all processes: their failures, whether one was interrupted, and `more` of each."""
         messages = self.exchange(
             {"error": error_words(ending.error), "interrupted": ending.interrupted, **more}
         )

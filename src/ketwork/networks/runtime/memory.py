@@ -54,7 +54,7 @@ class Width:
 
 @dataclass(frozen=True)
 class Share:
-    """What one layer keeps: the `rank` ℓ of its sketch (None: exact), samples of its reservoir, `limits` of what labels need.
+    """What one layer keeps: the `rank` ℓ of its sketch (None: exact), samples of its reservoir, `limits` of labels.
 
     `moment`, `reservoir` and `labels` are the bytes of each; `late` says that the first batch did not reach the layer.
     """

@@ -70,7 +70,7 @@ def stream(
             at_end()
     except KeyboardInterrupt:
         return Ending(interrupted=True)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, what was gathered before it is kept
         return Ending(error)
     return Ending()
 

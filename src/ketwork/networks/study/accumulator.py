@@ -31,8 +31,8 @@ class StudyAccumulator:
     """What one or more passes gathered: an accumulator for each layer, and what they have in common.
 
     `samples` and `batches` count what entered, `position` how many samples of the data have gone by (more where other
-    processes take the rest). `skipped` has a reason for each module without a row, `refused` the rows whose output could
-    not be read in some batch. `streams` are the seeds of the parts' random keys.
+    processes take the rest). `skipped` has a reason for each module without a row, `refused` the rows whose output
+    could not be read in some batch. `streams` are the seeds of the parts' random keys.
     """
 
     normalize: Normalize

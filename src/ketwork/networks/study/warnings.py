@@ -17,8 +17,8 @@ def pass_warnings(layers: Sequence[Layer]) -> list[str]:
     few = [layer.name for layer in layers if layer.kets < FEW_VECTORS * layer.d]
     if few:
         messages.append(
-            f"Fewer than {FEW_VECTORS} vectors per dimension in {listed(few)}: entropy and effective rank are limited by "
-            "the data there. Give more samples."
+            f"Fewer than {FEW_VECTORS} vectors per dimension in {listed(few)}: entropy and effective rank are limited "
+            "by the data there. Give more samples."
         )
     dropped = {layer.name: layer.accumulator.dropped for layer in layers if layer.accumulator.dropped}
     if dropped:

@@ -39,7 +39,7 @@ const curve = (layer) => page.details[layer.id].ranks.map((rank, i) => ({
   id: layer.id, label: layer.label, place: layer.place, rank,
   eigenvalue: page.details[layer.id].eigenvalues[i], discarded: page.details[layer.id].discarded[i],
 }));
-const datasets = { layers, spectra: layers.flatMap(curve) };
+const datasets = { layers, spectra: layers.flatMap(curve), points: page.points ?? [] };
 const drawn = [...document.querySelectorAll("[data-chart]")].map((node) => draw(node, page.charts[node.dataset.chart], datasets));
 
 function drawMatrix(measure) {

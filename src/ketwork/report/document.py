@@ -1,0 +1,186 @@
+"""A page as one HTML file that needs nothing else: no network, no server, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ketwork._version import __version__
+from ketwork.networks.measures import MEASURES, PAIR_MEASURES
+from ketwork.records import write_text
+from ketwork.report import findings
+from ketwork.report.words import megabytes
+
+_DIGITS = 6
+
+TITLES = {
+    "keeps": "keeps the metric",
+    "share": "rank / d",
+    "weight": "explained variance",
+    "n_per_d": "vectors per dimension",
+    **{name: measure.title for name, measure in MEASURES.items()},
+    **{name: measure.title for name, measure in PAIR_MEASURES.items()},
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a template is filled with, and the data for the page's script."""
+
+    template: str
+    title: str
+    kind: str
+    content: dict[str, Any]
+    definitions: dict[str, str]
+    data: dict[str, Any]
+
+
+def write_page(path: Path, record: Any, page: Page) -> Path:
+    """Writes the page of a record and returns its path.
+
+    Raises:
+        ImportError: the extra `report` is missing.
+        OSError: the file cannot be written.
+    """
+    ready()
+    library, script = _library(), _resource("page.js")
+    environment = Environment(
+        loader=PackageLoader("ketwork.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"breakable": _breakable, "megabytes": megabytes}
+    environment.tests["numeral"] = _numeral
+    text = environment.get_template(page.template).render(
+        **page.content,
+        title=page.title,
+        kind=page.kind,
+        record=record,
+        error=getattr(record, "error", None),
+        warnings=getattr(record, "warnings", ()),
+        skipped=findings.skipped(record),
+        settings=findings.settings(record),
+        definitions={
+            name: {"title": titled(name), "text": sentence} for name, sentence in page.definitions.items()
+        },
+        css=Markup(_resource("page.css")),
+        library=Markup(library),
+        script=Markup(script),
+        trusted=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in (library, script))),
+        data=Markup(_embedded(page.data)),
+        version=__version__,
+    )
+    write_text(path, text)
+    return path
+
+
+def ready() -> None:
+    """Raises ImportError where the extra `report` is missing, before any work is done for a page."""
+    charts_module()
+    _vl_convert()
+
+
+def titled(name: str) -> str:
+    """What a reader calls a measure or a setting."""
+    return TITLES.get(name, name.replace("_", " "))
+
+
+def _breakable(words: object) -> Markup:
+    """Words that may be broken after the marks that stand in paths and names.
+
+    >>> _breakable("a.b:<c>")
+    Markup('a.<wbr>b:<wbr>&lt;c&gt;')
+    """
+    parts = re.split(r"(?<=[.:/@_])(?=\w)|(?<=:)(?=<)", str(words))
+    return Markup("<wbr>").join(parts)
+
+
+def _numeral(name: str) -> bool:
+    """Whether a layer's name is but a number, which would read as one in a sentence.
+
+    >>> [_numeral(name) for name in ("0", "3.1", "0 (2)", "conv1")]
+    [True, True, True, False]
+    """
+    return re.fullmatch(r"\d[\d.]*( \(\d+\))?", name) is not None
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    """JSON that no name in it can end: `<`, `>` and `&` are spelled as escapes.
+
+    >>> print(_embedded({"name": "</script>", "value": float("nan")}))
+    {"name":"\\u003c/script\\u003e","value":null}
+    """
+    text = json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Numbers with six digits, those that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def target_of(path: str | Path) -> Path:
+    """The path of a page, whose folder must exist."""
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise OSError(
+            f"Argument `path` must name a file in a folder that exists, but is {str(path)!r}. Make the folder first."
+        )
+    return path
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _resource(name: str) -> str:
+    return resources.files("ketwork.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from the package that bundles them."""
+    bundle: str = _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
+
+
+def _vl_convert() -> Any:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return vl_convert
+
+
+def charts_module() -> Any:
+    """The charts' module, which needs the extra."""
+    try:
+        from ketwork.report import charts
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return charts
+
+
+_MISSING = "Reports need altair and vl-convert-python. Install them with `pip install 'ketwork[report]'`."
