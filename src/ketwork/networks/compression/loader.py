@@ -36,8 +36,8 @@ class Recurrence(nn.Module):
     """Layers of an LSTM or GRU of unlike sizes, each a recurrent network of torch.nn, some behind a linear layer.
 
     `sizes` has [inputs, rank of the linear layer or None, units, size of the projected state or None] for each layer
-    and direction. Called as `nn.LSTM` and
-    `nn.GRU` are; last states are lists where layers have unlike numbers of units.
+    and direction. Called as `nn.LSTM` and `nn.GRU` are; last states are lists where layers have unlike numbers of units.
+    Exported, a layer whose state is projected runs step by step, for sequences of one length, since ONNX has no such.
     """
 
     def __init__(self, kind: str, sizes: list, directions: int, batch_first: bool, dropout: float) -> None:
@@ -82,7 +82,11 @@ class Recurrence(nn.Module):
                 state = None if hx is None else _part(hx, j)
                 if packed is not None:
                     given = pack_padded_sequence(given, lengths, batch_first=True, enforce_sorted=False)
-                out, end = self.cells[j](given, state)
+                run = self.cells[j]
+                if run.proj_size and torch.compiler.is_exporting():
+                    out, end = _stepped(run, given, state)
+                else:
+                    out, end = run(given, state)
                 if packed is not None:
                     out, _ = pad_packed_sequence(out, batch_first=True)
                 if j > i:
@@ -99,6 +103,23 @@ class Recurrence(nn.Module):
         if self.kind == "LSTM":
             return x, tuple(_joined([end[k] for end in ends]) for k in range(2))
         return x, _joined(ends)
+
+
+def _stepped(cell: Any, x: torch.Tensor, state: Any) -> tuple:
+    """What an LSTM with a projected state gives."""
+    h, c = (
+        (x.new_zeros(x.shape[0], cell.proj_size), x.new_zeros(x.shape[0], cell.hidden_size))
+        if state is None
+        else (part[0] for part in state)
+    )
+    gates = nn.functional.linear(x, cell.weight_ih_l0, cell.bias_ih_l0 + cell.bias_hh_l0)
+    out = []
+    for given in gates.unbind(1):
+        i, f, g, o = (given + h @ cell.weight_hh_l0.T).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = (o.sigmoid() * c.tanh()) @ cell.weight_hr_l0.T
+        out.append(h)
+    return torch.stack(out, 1), (h[None], c[None])
 
 
 class Attention(nn.Module):

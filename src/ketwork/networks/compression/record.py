@@ -129,7 +129,9 @@ def _row(
     inside = {p: one for p, one in best.changes.items() if path and p.startswith(f"{path}.")}
     if path in work.apart.originals:
         inner = {p: one for p, one in inside.items() if p not in own}
-        now = [p for part in inner for p in best.model.get_submodule(part).parameters()]
+        apart = best.model.get_submodule(path)
+        elsewhere = {p.removeprefix(f"{path}.") for p in own if p.startswith(f"{path}.")}
+        now = [p for name, p in apart.named_parameters() if not _within(name, elsewhere)]
         change, reason = _summed(path, inner), reason or "; ".join(_told(path, inner))
     else:
         now = list(best.model.get_submodule(path).parameters(recurse=layer is not None))
@@ -146,6 +148,12 @@ def _row(
         reason,
         change.form.described(layer.kernel) if layer is not None else "",
     )
+
+
+def _within(name: str, paths: Container[str]) -> bool:
+    """Whether a parameter is of one of these modules or within it."""
+    parts = name.split(".")[:-1]
+    return any(".".join(parts[: i + 1]) in paths for i in range(len(parts)))
 
 
 def _summed(path: str, inner: Mapping[str, LayerChange]) -> LayerChange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -126,11 +127,14 @@ def compress(
     network = unwrapped(model)
     base = unfused(plain(network))
     with (
+        warnings.catch_warnings(),
         join(Distributed.from_argument(distributed)) as group,
         eager(base),
         without_checkpoints(),
         arguments.shown(progress) as report,
     ):
+        # Of a network whose states are truncated; it is as fast as can be all the same.
+        warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
         if group is not None and group.rank:
             draw = group.apart(draw)
         gathered = calibration(
