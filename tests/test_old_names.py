@@ -51,6 +51,15 @@ def same_comparison(one: kw.Comparison, other: kw.Comparison) -> None:
 # study
 
 
+def test_the_old_default_of_a_generator() -> None:
+    study = old(lambda: kw.study(NET, X, generator=None), "`generator` of `study` is now called `seed`")
+    same_study(study, kw.study(NET, X))
+    compared = old(
+        lambda: kw.compare(NET, X, generator=None), "`generator` of `compare` is now called `seed`"
+    )
+    same_comparison(compared, kw.compare(NET, X))
+
+
 def test_arguments_of_study() -> None:
     found = old(
         lambda: kw.study(NET, X, samples=30), "Argument `samples` of `study` is now called `max_samples`."

@@ -43,6 +43,12 @@ def renamed(
             for old in sorted((old for old in names if old in given), key=lambda old: "." in names[old]):
                 group, _, field = names[old].rpartition(".")
                 value = given.pop(old)
+                if value is None and defaults[names[old].partition(".")[0]].default is not None:
+                    moved(
+                        f"Argument `{old}` of `{function.__name__}` is now called `{names[old]}`. "
+                        "Leave it out for its default."
+                    )
+                    continue
                 if convert and old in convert:
                     value = convert[old](value)
                 if not group:

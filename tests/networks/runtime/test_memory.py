@@ -337,3 +337,10 @@ def test_a_layer_of_16384_features_and_20_labels_within_a_gigabyte(tmp_path: Pat
         low, high = found[f"{name}_bounds"]
         assert low <= found[name] <= high
     assert found["auc"] > 0.9
+
+
+def test_a_plan_prints_in_one_line() -> None:
+    widths = {(f"layer{index}", 0): Width(f"layer{index}", 0, 500, False, 8, False) for index in range(3)}
+    plan = plan_memory(widths, 5_000_000)
+    assert repr(plan) == f"Plan(3 layers, {len(plan.sketched)} sketched: {plan.total:,} of 5,000,000 bytes)"
+    assert 1 <= len(plan.sketched) <= 3

@@ -81,7 +81,7 @@ class Share:
         return self.moment + self.reservoir + self.labels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What becomes of a budget of `memory` bytes: the layers' shares, and the bytes for pairs of layers and work.
 
@@ -102,6 +102,10 @@ class Plan:
     def sketched(self) -> list[str]:
         """The layers that are sketched."""
         return [share.layer for share in self.shares if share.rank is not None]
+
+    def __repr__(self) -> str:
+        sketched = f", {len(self.sketched)} sketched" if self.sketched else ""
+        return f"Plan({len(self.shares)} layers{sketched}: {self.total:,} of {self.memory:,} bytes)"
 
     def share(self, key: Key) -> Share | None:
         """What a layer keeps, if it is in the plan."""
