@@ -36,7 +36,8 @@ class Recurrence(nn.Module):
     """Layers of an LSTM or GRU of unlike sizes, each a recurrent network of torch.nn, some behind a linear layer.
 
     `sizes` has [inputs, rank of the linear layer or None, units, size of the projected state or None] for each layer
-    and direction. Called as `nn.LSTM` and `nn.GRU` are; last states are lists where layers have unlike numbers of units.
+    and direction. Called as `nn.LSTM` and `nn.GRU` are; last states are lists where layers have unlike numbers of
+    units.
     Exported, a layer whose state is projected runs step by step, for sequences of one length, since ONNX has no such.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -115,7 +115,7 @@ def _staying(work: Work) -> list[str]:
 def _row(
     path: str,
     module: nn.Module,
-    own: Container[str],
+    own: Collection[str],
     work: Work,
     best: Candidate,
     products: Sequence[dict[str, float]],
