@@ -9,7 +9,7 @@ from ketwork.networks.compression.fits import Fits, Variant, one_shot, sequentia
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.compression.survey import survey
+from ketwork.networks.compression.survey import WIDEST_INPUT, survey
 
 
 def fits(
@@ -97,3 +97,17 @@ def test_layers_called_twice_are_fitted_by_themselves_and_named() -> None:
     for one, other in zip(model.step, alone.step, strict=True):
         torch.testing.assert_close(one.weight, other.weight)
     assert gathered.kl(model) < gathered.kl(alone)
+
+
+def test_layers_too_wide_for_the_moments_of_their_inputs_are_fitted_without_a_graph() -> None:
+    """Of these the last module alone is fitted; at full rank that gives the network back."""
+    torch.manual_seed(0)
+    net, x = (
+        nn.Sequential(nn.Linear(WIDEST_INPUT + 1, 8), nn.Tanh(), nn.Linear(8, 3)),
+        torch.randn(60, WIDEST_INPUT + 1),
+    )
+    base, found, gathered = fits(net, x, batch_size=20)
+    form = {"0": Form("outputs", 8), "2": DENSE}
+    model, missed = sequential(base, found, Variant(form, True), gathered, gathered.fit)
+    assert missed == frozenset()
+    torch.testing.assert_close(model(x), base(x), atol=2e-4, rtol=2e-4)

@@ -139,6 +139,7 @@ class Variant:
     refit_dense: bool = True
 
 
+@torch.no_grad()
 def sequential(
     base: nn.Module,
     fits: Fits,
