@@ -15,7 +15,7 @@ from ketwork.networks.activations.layout import Layout
 from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.reading import Reading
-from ketwork.networks.activations.samples import take
+from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
 from ketwork.networks.activations.wrappers import (
     device_of,
@@ -52,6 +52,7 @@ __all__ = [
     "activations",
     "batches",
     "capture",
+    "carriers",
     "decode",
     "device_of",
     "drawn",

@@ -68,7 +68,7 @@ class Axes:
         return chosen % output.ndim
 
     def of(self, key: Key) -> dict[str, Layout | str] | None:
-        """The layouts of one call's outputs; those of the module's other calls, where these agree and it is a new one."""
+        """The layouts of one call's outputs; of a new call those of the others, where these agree."""
         if key in self.layouts:
             return self.layouts[key]
         others = [layouts for (path, _), layouts in self.layouts.items() if path == key[0]]
@@ -110,7 +110,8 @@ class Axes:
 
     def restore(self, known: KnownAxes) -> None:
         """Takes over what was known."""
-        for key, path, each in [*known.layouts, *known.refused]:
+        entries: list[tuple[Key, str, Layout | str]] = [*known.layouts, *known.refused]
+        for key, path, each in entries:
             self.layouts.setdefault(key, {})[path] = each
         self.masks |= dict(known.masks)
         self.passes, self.notes = known.passes, list(known.notes)

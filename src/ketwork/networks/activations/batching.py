@@ -42,7 +42,7 @@ class Batch:
 
     @property
     def mask(self) -> Tensor | None:
-        """The mask (samples, positions) of the network's own output: the decoder's where there is one, else the first."""
+        """The mask (samples, positions) of the network's own output: the decoder's if there is one, else the first."""
         decoder = self.fed is not None or (
             isinstance(self.content, Mapping) and any(str(key).startswith("decoder_") for key in self.content)
         )

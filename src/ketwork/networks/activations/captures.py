@@ -82,8 +82,8 @@ class Capture(Walker):
     ) -> Any:
         """Runs `call(model)` on a batch of that many samples and hands over what each layer put out.
 
-        `trial` is that batch with a way to run the network on others like it, for networks of which only parts are called.
-        `masks` say which positions exist.
+        `trial` is that batch with a way to run the network on others like it, for networks of which only parts are
+        called. `masks` say which positions exist.
         """
         self._tensors.clear()
         self._waiting.clear()

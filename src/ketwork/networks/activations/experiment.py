@@ -1,26 +1,25 @@
-"""Which axis of each output counts the samples: the network runs again on a few samples in another order, one of them twice.
+"""Which axis of each output counts the samples: the network runs again on a few in another order, one of them twice.
 
-The axis whose length grows with the number of samples holds them, if its rows then are those of their samples. Where rows
-do not follow, the same batch runs once more, since a network that draws at random or keeps a state gives other outputs each
-time. What a network does with a batch it does with a few of its samples, so a handful will do. A network that takes
-batches of one size only gets the same samples in another order alone.
+The axis whose length grows with the number of samples holds them, if its rows then are those of their samples. Where
+rows do not follow, the same batch runs once more, since a network that draws at random or keeps a state gives other
+outputs each time. What a network does with a batch it does with a few of its samples, so a handful will do. A network
+that takes batches of one size only gets the same samples in another order alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ketwork.networks.activations.fingerprints import Fingerprint
-from ketwork.networks.activations.flow import Flow
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
-from ketwork.networks.activations.outputs import activations, version_of
+from ketwork.networks.activations.observation import GivenAxis, Observation, Sight
 from ketwork.networks.activations.samples import Path, take
 
 FEW = 5
@@ -28,8 +27,6 @@ FEW = 5
 
 EMPTY = "its output was empty in every batch"
 """Why a module gave no row that no position of a sample has reached."""
-
-GivenAxis = Callable[[str, nn.Module, Tensor], int | None]
 
 
 @dataclass(frozen=True)
@@ -52,59 +49,13 @@ class Trial:
         return take(content, places, axes)
 
 
-@dataclass(frozen=True)
-class Sight:
-    """One activation in one pass; `node` is its tensor in the flow, `padded` says that its format tells the samples."""
-
-    print: Fingerprint
-    node: int
-    padded: bool
-    given: int | None
-
-
-@dataclass
-class Observation:
-    """What one forward pass over n samples shows of modules' outputs, by key and place in the output.
-
-    `chosen` are the modules whose axes are to be found; `others` says that those beside them are seen as well.
-    """
-
-    n: int
-    given_axis: GivenAxis
-    flow: Flow = field(default_factory=Flow)
-    outputs: dict[Key, dict[str, Sight]] = field(default_factory=dict)
-    others: bool = False
-    chosen: set[Key] = field(default_factory=set)
-    _calls: dict[str, int] = field(default_factory=dict)
-    _prints: dict[tuple[int, float], Fingerprint] = field(default_factory=dict)
-
-    def see(self, path: str, module: nn.Module, given: Sequence[Tensor], output: Any, chosen: bool) -> None:
-        """Takes note of one call of one module."""
-        leaves = list(activations(output))
-        self.flow.see(path, module, given, [leaf.tensor for leaf in leaves])
-        if not chosen and not self.others:
-            return
-        call = self._calls.get(path, 0)
-        self._calls[path] = call + 1
-        if chosen:
-            self.chosen.add((path, call))
-        seen = self.outputs.setdefault((path, call), {})
-        for leaf in leaves:
-            node = self.flow.node(leaf.tensor)
-            version = node, version_of(leaf.tensor)
-            if version not in self._prints:
-                self._prints[version] = Fingerprint.from_tensor(leaf.tensor, self.n)
-            axis = self.given_axis(path, module, leaf.tensor)
-            seen[leaf.path] = Sight(self._prints[version], node, leaf.present is not None, axis)
-
-
 @dataclass
 class Findings:
     """What experiments have shown: each output's layout, or why it has none, by key and place in the output.
 
     Of a module's outputs, the states that recurrent layers return beside theirs come last.
-    `masks` has the name of the mask that belongs to a layer, where there are several towers; `passes` counts the forward
-    passes, `notes` say what is out of the ordinary.
+    `masks` has the name of the mask that belongs to a layer, where there are several towers; `passes` counts the
+    forward passes, `notes` say what is out of the ordinary.
     """
 
     layouts: dict[Key, dict[str, Layout | str]] = field(default_factory=dict)
@@ -169,10 +120,10 @@ class Experiment:
             note = "Nothing of a batch is known to belong to its samples, so axes are taken by rules: samples first."
             return Findings(rules, passes=self.passes, notes=[note])
         content, n = trial.take(trial.content, range(min(few, trial.n))), min(few, trial.n)
-        first = None if n == trial.n else self._tried(trial, content, n)
-        if first is None:
+        tried = None if n == trial.n else self._tried(trial, content, n)
+        if tried is None:
             content, n = trial.content, trial.n
-            first = self._pass(trial, content, n)
+        first = self._pass(trial, content, n) if tried is None else tried
         order = _shuffled(n)
         places = [*order, order[0]]
         second = self._tried(trial, trial.take(content, places), n + 1)
@@ -289,8 +240,8 @@ class Experiment:
             shape = sight.print.shape
             if other is not None and other.print.same(sight.print):
                 verdicts[key, path] = (
-                    f"the rows of its output {shape} do not follow the samples: each depends on the others, or they are "
-                    "in another order, as where tokens are routed to experts"
+                    f"the rows of its output {shape} do not follow the samples: each depends on the others, or they "
+                    "are in another order, as where tokens are routed to experts"
                 )
                 continue
             unsteady.append(key[0])
@@ -362,7 +313,7 @@ class Experiment:
         return f"its output {shape} does not have the batch's {n} samples on its first axis"
 
     def _find_masks(self, trial: Trial, content: Any, n: int, first: Observation, findings: Findings) -> None:
-        """Which mask belongs to each layer: that of the tower which the fewest layers depend on, of those it depends on.
+        """Which mask belongs to each layer: of the towers it depends on, that which the fewest layers depend on.
 
         A layer depends on the entries of the batch that it does not put out the same without.
         """

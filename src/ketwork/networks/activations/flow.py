@@ -7,8 +7,8 @@ axis, in this order:
    modules that keep every entry in its place (activation functions, normalizations);
 2. the types of modules that read it, or such a view of it, where they agree;
 3. the module's own parameters, where exactly one axis has the size of one of theirs;
-4. the tensor that the module was given, where it has the same shape; else what its inner layers agree on, where the axis
-   is the only one with the width of one of them;
+4. the tensor that the module was given, where it has the same shape; else what its inner layers agree on, where the
+   axis is the only one with the width of one of them;
 5. other modules of its class;
 6. where no module of the whole pass says anything (`nn.Identity`, activation functions alone), the convention for data:
    features last.
@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -59,13 +58,16 @@ _LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 _FEATURES_LAST_NAMES = ("Conv1D",)
 _LAYER_NORM_NAMES = ("RMSNorm", "LayerNorm")
 # Of these every entry of the output stands where the one that it is made from stood.
-_IN_PLACE = tuple(
-    kind
-    for kind in vars(nn.modules.activation).values()
-    if isinstance(kind, type)
-    and issubclass(kind, nn.Module)
-    and kind not in (nn.Module, nn.MultiheadAttention, nn.GLU, nn.Softmax, nn.LogSoftmax, nn.Softmax2d)
-) + (nn.modules.dropout._DropoutNd, nn.Identity)
+_MIXING = (nn.Module, nn.MultiheadAttention, nn.GLU, nn.Softmax, nn.LogSoftmax, nn.Softmax2d)
+_IN_PLACE = (
+    *(
+        kind
+        for kind in vars(nn.modules.activation).values()
+        if isinstance(kind, type) and issubclass(kind, nn.Module) and kind not in _MIXING
+    ),
+    nn.modules.dropout._DropoutNd,
+    nn.Identity,
+)
 
 
 def decides(module: nn.Module) -> bool:
@@ -185,7 +187,8 @@ class Flow:
 
     def _same(self, node: int) -> list[_Node]:
         """The node and all whose entries stand at the same places, with their axes as those of the node."""
-        group, todo, known = [], [(node, tuple(range(len(self._nodes[node].shape))))], {node}
+        group, known = [], {node}
+        todo: list[tuple[int, tuple[int | None, ...]]] = [(node, tuple(range(len(self._nodes[node].shape))))]
         while todo:
             place, axes = todo.pop()
             here = self._nodes[place]
@@ -221,12 +224,13 @@ class Flow:
     def _node(self, tensor: Tensor) -> int:
         memory = StorageWeakRef(tensor.untyped_storage())
         shape, strides = tuple(tensor.shape), tuple(tensor.stride())
+        offset = int(tensor.storage_offset())
         places = self._at.setdefault(memory.cdata, [])
         for place in places:
             node = self._nodes[place]
-            if (node.shape, node.strides, node.offset) == (shape, strides, tensor.storage_offset()):
+            if (node.shape, node.strides, node.offset) == (shape, strides, offset):
                 return place
-        self._nodes.append(_Node(memory, shape, strides, tensor.storage_offset()))
+        self._nodes.append(_Node(memory, shape, strides, offset))
         places.append(len(self._nodes) - 1)
         return len(self._nodes) - 1
 

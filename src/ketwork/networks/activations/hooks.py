@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.activations.axes import Axes
-from ketwork.networks.activations.experiment import FEW, Experiment, Findings, Observation, Trial
+from ketwork.networks.activations.experiment import FEW, Experiment, Findings, Trial
 from ketwork.networks.activations.flow import decides
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.masks import PositionMask, towers
+from ketwork.networks.activations.observation import Observation
 from ketwork.networks.activations.outputs import Leaf, activations
 from ketwork.networks.activations.samples import Path, Second, carriers
 from ketwork.networks.activations.selectors import tidy

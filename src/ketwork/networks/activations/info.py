@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from torch import Tensor
@@ -20,16 +20,16 @@ POOLED = -1
 class LayerInfo:
     """A layer at one of its calls.
 
-    `kind` is the module's class; `leaf` is where in the module's output the activation stands, `layout` which axes of it
-    count the samples and hold the features, `positions` whether a sample has several; `aliases` are other modules that
-    returned the very tensor.
+    `kind` is the module's class; `leaf` is where in the module's output the activation stands, `layout` which axes of
+    it count the samples and hold the features, `positions` whether a sample has several; `aliases` are other
+    modules that returned the very tensor.
     """
 
     name: str
     call: int
     kind: str
     leaf: str = ""
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
     positions: bool = False
     aliases: tuple[str, ...] = ()
 

@@ -102,6 +102,7 @@ class Intervention(Walker):
             if not isinstance(grid, Grid):
                 reasons.append(grid)
                 continue
+            assert isinstance(layout, Layout)
             site = Site(call.key, grid.values, grid.positions, self._present(call.key, leaf, grid), layout)
             values = self.change(site)
             if values is None:

@@ -1,8 +1,8 @@
 """Which positions of a batch exist, by masks that belong to the tensors that they came with.
 
-A mask of an encoder says nothing of the decoder's positions, nor one of texts of an image's. A batch's masks are known by
-their keys. Each belongs to the entries of its tower: those whose keys begin alike (`decoder_`, or nothing), of its shape if
-there are such.
+A mask of an encoder says nothing of the decoder's positions, nor one of texts of an image's. A batch's masks are known
+by their keys. Each belongs to the entries of its tower: those whose keys begin alike (`decoder_`, or nothing), of its
+shape if there are such.
 """
 
 from __future__ import annotations

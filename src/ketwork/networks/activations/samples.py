@@ -150,7 +150,7 @@ def _rebuilt(tree: Any, entries: dict[Any, Any]) -> Any:
 
 
 def _ragged(tree: Any) -> _Ragged | None:
-    """Rows in a line beside their offsets: the last of a batch's integer vectors that rise from 0 to at most its length.
+    """Rows in a line beside their offsets: the last integer vector that rises from 0 to at most the batch's length.
 
     In a mapping these are called `offsets`.
     """

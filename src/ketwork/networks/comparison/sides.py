@@ -154,8 +154,8 @@ class Side:
         words = {key: self.bad.words(key, self.batches, self._samples) for key in self.bad.bad}
         if not self.bad.of_layers(batch, self.infos.keys()):
             raise ValueError(
-                f"Layer {first[0]!r} of `{self.name}` put out {words[first]}. Fix the data or the network there, or leave "
-                "those samples out."
+                f"Layer {first[0]!r} of `{self.name}` put out {words[first]}. Fix the data or the network there, or "
+                "leave those samples out."
             )
         for key, where in words.items():
             self.live.refuse(key, f"it put out {where}")

@@ -13,9 +13,9 @@ from ketwork.networks.runtime.progress import Progress, show_progress
 from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError, error_words, stream
 
 __all__ = [
+    "TIMEOUT",
     "Bad",
     "BadValues",
-    "TIMEOUT",
     "CheckpointError",
     "Checkpoints",
     "Distributed",

@@ -1,4 +1,4 @@
-"""NaN and infinite values of a batch: whether they are one layer's own, which is then skipped, or a sample's, an error."""
+"""NaN and infinite values of a batch: one layer's own, which is then skipped, or a sample's, an error."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ketwork.networks.activations import Activation, Batch, Capture, Key, RefusedError, Seen
 from ketwork.networks.moments import (
@@ -131,14 +131,14 @@ class Gathering:
         first = min(bad.bad, key=bad.order.index)
         if not bad.of_layers(self._batch, self._rows.keys()):
             raise ValueError(
-                f"Layer {first[0]!r} put out {places[first]}. Fix the data or the network there, or skip such samples with "
-                "`reading=kw.Reading(skip_bad=True)` (--skip-bad)."
+                f"Layer {first[0]!r} put out {places[first]}. Fix the data or the network there, or skip such samples "
+                "with `reading=kw.Reading(skip_bad=True)` (--skip-bad)."
             )
         for key, words in places.items():
             live.refuse(key, f"it put out {words}")
         self.gathered.note(
-            f"{len(places)} of {len(bad.order)} layers put out values that are not finite and are skipped: {first[0]} put "
-            f"out {places[first]}."
+            f"{len(places)} of {len(bad.order)} layers put out values that are not finite and are skipped: {first[0]} "
+            f"put out {places[first]}."
         )
 
     def commit(self) -> None:
