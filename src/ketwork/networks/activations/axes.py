@@ -47,6 +47,8 @@ class Axes:
         """Those that a study of the network knows."""
         axes = cls(feature_axis)
         for layer in layers:
+            if not layer.layout.ndim:
+                continue
             for name in (layer.name, *layer.aliases):
                 axes.layouts.setdefault((name, layer.call), {})[layer.leaf] = layer.layout
         return axes

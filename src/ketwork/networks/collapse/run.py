@@ -161,7 +161,7 @@ def collapse(
 
 def _infos(study: Study | None, paths: Collection[str]) -> list[LayerInfo] | None:
     """What a study knows of the axes of these layers, None where it does not know all of them."""
-    infos = [layer.info for layer in study or ()]
+    infos = [layer.info for layer in study or () if layer.info.layout.ndim]
     known = {name for info in infos for name in (info.name, *info.aliases)}
     return infos if known.issuperset(paths) else None
 
