@@ -24,10 +24,11 @@ class Layout:
     """The axes of one layer's output.
 
     `samples` and `features` are axes, counted from the front, of an output with `ndim` of them (0 in records of version
-    0.1, which do not say); `features` is None where a sample has a single number at each position. `order` says how rows
-    lie on the axis of the samples, `outer` the parts of a nested one. `samples_by` says how that axis was found: by
-    `"experiment"` (the rows follow theirs), by `"size"` alone (its length follows their number; the rows could not be told apart), by the `"format"` (packed and
-    nested tensors), `"given"`, or by declared `"rules"`. `features_by` says what settled the axis of the features.
+    0.1, which do not say); `features` is None where a sample has a single number at each position. `order` says how
+    rows lie on the axis of the samples, `outer` the parts of a nested one. `samples_by` says how that axis was found:
+    by `"experiment"` (the rows follow theirs), by `"size"` alone (its length follows their number; the rows are all
+    alike), by the `"format"` (packed and nested tensors), `"given"`, or by declared `"rules"`. `features_by` says what
+    settled the axis of the features.
     """
 
     samples: int = 0
