@@ -46,7 +46,11 @@ def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> 
     >>> reader.predict(torch.eye(8)[:1])
     array([ True])
     """
-    x = np.asarray(features.detach().cpu() if isinstance(features, Tensor) else features)
+    if isinstance(features, Tensor):
+        features = features.detach().cpu()
+        if features.is_floating_point() and features.dtype.itemsize < 4:
+            features = features.float()  # NumPy knows no bfloat16
+    x = np.asarray(features)
     if x.ndim != 2 or x.dtype.kind not in "biuf":
         raise ValueError(
             f"Argument `features` must be real, of shape (samples, features), but is {x.dtype} of shape {x.shape}."

@@ -84,6 +84,11 @@ class Head:
             found = next(
                 (leaf.tensor for leaf in activations(output) if leaf.path.lstrip(".") == self.path), None
             )
+        if isinstance(found, Tensor) and found.is_complex():
+            raise ValueError(
+                "Argument `model` must be a network whose output is real, but it is complex, which has no loss, "
+                "accuracy or KL divergence. Give `forward=lambda model, batch: model(batch).abs()`, or the like."
+            )
         if not isinstance(found, Tensor) or not found.is_floating_point():
             names = [leaf.path.lstrip(".") or "the output itself" for leaf in activations(output)]
             raise ValueError(
