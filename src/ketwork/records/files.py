@@ -68,7 +68,7 @@ def write_text(path: str | Path, text: str) -> None:
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any], key: str) -> None:
     """Writes a safetensors file, in one step: tensors, and what is said `about` them as JSON under `key`, signed.
 
-    A digest of all of it (SHA-256) is among the JSON, by which `read_tensors` knows damage.
+    A digest of all of it (SHA-256) is in the JSON; `read_tensors` checks it.
     """
     about = {**about, _DIGEST: _digest(tensors, about)}
     with replacing(path) as temporary:
@@ -163,11 +163,11 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        found.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha256.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        sha256.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -42,17 +42,17 @@ def resolve(factory: Factory, argument: str) -> Any:
     Errors: `SourceError` where there is no such module, file or attribute; `SourceFailed` where the
     module's own code raises.
     """
-    found: Any = _module(factory.module, argument)
+    result: Any = _module(factory.module, argument)
     for part in factory.attribute.split("."):
-        if not hasattr(found, part):
-            names = nearest(part, (name for name in dir(found) if not name.startswith("_")))
+        if not hasattr(result, part):
+            names = nearest(part, (name for name in dir(result) if not name.startswith("_")))
             raise SourceError(
                 f"Argument `{argument}` must name something in {factory.module!r}, but there is no {part!r} "
                 "in it. "
                 f"Nearest names: {listed(names, 5) or 'none'}."
             )
-        found = getattr(found, part)
-    return found
+        result = getattr(result, part)
+    return result
 
 
 def call(function: Any, name: str, argument: str) -> Any:

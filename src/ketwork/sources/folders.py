@@ -113,7 +113,7 @@ def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
         raise SourceError(
             f"Argument `model` must be a Hugging Face model folder that loads, but the tokenizer of {path} "
             "does not: "
-            f"{_first_line(error)} Mend its files, or remove them to study the network without texts."
+            f"{_first_line(error)} Fix its files, or remove them to study the network without texts."
         ) from error
     # Of a folder without a vocabulary, transformers makes one of special tokens alone: all words unknown.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):

@@ -89,10 +89,10 @@ def load_images(
     modes, sizes = _headers(paths)
     if image_size is None:
         if len(sizes) > 1:
-            shown = listed((f"{height}x{width}" for height, width in sorted(sizes)), 4)
+            examples = listed((f"{height}x{width}" for height, width in sorted(sizes)), 4)
             raise SourceError(
                 f"Argument `image_size` must be given where images differ in size, but those in {folder} "
-                f"are {shown} "
+                f"are {examples} "
                 "(height x width)."
             )
         size = next(iter(sizes))

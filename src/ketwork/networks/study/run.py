@@ -247,8 +247,8 @@ def study(
             mine=None if group is None else group.mine,
             feed_labels=needs_labels(network),
         )
-        told = stack.enter_context(show_progress(progress, max_samples))
-        ending = stream(source, loop.take, progress=told, at_end=lambda: loop.end(max_samples is not None))
+        bar = stack.enter_context(show_progress(progress, max_samples))
+        ending = stream(source, loop.take, progress=bar, at_end=lambda: loop.end(max_samples is not None))
         if group is None and isinstance(ending.error, CheckpointError):
             raise ending.error
         if group is None and ending.error is not None and run.gathered.batches == 0:
