@@ -52,6 +52,11 @@ def entropy(kets: np.ndarray) -> tuple[float, int]:
     return float(-(levels * np.log2(levels)).sum()), len(unit)
 
 
+def values(layer: kw.Layer) -> tuple[int, float]:
+    """The number of vectors and the entropy that a study has."""
+    return layer.accumulator.moment.n, layer.entropy.value
+
+
 def by_hooks(kind: Kind) -> dict[str, tuple[float, int]]:
     """The entropies and numbers of vectors by plain hooks and numpy."""
     kept: dict[str, list[np.ndarray]] = {name: [] for name in kind.kets}
@@ -80,8 +85,7 @@ def check(kind: Kind) -> None:
             assert name not in kind.must, record.skipped[name]
             assert len(record.skipped[name]) > 20
             continue
-        layer = record[name]
-        assert (layer.accumulator.moment.n, layer.entropy.value) == (number, pytest.approx(bits, abs=2e-4)), (name, layer.info)
+        assert values(record[name]) == (number, pytest.approx(bits, abs=2e-4)), record[name].info
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -238,7 +242,7 @@ def test_two_towers_and_their_masks(n: int, t: int, u: int, d: int, seed: int) -
             hooked["other"].append(other[batch["decoder_attention_mask"].bool()].double().numpy())
     for name, parts in hooked.items():
         bits, number = entropy(np.concatenate(parts))
-        assert (record[name].accumulator.moment.n, record[name].entropy.value) == (number, pytest.approx(bits, abs=2e-4))
+        assert values(record[name]) == (number, pytest.approx(bits, abs=2e-4))
     assert "scores" not in record
     assert "similarities" in record.skipped["scores"]
 
@@ -250,3 +254,34 @@ def test_own_code_without_any_layer_of_a_known_type(n: int, d: int, seed: int) -
     data = [normal(seed, n, d), normal(seed + 1, n, d)]
     check(Kind(net, data, {"0": rows_last, "1": rows_last}, must={"0", "1"}))
     check(Kind(net, [x[:, None].repeat(1, 5, 1) for x in data], {"0": rows_last, "1": rows_last}))
+
+
+def test_masks_that_belong_to_nothing_known_are_named_and_not_used() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor, first_attention_mask: Tensor, second_attention_mask: Tensor) -> Tensor:
+            return self.one(x)
+
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
+    batch = {"x": normal(0, 3, 3, 3), "first_attention_mask": mask, "second_attention_mask": mask}
+    record = kw.study(Net(), [batch], labels=False)
+    assert record["one"].accumulator.moment.n == 9
+    assert any(
+        "Nothing says which of the batch's entries each of its masks" in note for note in record.warnings
+    )
+
+
+def test_the_record_says_what_the_experiment_cost_and_how_axes_were_found() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    record = kw.study(net, normal(0, 60, 4))
+    assert record.settings["experiment_passes"] == 2
+    assert (
+        record["0"].info.layout.words
+        == "samples on axis 0 (by experiment), features on axis 1 (the only other axis)"
+    )
+    again = kw.study(net, normal(0, 60, 4), reading=kw.Reading(axes=record))
+    assert again.settings["experiment_passes"] == 0
+    assert again["1"].entropy == record["1"].entropy

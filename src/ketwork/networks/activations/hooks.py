@@ -111,6 +111,12 @@ class Walker(ABC):
             unnamed = {path for path in axes if path[0] == 0}
             if groups and unnamed:
                 groups[None] = groups.get(None, set()) | unnamed
+            if len(masks) > 1 and not groups:
+                names = ", ".join(f"`{mask.name}`" for mask in masks)
+                self.axes.note(
+                    f"Nothing says which of the batch's entries each of its masks {names} belongs to, so none is used. "
+                    "Name one with `mask=`, or name entries alike (`decoder_input_ids`, `decoder_attention_mask`)."
+                )
             trials.append(Trial((inputs, named), samples, _call, axes, groups))
         return trials
 

@@ -230,6 +230,8 @@ class Gathering:
     def finished(self, live: Capture) -> StudyAccumulator:
         """What was gathered, its rows under the names by which they are shown."""
         gathered = self._raw()
+        for note in live.axes.notes:
+            gathered.note(note)
         names = live.names(self._rows)
         places = {key: place for key, (place, _) in names.items()}
         layers = [replace(row, info=row.info.named(*names[row.info.key])) for row in gathered.layers]
