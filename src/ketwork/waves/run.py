@@ -137,12 +137,12 @@ def default_sampler(wave: Wave, operator: Operator | None = None) -> Sampler:
 
 
 def default_optimizer(wave: Wave) -> Optimizer:
-    """Stochastic reconfiguration; with ten times its rate for determinants, which start near the ground state.
+    """Stochastic reconfiguration; with four times its rate for determinants, which start near the ground state.
 
     The rate is divided by an operator's largest energy a site, which a molecule's core electrons decide and not what
     is left to correct.
     """
-    return SR(rate=5.0) if wave.signed else SR()
+    return SR(rate=2.0) if wave.signed else SR()
 
 
 def _check(operator: Operator, wave: Wave, steps: int, n_samples: int | None) -> None:
