@@ -45,6 +45,7 @@ from torch.nn import functional as F
 
 import ketwork as kw
 from ketwork.networks.compression.costs import latencies, parameters
+from ketwork.networks.compression.forms import Form
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.surgery import fold_batchnorm, replace
 
@@ -103,7 +104,7 @@ def uniform(
     small = deepcopy(net)
     whole = parameters(small)
     fold_batchnorm(small, lambda model: model(example))
-    layers = weight_layers(small)[0][:-1]
+    layers = [layer for layer in weight_layers(small)[0] if not layer.looks_up][:-1]
     fixed = parameters(small) - sum(layer.parameters for layer in layers)
 
     def ranks(share: float) -> dict[str, int]:
@@ -112,7 +113,7 @@ def uniform(
 
     def cost(share: float) -> int:
         of = ranks(share)
-        return fixed + sum(layer.factored_parameters(of[layer.path]) for layer in layers)
+        return fixed + sum(of[layer.path] * (layer.m + layer.k) + layer.m for layer in layers)
 
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -126,14 +127,14 @@ def uniform(
 def plain_svd(layer: WeightLayer, rank: int) -> nn.Module:
     """The best approximation of the matrix."""
     u, s, v = torch.linalg.svd(layer.weight(), full_matrices=False)
-    return layer.factored(s[:rank, None] * v[:rank], u[:, :rank], layer.bias())
+    return layer.factored(Form("outputs", rank), [s[:rank, None] * v[:rank], u[:, :rank]], layer.bias())
 
 
 def aware_svd(moments: dict[str, Tensor], layer: WeightLayer, rank: int) -> nn.Module:
     """The best approximation of the outputs: leading eigenvectors U of W C Wᵀ, W′ = U Uᵀ W."""
     weight = layer.weight()
     basis = torch.linalg.eigh(weight @ moments[layer.path] @ weight.T)[1].flip(-1)[:, :rank]
-    return layer.factored(basis.T @ weight, basis, layer.bias())
+    return layer.factored(Form("outputs", rank), [basis.T @ weight, basis], layer.bias())
 
 
 def second_moments(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ def second_moments(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         rows = layer.rows_in(given[0]).double()
         found[layer.path] = found.get(layer.path, 0) + rows.T @ rows
 
-    for layer in weight_layers(folded)[0]:
+    for layer in (layer for layer in weight_layers(folded)[0] if not layer.looks_up):
         layer.module.register_forward_pre_hook(partial(hook, layer))
     predicted(folded, inputs)
     return found
@@ -256,7 +257,9 @@ def sentences(seed: int, of: str, samples: int = 2048, tests: int = 512) -> dict
         return F.normalize((output.last_hidden_state * present).sum(1) / present.sum(1), dim=-1)
 
     share = (
-        sum(layer.parameters for layer in weight_layers(net)[0]) / parameters(net) if of == "layers" else 1.0
+        sum(layer.parameters for layer in weight_layers(net)[0] if not layer.looks_up) / parameters(net)
+        if of == "layers"
+        else 1.0
     )
     keep = 1 - 0.2 * share
     result = kw.compress(net, batches(texts[:samples]), keep=keep, output=embedding, loss="squared")

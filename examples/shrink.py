@@ -49,7 +49,7 @@ def main(keep: float = 0.25) -> tuple[kw.Compressed, float, float]:
 
     study = kw.study(network, data)
     for layer in ("conv2", "hidden"):
-        print(f"{layer:8} uses {study[layer].effective_rank} of {study[layer].d} dimensions")
+        print(f"{layer:8} uses {study[layer].effective_rank} of {study[layer].d}")
 
     curve = kw.collapse_curve(network, data, "accuracy", layers=["conv2", "hidden"], study=study)
     for row in curve.smallest().itertuples():

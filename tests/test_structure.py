@@ -96,7 +96,14 @@ MIRRORED = sorted(
     for path in (TESTS / folder).rglob("test_*.py")
     if path.parent != TESTS / "networks"  # where trained networks go through all of it
 )
-OF_MORE_THAN_A_MODULE = {"networks/collapse/test_docs.py", "records/test_version_0_1.py"}
+OF_MORE_THAN_A_MODULE = {
+    "networks/collapse/test_docs.py",
+    "networks/compression/test_docs.py",
+    "networks/compression/test_example.py",
+    "networks/compression/test_kinds.py",
+    "networks/compression/test_networks.py",
+    "records/test_version_0_1.py",
+}
 
 
 @pytest.mark.parametrize("path", MIRRORED, ids=lambda path: path.relative_to(TESTS).as_posix())

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import ketwork as kw
 from ketwork import waves
 from ketwork.cli.app import app
+from ketwork.networks.compression import loader
 from ketwork.records import files as _files
 from ketwork.report import as_json, comparison_as_json, curve_as_json
 
@@ -325,7 +326,7 @@ def compressed(tmp_path_factory):
     small = kw.compress(_wide(), x, keep=0.9)
     small.save(path)
     with safe_open(path, framework="pt") as file:
-        replaced = json.loads(file.metadata()["replaced"])
+        replaced = json.loads(file.metadata()[loader.KEY])["replaced"]
     assert replaced
     return path.read_bytes(), load_file(path), replaced
 
@@ -338,15 +339,38 @@ def test_compressed_networks_that_were_damaged(compressed, tmp_path, bounded):
         if turn % 3 == 0:
             path.write_bytes(bytes_of(whole, draw))
         else:
-            told = json.dumps(plain_of(replaced, draw) if turn % 3 == 1 else replaced)
-            save_file(
-                tensors if turn % 3 == 1 else tensors_of(tensors, draw), path, metadata={"replaced": told}
-            )
+            told = plain_of(replaced, draw) if turn % 3 == 1 else replaced
+            holds = tensors if turn % 3 == 1 else tensors_of(tensors, draw)
+            signed = {"replaced": told}
+            signed |= {"digest": loader.digest(holds, signed)}  # as whoever means harm would
+            save_file(holds, path, metadata={loader.KEY: json.dumps(signed)})
         with bounded():
             read, why = attempt(lambda path: kw.load_compressed(str(path), _wide()), path)
         assert read is not None or str(path) in why
         refused += read is None
     assert refused > 100 * MANY
+
+
+def test_one_flipped_bit_of_a_compressed_network_is_noticed(compressed, tmp_path):
+    whole, _, _ = compressed
+    path, draw = tmp_path / "network", random.Random(1)
+    for _ in range(100 * MANY):
+        place = draw.randrange(len(whole))
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ (1 << draw.randrange(8))]) + whole[place + 1 :]
+        )
+        with pytest.raises(ValueError, match="is damaged"):
+            kw.load_compressed(str(path), _wide())
+
+
+def test_a_compressed_network_of_version_0_1_without_a_digest_loads(compressed, tmp_path):
+    whole, tensors, replaced = compressed
+    path = tmp_path / "network"
+    save_file(tensors, path, metadata={"replaced": json.dumps(replaced)})
+    x = torch.ones(3, 32)
+    old = kw.load_compressed(str(path), _wide())(x)
+    path.write_bytes(whole)
+    assert torch.equal(old, kw.load_compressed(str(path), _wide())(x))
 
 
 @pytest.mark.parametrize(
@@ -357,11 +381,17 @@ def test_compressed_networks_that_were_damaged(compressed, tmp_path, bounded):
         [["__class__", {}]],
         [["Linear", {"in_features": 10**9, "out_features": 10**9}]],
         [["Linear", {"in_features": 10**6, "out_features": 10**5}]],
+        [["resized", {"weight": [10**6, 10**5]}, {}]],
+        [["resized", {"forward": [2, 2]}, {}]],
+        [["resized", {}, {"forward": 1}]],
     ],
 )
 def test_a_compressed_network_names_known_layers_of_its_own_size(parts, compressed, tmp_path, bounded):
     _, tensors, replaced = compressed
     path = tmp_path / "network"
-    save_file(tensors, path, metadata={"replaced": json.dumps(dict.fromkeys(replaced, parts))})
+    told = dict.fromkeys(replaced, parts)
+    signed = {"replaced": told}
+    signed |= {"digest": loader.digest(tensors, signed)}
+    save_file(tensors, path, metadata={loader.KEY: json.dumps(signed)})
     with bounded(), pytest.raises(ValueError, match="must be a compressed Sequential, but"):
         kw.load_compressed(str(path), _wide())

@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from ketwork.cli import options
@@ -34,18 +33,24 @@ The file is read by `ketwork.load_compressed(path, network)`, or without ketwork
 _KEEP = 0.5
 
 
-class Budget(StrEnum):
+class Cost(StrEnum):
     """What a share is kept of."""
 
     parameters = "parameters"
-    multiply_adds = "multiply-adds"
+    macs = "macs"
     latency = "latency"
+    bytes = "bytes"
+    multiply_adds = "multiply-adds"  # the older name of macs
 
 
 class Loss(StrEnum):
     """What the network's output is."""
 
     kl = "kl"
+    probabilities = "probabilities"
+    bernoulli = "bernoulli"
+    bernoulli_logits = "bernoulli_logits"
+    regression = "regression"
     squared = "squared"
 
 
@@ -77,7 +82,9 @@ def command(
             help="Instead: the smallest network that loses so much accuracy at most (0.01: a point)."
         ),
     ] = None,
-    budget: Annotated[Budget, typer.Option(help="The cost that is kept a share of.")] = Budget.parameters,
+    cost: Annotated[
+        Cost, typer.Option("--cost", "--budget", help="What `--keep` is a share of.")
+    ] = Cost.parameters,
     layers: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,7 +99,9 @@ def command(
     ] = None,
     loss: Annotated[
         Loss | None,
-        typer.Option(help="What it is: logits (kl) or anything else (squared).", show_default=False),
+        typer.Option(
+            help="What it is: logits (kl), probabilities, … Default: by its values.", show_default=False
+        ),
     ] = None,
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
@@ -140,16 +149,16 @@ def command(
                     loaded.model,
                     source.batches,
                     keep=keep if given else _KEEP,
-                    budget=budget.value,
+                    cost="macs" if cost is Cost.multiply_adds else cost.value,
                     max_kl=max_kl,
                     max_drop=max_drop,
                     layers="all" if chosen is None else chosen,
                     output=output,
                     loss=None if loss is None else loss.value,
-                    samples=source.limit(samples),
+                    max_samples=source.limit(samples),
                     batch_size=batch_size,
-                    generator=torch.Generator().manual_seed(seed),
-                    progress=progress,
+                    seed=seed,
+                    progress=progress or False,
                 )
         described = {"model": loaded.description, "data": source.description}
         result = replace(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -12,11 +14,34 @@ from rich.table import Table
 from rich.text import Text
 
 from ketwork.networks.compression import Compressed
+from ketwork.records import presents, write_text
+from ketwork.report.plots import axes_of
 from ketwork.report.terminal_table import Column, bar, drawn, plain_table
 from ketwork.report.words import by_reason, short
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _REASONS = 8  # lines on what is unchanged
-_UNITS = {"parameters": "parameters", "multiply-adds": "multiply-adds", "latency": "ms a batch"}
+_UNITS = {"parameters": "parameters", "macs": "multiply-adds", "latency": "ms a batch", "bytes": "bytes"}
+
+
+@presents(Compressed, "page")
+def write_compressed(result: Compressed, path: str | Path) -> Path:
+    """Writes the account of a compressed network as one HTML page that needs no network, and returns its path."""
+    title = html.escape(f"ketwork: {result!r}")
+    write_text(path, f"<!doctype html><meta charset='utf-8'><title>{title}</title>{result._repr_html_()}")
+    return Path(path)
+
+
+@presents(Compressed, "plot")
+def plot_compressed(result: Compressed, ax: Axes | None = None) -> Axes:
+    """The axes with the share of its parameters that each layer keeps, from the first at the top."""
+    ax = axes_of(ax)
+    table = result.table().iloc[::-1]
+    ax.barh(table["layer"], table["parameters"] / table["parameters_before"])
+    ax.set_xlabel("share of the parameters kept")
+    return ax
 
 
 def render_compressed(result: Compressed, console: Console) -> None:
@@ -68,7 +93,7 @@ def _layers(table: pd.DataFrame, width: int) -> Padding:
         Column("kept", [Text(f"{share:.1%}") for share in kept], 4),
         Column("", [bar(max(share, 0.125)) for share in kept], 7, words=True),
         Column("discarded", [_share(share) for share in table["discarded"]], 5),
-        Column("KL share", [_share(share) for share in table["harm_share"]], 5),
+        Column("KL share", [_share(share) for share in table["kl_share"]], 5),
     ]
     return drawn(table["layer"].tolist(), columns, width)
 
@@ -88,7 +113,7 @@ def _totals(result: Compressed) -> Table:
 
 
 def _candidates(result: Compressed) -> Table:
-    kind = result.settings["budget"]
+    kind = result.settings["cost"]
     printed = plain_table("candidate", "KL", _UNITS[kind], "")
     for tried in result.candidates:
         best = tried.name == result.chosen

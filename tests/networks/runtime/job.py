@@ -157,7 +157,7 @@ def surveyed(distributed: Distributed | None) -> Survey | None:
 
 def compressed(folder: Path, rank: int, count: int) -> None:
     result = kw.compress(
-        Classifier(), data()[0][:, 0], keep=0.6, multiple=2, processes="split", batch_size=BATCH
+        Classifier(), data()[0][:, 0], keep=0.6, multiple_of=2, processes="split", batch_size=BATCH
     )
     assert (result is None) == (rank > 0)
     found = surveyed(Distributed("split", timeout=60))

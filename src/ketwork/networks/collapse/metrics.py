@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,14 +64,16 @@ class Metric:
                     f"shape {tuple(found.shape)}. Do not average in it."
                 )
             return Scores(found.double().cpu(), torch.ones(batch.size, dtype=torch.float64))
-        reading = Predictions.of(None, None, output, batch)
-        rows = reading.rows(output, batch)  # (P, features)
+        reading = Predictions.from_output(None, None, original if self.name == "kl" else output, batch)
         if self.name == "kl":
-            before = reading.rows(original, batch)
-            if reading.loss == "kl":
-                before, rows = _logits(before), _logits(rows)
-            harm = reading.harm(before, rows)
-            return _by_sample(harm, torch.ones_like(harm), batch)
+            parts = []
+            for head in reading.heads:
+                head = replace(head, spread=None)  # the unit must be the same in all batches
+                kl = head.kl(head.rows(original, batch), head.rows(output, batch))
+                parts.append(_by_sample(kl, torch.ones_like(kl), batch))
+            counts = parts[0].counts
+            return Scores(torch.stack([part.sums * counts / part.counts for part in parts]).sum(0), counts)
+        rows = reading.heads[0].rows(output, batch)  # (P, features)
         targets = self._targets(labels, rows, batch)
         if targets.is_floating_point():
             if self.name == "accuracy":

@@ -1,4 +1,4 @@
-"""Which rank for which layer: one Lagrangian over all layers, Σ error + λ Σ cost, each layer free to stay dense."""
+"""Which form for which layer: one Lagrangian over all layers, Σ error + λ Σ cost, each layer free to stay dense."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ketwork.networks.compression.forms import Form
+
 _BISECTIONS = 100
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing to do with a layer: its rank (None: left dense), what that costs and what harm it does."""
+    """One thing to do with a layer: its form, what that costs and the KL that it adds."""
 
-    rank: int | None
+    form: Form
     cost: float
     error: float
+
+
+def pareto(choices: Sequence[Choice]) -> list[Choice]:
+    """The first choice, and of the others those that cost less than all with no more error; by falling cost."""
+    kept: list[Choice] = []
+    least = math.inf
+    for choice in sorted(choices[1:], key=lambda one: (one.error, one.cost)):
+        if choice.cost < least:
+            kept.append(choice)
+            least = choice.cost
+    return [choices[0], *kept]
 
 
 def allocate(choices: Sequence[Sequence[Choice]], budget: float) -> list[Choice]:
@@ -28,8 +41,10 @@ def allocate(choices: Sequence[Sequence[Choice]], budget: float) -> list[Choice]
     Raises:
         ValueError: even the cheapest choices cost more than the budget; or something is not finite.
 
-    >>> layers = [[Choice(None, 10, 0), Choice(1, 2, 3)], [Choice(None, 10, 0), Choice(1, 2, 8)]]
-    >>> [choice.rank for choice in allocate(layers, budget=12)]
+    >>> from ketwork.networks.compression.forms import DENSE
+    >>> one = Form("outputs", 1)
+    >>> layers = [[Choice(DENSE, 10, 0), Choice(one, 2, 3)], [Choice(DENSE, 10, 0), Choice(one, 2, 8)]]
+    >>> [choice.form.rank for choice in allocate(layers, budget=12)]
     [1, None]
     """
     if not all(math.isfinite(choice.error) and math.isfinite(choice.cost) for c in choices for choice in c):

@@ -1,85 +1,90 @@
-"""What is to be saved: parameters, multiply-adds or measured seconds, with a price for each layer at each rank."""
+"""What is to be saved: parameters, multiply-adds, bytes or measured seconds, with a price for each layer in each
+form."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import nn
 
-from ketwork.networks.compression.allocation import Choice
-from ketwork.networks.compression.calibration import Calibration
-from ketwork.networks.compression.costs import latencies, multiply_adds, parameters
-from ketwork.networks.compression.fits import Fits
+from ketwork.networks.compression.calibration import Calibration, picked
+from ketwork.networks.compression.costs import bytes_of, latencies, multiply_adds, parameters
+from ketwork.networks.compression.forms import DENSE, Form, Sizes, taps
 from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.reductions import Reductions
 from ketwork.networks.compression.survey import Survey
 
-KINDS = ("parameters", "multiply-adds", "latency")
-
-_FEW = 4  # a layer with so few times fewer inputs and outputs is timed for the overhead
 _LEAST = 0.005  # seconds of one timing of a layer, so that the clock's grain does not matter
-_TIMED_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the rank at which factors have as many parameters as the matrix
+_TIMED_RANKS = 4  # of each split that are timed; the others lie between
+_FEW = 4  # a layer with so few times fewer inputs and outputs is timed for the overhead
+_SCALE_BYTES = 4
+_COUNTED = 2  # samples by which multiply-adds are counted
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One kind of cost: `whole` of the original network, `prices` of each layer dense (None) and at each rank.
+    """One kind of cost: `whole` of the original network, `fixed` of what cannot be cut, `measure` of any network.
 
-    `overheads` is what a layer costs however small it is, `measure` measures a network's whole cost.
+    `seconds`, where the cost is time, are those of each layer in each form, and `overheads` what it takes however small
+    it is; `sizes` are the layers' own. `bytes_each` is of one number of the network.
     """
 
     kind: str
     whole: float
     fixed: float
-    prices: dict[str, dict[int | None, float]]
-    overheads: dict[str, float]
+    sizes: Mapping[str, Sizes]
+    has_bias: Mapping[str, bool]
     measure: Callable[[nn.Module], float]
+    seconds: Mapping[str, Mapping[Form, float]]
+    overheads: Mapping[str, float]
+    bytes_each: int = 4
 
-    def price(self, layer: WeightLayer, rank: int | None, m: int, k: int) -> float:
-        """What a layer costs with m outputs and k inputs left, of that rank or, where that costs less, dense.
+    def price(self, path: str, form: Form, m: int, c: int) -> float:
+        """What a layer costs in a form with m outputs and c channels left.
 
         Exact but for seconds: of those, what is above the overhead is taken to go as the multiply-adds.
         """
-        shares: dict[int | None, float] = {None: m * k / (layer.m * layer.k)}
-        if rank is not None:
-            shares[rank] = (m + k) / (layer.m + layer.k)
-        prices = self.prices[layer.path]
+        sizes = replace(self.sizes[path], m=m, c=c)
+        bias = self.has_bias[path] or c < self.sizes[path].c
         if self.kind == "parameters":
-            has_bias = layer.has_bias or k < layer.k
-            return min(m * k + (m if has_bias else 0), math.inf if rank is None else rank * (m + k) + m)
-        least = self.overheads.get(layer.path, 0.0)
-        return min(least + (prices[one] - least) * share for one, share in shares.items())
+            return sizes.parameters(form, bias)
+        if self.kind == "macs":
+            return sizes.macs(form)
+        if self.kind == "bytes":
+            weights, rest = sizes.weights(form), sizes.parameters(form, bias) - sizes.weights(form)
+            if form.bits == 8:
+                return weights + _SCALE_BYTES * sizes.outputs(form) + rest * self.bytes_each
+            return (weights + rest) * self.bytes_each
+        own = self.sizes[path]
+        least = self.overheads.get(path, 0.0)
+        return least + (self.seconds[path][form] - least) * sizes.macs(form) / max(own.macs(form), 1e-12)
 
-    def choices(self, fits: Fits, scales: Mapping[str, float]) -> list[list[Choice]]:
-        """What can be done with each layer: dense, or a rank that is cheaper, with its harm in nats.
+    def extra(self, path: str, weights: int) -> float:
+        """What so many weights beside a layer cost, that compute as often as it does."""
+        if self.kind == "macs":
+            return weights * self.sizes[path].calls
+        return weights * {"parameters": 1, "bytes": self.bytes_each, "latency": 0}[self.kind]
 
-        `scales` multiplies the estimated harm of each layer.
-        """
-        result = []
-        for layer in fits.layers:
-            factors, prices = fits.factors(layer, True), self.prices[layer.path]
-            scale = scales[layer.path]
-            dense = prices[None]
-            cheaper = [
-                Choice(rank, price, scale * factors.tail(rank) / 2)
-                for rank, price in prices.items()
-                if rank is not None and price < dense
-            ]
-            result.append([Choice(None, dense, 0.0), *cheaper])
-        return result
-
-    @property
-    def cheapest(self) -> float:
-        """The least that all layers can cost by their ranks."""
-        return sum(min(prices.values()) for prices in self.prices.values())
-
-    @property
-    def least(self) -> float:
-        """The least share of the whole that can be reached by ranks."""
-        return (self.fixed + self.cheapest) / self.whole
+    def options(self, path: str, reductions: Reductions, multiple_of: int) -> Iterator[Form]:
+        """The forms that cost less than the dense one, which comes first."""
+        own = self.sizes[path]
+        dense = self.price(path, DENSE, own.m, own.c)
+        yield DENSE
+        every = self.seconds[path] if self.kind == "latency" else reductions.forms(multiple_of)
+        for form in every:
+            if not form.dense and self.price(path, form, own.m, own.c) < dense:
+                yield form
+        if self.kind == "bytes":
+            eight = DENSE.with_bits(8)
+            if self.price(path, eight, own.m, own.c) < dense:
+                yield eight
+            for form in reductions.forms(multiple_of):
+                small = form.with_bits(8)
+                if self.price(path, small, own.m, own.c) < self.price(path, eight, own.m, own.c):
+                    yield small
 
 
 def budget(
@@ -89,54 +94,75 @@ def budget(
     layers: Sequence[WeightLayer],
     survey: Survey,
     calibration: Calibration,
-    multiple: int,
+    multiple_of: int,
 ) -> Budget:
-    """The prices of that kind, for a network that cost `whole` before anything was done to it.
-
-    Ranks are multiples of `multiple` with which a layer has fewer parameters.
-    """
+    """The prices of that kind, for a network that cost `whole` before anything was done to it."""
     measure = measures(calibration)[kind]
-    ranks = {layer.path: _ranks(layer, multiple) for layer in layers}
-    prices: dict[str, dict[int | None, float]] = {}
+    sizes = {layer.path: sizes_of(layer, survey) for layer in layers}
+    seconds: dict[str, dict[Form, float]] = {}
     overheads: dict[str, float] = {}
-    for layer in layers:
-        if kind == "latency":
-            prices[layer.path] = _timed(layer, ranks[layer.path], survey)
-            overheads[layer.path] = _overhead(layer, survey)
-            continue
-        if kind == "parameters":
-            prices[layer.path] = {None: layer.parameters}
-            prices[layer.path] |= {rank: layer.factored_parameters(rank) for rank in ranks[layer.path]}
-        else:
-            positions = survey.positions(layer.path)
-            prices[layer.path] = {None: positions * layer.m * layer.k}
-            prices[layer.path] |= {rank: positions * rank * (layer.m + layer.k) for rank in ranks[layer.path]}
     of_base = min(measure(base), whole)  # of what folding gave: never more, but for noise
     if kind == "latency":
+        for layer in layers:
+            if layer.looks_up or layer.repeated:  # its time is not that of a product of its own
+                seconds[layer.path] = {DENSE: 0.0}
+                continue
+            seconds[layer.path] = _timed(layer, survey, multiple_of)
+            overheads[layer.path] = _overhead(layer, survey)
         measure = partial(_in_turns, calibration, base, of_base)
-    dense = sum(price[None] for price in prices.values())
-    if dense > of_base:  # alone, layers may take longer than in the network
-        prices = {
-            path: {rank: price * of_base / dense for rank, price in of.items()} for path, of in prices.items()
-        }
-        overheads = {path: time * of_base / dense for path, time in overheads.items()}
-    return Budget(kind, whole, max(of_base - dense, 0.0), prices, overheads, measure)
+        dense = sum(of[DENSE] for of in seconds.values())
+        if dense > of_base:  # alone, layers may take longer than in the network
+            share = of_base / dense
+            seconds = {path: {f: t * share for f, t in of.items()} for path, of in seconds.items()}
+            overheads = {path: time * share for path, time in overheads.items()}
+    each = next((p.itemsize for p in base.parameters() if p.is_floating_point()), 4)
+    made = Budget(
+        kind,
+        whole,
+        0.0,
+        sizes,
+        {layer.path: layer.has_bias for layer in layers},
+        measure,
+        seconds,
+        overheads,
+        each,
+    )
+    dense = sum(made.price(path, DENSE, own.m, own.c) for path, own in sizes.items())
+    return replace(made, fixed=max(of_base - dense, 0.0))
+
+
+def sizes_of(layer: WeightLayer, survey: Survey) -> Sizes:
+    """The layer's sizes, with the positions a sample at which it ran."""
+    rows = survey.positions(layer.path)
+    if not layer.convolution:
+        return Sizes(layer.m, layer.channels, (), calls=rows, looks_up=layer.looks_up)
+    reads = survey.layers[layer.path].shape[-len(layer.kernel) :]
+    puts = layer.grid(reads)
+    return Sizes(layer.m, layer.channels, layer.kernel, tuple(reads), puts, rows / max(_area(puts), 1))
 
 
 def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]]:
-    """How each kind of cost of a whole network is measured: on the first batch."""
+    """How each kind of cost of a whole network is measured: on the first batch, or some of its samples."""
     batch = calibration.fit[0]
+    few = picked(batch, torch.arange(min(batch.size, _COUNTED)))
 
     def seconds(model: nn.Module) -> float:
-        return latencies([lambda: calibration.output(model, batch)])[0]
+        ran = calibration.ran
+        found = latencies([lambda: calibration.output(model, batch)])[0]
+        calibration.ran = ran  # no pass over the data
+        return found
 
     def products(model: nn.Module) -> float:
-        return multiply_adds(lambda: calibration.output(model, batch), batch.size)
+        ran = calibration.ran
+        found = multiply_adds(lambda: calibration.output(model, few), few.size)
+        calibration.ran = ran
+        return found
 
     return {
         "parameters": lambda model: float(parameters(model)),
-        "multiply-adds": products,
+        "macs": products,
         "latency": seconds,
+        "bytes": lambda model: float(bytes_of(model)),
     }
 
 
@@ -148,42 +174,39 @@ def _in_turns(calibration: Calibration, base: nn.Module, whole: float, model: nn
     return whole * small / large
 
 
-def _ranks(layer: WeightLayer, multiple: int) -> list[int]:
-    return [
-        rank
-        for rank in range(multiple, min(layer.m, layer.k) + 1, multiple)
-        if layer.factored_parameters(rank) < layer.parameters
-    ]
-
-
-def _timed(layer: WeightLayer, ranks: list[int], survey: Survey) -> dict[int | None, float]:
-    """The seconds of a layer on its first input, dense and at each rank: a few ranks timed, the others between them."""
-    like = layer.module.weight
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(survey.layers[layer.path].shape, generator=draw).to(like)
-    if not ranks:
-        return {None: latencies([lambda: layer.module(x)], least=_LEAST)[0]}
-    grid = sorted({ranks[0], *(ranks[round(share * (len(ranks) - 1))] for share in _TIMED_SHARES)})
-    modules = [layer.module, *(_of_rank(layer, rank) for rank in grid)]
-    dense, *times = latencies([partial(module, x) for module in modules], least=_LEAST)
-    times = (
-        torch.tensor(times).cummax(0).values.tolist()
-    )  # more rank is never less work: what else it seems is noise
-    prices: dict[int | None, float] = {None: dense}
-    for rank in ranks:
-        i = max(1, next((i for i, r in enumerate(grid) if r >= rank), len(grid) - 1)) if len(grid) > 1 else 0
-        if i == 0:
-            prices[rank] = times[0]
-        else:
-            share = (rank - grid[i - 1]) / (grid[i] - grid[i - 1])
-            prices[rank] = times[i - 1] + share * (times[i] - times[i - 1])
-    return prices
+def _timed(layer: WeightLayer, survey: Survey, multiple_of: int) -> dict[Form, float]:
+    """The seconds of a layer on its first input, dense and in forms of two modules: a few ranks timed, others
+    between."""
+    x = torch.randn(survey.layers[layer.path].shape, generator=torch.Generator().manual_seed(0))
+    x = x.to(layer.module.weight)
+    seconds = {DENSE: latencies([lambda: layer.module(x)], least=_LEAST)[0]}
+    for name in layer.splits:
+        first, second = taps(name, layer.kernel)
+        most = min(layer.m * _area(second), layer.channels * _area(first))
+        ranks = [
+            rank
+            for rank in range(multiple_of, most + 1, multiple_of)
+            if sum(matrix.numel() for matrix in _zeros(layer, Form(name, rank))) < layer.m * layer.k
+        ]
+        if not ranks:
+            continue
+        grid = sorted({ranks[round(i * (len(ranks) - 1) / (_TIMED_RANKS - 1))] for i in range(_TIMED_RANKS)})
+        modules = [layer.module, *(_of_rank(layer, Form(name, rank)) for rank in grid)]
+        dense, *times = latencies([partial(module, x) for module in modules], least=_LEAST)
+        # More rank is never less work: what else it seems is noise.
+        times = torch.tensor(times).cummax(0).values.tolist()
+        for rank in ranks:
+            i = next(i for i, r in enumerate(grid) if r >= rank)
+            share = 1.0 if i == 0 else (rank - grid[i - 1]) / (grid[i] - grid[i - 1])
+            low = times[max(i - 1, 0)]
+            seconds[Form(name, rank)] = (low + share * (times[i] - low)) * seconds[DENSE] / dense
+    return seconds
 
 
 def _overhead(layer: WeightLayer, survey: Survey) -> float:
     """The seconds of a layer that do not go with its multiply-adds: by its time with few inputs and outputs."""
     shape = list(survey.layers[layer.path].shape)
-    axis = -1 if not layer.convolution else len(shape) - (2 if layer.kind == "conv1d" else 3)
+    axis = -1 if not layer.convolution else len(shape) - 1 - len(layer.kernel)
     inputs = max(1, shape[axis] // _FEW)
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=draw).to(layer.module.weight)
@@ -197,6 +220,22 @@ def _overhead(layer: WeightLayer, survey: Survey) -> float:
     return min(max((part - share * whole) / (1 - share), 0.0), whole)
 
 
-def _of_rank(layer: WeightLayer, rank: int) -> nn.Module:
-    weight = layer.weight()
-    return layer.factored(weight.new_zeros(rank, layer.k), weight.new_zeros(layer.m, rank), layer.bias())
+def _zeros(layer: WeightLayer, form: Form) -> list[torch.Tensor]:
+    assert form.rank is not None
+    first, second = (_area(part) for part in taps(form.name, layer.kernel))
+    like = layer.module.weight
+    return [
+        like.new_zeros(form.rank, layer.channels * first),
+        like.new_zeros(layer.m, form.rank * second),
+    ]
+
+
+def _area(kernel: tuple[int, ...]) -> int:
+    area = 1
+    for size in kernel:
+        area *= size
+    return area
+
+
+def _of_rank(layer: WeightLayer, form: Form) -> nn.Module:
+    return layer.factored(form, _zeros(layer, form), layer.bias())

@@ -6,22 +6,29 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from ketwork.networks.compression.forms import DENSE, Form
+
 
 @dataclass(frozen=True)
 class LayerChange:
     """What became of one layer.
 
-    `rank` is None where its matrix stays one, `units` where all its units stay. `discarded` is the share of its weight
-    (of what the fit minimises) that was given up, `harm` what that costs by estimate, nats a prediction. `untouched` is
-    a layer that keeps its matrix and all that it reads.
+    `form` is that of its matrix, `units` how many stay, None where all do. `discarded` is the share of its weight
+    (of what the fit minimises) that was given up, `kl_increase` what that costs by estimate, nats a prediction.
+    `untouched` is a layer that keeps its matrix and all that it reads.
     """
 
-    rank: int | None = None
+    form: Form = DENSE
     discarded: float = 0.0
-    harm: float = 0.0
+    kl_increase: float = 0.0
     note: str = ""
     units: int | None = None
     untouched: bool = False
+
+    @property
+    def rank(self) -> int | None:
+        """The rank of its matrix, None where that stays one."""
+        return self.form.rank
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.flop_counter import FlopCounterMode
+
+COSTS = ("parameters", "macs", "latency", "bytes")
+"""What a share can be kept of: parameters, multiply-adds of a sample, measured seconds of a batch, bytes of the
+weights."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Parameters, multiply-adds a sample, and the seconds of one batch."""
+    """Parameters, multiply-adds a sample, the seconds of one batch, and the bytes of the parameters."""
 
     parameters: int
     multiply_adds: float
     latency: float
+    bytes: int = 0
 
 
 def parameters(model: nn.Module) -> int:
@@ -54,15 +60,16 @@ def multiply_adds_within(
         torch.backends.mha.set_fastpath_enabled(False)  # fused kernels are none that the counter knows
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.no_grad())
-        counter = stack.enter_context(FlopCounterMode(display=False))
-        begun: list[int] = []
+        stack.enter_context(_counted_recurrences(count := _Count()))
+        count.counter = stack.enter_context(FlopCounterMode(display=False))
+        begun: list[float] = []
 
         def before(*_: object) -> None:
-            begun.append(counter.get_total_flops())
+            begun.append(count.products)
 
         def after(path: str) -> Callable[..., None]:
             def hook(*_: object) -> None:
-                found[path] += (counter.get_total_flops() - begun.pop()) / 2 / samples
+                found[path] += (count.products - begun.pop()) / samples
 
             return hook
 
@@ -70,7 +77,52 @@ def multiply_adds_within(
             stack.callback(module.register_forward_pre_hook(before).remove)
             stack.callback(module.register_forward_hook(after(path)).remove)
         call()
-        return found | {"": counter.get_total_flops() / 2 / samples}
+        return found | {"": count.products / samples}
+
+
+class _Count:
+    """Multiply-adds so far: what the counter of operations has seen, and what it does not know of."""
+
+    counter: FlopCounterMode
+    extra = 0.0
+
+    @property
+    def products(self) -> float:
+        """All of them."""
+        return self.counter.get_total_flops() / 2 + self.extra
+
+
+@contextlib.contextmanager
+def _counted_recurrences(count: _Count) -> Iterator[None]:
+    """Counts what `nn.RNN`, `nn.LSTM` and `nn.GRU` compute by their sizes: their kernels are none the counter knows.
+
+    What of it the counter does see, where there is no such kernel, is not counted twice.
+    """
+    begun: list[float] = []
+
+    def before(module: nn.Module, inputs: Any) -> None:
+        if isinstance(module, nn.RNNBase):
+            begun.append(count.products)
+
+    def after(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(module, nn.RNNBase):
+            count.extra += begun.pop() + recurrent_products(module, inputs[0]) - count.products
+
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(before),
+        nn.modules.module.register_module_forward_hook(after),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def recurrent_products(module: nn.RNNBase, x: Any) -> float:
+    """The multiply-adds of a recurrent network of torch.nn on x: each step's products with all its matrices."""
+    steps = len(x.data) if isinstance(x, PackedSequence) else x[..., 0].numel()
+    return float(steps * sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight")))
 
 
 def latencies(calls: Sequence[Callable[[], Any]], repeats: int = 7, least: float = 0.0) -> list[float]:
@@ -97,3 +149,24 @@ def _timed(call: Callable[[], Any], times: int) -> float:
 def _wait() -> None:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+def bytes_of(model: nn.Module) -> int:
+    """The bytes of the parameters; of weights that are integers of 8 bits, those and a scale for each output
+    channel."""
+    total, seen = 0, set()
+    for module in model.modules():
+        eight = getattr(module, EIGHT_BITS, False)
+        for name, parameter in module._parameters.items():
+            if parameter is None or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if eight and name == "weight":
+                total += parameter.numel() + 4 * len(parameter)
+            else:
+                total += parameter.nbytes
+    return total
+
+
+EIGHT_BITS = "_eight_bits"
+"""The attribute of a module whose weight holds integers of 8 bits times a scale for each output channel."""

@@ -60,6 +60,11 @@ class Scatter:
         """Of these entries of x, where y is x."""
         return Scatter(self.n, self.left[index], self.right[index], self.total[index][:, index])
 
+    def through(self, matrix: Tensor) -> Scatter:
+        """Of matrix x, where y is x."""
+        left = matrix @ self.left
+        return Scatter(self.n, left, left, matrix @ self.total @ matrix.T)
+
     def covariance(self) -> Tensor:
         """Their covariance Σ (x − x̄)(y − ȳ)ᵀ / n, (p, q)."""
         return self.total / max(self.n, 1)

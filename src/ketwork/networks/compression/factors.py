@@ -73,13 +73,18 @@ class Factors:
 
     def share(self, rank: int) -> float:
         """What they discard as a share of the layer's whole weight; 0 where the layer is constant."""
-        whole = float(self.weights.sum())
+        whole = self.whole
         return self.tail(rank) / whole if whole > 0 else 0.0
 
     def cut(self, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """First factor (r, k), second (m, r) and bias (m,)."""
         second = self.second[:, :rank]
         return self.first[:rank], second, self.target - second @ self.mean_out[:rank]
+
+    @property
+    def whole(self) -> float:
+        """The layer's whole weight: what rank 0 discards."""
+        return float(self.weights.sum())
 
 
 def from_outputs(weight: Tensor, bias: Tensor, outputs: Scatter, metric: Metric) -> Factors:
@@ -95,19 +100,19 @@ def from_outputs(weight: Tensor, bias: Tensor, outputs: Scatter, metric: Metric)
 
 def from_inputs(weight: Tensor, bias: Tensor, inputs: Scatter, metric: Metric) -> Factors:
     """The factors by the moments of the layer's inputs x. O(min(m, k)³ + m k²)."""
-    return _truncations(weight, inputs, bias + weight @ inputs.left, metric)
+    return truncations(weight, inputs, bias + weight @ inputs.left, metric)
 
 
 @dataclass(frozen=True)
 class Refit:
     """A layer fitted to what the original puts out, from the inputs that the smaller network gives it.
 
-    `dense` (m, k) is the best matrix of full rank, `factors` its truncations; `ridge` is the δ that was taken.
+    `dense` (m, k) is the best matrix of full rank, `target` the mean output; `ridge` is the δ that was taken.
     """
 
     dense: Tensor
     bias: Tensor
-    factors: Factors
+    target: Tensor
     ridge: float
 
 
@@ -127,21 +132,19 @@ class Pair:
 def refit(weight: Tensor, bias: Tensor, whole: Pair, part: Pair, rest: Pair, metric: Metric) -> Refit:
     """Minimises E ‖H (W x + b − W′ x̃ − b′)‖² + δ ‖H (W′ − W)‖².
 
-    V = W + (X − W D)(D + δ)⁻¹, with D the covariance of x̃ and X = cov(W x, x̃), then truncated on the inputs x̃ as
-    in `from_inputs`. δ is the one, of powers of ten times the largest variance, that does best on batches it
+    V = W + (X − W D)(D + δ)⁻¹, with D the covariance of x̃ and X = cov(W x, x̃). δ is the one, of powers of ten
+    times the largest variance, that does best on batches it
     was not fitted to: fitted on `part`, judged on `rest`. O(k³ + m k²).
     """
     ridge = _ridge(weight, part, rest, metric)
     covariance = whole.inputs.covariance()
     dense = weight
     if ridge < torch.inf:
-        damped = covariance + ridge * torch.eye(
-            len(covariance), dtype=covariance.dtype, device=covariance.device
-        )
-        dense = weight + torch.linalg.solve(damped, whole.cross - weight @ covariance, left=False)
+        values, vectors = torch.linalg.eigh(covariance)
+        missing = (whole.cross - weight @ covariance) @ vectors
+        dense = weight + missing / (values.clamp(min=0) + ridge) @ vectors.T
     outputs = bias + whole.outputs
-    factors = _truncations(dense, whole.inputs, outputs, metric)
-    return Refit(dense, outputs - dense @ whole.inputs.left, factors, ridge)
+    return Refit(dense, outputs - dense @ whole.inputs.left, outputs, ridge)
 
 
 def _ridge(weight: Tensor, part: Pair, rest: Pair, metric: Metric) -> float:
@@ -166,15 +169,15 @@ def _ridge(weight: Tensor, part: Pair, rest: Pair, metric: Metric) -> float:
     return ridge
 
 
-def _truncations(weight: Tensor, inputs: Scatter, outputs: Tensor, metric: Metric) -> Factors:
+def truncations(weight: Tensor, inputs: Scatter, outputs: Tensor, metric: Metric) -> Factors:
     """The factors of W for inputs with these moments, where `outputs` is the mean that is to come out."""
     weighted = metric.times(weight)
-    weights, basis = _leading(weighted, inputs.covariance())
+    weights, basis = leading(weighted, inputs.covariance())
     first = basis.T @ weighted
     return Factors(first, metric.over(basis), weights, outputs, first @ inputs.left)
 
 
-def _leading(matrix: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+def leading(matrix: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues in falling order and eigenvectors of A C Aᵀ, by the smaller side of A (m, k)."""
     m, k = matrix.shape
     basis = None

@@ -1,8 +1,8 @@
-"""All layers of a network fitted at given ranks: each by itself, or one after another in lockstep."""
+"""All layers of a network fitted in given forms: each by itself, or one after another in lockstep."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,35 +10,43 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.activations import Batch
+from ketwork.networks.compression.allocation import Choice, pareto
+from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.calibration import Calibration
+from ketwork.networks.compression.costs import EIGHT_BITS
 from ketwork.networks.compression.covariance import Scatter, added
-from ketwork.networks.compression.factors import Factors, Metric, Pair, from_inputs, from_outputs, refit
-from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.factors import Metric, Pair, refit
+from ketwork.networks.compression.forms import DENSE, Form
+from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.lockstep import lockstep
-from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.reductions import Reductions, rounded_to_bits
 from ketwork.networks.compression.surgery import replace as put
-from ketwork.networks.compression.survey import Survey
-
-WIDEST_INPUT = (
-    4608  # features: a wider layer is not refitted (its k × k eigendecomposition would take minutes)
-)
+from ketwork.networks.compression.surgery import sharing
+from ketwork.networks.compression.survey import WIDEST_INPUT, Survey
 
 _JUDGES = 4  # every so many-th batch judges the ridge
+_FEW = 32  # choices of a layer that the descent looks at
+_PART = 2**24  # bytes of unfolded patches at a time
 
-Ranks = Mapping[str, int | None]
+Forms = Mapping[str, Form]
 
 
 @dataclass
 class Fits:
-    """What the survey knows of each layer, as factors of all ranks: with and without the metric."""
+    """What the survey knows of each layer, as reductions to all forms: with and without the metric.
+
+    `rows` are those that are left of layers that are smaller than the network's own (None: all), `carriers` the modules
+    between them, by path.
+    """
 
     layers: Sequence[WeightLayer]
     survey: Survey
-    rows: Mapping[str, Tensor | None] = field(
-        default_factory=dict
-    )  # of layers that are smaller than the network's own
+    rows: Mapping[str, Tensor | None] = field(default_factory=dict)
+    carriers: Mapping[str, nn.Module] = field(default_factory=dict)
+    multiple_of: int = 8
     _metrics: dict[str, Metric] = field(default_factory=dict)
-    _factors: dict[tuple[str, bool], Factors] = field(default_factory=dict)
+    _reductions: dict[tuple[str, bool], Reductions] = field(default_factory=dict)
+    _choices: dict[str, list[Choice]] = field(default_factory=dict)
 
     def metric(self, layer: WeightLayer, weighted: bool) -> Metric:
         """H of the layer: 1 where it is not weighted, or no gradient was to be had."""
@@ -49,141 +57,242 @@ class Fits:
             self._metrics[layer.path] = Metric.of(fisher)
         return self._metrics[layer.path]
 
-    def factors(self, layer: WeightLayer, weighted: bool) -> Factors:
-        """The layer's factors, all ranks."""
+    def reductions(self, layer: WeightLayer, weighted: bool) -> Reductions:
+        """The layer in all forms."""
         key = (layer.path, weighted)
-        if key not in self._factors:
+        if key not in self._reductions:
             seen = self.survey.layers[layer.path]
-            assert seen.scatter is not None
-            fit = from_outputs if seen.side == "outputs" else from_inputs
-            self._factors[key] = fit(layer.weight(), layer.bias(), seen.scatter, self.metric(layer, weighted))
-        return self._factors[key]
+            inside = seen.side == "inputs"
+            self._reductions[key] = Reductions(
+                layer.weight(),
+                layer.bias(),
+                layer.kernel,
+                self.metric(layer, weighted),
+                seen.scatter if inside else None,
+                None if inside else seen.scatter,
+                seen.channels,
+                splits=layer.splits,
+            )
+        return self._reductions[key]
+
+    def choices(self, layer: WeightLayer, budget: Budget, scale: float, few: bool = False) -> list[Choice]:
+        """What can be done with the layer: dense, or a form that is cheaper, with the KL that it costs, in nats.
+
+        `scale` multiplies the estimated KL. Forms that cost no less than another of no more error are left out, and
+        with
+        `few` all but some.
+        """
+        if layer.path not in self._choices:
+            reductions, own = self.reductions(layer, True), budget.sizes[layer.path]
+            every = [
+                Choice(form, budget.price(layer.path, form, own.m, own.c), reductions.error(form) / 2)
+                for form in budget.options(layer.path, reductions, self.multiple_of)
+            ]
+            self._choices[layer.path] = pareto(every)
+        found = self._choices[layer.path]
+        if few and len(found) > _FEW:
+            found = [found[round(i * (len(found) - 1) / (_FEW - 1))] for i in range(_FEW)]
+        return [Choice(one.form, one.cost, scale * one.error) for one in found]
 
 
-def one_shot(base: nn.Module, fits: Fits, ranks: Ranks, weighted: bool) -> nn.Module:
+def one_shot(base: nn.Module, fits: Fits, forms: Forms, weighted: bool) -> nn.Module:
     """The network with each layer cut by itself."""
-    new: dict[str, nn.Module] = {}
+    new: dict[str, nn.Module] = dict(fits.carriers)
     for layer in fits.layers:
-        rank = ranks[layer.path]
-        if rank is not None:
-            module: nn.Module = layer.factored(*fits.factors(layer, weighted).cut(rank))
+        form = forms[layer.path]
+        if not form.dense:
+            module: nn.Module = layer.factored(form, *fits.reductions(layer, weighted).cut(form))
+        elif form.bits:
+            module = layer.with_weight(layer.weight()).module
         elif layer.path in fits.rows:
-            module = copied(layer.module)
+            module = layer.module
         else:
             continue
-        new.update(dict.fromkeys(layer.paths, module))
-    twin = copied(base)
+        new.update(dict.fromkeys(layer.paths, in_bits(module, form.bits)))
+    twin = sharing(base)
     put(twin, new)
     return twin
 
 
+def in_bits(module: nn.Module, bits: int) -> nn.Module:
+    """The module, whose weights are rounded where it is to have 8 bits, in place."""
+    if bits:
+        for part in module.modules():
+            weight = part._parameters.get("weight")
+            if weight is not None:
+                with torch.no_grad():
+                    weight.copy_(rounded_to_bits(weight.double()))
+                setattr(part, EIGHT_BITS, True)
+    return module
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One way to fit in lockstep: its ranks, whether the metric is used, whether dense layers are refitted too.
+    """One way to fit in lockstep: its forms, whether the metric is used, whether dense layers are refitted too.
 
     `fits` are its own where its layers are smaller than the network's.
     """
 
-    ranks: Ranks
+    forms: Forms
     weighted: bool
     fits: Fits | None = None
     refit_dense: bool = True
 
 
+@torch.no_grad()
 def sequential(
     base: nn.Module,
     fits: Fits,
     variant: Variant,
     calibration: Calibration,
     batches: Sequence[Batch],
+    part: int = _PART,
 ) -> tuple[nn.Module, frozenset[str]]:
     """The network, each layer fitted on what the layers before it, already fitted, put out.
 
     One forward pass of the original and one of the new network over `batches`. With it come the layers that were fitted
-    by themselves after all (called not once, or in another order).
+    by themselves after all (called not once, or in another order). `part` bounds the bytes of patches at a time.
     """
     twin = _Twin.of(base, variant.fits or fits, variant)
     by_path = {layer.path: layer for layer in fits.layers}
-    order = [path for path in fits.survey.order if path in by_path and by_path[path].k <= WIDEST_INPUT]
+    order = [path for path in fits.survey.order if path in by_path and twin.refitted(path)]
 
     def meet(path: str, inputs: list[list[Tensor]]) -> None:
-        layer = by_path[path]
-        matrix = layer.weight()
-        narrow = layer.m < layer.k  # the products with y = W x are then fewer than those with x
+        layer, small = by_path[path], twin.regressed(path)
         inside, across = _Parts(), _Parts()
         for i, (x, y, batch) in enumerate(zip(*inputs, batches, strict=True)):
-            original, row = layer.rows_in(x, batch.mask), twin.layers[path].rows_in(y, batch.mask)
-            if len(original) != len(row):
-                return
-            inside.add(i, Scatter.of(row))
-            across.add(i, Scatter.of(original @ matrix.to(x.dtype).T if narrow else original, row))
-        turn = None if narrow else matrix
-        twin.fit(layer, *(_pair(a, b, turn) for a, b in zip(inside.all(), across.all(), strict=True)))
+            for out, rows in _paired(layer, x, small, twin.reaching(path, y), batch.mask, part):
+                if len(out) != len(rows):
+                    return
+                inside.add(i, Scatter.of(rows))
+                across.add(i, Scatter.of(out, rows))
+        twin.fit(
+            layer, *(Pair(a, b.covariance(), b.left) for a, b in zip(inside.all(), across.all(), strict=True))
+        )
 
     calls = [lambda model, batch=batch: calibration.output(model, batch) for batch in batches]
     lockstep([base, twin.model], calls, order, meet)
     return twin.finished()
 
 
+def _paired(
+    layer: WeightLayer, x: Tensor, small: WeightLayer, y: Tensor, mask: Tensor | None, most: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the original's layer makes of x, less its bias, and the rows of y that the smaller network's reads, in
+    parts."""
+    if not layer.convolution:
+        out = layer.rows_out(layer.module(x), mask)
+        yield out - layer.bias().to(out), small.rows_in(y, mask)
+        return
+    if x.ndim == len(layer.kernel) + 1:
+        x, y = x.unsqueeze(0), y.unsqueeze(0)
+    each = small.positions(y) * small.k * y.itemsize
+    step = max(1, most // max(each, 1))
+    for some, theirs in zip(x.split(step), y.split(step), strict=True):
+        count = small.positions(theirs)
+        share = max(1, round(each / most)) if len(theirs) == 1 else 1
+        places = None if share == 1 else torch.arange(0, count, share)
+        out = layer.module(some).flatten(2).transpose(1, 2)
+        if places is not None:
+            out = out[:, places]
+        out = out.reshape(-1, layer.m)
+        yield out - layer.bias().to(out), torch.cat(list(small.row_parts(theirs, None, places, 2 * most)))
+
+
 @dataclass
 class _Twin:
-    """A copy of the network on its way: its layers hold W′ as one matrix until all are fitted."""
+    """A copy of the network on its way, its layers in their forms, with numbers that change as they are fitted.
+
+    Of a layer all of whose moments can be had the whole matrix is fitted and then reduced to its form; of others the
+    last module of the form alone.
+    """
 
     model: nn.Module
     fits: Fits
     variant: Variant
     layers: dict[str, WeightLayer]
-    cuts: dict[str, tuple[Tensor, Tensor, Tensor]]
+    cut: set[str]
     fitted: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, base: nn.Module, fits: Fits, variant: Variant) -> _Twin:
-        twin = cls(copied(base), fits, variant, {layer.path: layer for layer in fits.layers}, {})
+        new: dict[str, nn.Module] = dict(fits.carriers)
+        cut = set()
         for layer in fits.layers:
-            if layer.path in fits.rows:
-                put(twin.model, dict.fromkeys(layer.paths, copied(layer.module)))
-            rank = variant.ranks[layer.path]
-            if rank is not None:
-                twin._cut(layer, fits.factors(layer, variant.weighted), rank)
-        return twin
+            form = variant.forms[layer.path]
+            if form.dense:
+                module: nn.Module = layer.with_weight(layer.weight()).module
+            else:
+                module = layer.factored(form, *fits.reductions(layer, variant.weighted).cut(form))
+                cut.add(layer.path)
+            new.update(dict.fromkeys(layer.paths, in_bits(module, form.bits)))
+        model = sharing(base)
+        put(model, new)
+        return cls(model, fits, variant, {layer.path: layer for layer in fits.layers}, cut)
+
+    def _whole(self, path: str) -> bool:
+        layer = self.layers[path]
+        return layer.known and layer.k <= WIDEST_INPUT
+
+    def refitted(self, path: str) -> bool:
+        """Whether a layer is fitted here."""
+        if path in self.cut:
+            return True
+        return self.variant.refit_dense and self.layers[path].has_bias and self._whole(path)
+
+    def regressed(self, path: str) -> WeightLayer:
+        """The layer whose inputs the fit is of: the layer, or the last module of its form."""
+        if self._whole(path):
+            return self.layers[path]
+        holder = nn.Module()
+        holder.last = self._module(path)[-1]
+        return weight_layers(holder)[0][0]
+
+    def reaching(self, path: str, x: Tensor) -> Tensor:
+        """What comes to it, where x comes to the layer."""
+        return x if self._whole(path) else self._module(path)[:-1](x)
 
     def fit(self, original: WeightLayer, *pairs: Pair) -> None:
         """`pairs` are of all batches, of those to fit a ridge on and of those to judge it by."""
-        layer, bias, rank = self.layers[original.path], original.bias(), self.variant.ranks[original.path]
-        if rank is None and not (self.variant.refit_dense and layer.has_bias):
-            return
+        path = original.path
+        layer, bias, form = self.layers[path], original.bias(), self.variant.forms[path]
         metric = self.fits.metric(layer, self.variant.weighted)
-        rows = self.fits.rows.get(layer.path)
+        rows = self.fits.rows.get(path)
         if rows is not None:
             bias, pairs = bias[rows], tuple(pair.of(rows) for pair in pairs)
         whole, part, rest = pairs
-        found = refit(layer.weight(), bias, whole, part, rest, metric)
-        if rank is None:
-            self._set(layer, found.dense, found.bias)
+        if not self._whole(path):
+            last = self.regressed(path)
+            found = refit(last.weight(), bias, whole, part, rest, metric)
+            self._set([last.module], [found.dense], found.bias, form)
         else:
-            self._cut(layer, found.factors, rank)
-        self.fitted.add(layer.path)
+            found = refit(layer.weight(), bias, whole, part, rest, metric)
+            if form.dense:
+                self._set([self._module(path)], [found.dense], found.bias, form)
+            else:
+                reduced = Reductions(
+                    found.dense, found.bias, layer.kernel, metric, whole.inputs, target=found.target
+                )
+                self._set(list(self._module(path)), *reduced.cut(form), form)
+        self.fitted.add(path)
 
     def finished(self) -> tuple[nn.Module, frozenset[str]]:
-        new: dict[str, nn.Module] = {}
-        for layer in self.fits.layers:
-            if layer.path in self.cuts:
-                new.update(dict.fromkeys(layer.paths, layer.factored(*self.cuts[layer.path])))
-        put(self.model, new)
-        return self.model, frozenset(self.cuts) - self.fitted
+        """The network, and the layers in another form that were not fitted here."""
+        return self.model, frozenset(self.cut) - self.fitted
 
-    def _cut(self, layer: WeightLayer, factors: Factors, rank: int) -> None:
-        first, second, bias = self.cuts[layer.path] = factors.cut(rank)
-        self._set(layer, second @ first, bias)
+    def _module(self, path: str) -> Any:
+        return self.model.get_submodule(path)
 
-    def _set(self, layer: WeightLayer, matrix: Tensor, bias: Tensor) -> None:
-        module: Any = self.model.get_submodule(layer.path)
+    def _set(self, modules: Sequence[Any], matrices: Sequence[Tensor], bias: Tensor, form: Form) -> None:
         with torch.no_grad():
-            here = matrix.T if layer.kind == "Conv1D" else matrix
-            module.weight.copy_(here.reshape(module.weight.shape))
-            if module.bias is None:
-                module.bias = nn.Parameter(module.weight.new_zeros(layer.m), requires_grad=False)
-            module.bias.copy_(bias)
+            for module, matrix in zip(modules, matrices, strict=True):
+                module.weight.copy_(matrix.reshape(module.weight.shape))
+            last = modules[-1]
+            if last.bias is None:
+                last.bias = nn.Parameter(last.weight.new_zeros(len(bias)), requires_grad=False)
+            last.bias.copy_(bias)
+            for module in modules:
+                in_bits(module, form.bits)
 
 
 @dataclass
@@ -207,8 +316,6 @@ class _Parts:
         return self.fitted + self.judged, self.fitted, self.judged
 
 
-def _pair(inputs: Scatter, across: Scatter, matrix: Tensor | None) -> Pair:
-    """`across` is of W x with x̃, or of x with x̃ where W is given."""
-    if matrix is None:
-        return Pair(inputs, across.covariance(), across.left)
-    return Pair(inputs, matrix @ across.covariance(), matrix @ across.left)
+def all_dense(layers: Sequence[WeightLayer]) -> dict[str, Form]:
+    """The forms of a network whose matrices all stay."""
+    return {layer.path: DENSE for layer in layers}

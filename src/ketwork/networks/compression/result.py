@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import safetensors.torch
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ketwork.networks.compression.candidates import LayerChange
-from ketwork.networks.compression.costs import Costs
-from ketwork.networks.compression.loader import KEY
-from ketwork.records import replacing
+from ketwork.networks.compression.costs import EIGHT_BITS, Costs
+from ketwork.networks.compression.description import unique
+from ketwork.networks.compression.forms import Form
+from ketwork.networks.compression.loader import KEY, SCALE, digest, load_compressed
+from ketwork.networks.compression.onnx_export import export_onnx
+from ketwork.records import Presented, replacing
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One module with parameters of its own, before and after. `reason` says why it was left alone."""
+    """One module with parameters of its own, before and after. `reason` says why it was left alone, `form` what
+    became of its matrix."""
 
     path: str
     kind: str
@@ -30,6 +38,7 @@ class LayerRow:
     multiply_adds: float
     change: LayerChange
     reason: str = ""
+    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Compressed:
+class Compressed(Presented):
     """A smaller network and the account of it.
 
     Attributes:
@@ -57,6 +66,7 @@ class Compressed:
             without gradients of weights, is one too.
         settings: the arguments, and what was chosen where they left it open.
         replaced: what is new in `model`, as its file describes it.
+        kl_stderr: the standard error of `kl` over the samples held back.
         warnings: what makes the fit or the measured KL less sure than they look.
     """
 
@@ -71,32 +81,35 @@ class Compressed:
     settings: dict[str, Any]
     replaced: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    kl_stderr: float = 0.0
 
     def table(self) -> pd.DataFrame:
         """One row a module: kind, shape, rank, units kept, costs before and after, what was discarded, why left.
 
-        `discarded` is the share of the layer's own weight, `harm_share` of what all layers are estimated to cost, each
-        by itself, and `harm` that share of the measured KL.
+        `discarded` is the share of the layer's own weight, `kl_share` of what all layers are estimated to cost, each
+        by itself, and `kl_increase` that share of the measured KL.
         """
-        whole = sum(row.change.harm for row in self.layers)
+        whole = sum(row.change.kl_increase for row in self.layers)
         return pd.DataFrame(
             {
                 "layer": row.path,
                 "kind": row.kind,
                 "shape": row.shape,
                 "rank": row.change.rank,
+                "form": row.form,
+                "bits": row.change.form.bits or None,
                 "units": row.change.units,
                 "parameters_before": row.parameters_before,
                 "parameters": row.parameters,
                 "multiply_adds_before": row.multiply_adds_before,
                 "multiply_adds": row.multiply_adds,
                 "discarded": row.change.discarded,
-                "harm": self.kl * (share := row.change.harm / whole if whole else 0.0),
-                "harm_share": share,
+                "kl_increase": self.kl * (share := row.change.kl_increase / whole if whole else 0.0),
+                "kl_share": share,
                 "reason": row.reason or row.change.note,
             }
             for row in self.layers
-        ).astype({"rank": "Int64", "units": "Int64"})
+        ).astype({"rank": "Int64", "units": "Int64", "bits": "Int64"})
 
     def save(self, path: str | Path) -> None:
         """Writes the weights (safetensors), with what modules are new in the file's metadata.
@@ -104,9 +117,68 @@ class Compressed:
         `load_compressed(path, network)` puts them into a network of the original's architecture; its few lines
         (`ketwork/networks/compression/loader.py`) need torch and safetensors alone, and may be copied.
         """
-        metadata = {KEY: json.dumps(self.replaced)}
+        tensors = self._tensors()
+        about: dict[str, Any] = {"replaced": self.replaced, "record": _plain(self)}
+        about |= {"digest": digest(tensors, about)}
         with replacing(path) as temporary:
-            safetensors.torch.save_model(self.model, str(temporary), metadata=metadata)
+            safetensors.torch.save_file(tensors, str(temporary), metadata={KEY: json.dumps(about)})
+
+    def export_onnx(
+        self, path: str | Path, example: Tensor | Sequence[Tensor], calibration: Iterable[Any] | None = None
+    ) -> None:
+        """Writes the network for ONNX Runtime, as `onnx_export.export_onnx` says."""
+        export_onnx(self.model, path, example, calibration)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What the file holds: each number once, weights of 8 bits as integers and scales."""
+        tensors = unique(self.model.state_dict())
+        for path, module in self.model.named_modules():
+            name = f"{path}.weight"
+            if getattr(module, EIGHT_BITS, False) and name in tensors:
+                weight = tensors[name].float()
+                scale = weight.flatten(1).abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+                shaped = scale.reshape(-1, *[1] * (weight.ndim - 1))
+                tensors[name] = (weight / shaped).round().to(torch.int8)
+                tensors[name + SCALE] = scale
+        return tensors
+
+    @classmethod
+    def load(cls, path: str | Path, network: nn.Module) -> Compressed:
+        """What `save` wrote: the smaller network, in the place of one of the original's architecture, and its account.
+
+        Raises:
+            ValueError: as `load_compressed`; or the file has no account, being of version 0.1.
+        """
+        model = load_compressed(str(path), network)
+        with safetensors.safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        if "record" not in about:
+            raise ValueError(
+                f"Argument `path` must be a file with the account of its network, but {str(path)!r} is of version 0.1. "
+                "Use `load_compressed` for the network alone."
+            )
+        record = about["record"]
+        layers = tuple(
+            LayerRow(
+                **row | {"change": LayerChange(**row["change"] | {"form": Form(**row["change"]["form"])})}
+            )
+            for row in record.pop("layers")
+        )
+        tried = tuple(Tried(**one) for one in record.pop("candidates"))
+        before, after = (Costs(**record.pop(name)) for name in ("before", "after"))
+        return cls(
+            model=model,
+            layers=layers,
+            candidates=tried,
+            before=before,
+            after=after,
+            replaced=about["replaced"],
+            warnings=tuple(record.pop("warnings")),
+            **record,
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>{self.table().to_html(index=False)}"
 
     def __str__(self) -> str:
         before, after = self.before, self.after
@@ -115,9 +187,15 @@ class Compressed:
             f"  ({after.parameters / before.parameters:.1%})",
             f"multiply-adds  {before.multiply_adds:>14,.0f} -> {after.multiply_adds:>14,.0f}"
             f"  ({_share(after.multiply_adds, before.multiply_adds)}) a sample",
+            *self._bytes(),
             f"ms a batch     {1e3 * before.latency:>14.3f} -> {1e3 * after.latency:>14.3f}"
             f"  ({_share(after.latency, before.latency)}), {self.settings['timed_batch']} samples",
-            f"KL             {self.kl:.3g} nats a prediction, on {self.settings['held_back']} samples held back",
+            *(
+                f"output         {one['output']} as {one['loss']} ({one['why']})"
+                for one in self.settings["heads"]
+            ),
+            f"KL             {self.kl:.3g} ± {self.kl_stderr:.1g} nats a prediction, "
+            f"on {self.settings['held_back']} samples held back",
             f"chosen         {self.chosen}, of "
             + ", ".join(f"{tried.name} {tried.kl:.3g}" for tried in self.candidates),
             f"passes         {self.passes:.1f} over {self.settings['samples']} samples",
@@ -125,67 +203,34 @@ class Compressed:
         ]
         return "\n".join(lines)
 
+    def _bytes(self) -> list[str]:
+        before, after = self.before.bytes, self.after.bytes
+        return [f"bytes          {before:>14,} -> {after:>14,}  ({after / before:.1%})"]
+
     def __repr__(self) -> str:
         share = self.after.parameters / self.before.parameters
         return f"Compressed({share:.1%} of {self.before.parameters:,} parameters, KL {self.kl:.3g} nats)"
 
 
-def described(original: nn.Module, small: nn.Module) -> dict[str, Any]:
-    """What `load_compressed` needs: for each path where `small` has a new module its parts, as class and arguments.
-
-    A path that holds a module already described has the first one's path instead.
-
-    Raises:
-        TypeError: a new module is none that a file can describe.
-    """
-    old = dict(original.named_modules(remove_duplicate=False))
-    new: dict[str, Any] = {}
-    known: dict[nn.Module, str] = {}
-    for path, module in small.named_modules(remove_duplicate=False):
-        if path.rpartition(".")[0] in new:
-            continue
-        whole = isinstance(module, nn.Sequential) and not isinstance(old.get(path), nn.Sequential)
-        parts = list(module.children()) if whole else [module]
-        if whole or (not list(module.children()) and _description(module) != _description(old[path])):
-            new[path] = known.get(module) or [_description(part) for part in parts]
-            known.setdefault(module, path)
-    for parts in new.values():
-        unknown = [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
-        if unknown:
-            raise TypeError(
-                f"The new modules must be plain layers for a file to describe them, but one is {unknown[0]}."
-            )
-    return new
+def _plain(result: Compressed) -> dict[str, Any]:
+    """All of a result but the network, as JSON has it; numbers that do not exist are None."""
+    found = {
+        field.name: getattr(result, field.name)
+        for field in fields(result)
+        if field.name not in ("model", "replaced")
+    }
+    found |= {name: asdict(found[name]) for name in ("before", "after")}
+    found |= {name: [asdict(one) for one in found[name]] for name in ("layers", "candidates")}
+    found["warnings"] = list(found["warnings"])
+    return _finite(found)
 
 
-_ARGUMENTS: dict[type, tuple[str, ...]] = {
-    nn.Linear: ("in_features", "out_features"),
-    nn.Identity: (),
-    **dict.fromkeys(
-        (nn.Conv1d, nn.Conv2d),
-        (
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
-            "padding_mode",
-        ),
-    ),
-}
-
-
-def _description(module: nn.Module) -> list[Any] | str:
-    """The class of torch.nn and its arguments, or the class alone of what a file cannot describe."""
-    kind = type(module)
-    if kind not in _ARGUMENTS:
-        return kind.__name__
-    arguments = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
-    if kind is not nn.Identity:
-        arguments["bias"] = module.bias is not None
-    return [kind.__name__, arguments]
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _share(after: float, before: float) -> str:

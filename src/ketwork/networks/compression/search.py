@@ -1,36 +1,38 @@
-"""A network prepared to be made smaller, and the candidates that come of it at a given cost."""
+"""The candidates that come of a prepared network at a given cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from ketwork.networks.activations import Batch, Layers, select
-from ketwork.networks.compression.allocation import allocate
-from ketwork.networks.compression.budgets import Budget, budget, measures
-from ketwork.networks.compression.calibration import Calibration
+from ketwork.networks.activations import Batch
+from ketwork.networks.compression.allocation import Choice, allocate
+from ketwork.networks.compression.budgets import Budget
+from ketwork.networks.compression.calibration import Calibration, picked
 from ketwork.networks.compression.candidates import Candidate, LayerChange
-from ketwork.networks.compression.fits import WIDEST_INPUT, Fits, Ranks, Variant, one_shot, sequential
-from ketwork.networks.compression.layers import WeightLayer, weight_layers
-from ketwork.networks.compression.surgery import fold_batchnorm, read_directly
-from ketwork.networks.compression.survey import Survey, survey
-from ketwork.networks.compression.unit_removal import Narrowing, planned, usable
-from ketwork.networks.compression.units import feeds
-from ketwork.networks.runtime import Processes
-from ketwork.records import pack, unpack
+from ketwork.networks.compression.fits import Fits, Forms, Variant, all_dense, one_shot, sequential
+from ketwork.networks.compression.forms import DENSE
+from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.restructuring import Apart
+from ketwork.networks.compression.survey import Survey
+from ketwork.networks.compression.unit_removal import Narrowing, lowest, planned
+from ketwork.quantum import Estimate
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
 _RUINED = 1e6  # nats: more than any prediction can be worth
 SLOWER = 1.02  # a latency above the budget by less is noise
 _REPLANNED = 3  # times that a network is planned anew because it was timed to be too slow
 _PROBES = 0.5  # passes spent on measuring what each layer's truncation really costs, and what removals do
-_LITTLE = 0.1  # of the mean harm that removals are estimated to do
+_LITTLE = 0.1  # of the mean KL that removals are estimated to add
+_ERRORS = 2.0  # standard errors by which a bound is kept
+_ALIKE = 1.5  # costs that differ by less share what was measured
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class _Plan:
 
     variant: Variant
     units: Mapping[str, int] | None = None
+    states: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,14 +60,35 @@ class Work:
     fits: Fits
     budget: Budget
     narrowing: Narrowing
-    multiple: int
+    multiple_of: int
     memory: int
+    apart: Apart
     staying: Mapping[str, str] = field(default_factory=dict)
-    _harms: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
+    _kls: WeakKeyDictionary[nn.Module, Estimate] = field(default_factory=WeakKeyDictionary)
+    _measured: dict[str, tuple[float, dict[str, float]]] = field(default_factory=dict)
+
+    @cached_property
+    def cheapest(self) -> float:
+        """The least that all layers can cost by their forms, all units staying."""
+        return sum(min(choice.cost for choice in layer) for layer in self._choices(self._estimated()))
+
+    @cached_property
+    def least(self) -> float:
+        """The least share of the whole that can be reached, by forms and by removing units."""
+        found = self.cheapest
+        if self.narrowing.feeds and self.budget.kind != "latency":
+            found = min(found, lowest(self.narrowing, self.budget, self.multiple_of))
+        return (self.budget.fixed + found) / self.budget.whole
 
     def quick(self, cost: float) -> Candidate:
         """The network at that cost, each layer fitted by itself, with the metric."""
-        return self._cut("two-sided", self._estimated(), True, cost - self.budget.fixed)[0]
+        room = cost - self.budget.fixed
+        made = self._cut("two-sided", self._estimated(), True, room)
+        if made is None:
+            made = self._removal("removal and ranks", self._estimated(), {}, room)
+        if made is None:
+            raise ValueError(f"There is nothing that costs {cost:.6g} or less.")
+        return made[0]
 
     def candidates(self, cost: float) -> Iterator[Candidate]:
         """All candidates at that cost, one at a time: layers fitted by themselves, then the best in sequence."""
@@ -74,27 +98,36 @@ class Work:
             found = self._within(cost, plan)
             if found is not None:
                 candidate, how = found
-                plans.append((self.harm(candidate), candidate.name, how))
+                plans.append((self.kl(candidate), candidate.name, how))
                 yield candidate
 
+        room = cost - self.budget.fixed
         estimated = self._estimated()
-        ranks = self._ranks(cost - self.budget.fixed, estimated)
-        scales = self._scales(ranks)
-        yield from made(partial(self._cut, "one-sided", estimated, False))
-        yield from made(partial(self._cut, "two-sided", estimated, True))
         trusted = estimated
-        if self._ranks(cost - self.budget.fixed, scales) != ranks:
-            yield from made(partial(self._cut, "two-sided, measured ranks", scales, True))
-            trusted = min((plans[1], estimated), (plans[2], scales), key=lambda one: one[0][0])[1]
+        scales = estimated
+        if room >= self.cheapest or self.budget.kind == "latency":
+            forms = self._forms(max(room, self.cheapest), estimated)
+            scales = self._scales(cost, forms)
+            yield from made(partial(self._cut, "one-sided", estimated, False))
+            yield from made(partial(self._cut, "two-sided", estimated, True))
+            if self._forms(max(room, self.cheapest), scales) != forms:
+                yield from made(partial(self._cut, "two-sided, measured ranks", scales, True))
+                if len(plans) == 3:
+                    trusted = min((plans[1], estimated), (plans[2], scales), key=lambda one: one[0][0])[1]
         yield from made(partial(self._removal, "removal", None, {}))
         yield from made(partial(self._removal, "removal and ranks", trusted, {}))
-        _, name, plan = plans[-1]
-        if name == "removal and ranks" and plan.units:
-            measured = self._unit_scales(plan.units)
-            yield from made(partial(self._removal, "removal and ranks, all measured", scales, measured))
-        _, name, plan = min(plans, key=lambda one: one[0])
-        model, missed = sequential(self.base, self.fits, plan.variant, self.calibration, self.in_step())
-        yield self._candidate(f"sequential, {name}", model, plan.variant.ranks, missed, plan.units)
+        if plans:
+            _, name, plan = plans[-1]
+            if name == "removal and ranks" and plan.units:
+                measured = self._unit_scales(cost, plan.units)
+                yield from made(partial(self._removal, "removal and ranks, all measured", scales, measured))
+            _, name, plan = min(plans, key=lambda one: one[0])
+            step = self.in_step()
+            part = min(2**24, max(self.memory // 8, 2**16))
+            model, missed = sequential(self.base, self.fits, plan.variant, self.calibration, step, part)
+            yield self._candidate(
+                f"sequential, {name}", model, plan.variant.forms, missed, plan.units, plan.states
+            )
 
     def _within(
         self, cost: float, plan: Callable[[float], tuple[Candidate, _Plan] | None]
@@ -119,11 +152,18 @@ class Work:
 
     def _cut(
         self, name: str, scales: Mapping[str, float], weighted: bool, room: float
-    ) -> tuple[Candidate, _Plan]:
-        """A network with ranks cut, in the metric or without; the cheapest where the room is less than that takes."""
-        ranks = self._ranks(max(room, self.budget.cheapest), scales)
-        model = one_shot(self.base, self.fits, ranks, weighted)
-        return self._candidate(name, model, ranks), _Plan(Variant(ranks, weighted))
+    ) -> tuple[Candidate, _Plan] | None:
+        """A network with all its units, in the metric or without; None where the room is less than that takes.
+
+        Of a latency the cheapest is made nevertheless, since in the network it may cost less than alone.
+        """
+        if room < self.cheapest:
+            if self.budget.kind != "latency":
+                return None
+            room = self.cheapest
+        forms = self._forms(room, scales)
+        model = one_shot(self.base, self.fits, forms, weighted)
+        return self._candidate(name, model, forms), _Plan(Variant(forms, weighted))
 
     def _removal(
         self,
@@ -133,99 +173,134 @@ class Work:
         room: float,
     ) -> tuple[Candidate, _Plan] | None:
         """A network with units removed and, given `scales`, ranks; None where nothing can be, or not so much."""
-        chosen = planned(self.narrowing, self.budget, room, self.multiple, scales, of_units)
-        if chosen is None or not chosen[1]:
+        chosen = planned(self.narrowing, self.budget, room, self.multiple_of, scales, of_units)
+        if chosen is None or not (chosen[1] or chosen[2]):
             return None
-        ranks, units = chosen
-        fits = self.narrowing.narrowed(units)
-        model = one_shot(self.base, fits, ranks, True)
-        return self._candidate(name, model, ranks, units=units), _Plan(Variant(ranks, True, fits), units)
+        forms, units, states = chosen
+        fits = self.narrowing.narrowed(units, states)
+        model = one_shot(self.base, fits, forms, True)
+        candidate = self._candidate(name, model, forms, units=units, states=states)
+        return candidate, _Plan(Variant(forms, True, fits), units, states)
 
-    def harm(self, candidate: Candidate) -> float:
+    def kl(self, candidate: Candidate) -> float:
         """Its KL from the original on data held back, measured once."""
-        if candidate.model not in self._harms:
-            self._harms[candidate.model] = self.calibration.harm(candidate.model)
-        return self._harms[candidate.model]
+        return self.estimate(candidate).value
+
+    def estimate(self, candidate: Candidate) -> Estimate:
+        """That with its standard error."""
+        if candidate.model not in self._kls:
+            self._kls[candidate.model] = self.calibration.estimate(candidate.model)
+        return self._kls[candidate.model]
+
+    def at_most(self, candidate: Candidate) -> float:
+        """The KL that it has at most, to two standard errors of the data held back."""
+        found = self.estimate(candidate)
+        return found.value + _ERRORS * found.stderr if math.isfinite(found.value) else math.inf
 
     def in_step(self) -> list[Batch]:
         """The batches whose activations fit into the memory, at one depth of the original and of its twin.
 
-        Where not all do, they are evenly spaced over the data.
+        Where not all do, they are evenly spaced over the data; where not even one does, it is as much of that as does.
         """
         batches, held = self.calibration.fit, [2 * _HELD * held for held in self.calibration.held]
         count = len(batches)
         while True:
             chosen = [i * len(batches) // count for i in range(count)]
             size = sum(held[i] for i in chosen)
-            if count == 1 or size <= self.memory:
+            if size <= self.memory:
                 return [batches[i] for i in chosen]
+            if count == 1:
+                some = max(1, batches[0].size * self.memory // size)
+                return [picked(batches[0], torch.arange(some))]
             count = max(1, min(count - 1, int(count * self.memory / size)))
 
-    def _ranks(self, room: float, scales: Mapping[str, float]) -> Ranks:
-        choices = allocate(self.budget.choices(self.fits, scales), room)
-        return {layer.path: choice.rank for layer, choice in zip(self.layers, choices, strict=True)}
+    def _choices(self, scales: Mapping[str, float]) -> list[list[Choice]]:
+        return [self.fits.choices(layer, self.budget, scales[layer.path]) for layer in self.layers]
+
+    def _forms(self, room: float, scales: Mapping[str, float]) -> Forms:
+        choices = allocate(self._choices(scales), room)
+        return {layer.path: choice.form for layer, choice in zip(self.layers, choices, strict=True)}
 
     def _estimated(self) -> dict[str, float]:
         """1 for each layer; without gradients, what makes its whole weight 1: no more is known until it is measured."""
         scales = {}
         for layer in self.layers:
-            whole = 0.0 if self.survey.differentiable else self.fits.factors(layer, True).tail(0)
+            whole = 0.0 if self.survey.differentiable else self.fits.reductions(layer, True).whole
             scales[layer.path] = 2 / whole if whole > 0 else 1.0
         return scales
 
-    def _scales(self, ranks: Ranks) -> dict[str, float]:
-        """Each layer's measured harm over the estimate, cut alone: at its rank, or at half of the possible ones."""
-        probed = [layer for layer in self.layers if len(self.budget.prices[layer.path]) > 1]
+    def _scales(self, cost: float, forms: Forms) -> dict[str, float]:
+        """Each layer's measured KL over the estimate, cut alone: in its form, or in the middle one of the possible.
+
+        Measured once for all costs that are not far apart.
+        """
+        known = self._measured.get("forms")
+        if known is not None and max(known[0] / cost, cost / known[0]) < _ALIKE:
+            return known[1]
+        choices = self._choices(dict.fromkeys(forms, 1.0))
+        probed = [(layer, mine) for layer, mine in zip(self.layers, choices, strict=True) if len(mine) > 1]
         scales = {layer.path: 1.0 for layer in self.layers}
-        alone: dict[str, int | None] = dict.fromkeys(scales)
-        for layer in probed:
-            possible = [rank for rank in self.budget.prices[layer.path] if rank is not None]
-            rank = ranks[layer.path] or possible[len(possible) // 2]
-            model = one_shot(self.base, self.fits, {**alone, layer.path: rank}, True)
-            estimate = self.fits.factors(layer, True).tail(rank) / 2
+        alone = all_dense(self.layers)
+        for layer, mine in probed:
+            form = forms[layer.path]
+            if form == DENSE:
+                form = mine[len(mine) // 2].form
+            model = one_shot(self.base, self.fits, {**alone, layer.path: form}, True)
+            estimate = self.fits.reductions(layer, True).error(form) / 2
             scales[layer.path] = self._ratio(model, estimate, len(probed))
+        self._measured["forms"] = cost, scales
         return scales
 
-    def _unit_scales(self, units: Mapping[str, int]) -> dict[str, float]:
-        """Each feed's measured harm over the estimate, where it alone keeps no more than so many units.
+    def _unit_scales(self, cost: float, units: Mapping[str, int]) -> dict[str, float]:
+        """Each feed's measured KL over the estimate, where it alone keeps no more than so many units.
 
-        Feeds whose harm is a small part of all are left out: what it grows to is not to be told from it.
+        Feeds whose KL is a small part of all are left out: what it grows to is not to be told from it.
         """
+        known = self._measured.get("units")
+        if known is not None and max(known[0] / cost, cost / known[0]) < _ALIKE:
+            return known[1]
         feeds = [feed for feed in self.narrowing.feeds if feed.path in units]
         estimates = {feed.path: self.narrowing.order(feed).error(units[feed.path]) / 2 for feed in feeds}
-        known = {path: harm for path, harm in estimates.items() if harm > _LITTLE * fmean(estimates.values())}
-        whole: dict[str, int | None] = {layer.path: None for layer in self.layers}
+        probed = {path: kl for path, kl in estimates.items() if kl > _LITTLE * fmean(estimates.values())}
         scales = {}
-        for path, estimate in known.items():
-            model = one_shot(self.base, self.narrowing.narrowed({path: units[path]}), whole, True)
-            scales[path] = self._ratio(model, estimate, len(known))
+        for path, estimate in probed.items():
+            model = one_shot(
+                self.base, self.narrowing.narrowed({path: units[path]}), all_dense(self.layers), True
+            )
+            scales[path] = self._ratio(model, estimate, len(probed))
+        self._measured["units"] = cost, scales
         return scales
 
     def _ratio(self, model: nn.Module, estimate: float, probes: int) -> float:
-        """The network's harm over the estimate of it, as seen on the samples that one of so many probes may take."""
+        """The network's KL over the estimate of it, as seen on the samples that one of so many probes may take."""
         samples = max(1, int(_PROBES * self.calibration.samples / probes))
-        harm = min(self.calibration.harm(model, samples), _RUINED)
-        return harm / estimate if estimate > 0 else 1.0
+        kl = min(self.calibration.kl(model, samples), _RUINED)
+        return kl / estimate if estimate > 0 else 1.0
 
     def _candidate(
         self,
         name: str,
         model: nn.Module,
-        ranks: Ranks,
+        forms: Forms,
         missed: frozenset[str] = frozenset(),
         units: Mapping[str, int] | None = None,
+        states: Mapping[str, int] | None = None,
     ) -> Candidate:
         changes = {}
         of = {path: feed for feed in self.narrowing.feeds for path in feed.sources}
         for layer in self.layers:
-            rank, feed = ranks[layer.path], of.get(layer.path)
+            form, feed = forms[layer.path], of.get(layer.path)
             count = None if units is None or feed is None else units.get(feed.path)
             notes = ["fitted by itself"] if layer.path in missed else []
-            harm = discarded = 0.0
-            kept: int | None = None
+            rank = None if feed is None or not layer.repeated else (states or {}).get(feed.path)
             if rank is not None:
-                factors = self.fits.factors(layer, True)
-                harm, discarded = factors.tail(rank) / 2, factors.share(rank)
+                notes.append(f"state truncated to {rank}")
+            increase = discarded = 0.0
+            kept: int | None = None
+            if form != DENSE:
+                reductions = self.fits.reductions(layer, True)
+                increase += reductions.error(form) / 2
+                discarded = reductions.share(form)
             if count is not None and feed is not None:
                 order = self.narrowing.order(feed)
                 block = feed.sources[layer.path].shape[1]
@@ -235,88 +310,30 @@ class Work:
                 kept = count * block
                 discarded = 1 - (1 - discarded) * (1 - order.share(count))
                 if layer.path == feed.path:
-                    harm += order.error(count) / 2
+                    increase += order.error(count) / 2
                 else:
                     notes.append(f"with {feed.path}")
-            if rank is None and count is None:
-                note, refitted = self._why_dense(layer, units)
+            if rank is not None and feed is not None:
+                increase = self.narrowing.state(feed).error(min(rank, feed.units)) / 2
+            if form == DENSE and count is None and rank is None:
+                note, refitted = self._why_dense(layer, units, states or {})
                 changes[layer.path] = LayerChange(note=note, untouched=not refitted)
                 continue
             if not self.survey.differentiable:
-                harm = float("nan")
-            changes[layer.path] = LayerChange(rank, discarded, harm, "; ".join(notes), kept)
+                increase = float("nan")
+            changes[layer.path] = LayerChange(form, discarded, increase, "; ".join(notes), kept)
         return Candidate(name, model, changes)
 
-    def _why_dense(self, layer: WeightLayer, units: Mapping[str, int] | None) -> tuple[str, bool]:
+    def _why_dense(
+        self, layer: WeightLayer, units: Mapping[str, int] | None, states: Mapping[str, int]
+    ) -> tuple[str, bool]:
         """Why a layer's matrix stays one with all its units, and whether it was refitted."""
         feeds = [feed.path for feed in self.narrowing.feeds if layer.path in feed.readers]
-        gone = [path for path in feeds if units is not None and path in units]
+        gone = [path for path in feeds if path in (units or {}) or path in states]
         if gone:
             return f"reads what is left of {', '.join(gone)}", True
-        prices = self.budget.prices[layer.path]
-        if self.budget.kind == "latency" and all(price >= prices[None] for price in prices.values()):
-            return "left dense: any two factors were timed to be slower", False
+        if self.budget.kind == "latency":
+            seconds = self.budget.seconds[layer.path]
+            if all(price >= seconds[DENSE] for price in seconds.values()):
+                return "left dense: any two factors were timed to be slower", False
         return "left dense", False
-
-
-def prepared(
-    base: nn.Module,
-    calibration: Calibration,
-    *,
-    layers: Layers,
-    kind: str,
-    multiple: int,
-    memory: int,
-    generator: torch.Generator,
-    group: Processes | None = None,
-) -> Work | None:
-    """The network's copy with BatchNorm folded, surveyed, its layers priced.
-
-    The survey is that of all processes of `group`; process 0 alone goes on, and the others have None.
-
-    Raises:
-        ValueError: no layer can be compressed; the reasons are listed.
-    """
-    first = calibration.fit[0]
-    run = partial(_rows, calibration, first)
-    whole = measures(calibration)[kind](base)
-    folded = fold_batchnorm(base, run)
-    found, left = weight_layers(base)
-    chosen = select(base, layers).chosen
-    for layer in found:
-        if not any(path in chosen for path in layer.paths):
-            left[layer.path] = "not among `layers`"
-    found = [layer for layer in found if layer.path not in left]
-    fed, staying = feeds(base, found, calibration.rows, first)
-    seen = survey(base, found, calibration, generator, {path for feed in fed for path in feed.readers})
-    if group is not None:
-        device = next(base.parameters()).device
-        header, tensors = pack(group.add_up(seen))
-        if group.rank:
-            return None
-        seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
-    for layer in found:
-        record = seen.layers[layer.path]
-        if record.scatter is None or record.scatter.n == 0:
-            left[layer.path] = "it was never called"
-        elif seen.differentiable and (record.fisher is None or not bool(record.fisher.any())):
-            left[layer.path] = "the predictions do not depend on its output"
-    found = [layer for layer in found if layer.path not in left]
-    left |= read_directly(base, [layer.paths for layer in found], run)
-    found = [layer for layer in found if layer.path not in left]
-    if not found:
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:8])
-        raise ValueError(
-            "Argument `model` must have a linear layer or a convolution that can be compressed, but has none"
-            f"{f' ({reasons})' if reasons else ''}."
-        )
-    prices = budget(kind, whole, base, found, seen, calibration, multiple)
-    fits = Fits(found, seen)
-    narrowing = Narrowing(fits, usable(fed, found, seen.order, WIDEST_INPUT))
-    return Work(
-        base, found, left, folded, calibration, seen, fits, prices, narrowing, multiple, memory, staying
-    )
-
-
-def _rows(calibration: Calibration, batch: Batch, model: nn.Module) -> torch.Tensor:
-    return calibration.rows(model, batch)

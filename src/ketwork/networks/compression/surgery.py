@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+_BEFORE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _FOLDED = (
     1e-4  # relative; surgery that changes the output by more was unsound: something else reads the layer too
 )
@@ -24,18 +26,84 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         twin = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
-        raise TypeError(
-            f"Argument `model` must be a network that `copy.deepcopy` can copy, but a {type(model).__name__} "
-            f"says: {error}."
-        ) from error
+        raise _not_copied(model, error) from error
     return twin.eval()
 
 
+def sharing(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose numbers are the network's own: only what is replaced in it takes memory.
+
+    Its parameters are others, of the same storage, and ask for no gradient.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        for buffer in module._buffers.values():
+            if buffer is not None:
+                memo[id(buffer)] = buffer.detach()
+    try:
+        twin = copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        raise _not_copied(model, error) from error
+    return twin.eval()
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A copy as of `sharing` in the precision that fits are made in, with weights that are quantized made numbers.
+
+    Networks of 16 bits are copied in float32: their gradients would underflow.
+    """
+    twin = sharing(model)
+    for module in twin.modules():
+        for name, parameter in module._parameters.items():
+            if (
+                parameter is not None
+                and hasattr(parameter, "dequantize")
+                and type(parameter.data) is not Tensor
+            ):
+                module._parameters[name] = nn.Parameter(parameter.dequantize(), requires_grad=False)
+    dtypes = {p.dtype for p in twin.parameters() if p.is_floating_point()}
+    if dtypes and all(dtype.itemsize < 4 for dtype in dtypes):
+        twin = twin.float()
+    return twin
+
+
+def _not_copied(model: nn.Module, error: Exception) -> TypeError:
+    return TypeError(
+        f"Argument `model` must be a network that `copy.deepcopy` can copy, but a {type(model).__name__} "
+        f"says: {error}."
+    )
+
+
+def resized(module: Any, tensors: Mapping[str, Tensor | None], **attributes: Any) -> Any:
+    """A module of the same class and settings with other tensors and attributes: the same code on other sizes.
+
+    Parameters stay parameters and buffers stay buffers; what is not named is shared with the module.
+    """
+    new = module.__class__.__new__(module.__class__)
+    new.__dict__.update(module.__dict__)
+    for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+        new.__dict__[name] = copy.copy(module.__dict__[name])
+    for name, tensor in tensors.items():
+        if name in new._buffers:
+            new._buffers[name] = tensor
+        else:
+            new._parameters[name] = None if tensor is None else nn.Parameter(tensor, requires_grad=False)
+    for name, value in attributes.items():
+        setattr(new, name, value)
+    return new
+
+
 def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    """Puts each module in its place, by dotted path."""
-    for path, module in modules.items():
+    """Puts each module in its place, by dotted path; what holds others comes first, so that they come into it."""
+    for path, module in sorted(modules.items(), key=lambda item: item[0].count(".")):
         parent, _, name = path.rpartition(".")
-        model.get_submodule(parent)._modules[name] = module
+        if path == "":  # parameters of the network itself
+            model._parameters, model._buffers = module._parameters, module._buffers
+        else:
+            model.get_submodule(parent)._modules[name] = module
 
 
 def fold_batchnorm(model: nn.Module, call: Callable[[nn.Module], Tensor]) -> dict[str, str]:
@@ -85,11 +153,11 @@ def _feeders(model: nn.Module, call: Callable[[nn.Module], Any]) -> dict[str, st
     norms = [
         (path, module)
         for path, module in model.named_modules()
-        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.running_var is not None
+        if type(module) in _NORMS and module.running_var is not None
     ]
     if not norms:
         return {}
-    makers = [(p, m) for p, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv1d, nn.Conv2d)]
+    makers = [(p, m) for p, m in model.named_modules() if isinstance(m, _BEFORE)]
     handles = [module.register_forward_hook(note(path)) for path, module in [*norms, *makers]]
     try:
         with torch.no_grad():

@@ -9,12 +9,15 @@ form of the KL (Amari 1998, Neural Comput. 10, 251; Martens 2020, JMLR 21, 146).
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from ketwork.networks.activations import Batch
@@ -24,15 +27,26 @@ from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.measures import TEMPERATURES
 
 WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
+WIDEST_INPUT = (
+    4608  # features: of a wider input no k × k moments are kept (their decomposition would take minutes)
+)
+
+_PART = 2**24  # bytes of unfolded patches at a time, at most
+_PRODUCTS = (
+    1e11  # multiply-adds that one layer's moments of patches may take: beyond, some positions stand for all
+)
+_UNSEEN = 0.2  # of the weight of an embedding's moments that all its entries share evenly
+_LEAST_ROWS = 6  # patches for each of their entries that are taken nevertheless
 
 
 @dataclass
 class Surveyed:
     """What was seen of one layer: its moments on the smaller side, G, and how it was called.
 
-    `side` says whose moments `scatter` holds, "inputs" or "outputs". `fisher` is Σ g gᵀ (m, m) of all draws, or its
-    diagonal (m,), None where no gradient could be taken. `rows` is the number of positions seen, `shape` that of its
-    first input.
+    `side` says whose moments `scatter` holds, "inputs" or "outputs"; `channels` are those of a convolution's input
+    channels where its inputs' are not kept. `fisher` is Σ g gᵀ (m, m) of all draws, or its diagonal (m,), None where
+    no gradient
+    could be taken. `rows` is the number of positions at which it put something out, `shape` that of its first input.
     """
 
     side: str
@@ -40,6 +54,8 @@ class Surveyed:
     fisher: Tensor | None = None
     rows: int = 0
     shape: tuple[int, ...] = ()
+    channels: Scatter | None = None
+    by_channel: bool = False
 
 
 @dataclass
@@ -77,6 +93,8 @@ class Survey:
             more = other.layers[path]
             if more.scatter is not None:
                 seen.scatter = added(seen.scatter, more.scatter)
+            if more.channels is not None:
+                seen.channels = added(seen.channels, more.channels)
             if seen.fisher is not None and more.fisher is not None:
                 seen.fisher = seen.fisher + more.fisher
             else:
@@ -95,88 +113,134 @@ def survey(
     calibration: Calibration,
     generator: torch.Generator,
     inputs_of: Collection[str] = (),
+    memory: int = 2**32,
 ) -> Survey:
     """The survey of the batches to fit on, in one forward and three backward passes.
 
-    Layers named in `inputs_of` have the moments of their inputs taken, whichever side is smaller.
+    Layers named in `inputs_of` have the moments of their inputs taken, whichever side is smaller. Of convolutions
+    with many
+    positions some stand for all, drawn anew for each batch. `memory` bounds the bytes of patches unfolded at a time.
 
     Raises:
         ValueError: a layer put out NaN or infinite values; it and the batch are named.
     """
-    found = Survey(
-        {
-            layer.path: Surveyed("inputs" if layer.k < layer.m or layer.path in inputs_of else "outputs")
-            for layer in layers
-        }
-    )
+    found = Survey({layer.path: _wanted(layer, layer.path in inputs_of) for layer in layers})
     orders: list[list[str]] = []
     calibration.held = []
-    live = _Live(found)
+    samples = sum(batch.size for batch in calibration.fit)
+    live = _Live(found, samples, min(_PART, max(memory // 8, 2**16)))
     with contextlib.ExitStack() as stack:
         for layer in layers:
             handle = layer.module.register_forward_hook(live.hook(layer))
             stack.callback(handle.remove)
         stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(without_checkpoints())
         for number, batch in enumerate(calibration.fit):
             live.begin(batch, number)
             with torch.enable_grad():
                 rows = calibration.rows(model, batch)
-                if not bool(torch.isfinite(rows).all()):
+                if not all(bool(torch.isfinite(part).all()) for part in rows):
                     raise ValueError(
                         f"Argument `data` must give finite predictions, but batch {number} gives NaN or infinite ones."
                     )
-                if rows.requires_grad:
-                    for temperature in TEMPERATURES:
+                if any(part.requires_grad for part in rows):
+                    live.backward = True
+                    for i, temperature in enumerate(TEMPERATURES):
                         drawn = calibration.predictions.draw(rows, temperature, generator)
-                        drawn.backward(retain_graph=True)
-                    calibration.ran += len(TEMPERATURES) * batch.size
+                        drawn.backward(retain_graph=i + 1 < len(TEMPERATURES))
+                        calibration.advance(batch.size)
+                    live.backward = False
                 else:
                     found.differentiable = False
             calibration.held.append(live.held)
             found.samples += batch.size
-            found.predictions += len(rows)
+            found.predictions += max(len(part) for part in rows)
             orders.append(live.order)
+            del rows
+    for layer in layers:
+        if layer.looks_up:
+            _add_unseen(layer, found.layers[layer.path])
     found.order = _common(orders)
     return found
+
+
+def _add_unseen(layer: WeightLayer, seen: Surveyed) -> None:
+    """Counts each entry of an embedding as seen a little, so that those that the data lack are not lost."""
+    if seen.scatter is not None and seen.scatter.n:
+        every = Scatter.of(layer.weight().T)
+        seen.scatter = _weighted(seen.scatter, 1 - _UNSEEN)
+        seen.scatter += _weighted(every, _UNSEEN * seen.rows / every.n)
+
+
+def _weighted(scatter: Scatter, weight: float) -> Scatter:
+    return Scatter(max(1, round(weight * scatter.n)), scatter.left, scatter.right, weight * scatter.total)
+
+
+def _wanted(layer: WeightLayer, reader: bool) -> Surveyed:
+    """Which moments are taken of a layer."""
+    area = prod(layer.kernel)
+    if layer.looks_up:
+        return Surveyed("outputs")
+    narrow = layer.known and layer.k <= WIDEST_INPUT
+    if (narrow and (layer.k < layer.m or reader or area > 1)) or layer.m > WIDEST:
+        return Surveyed("inputs")
+    return Surveyed("outputs", by_channel=area > 1)
+
+
+@contextlib.contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Runs what reentrant checkpoints of `torch.utils.checkpoint` hold as ordinary code, so that hooks see
+    gradients."""
+    place: Any = torch.utils.checkpoint
+    original = place.CheckpointFunction
+    place.CheckpointFunction = _Plain
+    try:
+        yield
+    finally:
+        place.CheckpointFunction = original
+
+
+class _Plain:
+    """In the place of `CheckpointFunction`: calls the function."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:
+        """What the function gives."""
+        return function(*inputs)
 
 
 class _Live:
     """The hooks' state during one batch."""
 
-    def __init__(self, found: Survey) -> None:
+    def __init__(self, found: Survey, samples: int, part: int) -> None:
         self.found = found
+        self.samples = samples
+        self.part = part  # bytes
         self.order: list[str] = []
         self.held = 0  # bytes of the widest layer's input and output
-        self.calls: Counter[str] = Counter()
+        self.backward = False  # a checkpoint may run its part again in the backward pass
 
     def begin(self, batch: Batch, number: int) -> None:
         self.batch, self.number = batch, number
         self.order = []
         self.held = 0
+        self.draw = torch.Generator().manual_seed(number)
 
     def hook(self, layer: WeightLayer) -> Callable[[nn.Module, Any, Any], Tensor]:
         seen = self.found.layers[layer.path]
 
         def forward(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            self.order.append(layer.path)
             x, mask = inputs[0].detach(), self.batch.mask
-            with torch.no_grad():
-                rows = layer.rows_out(output.detach(), mask)
-                if not bool(torch.isfinite(rows).all()):
-                    raise ValueError(
-                        f"Argument `data` must give finite values, but layer {layer.path!r} puts out NaN or "
-                        f"infinite ones in batch {self.number}."
-                    )
-                scatter = Scatter.of(rows if seen.side == "outputs" else layer.rows_in(x, mask))
-                seen.scatter = added(seen.scatter, scatter)
-                seen.rows += len(rows)
-                seen.shape = seen.shape or tuple(x.shape)
-                self.held = max(self.held, x.nbytes + output.nbytes)
-            if not output.requires_grad:  # parameters ask for no gradient: the graph begins here
-                output = output + torch.zeros(
-                    (), dtype=output.dtype, device=output.device, requires_grad=True
-                )
-            output.register_hook(lambda gradient: backward(gradient, mask))
+            if not self.backward:
+                self.order.append(layer.path)
+                with torch.no_grad():
+                    self.take(layer, seen, x, output.detach(), mask)
+            if torch.is_grad_enabled():
+                if not output.requires_grad:  # parameters ask for no gradient: the graph begins here
+                    zero = torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True)
+                    output = output + zero
+                if not self.backward:
+                    output.register_hook(lambda gradient: backward(gradient, mask))
             return output
 
         def backward(gradient: Tensor, mask: Tensor | None) -> None:
@@ -190,6 +254,38 @@ class _Live:
             seen.fisher = part if seen.fisher is None else seen.fisher + part
 
         return forward
+
+    def take(self, layer: WeightLayer, seen: Surveyed, x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+        """Adds the moments of one call of a layer."""
+        rows = layer.rows_out(y, mask)  # of a convolution a copy, of a linear layer a view
+        if not bool(torch.isfinite(rows).all()):
+            raise ValueError(
+                f"Argument `data` must give finite values, but layer {layer.path!r} puts out NaN or "
+                f"infinite ones in batch {self.number}."
+            )
+        count = len(rows)
+        if seen.side == "outputs":
+            seen.scatter = added(seen.scatter, Scatter.of(rows))
+        else:
+            del rows
+            for part in layer.row_parts(x, mask, self.places(layer, x), self.part):
+                seen.scatter = added(seen.scatter, Scatter.of(part))
+        if seen.by_channel:
+            seen.channels = added(seen.channels, Scatter.of(layer.channel_rows(x)))
+        seen.rows += count
+        seen.shape = seen.shape or tuple(x.shape)
+        self.held = max(self.held, x.nbytes + y.nbytes)
+
+    def places(self, layer: WeightLayer, x: Tensor) -> Tensor | None:
+        """The positions of this batch that stand for all, None for all of them."""
+        if not layer.convolution:
+            return None
+        count = layer.positions(x)
+        rows = max(_PRODUCTS / layer.k**2, _LEAST_ROWS * layer.k)
+        share = rows / (self.samples * count)
+        if share >= 1:
+            return None
+        return torch.randperm(count, generator=self.draw)[: max(1, math.ceil(share * count))]
 
 
 def _common(orders: list[list[str]]) -> list[str]:

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import gcd, lcm
+from math import gcd, lcm, prod
 from statistics import fmean
+
+import torch
+from torch import nn
 
 from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.descent import Descent, Item
-from ketwork.networks.compression.elimination import Order, Reader, ordered, repaired
 from ketwork.networks.compression.fits import Fits
+from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.compression.units import Feed, staying_of
+from ketwork.networks.compression.recurrent import Cell
+from ketwork.networks.compression.shared_factor import Shared, SharedReader, shared
+from ketwork.networks.compression.unit_discovery import Feed, smaller_carriers, staying_of
+from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired
+
+_COUNTS = 128  # numbers of units of a feed that are offered
 
 
 @dataclass
 class Narrowing:
-    """The feeds of a network, each one's units in order of their worth, and the fits of what is left of its layers."""
+    """The feeds of a network, each one's units in order of their worth, and the fits of what is left of its layers.
 
+    `states` are the LSTM cells whose whole state a feed is, by the feed's path.
+    """
+
+    base: nn.Module
     fits: Fits
     feeds: Sequence[Feed]
+    states: Mapping[str, str] = field(default_factory=dict)
     _orders: dict[str, Order] = field(default_factory=dict)
+    _shared: dict[str, Shared] = field(default_factory=dict)
 
     @property
     def layers(self) -> dict[str, WeightLayer]:
@@ -40,21 +54,28 @@ class Narrowing:
             self._orders[feed.path] = ordered(readers)
         return self._orders[feed.path]
 
-    def narrowed(self, counts: Mapping[str, int]) -> Fits:
+    def state(self, feed: Feed) -> Shared:
+        """The factors of the feed's state for all layers that read it."""
+        if feed.path not in self._shared:
+            self._shared[feed.path] = _shared_of(feed, self.layers, self.fits)
+        return self._shared[feed.path]
+
+    def narrowed(self, counts: Mapping[str, int], ranks: Mapping[str, int] | None = None) -> Fits:
         """The fits of the network in which feeds keep so many of their units, the best; others keep all of theirs.
 
-        Layers that read fewer units are repaired by least squares.
+        Layers that read fewer units are repaired by least squares. The states of the feeds in `ranks` are then
+        truncated.
         """
         units = {
             feed.path: self.order(feed).kept(counts[feed.path]) for feed in self.feeds if feed.path in counts
         }
-        rows_of, columns_of = staying_of(self.feeds, units, self.layers)
+        stay = staying_of(self.feeds, units, self.layers)
         survey = replace(self.fits.survey, layers=dict(self.fits.survey.layers))
-        layers = []
+        layers: dict[str, WeightLayer] = {}
         for layer in self.fits.layers:
-            rows, columns = rows_of.get(layer.path), columns_of.get(layer.path)
+            rows, columns = stay.rows.get(layer.path), stay.columns.get(layer.path)
+            layers[layer.path] = layer
             if rows is None and columns is None:
-                layers.append(layer)
                 continue
             seen = survey.layers[layer.path]
             scatter, fisher = seen.scatter, seen.fisher
@@ -70,73 +91,201 @@ class Narrowing:
                 if fisher is not None:
                     fisher = fisher[rows] if fisher.ndim == 1 else fisher[rows][:, rows]
             survey.layers[layer.path] = replace(seen, scatter=scatter, fisher=fisher)
-            layers.append(small)
-        paths = {*rows_of, *columns_of}
-        return Fits(layers, survey, {path: rows_of.get(path) for path in paths})
+            layers[layer.path] = small
+        rows_of = {path: stay.rows.get(path) for path in {*stay.rows, *stay.columns}}
+        carriers = smaller_carriers(self.base, stay)
+        for feed in self.feeds:
+            if feed.path in (ranks or {}):
+                fits = Fits(list(layers.values()), survey, multiple_of=self.fits.multiple_of)
+                found = _shared_of(feed, layers, fits)
+                first, parts = found.cut(min(ranks[feed.path], len(found.first)))  # type: ignore[index]
+                for path, part in zip(feed.readers, parts, strict=True):
+                    seen = survey.layers[path]
+                    assert seen.scatter is not None
+                    layers[path] = layers[path].with_weight(*part)
+                    survey.layers[path] = replace(seen, scatter=seen.scatter.through(first))
+                    rows_of.setdefault(path, None)
+                like = layers[feed.path].module.weight
+                project = nn.Linear(
+                    first.shape[1], len(first), bias=False, dtype=like.dtype, device=like.device
+                )
+                with torch.no_grad():
+                    project.weight.copy_(first)
+                carriers[f"{self.states[feed.path]}.project"] = project.requires_grad_(False).eval()
+        return Fits(list(layers.values()), survey, rows_of, carriers, self.fits.multiple_of)
 
 
-def planned(
+def _shared_of(feed: Feed, layers: Mapping[str, WeightLayer], fits: Fits) -> Shared:
+    readers = []
+    for path in feed.readers:
+        scatter = fits.survey.layers[path].scatter
+        assert scatter is not None
+        layer = layers[path]
+        readers.append(SharedReader(layer.weight(), layer.bias(), scatter, fits.metric(layer, True)))
+    return shared(readers)
+
+
+def states_of(base: nn.Module, feeds: Sequence[Feed], layers: Mapping[str, WeightLayer]) -> dict[str, str]:
+    """The LSTM cells whose whole state is what the layers read that read a feed, by the feed's path."""
+    found = {}
+    for feed in feeds:
+        cells = [path.rpartition(".")[0] for path in feed.sources if layers[path].repeated]
+        alone = all(
+            not layers[path].convolution and torch.equal(columns[:, 0], torch.arange(layers[path].k))
+            for path, columns in feed.readers.items()
+        )
+        if len(cells) == 1 and alone and f"{cells[0]}.recurrent" in feed.readers:
+            cell = base.get_submodule(cells[0])
+            if isinstance(cell, Cell) and cell.kind == "LSTM":
+                found[feed.path] = cells[0]
+    return found
+
+
+@dataclass(frozen=True)
+class _Left:
+    """How many outputs and channels of each layer are left at a choice.
+
+    `of` has the feed that a source is of, its units and the rows of each; `read` the feeds that a layer reads, their
+    units and the channels of each.
+    """
+
+    layers: Mapping[str, WeightLayer]
+    of: Mapping[str, tuple[str, int, int]]
+    read: Mapping[str, Sequence[tuple[str, int, int]]]
+
+    def sizes(self, path: str, chosen: Mapping[tuple[str, str], Hashable]) -> tuple[int, int]:
+        """Outputs and channels of a layer."""
+        m, c = self.layers[path].m, self.layers[path].channels
+        if path in self.of:
+            feed, units, rows = self.of[path]
+            m -= rows * (units - _count(chosen["units", feed], units))
+        for feed, units, channels in self.read[path]:
+            left = _count(chosen["units", feed], units)
+            c -= channels * (units - min(left, _count(chosen.get(("state", feed)), left)))
+        return m, c
+
+    def projection(self, path: str, chosen: Mapping[tuple[str, str], Hashable]) -> int:
+        """The weights of the projection of a recurrent matrix's state."""
+        feed, units, _ = self.of.get(path, ("", 0, 0))
+        rank = chosen.get(("state", feed))
+        if not self.layers[path].repeated or not isinstance(rank, int):
+            return 0
+        left = _count(chosen["units", feed], units)
+        return min(rank, left) * left
+
+
+def descent(
     narrowing: Narrowing,
     budget: Budget,
-    room: float,
-    multiple: int,
+    multiple_of: int,
     scales: Mapping[str, float] | None,
     of_units: Mapping[str, float],
-) -> tuple[dict[str, int | None], dict[str, int]] | None:
-    """The ranks, and the units of feeds that keep fewer than all, with which the layers cost no more than `room`.
+) -> tuple[Descent, _Left]:
+    """The way down from the whole network, and what is left of layers on it.
 
-    `scales` multiplies the estimated harm done to each layer's output; None leaves all matrices whole. `of_units`
-    multiplies that of removing a feed's units, in place of the mean scale of the layers that read them. The result is
-    None where the room is too small.
+    `scales` multiplies the estimated KL of each layer's forms; None leaves all matrices whole. `of_units` multiplies
+    that of
+    removing a feed's units, in place of the mean scale of the layers that read them.
     """
     layers = narrowing.layers
     items = []
     of: dict[str, tuple[str, int, int]] = {}  # the feed that each source is of, its units, rows of each
     read: dict[str, list[tuple[str, int, int]]] = {
         path: [] for path in layers
-    }  # feed, units, columns of each
+    }  # feed, units, channels of each
     for feed in narrowing.feeds:
         order = narrowing.order(feed)
-        errors: dict[int | None, float] = {None: 0.0}
+        errors: dict[Hashable, float] = {None: 0.0}
         scale = of_units.get(feed.path)
         if scale is None:
             scale = 1.0 if scales is None else fmean(scales[path] for path in feed.readers)
-        step = lcm(*(multiple // gcd(multiple, rows.shape[1]) for rows in feed.sources.values()))
-        errors |= {n: scale * order.error(n) / 2 for n in range(step, feed.units, step)}
+        step = lcm(*(multiple_of // gcd(multiple_of, rows.shape[1]) for rows in feed.sources.values()))
+        counts = list(range(step, feed.units, step))
+        thin = max(1, -(-len(counts) // _COUNTS))
+        errors |= {n: scale * order.error(n) / 2 for n in counts[::thin]}
         of |= {path: (feed.path, *rows.shape) for path, rows in feed.sources.items()}
         for path, columns in feed.readers.items():
-            read[path].append((feed.path, feed.units, columns.shape[1]))
+            read[path].append((feed.path, feed.units, columns.shape[1] // prod(layers[path].kernel)))
         touches = tuple(dict.fromkeys([*feed.sources, *feed.readers]))
         items.append(Item(("units", feed.path), errors, touches))
+    for feed in narrowing.feeds:
+        if feed.path in narrowing.states and scales is not None:
+            state, scale = narrowing.state(feed), fmean(scales[path] for path in feed.readers)
+            errors = {None: 0.0}
+            errors |= {
+                r: scale * state.error(r) / 2 for r in range(multiple_of, len(state.first), multiple_of)
+            }
+            touches = tuple(dict.fromkeys([*feed.readers, *feed.sources]))
+            items.append(Item(("state", feed.path), errors, touches))
     for path, scale in (scales or {}).items():
-        factors = narrowing.fits.factors(layers[path], True)
-        cheaper = [r for r, price in budget.prices[path].items() if r and price < budget.prices[path][None]]
-        errors = {None: 0.0} | {rank: scale * factors.tail(rank) / 2 for rank in cheaper}
-        items.append(Item(("rank", path), errors, (path,)))
+        errors = {
+            choice.form: choice.error
+            for choice in narrowing.fits.choices(layers[path], budget, scale, few=True)
+        }
+        items.append(Item(("form", path), errors, (path,)))
 
-    def sizes(path: str, chosen: Mapping[tuple[str, str], int | None]) -> tuple[int, int]:
-        m, k = layers[path].m, layers[path].k
-        if path in of:
-            feed, units, rows = of[path]
-            m -= rows * (units - (chosen["units", feed] or units))
-        for feed, units, columns in read[path]:
-            k -= columns * (units - (chosen["units", feed] or units))
-        return m, k
+    left = _Left(layers, of, read)
 
-    def price(path: str, chosen: Mapping[tuple[str, str], int | None]) -> float:
-        return budget.price(layers[path], chosen.get(("rank", path)), *sizes(path, chosen))
+    def price(path: str, chosen: Mapping[tuple[str, str], Hashable]) -> float:
+        form = chosen.get(("form", path), DENSE)
+        assert isinstance(form, Form)
+        own = _cheaper(budget, path, form, *left.sizes(path, chosen))[1]
+        projection = left.projection(path, chosen)
+        return own + (budget.extra(path, projection) if projection else 0.0)
 
-    chosen = Descent(items, list(layers), price).to(room)
+    return Descent(items, list(layers), price), left
+
+
+def planned(
+    narrowing: Narrowing,
+    budget: Budget,
+    room: float,
+    multiple_of: int,
+    scales: Mapping[str, float] | None,
+    of_units: Mapping[str, float],
+) -> tuple[dict[str, Form], dict[str, int], dict[str, int]] | None:
+    """The forms, the units of feeds that keep fewer than all, and the ranks of states, that cost no more than `room`.
+
+    As in `descent`. The result is None where the room is too small.
+    """
+    way, left = descent(narrowing, budget, multiple_of, scales, of_units)
+    chosen = way.to(room)
     if chosen is None:
         return None
-    ranks: dict[str, int | None] = {}
-    for path, layer in layers.items():
-        rank, (m, k) = chosen.get(("rank", path)), sizes(path, chosen)
-        # Where what is left costs no more whole than in two, it stays whole.
-        split = rank is not None and price(path, chosen) < budget.price(layer, None, m, k)
-        ranks[path] = rank if split else None
-    units = {feed.path: chosen["units", feed.path] for feed in narrowing.feeds}
-    return ranks, {path: count for path, count in units.items() if count is not None}
+    forms: dict[str, Form] = {}
+    for path in narrowing.layers:
+        form = chosen.get(("form", path), DENSE)
+        assert isinstance(form, Form)
+        forms[path] = _cheaper(budget, path, form, *left.sizes(path, chosen))[0]
+    found: dict[str, dict[str, int]] = {"units": {}, "state": {}}
+    for feed in narrowing.feeds:
+        for kind, values in found.items():
+            count = chosen.get((kind, feed.path))
+            if isinstance(count, int):
+                values[feed.path] = count
+    return forms, found["units"], found["state"]
+
+
+def lowest(narrowing: Narrowing, budget: Budget, multiple_of: int) -> float:
+    """The least that all layers can cost, by forms and with units removed."""
+    scales = dict.fromkeys(narrowing.layers, 1.0)
+    way, _ = descent(narrowing, budget, multiple_of, scales, {})
+    way.to(0.0)
+    return way.total
+
+
+def _count(value: Hashable, units: int) -> int:
+    return value if isinstance(value, int) else units
+
+
+def _cheaper(budget: Budget, path: str, form: Form, m: int, c: int) -> tuple[Form, float]:
+    """The form at those sizes, or the dense one with as many bits where what is left costs no more whole."""
+    price = budget.price(path, form, m, c)
+    if form.dense:
+        return form, price
+    whole = DENSE.with_bits(form.bits)
+    dense = budget.price(path, whole, m, c)
+    return (whole, dense) if dense <= price else (form, price)
 
 
 def usable(
@@ -144,9 +293,10 @@ def usable(
 ) -> list[Feed]:
     """The feeds all of whose layers are among these, run once, and read no more than `widest` features."""
     known = {layer.path: layer for layer in layers}
-    good = known.keys() & set(order)
+    good = known.keys() & {*order, *(path for path, layer in known.items() if layer.repeated)}
     return [
         feed
         for feed in feeds
-        if {*feed.readers, *feed.sources} <= good and all(known[path].k <= widest for path in feed.readers)
+        if {*feed.readers, *feed.sources} <= good
+        and all(known[path].known and known[path].k <= widest for path in feed.readers)
     ]

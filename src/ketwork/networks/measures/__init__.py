@@ -14,7 +14,7 @@ from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.overlaps import overlaps_of
-from ketwork.networks.measures.predictions import TEMPERATURES, Output, Predictions
+from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
 from ketwork.networks.measures.similarity import PAIR_MEASURES, groups, similarities
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ketwork.networks.measures.estimator import Probe, ProbeRegressor, probe
 
 __all__ = [
+    "CATEGORICAL",
     "KEPT",
     "MEASURES",
     "MOST_DIMENSIONS",

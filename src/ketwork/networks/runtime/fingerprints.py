@@ -76,6 +76,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _sums(tensor: Tensor) -> Tensor:
     """The sum over each sample's bits, eight bytes a number, (N,)."""
+    if type(tensor) not in (Tensor, nn.Parameter) and hasattr(tensor, "dequantize"):
+        tensor = tensor.dequantize()  # of torchao's classes, which have no bytes of their own
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     if tensor.numel() == 0:

@@ -4,7 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
-SHRINK = Path(__file__).parents[2] / "examples" / "shrink.py"
+SHRINK = Path(__file__).parents[3] / "examples" / "shrink.py"
 
 
 def test_from_study_to_a_smaller_network_without_ketwork(capsys) -> None:
@@ -12,7 +12,7 @@ def test_from_study_to_a_smaller_network_without_ketwork(capsys) -> None:
     assert result.after.parameters <= 0.25 * result.before.parameters
     assert there >= 0.985 * here
     printed = capsys.readouterr().out
-    assert re.search(r"hidden +uses \d\.\d+ ± 0\.\d+ of 48 dimensions", printed)
+    assert re.search(r"hidden +uses \d\.\d+ ± 0\.\d+ dimensions of 48", printed)
     ranks = [int(rank) for rank in re.findall(r"alone may collapse to (\d+) eigenstates", printed)]
     assert len(ranks) == 2
     assert max(ranks) < 16

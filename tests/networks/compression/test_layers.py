@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ketwork.networks.compression.forms import Form
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 
 CASES = {
@@ -42,10 +43,11 @@ def test_the_matrix_view_computes_what_the_layer_does(name: str) -> None:
 def test_factors_of_full_rank_are_the_layer(name: str) -> None:
     layer, net, x = made(name)
     q = torch.linalg.qr(torch.randn(layer.m, layer.m, dtype=torch.float64))[0]
-    factored = layer.factored(q.T @ layer.weight(), q, layer.bias())
+    form = Form("outputs", layer.m)
+    factored = layer.factored(form, [q.T @ layer.weight(), q], layer.bias())
     assert {type(part) for part in factored} <= {nn.Linear, nn.Conv1d, nn.Conv2d}
     torch.testing.assert_close(factored(x), net(x), atol=1e-5, rtol=1e-5)
-    assert sum(p.numel() for p in factored.parameters()) == layer.factored_parameters(layer.m)
+    assert sum(p.numel() for p in factored.parameters()) == layer.m * (layer.m + layer.k) + layer.m
 
 
 def test_masked_positions_do_not_count() -> None:
@@ -83,7 +85,7 @@ def test_what_is_left_alone_is_listed_with_the_reason() -> None:
     net["head"].weight = net["embedding"].weight  # type: ignore[assignment]
     layers, left = weight_layers(net)
     assert [layer.path for layer in layers] == ["attention.out_proj", "plain"]
-    assert left["embedding"] == "embeddings are left"
+    assert left["embedding"] == "its weight is tied to another module's"
     assert left["head"] == "its weight is tied to another module's"
     assert left["raw"] == "Raw uses raw parameters (scale)"
     assert left["attention"] == "MultiheadAttention uses raw parameters (in_proj_weight, in_proj_bias)"

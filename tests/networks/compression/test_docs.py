@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "compress.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "compress.md").read_text()
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from ketwork.networks.compression.calibration import Calibration, calibration
 from ketwork.networks.compression.fits import Fits, Variant, one_shot, sequential
+from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.compression.survey import survey
+from ketwork.networks.compression.survey import WIDEST_INPUT, survey
 
 
 def fits(
@@ -37,7 +38,7 @@ def correlated(n: int, width: int = 24) -> Tensor:
 def test_at_full_rank_the_network_is_what_it_was() -> None:
     net, x = deep(), correlated(1000)
     base, found, gathered = fits(net, x)
-    full = {layer.path: min(layer.m, layer.k) for layer in found.layers}
+    full = {layer.path: Form("outputs", min(layer.m, layer.k)) for layer in found.layers}
     for weighted in (False, True):
         model, missed = sequential(base, found, Variant(full, weighted), gathered, gathered.fit)
         assert missed == frozenset()
@@ -49,13 +50,13 @@ def test_at_full_rank_the_network_is_what_it_was() -> None:
 def test_it_beats_layers_cut_each_by_itself() -> None:
     net, x = deep(), correlated(3000)
     base, found, gathered = fits(net, x)
-    ranks = {layer.path: 4 if layer.m > 6 else None for layer in found.layers}
+    ranks = {layer.path: Form("outputs", 4) if layer.m > 6 else DENSE for layer in found.layers}
     for weighted in (False, True):
         before = gathered.ran
         model, _ = sequential(base, found, Variant(ranks, weighted), gathered, gathered.fit)
         assert gathered.ran - before == 2 * sum(batch.size for batch in gathered.fit)  # each network once
-        alone = gathered.harm(one_shot(base, found, ranks, weighted))
-        assert gathered.harm(model) < 0.85 * alone
+        alone = gathered.kl(one_shot(base, found, ranks, weighted))
+        assert gathered.kl(model) < 0.85 * alone
 
 
 def test_each_layer_is_fitted_on_inputs_of_the_network_compressed_so_far() -> None:
@@ -64,7 +65,9 @@ def test_each_layer_is_fitted_on_inputs_of_the_network_compressed_so_far() -> No
     net = nn.Sequential(nn.Linear(10, 12), nn.Tanh(), nn.Linear(12, 3))
     x = torch.randn(6000, 10)
     base, found, gathered = fits(net, x, batch_size=500)
-    model, _ = sequential(base, found, Variant({"0": 3, "2": None}, False), gathered, gathered.fit)
+    model, _ = sequential(
+        base, found, Variant({"0": Form("outputs", 3), "2": DENSE}, False), gathered, gathered.fit
+    )
     kept = torch.cat([batch.content for batch in gathered.fit])
     h, y = model[:2](kept).detach().double(), base(kept).double()
     ones = torch.ones(len(h), 1, dtype=torch.float64)
@@ -87,10 +90,24 @@ def test_layers_called_twice_are_fitted_by_themselves_and_named() -> None:
     torch.manual_seed(0)
     x = torch.randn(300, 8)
     base, found, gathered = fits(Twice(), x)
-    ranks = {"step": 2, "out": 2}
+    ranks = dict.fromkeys(("step", "out"), Form("outputs", 2))
     model, missed = sequential(base, found, Variant(ranks, False), gathered, gathered.fit)
     assert missed == {"step"}
     alone = one_shot(base, found, ranks, False)
     for one, other in zip(model.step, alone.step, strict=True):
         torch.testing.assert_close(one.weight, other.weight)
-    assert gathered.harm(model) < gathered.harm(alone)
+    assert gathered.kl(model) < gathered.kl(alone)
+
+
+def test_layers_too_wide_for_the_moments_of_their_inputs_are_fitted_without_a_graph() -> None:
+    """Of these the last module alone is fitted; at full rank that gives the network back."""
+    torch.manual_seed(0)
+    net, x = (
+        nn.Sequential(nn.Linear(WIDEST_INPUT + 1, 8), nn.Tanh(), nn.Linear(8, 3)),
+        torch.randn(60, WIDEST_INPUT + 1),
+    )
+    base, found, gathered = fits(net, x, batch_size=20)
+    form = {"0": Form("outputs", 8), "2": DENSE}
+    model, missed = sequential(base, found, Variant(form, True), gathered, gathered.fit)
+    assert missed == frozenset()
+    torch.testing.assert_close(model(x), base(x), atol=2e-4, rtol=2e-4)

@@ -70,19 +70,19 @@ def test_a_network_whose_weights_are_not_finite() -> None:
         kw.compress(net, X, keep=0.6)
 
 
-@pytest.mark.parametrize("budget", ["parameters", "multiply-adds"])
-def test_a_budget_that_cannot_be_met_says_what_can(budget: str) -> None:
-    with pytest.raises(ValueError, match=f"Argument `keep` must be at least .* of the {budget}") as refused:
-        kw.compress(mlp(), X, keep=0.01, budget=budget)
+@pytest.mark.parametrize("cost", ["parameters", "macs"])
+def test_a_budget_that_cannot_be_met_says_what_can(cost: str) -> None:
+    with pytest.raises(ValueError, match=f"Argument `keep` must be at least .* of the {cost}") as refused:
+        kw.compress(mlp(), X, keep=0.01, cost=cost)
     least = float(re.search(r"at least ([\d.]+) of", str(refused.value))[1])  # type: ignore[index]
-    result = kw.compress(mlp(), X, keep=least, budget=budget)
+    result = kw.compress(mlp(), X, keep=least, cost=cost)
     kept = {
         "parameters": result.after.parameters / result.before.parameters,
-        "multiply-adds": result.after.multiply_adds / result.before.multiply_adds,
-    }[budget]
+        "macs": result.after.multiply_adds / result.before.multiply_adds,
+    }[cost]
     assert kept <= least
     with pytest.raises(ValueError, match="must be at least"):
-        kw.compress(mlp(), X, keep=least - 0.001, budget=budget)
+        kw.compress(mlp(), X, keep=least - 0.001, cost=cost)
 
 
 def test_a_bound_that_cannot_be_met_says_what_can() -> None:
@@ -225,10 +225,10 @@ def test_a_network_shared_with_other_code_is_never_changed(fails: bool) -> None:
         ({"max_kl": -1.0}, r"`max_kl` must be at least 0, but is -1\.0"),
         ({"max_drop": float("nan")}, "`max_drop` must be at least 0"),
         ({"max_drop": 0.01}, r"must have integer labels: pairs \(x, y\)"),
-        ({"keep": 0.5, "budget": "flops"}, r"`budget` must be one of \('parameters', .* but is 'flops'"),
-        ({"keep": 0.5, "multiple": 0}, "`multiple` must be at least 1, but is 0"),
-        ({"keep": 0.5, "memory": 0}, "`memory` must be at least 1, but is 0"),
-        ({"keep": 0.5, "batch_size": 0}, "`batch_size` must be at least 1, but is 0"),
+        ({"keep": 0.5, "cost": "flops"}, r"`cost` must be one of \('parameters', .* but is 'flops'"),
+        ({"keep": 0.5, "multiple_of": 0}, "`multiple_of` must be an integer of at least 1, but is 0"),
+        ({"keep": 0.5, "memory": 0}, "`memory` must be a positive number of bytes"),
+        ({"keep": 0.5, "batch_size": 0}, "`batch_size` must be an integer of at least 1, but is 0"),
         ({"keep": 0.5, "layers": "nine"}, "'nine' matches none"),
         ({"keep": 0.5, "loss": "mse"}, "`loss` must be one of"),
         ({"keep": 0.5, "output": "logits"}, "`output` must name a floating tensor"),

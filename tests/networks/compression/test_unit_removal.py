@@ -14,14 +14,15 @@ from ketwork.networks.compression import compress, load_compressed
 from ketwork.networks.compression.calibration import calibration
 from ketwork.networks.compression.covariance import Scatter
 from ketwork.networks.compression.descent import Descent, Item
-from ketwork.networks.compression.elimination import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.factors import Metric
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import replace
 from ketwork.networks.compression.survey import survey
+from ketwork.networks.compression.unit_codes import MIXED
+from ketwork.networks.compression.unit_discovery import FIXED, LOST, OUTPUT, Feed, feeds, staying_of
+from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.unit_removal import Narrowing
-from ketwork.networks.compression.units import FIXED, LOST, MIXED, OUTPUT, Feed, feeds, staying_of
 
 
 def reader(x: Tensor, weight: Tensor, *, fisher: Tensor | None = None, block: int = 1) -> Reader:
@@ -126,11 +127,11 @@ def found(net: nn.Module, data: Tensor | dict[str, Tensor]) -> list[Feed]:
     layers, _ = weight_layers(net)
     size = len(data) if isinstance(data, Tensor) else len(next(iter(data.values())))
 
-    def rows(model: nn.Module, batch: Batch) -> Tensor:
+    def rows(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
         out = model(**batch.content) if isinstance(batch.content, dict) else model(batch.content)
-        return (out if isinstance(out, Tensor) else out.logits).flatten(0, -2)
+        return ((out if isinstance(out, Tensor) else out.logits).flatten(0, -2),)
 
-    return feeds(net.eval(), layers, rows, Batch(data, None, None, size))[0]
+    return feeds(net.eval(), layers, rows, Batch(data, None, (), size))[0]
 
 
 def named(of: list[Feed]) -> dict[tuple[str, ...], dict[str, tuple[int, ...]]]:
@@ -218,9 +219,9 @@ def test_columns_of_units_side_by_side() -> None:
     assert columns["b"][1].tolist() == [1, 8, 15, 22, 29]
     assert columns["a"][0].tolist() == [4, 11, 18, 25, 32]
     layers = {layer.path: layer for layer in weight_layers(net)[0]}
-    rows, stay = staying_of(feed, {"a": torch.tensor([2]), "b": torch.tensor([0, 3])}, layers)
-    assert rows["b"].tolist() == [0, 3]
-    assert stay["head"].tolist() == [0, 3, 6, 7, 10, 13, 14, 17, 20, 21, 24, 27, 28, 31, 34]
+    stay = staying_of(feed, {"a": torch.tensor([2]), "b": torch.tensor([0, 3])}, layers)
+    assert stay.rows["b"].tolist() == [0, 3]
+    assert stay.columns["head"].tolist() == [0, 3, 6, 7, 10, 13, 14, 17, 20, 21, 24, 27, 28, 31, 34]
 
 
 SMALL = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
@@ -274,18 +275,18 @@ def test_heads_of_fused_attention_are_found_whatever_the_processor(tokens: int) 
 def test_why_units_stay_is_said() -> None:
     torch.manual_seed(0)
     data = torch.randn(60, 3, 16)
-    [lost] = compress(Attention(wiping=True), data, keep=0.9, multiple=1).warnings
+    [lost] = compress(Attention(wiping=True), data, keep=0.9, multiple_of=1).warnings
     assert lost.startswith("No neurons, channels or attention heads that can be removed were found")
     assert f"q: {LOST}; k: {LOST}; v: {LOST}; and 1 more" in lost
     some = nn.Sequential(Attention(wiping=True), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 4))
-    [lost] = compress(some, data, keep=0.9, multiple=1).warnings
+    [lost] = compress(some, data, keep=0.9, multiple_of=1).warnings
     assert lost == f"No units were removed of some layers (0.q: {LOST}; 0.k: {LOST}; 0.v: {LOST})."
     single = nn.Sequential(nn.Linear(16, 8))
-    assert compress(single, data, keep=0.9, multiple=1).warnings == ()
+    assert compress(single, data, keep=0.9, multiple_of=1).warnings == ()
     sums = Residual(norm=True)
     layers, _ = weight_layers(sums)
     _, why = feeds(
-        sums.eval(), layers, lambda net, batch: net(batch.content), Batch(torch.randn(20, 4), None, None, 20)
+        sums.eval(), layers, lambda net, batch: net(batch.content), Batch(torch.randn(20, 4), None, (), 20)
     )
     assert why == {"stem": MIXED, "b": FIXED, "head": OUTPUT}
 
@@ -307,7 +308,12 @@ def test_rows_that_are_mixed_with_some_others_alone_are_one_unit() -> None:
     [feed] = found(Groups(fixed=False), torch.randn(20, 5))
     assert feed.sources["first"].tolist() == feed.readers["last"].tolist()
     assert feed.sources["first"].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
-    assert found(Groups(fixed=True), torch.randn(20, 5)) == []
+    [feed] = found(
+        Groups(fixed=True), torch.randn(20, 5)
+    )  # whole groups, with what the normalisation has for them
+    assert [own.tolist() for own in feed.carriers.values()] == [
+        [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    ]
 
 
 class Uneven(nn.Module):
@@ -339,8 +345,8 @@ def test_nothing_removed_changes_nothing_and_hooks_are_gone() -> None:
     assert torch.equal(net(data), before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     layers = {layer.path: layer for layer in weight_layers(net)[0]}
-    rows, columns = staying_of(feed, {"a": torch.arange(12)}, layers)
-    small = {p: layers[p].narrowed(rows.get(p), columns.get(p)).module for p in ("a", "b")}
+    stay = staying_of(feed, {"a": torch.arange(12)}, layers)
+    small = {p: layers[p].narrowed(stay.rows.get(p), stay.columns.get(p)).module for p in ("a", "b")}
     replace(net, small)
     torch.testing.assert_close(net(data), before)
 
@@ -379,7 +385,7 @@ def test_what_the_survey_knows_is_cut_to_the_units_that_stay() -> None:
     layers, _ = weight_layers(net)
     fed, _ = feeds(net, layers, gathered.rows, gathered.fit[0])
     known = survey(net, layers, gathered, torch.Generator(), {path for feed in fed for path in feed.readers})
-    narrowing = Narrowing(Fits(layers, known), fed)
+    narrowing = Narrowing(net, Fits(layers, known), fed)
     kept = narrowing.order(fed[0]).kept(4)
     fits = narrowing.narrowed({"0": 4})
     assert [(layer.m, layer.k) for layer in fits.layers] == [(4, 6), (5, 4), (3, 5)]
@@ -396,7 +402,7 @@ def test_units_that_stand_twice_are_removed_at_no_harm_and_the_file_brings_the_n
     net, x = Twins().eval(), torch.randn(400, 20)
     halves = 20 * 32 + 32 + 32 * 24 + 24 + 24 * 5 + 5
     whole = 20 * 64 + 64 + 64 * 48 + 48 + 48 * 5 + 5
-    result = compress(net, x, keep=halves / whole, multiple=1)
+    result = compress(net, x, keep=halves / whole, multiple_of=1)
     kl = {tried.name: tried.kl for tried in result.candidates}
     assert kl["removal"] < 1e-9
     assert min(kl[name] for name in kl if "remov" not in name) > 1e-4
@@ -450,7 +456,7 @@ def test_channels_of_a_trained_network_are_removed(
     images, labels = mnist
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     images, labels = images[order], labels[order]
-    result = compress(digit_network, images[:600], keep=0.5, budget="multiply-adds", layers="conv_layers.*")
+    result = compress(digit_network, images[:600], keep=0.5, cost="macs", layers="conv_layers.*")
     by_name = {tried.name: tried for tried in result.candidates}
     removed = by_name["removal"]
     assert removed.cost <= 0.5 * result.before.multiply_adds

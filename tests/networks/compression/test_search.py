@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from ketwork.networks.compression.calibration import calibration
-from ketwork.networks.compression.search import Work, prepared
+from ketwork.networks.compression.forms import DENSE, Form
+from ketwork.networks.compression.preparation import prepared
+from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.compression.unit_removal import planned
 
@@ -23,7 +25,7 @@ def work() -> Work:
         gathered,
         layers="all",
         kind="parameters",
-        multiple=1,
+        multiple_of=1,
         memory=2**30,
         generator=torch.Generator().manual_seed(0),
     )
@@ -32,9 +34,9 @@ def work() -> Work:
 
 
 def test_measured_harms_are_the_estimates_where_these_are_exact(work: Work) -> None:
-    ranks = {"0": 4, "1": 3, "2": None}
-    assert all(scale == pytest.approx(1, abs=0.1) for scale in work._scales(ranks).values())
-    scales = work._unit_scales({"0": 5, "1": 4})
+    forms = {"0": Form("outputs", 4), "1": Form("outputs", 3), "2": DENSE}
+    assert all(scale == pytest.approx(1, abs=0.1) for scale in work._scales(1.0, forms).values())
+    scales = work._unit_scales(1.0, {"0": 5, "1": 4})
     assert scales.keys() == {"0", "1"}
     assert all(scale == pytest.approx(1, abs=0.1) for scale in scales.values())
 
@@ -42,7 +44,7 @@ def test_measured_harms_are_the_estimates_where_these_are_exact(work: Work) -> N
 def test_a_removal_of_next_to_no_harm_is_not_measured(work: Work) -> None:
     order = work.narrowing.order(work.narrowing.feeds[0])
     assert order.error(12) < 1e-6 * order.error(4)  # of 16 units, made of 12 features
-    assert work._unit_scales({"0": 12, "1": 4}).keys() == {"1"}
+    assert work._unit_scales(100.0, {"0": 12, "1": 4}).keys() == {"1"}
 
 
 def test_the_plan_removes_less_of_what_is_measured_to_matter_more(work: Work) -> None:

@@ -1,0 +1,160 @@
+"""A network made ready to be made smaller: BatchNorm folded, its layers and units found, surveyed and priced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ketwork.networks.activations import Batch, Layers, select
+from ketwork.networks.compression.budgets import budget, measures
+from ketwork.networks.compression.calibration import Calibration, picked
+from ketwork.networks.compression.fits import Fits
+from ketwork.networks.compression.layers import WeightLayer, weight_layers
+from ketwork.networks.compression.restructuring import Apart
+from ketwork.networks.compression.search import Work
+from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same, sharing
+from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, survey
+from ketwork.networks.compression.unit_discovery import feeds
+from ketwork.networks.compression.unit_removal import Narrowing, states_of, usable
+from ketwork.networks.runtime import Processes
+from ketwork.records import pack, unpack
+
+_TRIED = 8  # samples on which a layer's own forward, folding and whether modules can be replaced are tried
+
+
+def prepared(
+    base: nn.Module,
+    calibration: Calibration,
+    *,
+    layers: Layers,
+    kind: str,
+    multiple_of: int,
+    memory: int,
+    generator: torch.Generator,
+    group: Processes | None = None,
+) -> Work | None:
+    """The network's copy with BatchNorm folded, surveyed, its layers priced.
+
+    The survey is that of all processes of `group`; process 0 alone goes on, and the others have None.
+
+    Raises:
+        ValueError: no layer can be compressed; the reasons are listed.
+    """
+    first = calibration.fit[0]
+    run = partial(_predicted, calibration, picked(first, torch.arange(min(first.size, _TRIED))))
+    whole = measures(calibration)[kind](base)
+    folded = fold_batchnorm(base, run)
+    apart = Apart.of(base)
+    found, left = weight_layers(base)
+    chosen = select(base, layers).chosen
+    for layer in found:
+        if not any(path in chosen for path in layer.paths):
+            left[layer.path] = "not among `layers`"
+    found = _verified(base, [layer for layer in found if layer.path not in left], run, left)
+    fed, staying = feeds(base, found, calibration.rows, first)
+    readers = {path for feed in fed for path in feed.readers}
+    inside = {layer.path for layer in found} if kind == "bytes" else readers
+    seen = survey(base, found, calibration, generator, inside, memory)
+    if group is not None:
+        device = next(base.parameters()).device
+        header, tensors = pack(group.add_up(seen))
+        if group.rank:
+            return None
+        seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
+    for layer in found:
+        record = seen.layers[layer.path]
+        if record.scatter is None or record.scatter.n == 0:
+            left[layer.path] = "it was never called"
+        elif seen.differentiable and (record.fisher is None or not bool(record.fisher.any())):
+            left[layer.path] = "the predictions do not depend on its output"
+    found = [layer for layer in found if layer.path not in left]
+    left |= read_directly(base, [layer.paths for layer in found if not layer.repeated], run)
+    found = [layer for layer in found if layer.path not in left]
+    if not found:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:8])
+        raise ValueError(
+            "Argument `model` must have a linear layer or a convolution that can be compressed, but has none"
+            f"{f' ({reasons})' if reasons else ''}."
+        )
+    prices = budget(kind, whole, base, found, seen, calibration, multiple_of)
+    if kind == "latency":
+        prices = replace(prices, measure=partial(_as_given, prices.measure, base, apart))
+    fits = Fits(found, seen, multiple_of=multiple_of)
+    fed = usable(fed, found, seen.order, WIDEST_INPUT)
+    states = states_of(base, fed, {layer.path: layer for layer in found})
+    narrowing = Narrowing(base, fits, fed, states)
+    return Work(
+        base,
+        found,
+        left,
+        folded,
+        calibration,
+        seen,
+        fits,
+        prices,
+        narrowing,
+        multiple_of,
+        memory,
+        apart,
+        staying,
+    )
+
+
+def _as_given(
+    measure: Callable[[nn.Module], float], base: nn.Module, apart: Apart, model: nn.Module
+) -> float:
+    """The measured cost of a candidate as it will be given, its recurrent networks together again."""
+    return measure(apart.together(sharing(model), base, model) if apart.originals else model)
+
+
+def _predicted(calibration: Calibration, batch: Batch, model: nn.Module) -> Tensor:
+    """All that the network predicts for a batch, in one tensor."""
+    return torch.cat([rows.flatten() for rows in calibration.rows(model, batch)])
+
+
+def _verified(
+    base: nn.Module, found: Sequence[WeightLayer], run: Callable[[nn.Module], Tensor], left: dict[str, str]
+) -> list[WeightLayer]:
+    """The layers that compute W x + b; of those with a forward of their own it is tried whether x is known.
+
+    What is no such layer gets its reason in `left`.
+    """
+    inputs: dict[str, Tensor] = {}
+
+    def note(path: str, module: nn.Module, given: Any) -> None:
+        inputs.setdefault(path, given[0][:_TRIED].detach())
+
+    own = [layer for layer in found if not layer.known and not layer.looks_up]
+    if own:
+        handles = [layer.module.register_forward_pre_hook(partial(note, layer.path)) for layer in own]
+        with torch.no_grad():
+            run(base)
+        for handle in handles:
+            handle.remove()
+    kept = []
+    for layer in found:
+        if layer.k > WIDEST_INPUT and layer.m > WIDEST:
+            left[layer.path] = f"{layer.m} × {layer.k} moments would be too large"
+        elif layer.known or layer.path not in inputs:
+            kept.append(layer)
+        else:
+            x = inputs[layer.path]
+            with torch.no_grad():
+                y = layer.module(x)
+                doubled = layer.with_weight(2 * layer.weight(), 2 * layer.bias()).module(x)
+                if not same(2 * y, doubled):
+                    left[layer.path] = f"{type(layer.module).__name__} is not linear in its weight"
+                    continue
+                known = replace(layer, known=True)
+                rows = known.rows_in(x)
+                fits = len(rows) * layer.m == y.numel()
+                out = layer.rows_out(y)
+                if fits and same(out, rows @ layer.weight().to(rows).T + layer.bias().to(rows)):
+                    layer = known
+            kept.append(layer)
+    return kept
