@@ -8,7 +8,7 @@ determinants. Hartree–Fock fails as the triple bond breaks; neural backflow st
 
 from ketwork import waves
 
-LENGTHS = (0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0)
+LENGTHS = (0.9, 1.0, 1.1, 1.3, 1.6, 2.0)
 
 
 def main(lengths: tuple[float, ...] = LENGTHS, steps: int = 200, n_samples: int = 400) -> list[float]:
