@@ -95,10 +95,10 @@ def ground_state(
     sampler.check(wave)
     kept, resumed = _checkpoint(checkpoint, every, resume)
     strength = 2 * operator.scale if penalty is None else penalty
-    heard = [] if on_step is None else [on_step] if callable(on_step) else list(on_step)
+    listeners = [] if on_step is None else [on_step] if callable(on_step) else list(on_step)
     with ExitStack() as stack:
         if progress:
-            heard.append(progress if callable(progress) else stack.enter_context(progress_bar.bar(steps)))
+            listeners.append(progress if callable(progress) else stack.enter_context(progress_bar.bar(steps)))
         training = Training(
             operator,
             wave,
@@ -109,7 +109,7 @@ def ground_state(
             optimizer or default_optimizer(wave),
             guard or Guard(),
             generator_from(seed),
-            tuple(heard),
+            tuple(listeners),
             kept,
             tuple(
                 Penalty(lower, drawn_once(lower, sampler, n_samples, index), strength)

@@ -217,7 +217,7 @@ def _level(
 
 
 def _separated(levels: list[Level]) -> list[Level]:
-    """Levels refused where they are out of order, or not told apart by their variance."""
+    """Levels refused where they are out of order, or not separated by their variance."""
     found = list(levels)
     for i in range(1, len(found)):
         one, two = found[i - 1].reached, found[i].reached

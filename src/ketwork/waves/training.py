@@ -109,8 +109,8 @@ class Training:
             self.chains, self.state = chains, state
             self.history.append(Step(index, local.mean, drawn.acceptance, time.perf_counter() - began, turn))
             self._remember()
-            for hear in self.on_step:
-                hear(self.history[-1])
+            for listener in self.on_step:
+                listener(self.history[-1])
             if self.checkpoint is not None and len(self.history) % self.checkpoint.every == 0:
                 self._save()
             if self.watch.settled:
