@@ -29,7 +29,9 @@ OPERATORS = {
     "sum": lambda: waves.ising(waves.chain(5), 0.7) + random_field() + 0.3,
     "product": lambda: waves.ising(waves.chain(5), 0.7) @ waves.ising(waves.chain(5), 0.7),
     "projected": lambda: waves.Projected(
-        waves.PauliSum(waves.blockaded(5, waves.chain(5).bonds()), {f"X{i}": 1.0 for i in range(5)})
+        waves.PauliSum(
+            waves.blockaded(waves.qubits(5), waves.chain(5).bonds()), {f"X{i}": 1.0 for i in range(5)}
+        )
     ),
     "molecule": lambda: waves.molecule("H 0 0 0; H 0 0 0.7414").operator,
 }
