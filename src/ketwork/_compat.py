@@ -43,7 +43,12 @@ def renamed(
             for old in sorted((old for old in names if old in given), key=lambda old: "." in names[old]):
                 group, _, field = names[old].rpartition(".")
                 value = given.pop(old)
-                if value is None and defaults[names[old].partition(".")[0]].default is not None:
+                parameter = defaults[names[old].partition(".")[0]]
+                if (
+                    value is None
+                    and parameter.default is not None
+                    and "None" not in str(parameter.annotation)
+                ):
                     moved(
                         f"Argument `{old}` of `{function.__name__}` is now called `{names[old]}`. "
                         "Leave it out for its default."
