@@ -1,9 +1,9 @@
 """A residual network on Fashion-MNIST, smaller without training: by parameters, multiply-adds, and bytes beside int8.
 
     apt-get install dataset-fashion-mnist          # or any folder with its four files
-    python benchmarks/compress_images.py [--data FOLDER] [--seeds 0,1,2] [--networks DIR] [--samples 2048]
+    python benchmarks/compress_images.py [--data FOLDER] [--networks DIR] [--seeds 0,1,2] [--samples 2048] [--epochs 3]
 
-Trained from each seed (three epochs, kept in DIR), calibrated on training images, measured on the 10,000 test images:
+Trained from each seed (kept in DIR), calibrated on training images, measured on the 10,000 test images:
 accuracy and KL from the original. In bytes, the share of the weights' bytes in float32; every network runs in ONNX
 Runtime with one thread, weights and activations of 8 bits by its own static quantizer:
 
@@ -68,8 +68,8 @@ def images(folder: Path, name: str) -> tuple[Tensor, Tensor]:
     return (x - 0.286) / 0.353, torch.from_numpy(numbers("labels-idx1", 8)).long()
 
 
-def trained(seed: int, x: Tensor, y: Tensor, keep: Path, epochs: int = 3) -> nn.Module:
-    path = keep / f"fashion-{seed}.pt"
+def trained(seed: int, x: Tensor, y: Tensor, keep: Path, epochs: int) -> nn.Module:
+    path = keep / f"fashion-{seed}-{epochs}.pt"
     torch.manual_seed(seed)
     net = network()
     if path.exists():
@@ -154,11 +154,12 @@ def compared(
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     networks: Path,
+    epochs: int,
     samples: int,
     row: Callable[..., None],
 ) -> None:
     """One network by all methods, a row for each."""
-    net = trained(seed, *train, networks)
+    net = trained(seed, *train, networks, epochs)
     with torch.no_grad():
         original = torch.cat([net(part) for part in test[0].split(500)]).double().log_softmax(-1)
     some = train[0][torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(1))[:samples]]
@@ -203,6 +204,7 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, default=Path("networks"))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--samples", type=int, default=2048)
+    parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = [images(given.data, name) for name in ("train", "t10k")]
@@ -213,7 +215,7 @@ def main() -> None:
         print(" | ".join(cells), flush=True)
 
     for seed in map(int, given.seeds.split(",")):
-        compared(seed, *data, given.networks, given.samples, row)
+        compared(seed, *data, given.networks, given.epochs, given.samples, row)
     Console(width=120).print(table)
 
 
