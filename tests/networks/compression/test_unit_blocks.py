@@ -35,6 +35,17 @@ def blocks(mixing: int | None = None, count: int = 6) -> nn.Module:
     return nn.Sequential(nn.Linear(8, 8), *(Block(i == mixing) for i in range(count)), nn.Linear(8, 3))
 
 
+class Named(nn.Module):
+    """Blocks with numbers in their names, which are alike all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block1, self.block2, self.block3, self.head = Block(), Block(), Block(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block3(self.block2(self.block1(x))))
+
+
 def llama() -> nn.Module:
     torch.manual_seed(0)
     return LlamaForCausalLM(
@@ -74,6 +85,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "the first is another": (lambda: blocks(0), torch.randn(10, 8)),
     "one is another": (lambda: blocks(3), torch.randn(10, 8)),
     "the last is another": (lambda: blocks(5), torch.randn(10, 8)),
+    "numbers in names": (Named, torch.randn(10, 8)),
     "Llama": (llama, torch.randint(0, 30, (10, 5))),
 }
 
@@ -84,7 +96,7 @@ def test_the_units_are_those_found_one_by_one(name: str) -> None:
     of, why, _ = found(build(), x, repeat=True)
     wanted, reasons, _ = found(build(), x, repeat=False)
     assert described(of) == described(wanted)
-    assert len(wanted) > 3
+    assert len(wanted) >= 3
     assert why.keys() == reasons.keys()
 
 

@@ -72,7 +72,7 @@ class Blocks:
         """The place of the one number in which two paths differ, where the blocks so numbered are alike."""
         one, two = a.split("."), b.split(".")
         differ = [i for i, (x, y) in enumerate(zip(one, two, strict=True)) if x != y]
-        if len(differ) != 1 or differ[0] == len(one) - 1:
+        if len(differ) != 1 or differ[0] == len(one) - 1 or not (one[differ[0]] + two[differ[0]]).isdigit():
             return None
         blocks = [".".join(parts[: differ[0] + 1]) for parts in (one, two)]
         return differ[0] if self._kind(blocks[0]) == self._kind(blocks[1]) else None
