@@ -39,22 +39,22 @@ def main() -> None:
     torch.set_num_threads(1)
     name, seed, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     operator, network, exact, samples = case(name)
-    wave = waves.Wave(network, operator.space, generator=torch.Generator().manual_seed(seed))
+    wave = waves.Wave(network, operator.space, seed=torch.Generator().manual_seed(seed))
     marks: list[tuple[float, float]] = []
     run = waves.ground_state(
         operator,
         wave,
         steps=steps,
-        samples=samples,
+        n_samples=samples,
         seed=seed,
         final=1 if name == "vision" else 64,
-        callback=lambda step: marks.append((time.time(), time.process_time())),
+        on_step=lambda step: marks.append((time.time(), time.process_time())),
     )
     found = {
         "ms": 1e3 * statistics.median(step.seconds for step in run.history[1:]),
         "cpu_ms": 1e3 * (marks[-1][1] - marks[0][1]) / (len(marks) - 1),
         "first": marks[0][0] - BEGAN,
-        "error": abs(run.energy.mean - exact) / abs(exact),
+        "error": abs(float(run.energy) - exact) / abs(exact),
         "vscore": run.energy.vscore,
         "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "parameters": wave.count,

@@ -12,11 +12,11 @@ from ketwork import Ket, waves
 def main(sites: int = 12, steps: int = 200) -> float:
     hamiltonian = waves.ising(waves.chain(sites), field=1.0)
     wave = waves.Wave(waves.RBM(alpha=2), hamiltonian.space)
-    run = waves.ground_state(hamiltonian, wave, steps=steps, samples=1008, seed=0)
+    run = waves.ground_state(hamiltonian, wave, steps=steps, n_samples=1008, seed=0)
     energy = waves.exact.ising_chain_energy(sites)
     print(f"energy     {run.energy}")
     print(
-        f"exact      {energy:.6f} (free fermions), off by {abs(run.energy.mean - energy) / abs(energy):.1e}"
+        f"exact      {energy:.6f} (free fermions), off by {abs(float(run.energy) - energy) / abs(energy):.1e}"
     )
 
     ket = wave.ket()
@@ -32,11 +32,11 @@ def main(sites: int = 12, steps: int = 200) -> float:
         print(f"  {cut:5d}  {ours:8.5f}  {theirs:8.5f}")
 
     half = list(range(sites // 2))
-    full = waves.FullSum().sample(wave, 1, generator=torch.Generator().manual_seed(0))
-    drawn = waves.Metropolis(chains=64).sample(wave, 100_000, generator=torch.Generator().manual_seed(0))
+    full = waves.FullSum().sample(wave, 1, seed=torch.Generator().manual_seed(0))
+    drawn = waves.Metropolis(chains=64).sample(wave, 100_000, seed=torch.Generator().manual_seed(0))
     print(f"\nRényi-2 entropy of half the chain, by swaps of samples: {waves.renyi2(wave, half, drawn)} bits")
     print(
-        f"the same from the amplitudes:                           {float(waves.renyi2(wave, half, full).mean):.6f}"
+        f"the same from the amplitudes:                           {float(waves.renyi2(wave, half, full).value):.6f}"
     )
     return worst
 

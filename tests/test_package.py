@@ -117,8 +117,6 @@ def test_there_are_packages_to_walk() -> None:
 
 
 PENDING = {
-    "ketwork.waves",
-    "ketwork.waves.ground_state",
     "ketwork.networks.compression.calibration",
     "ketwork.networks.compression.lockstep",
     "ketwork.networks.compression.survey",
@@ -129,8 +127,6 @@ PENDING = {
 @pytest.mark.parametrize("name", packages())
 def test_no_name_of_a_package_stands_before_a_module_of_that_name(name: str) -> None:
     """`from ketwork.networks import study` must give the package, whatever was imported before."""
-    if name in PENDING:
-        pytest.xfail("`waves.ground_state` is a function and a module")
     package = importlib.import_module(name)
     inner = {each.name for each in pkgutil.iter_modules(package.__path__)}
     public = {

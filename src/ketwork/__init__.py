@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ketwork._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ketwork import circuits as circuits
     from ketwork import waves as waves
     from ketwork.networks.activations import Reading, SelectorError, capture, decode, encode
     from ketwork.networks.collapse import CollapseCurve, Positions, collapse, collapse_curve
@@ -100,7 +101,7 @@ _HOMES = {
 """Where each public name lives."""
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_PACKAGES = ("quantum", "waves")
+_PACKAGES = ("circuits", "quantum", "waves")
 
 __all__ = ["__version__", *_PACKAGES, *_HOME_OF]
 

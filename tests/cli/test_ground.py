@@ -47,7 +47,7 @@ def test_a_factory_of_ones_own(run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from ketwork import waves\n"
         "def build():\n"
-        "    return waves.heisenberg(waves.chain(6), magnetisation=0)\n"
+        "    return waves.heisenberg(waves.chain(6), magnetization=0)\n"
     )
     result = run("ground", f"{tmp_path / 'mine.py'}:build", "--steps", 80, "--samples", 0, "--json")
     assert result.exit_code == 0, result.stderr

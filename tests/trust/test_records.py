@@ -302,8 +302,8 @@ def test_the_checkpoint_of_a_run(tmp_path, bounded):
     operator, path = waves.ising(waves.chain(4), 1.0), tmp_path / "run"
 
     def run(**options):
-        wave = waves.Wave(waves.RBM(), operator.space, generator=torch.Generator().manual_seed(0))
-        return waves.ground_state(operator, wave, steps=2, samples=None, **options)
+        wave = waves.Wave(waves.RBM(), operator.space, seed=0)
+        return waves.ground_state(operator, wave, steps=2, n_samples=None, **options)
 
     energy = run(checkpoint=path).energy
     whole, draw = path.read_bytes(), random.Random(0)
@@ -314,7 +314,7 @@ def test_the_checkpoint_of_a_run(tmp_path, bounded):
         else:
             _files.write_tensors(path, tensors, plain_of(about, draw), "ketwork.waves")
         with bounded():
-            read, why = attempt(lambda path: run(resume=path), path)
+            read, why = attempt(lambda path: run(checkpoint=waves.Checkpoint(path, resume=True)), path)
             assert str(path) in why if read is None else read.energy == energy
 
 

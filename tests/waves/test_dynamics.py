@@ -58,10 +58,10 @@ def test_a_quench_of_the_ising_chain_by_a_complex_rbm() -> None:
     energies = []
 
     def watch(time: float, moved: waves.Wave) -> None:
-        samples = waves.FullSum().sample(moved, 1, generator=torch.Generator())
-        energies.append(waves.expect(operator, moved, samples).mean)
+        samples = waves.FullSum().sample(moved, 1, seed=torch.Generator())
+        energies.append(waves.expect(operator, moved, samples).value)
 
-    waves.evolve(operator, wave, 0.3, steps=60, callback=watch)
+    waves.evolve(operator, wave, 0.3, steps=60, on_step=watch)
     assert infidelity(wave, exact) < 2e-3
     assert len(energies) == 60
     assert max(energies) - min(energies) < 5e-3 * abs(energies[0])  # real time conserves the energy

@@ -39,7 +39,7 @@ def test_the_free_fermion_form() -> None:
 
 
 def test_spectrum_of_two_spins_is_singlet_and_triplet() -> None:
-    pair = waves.heisenberg(waves.chain(2, periodic=False), magnetisation=None)
+    pair = waves.heisenberg(waves.chain(2, periodic=False), magnetization=None)
     np.testing.assert_allclose(exact.spectrum(pair), [-3, 1, 1, 1], atol=1e-12)
 
 
@@ -56,7 +56,7 @@ def test_bosons_that_do_not_repel_condense() -> None:
 
 
 def test_spin_one_pair() -> None:
-    pair = waves.spin_one_heisenberg(waves.chain(2, periodic=False), magnetisation=None)
+    pair = waves.spin_one_heisenberg(waves.chain(2, periodic=False), magnetization=None)
     np.testing.assert_allclose(exact.spectrum(pair), [-2, -1, -1, -1, 1, 1, 1, 1, 1], atol=1e-12)
 
 

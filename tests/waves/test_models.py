@@ -13,8 +13,8 @@ CHAIN = waves.chain(6)
 F64, C128 = torch.float64, torch.complex128
 SPACES = {
     "free": waves.spins(6),
-    "fixed": waves.spins(6, magnetisation=0),
-    "spin one": waves.spin_one(4, magnetisation=0),
+    "fixed": waves.spins(6, magnetization=0),
+    "spin one": waves.spin_one(4, magnetization=0),
     "bosons": waves.bosons(4, 3, particles=4),
     "electrons": waves.electrons(3, 2, 1),
 }
@@ -46,7 +46,7 @@ def numerical_jacobian(wave: waves.Wave, x: torch.Tensor, columns: list[int]) ->
 
 
 def check_jacobian(wave: waves.Wave) -> None:
-    x = wave.space.random(9, generator=torch.Generator().manual_seed(0), dtype=F64)
+    x = wave.space.random(9, seed=torch.Generator().manual_seed(0), dtype=F64)
     columns = list(range(0, wave.count, max(1, wave.count // 40)))
     jacobian = wave.jacobian(x)
     assert jacobian.shape == (9, wave.count)
@@ -65,8 +65,8 @@ LATTICES = {"chain": waves.chain(8), "square": waves.square(4, 2), "open": waves
 SYMMETRIC = {
     "rbm": lambda lattice, group: waves.SymmetricRBM(group, 3, std=0.3, dtype=F64),
     "complex rbm": lambda lattice, group: waves.SymmetricRBM(group, 2, std=0.3, dtype=C128),
-    "projected": lambda lattice, group: waves.Symmetrised(waves.FeedForward((7,), dtype=F64), group),
-    "projected complex": lambda lattice, group: waves.Symmetrised(
+    "projected": lambda lattice, group: waves.Symmetrized(waves.FeedForward((7,), dtype=F64), group),
+    "projected complex": lambda lattice, group: waves.Symmetrized(
         waves.RBM(std=0.3, dtype=C128), group, torch.ones(len(group))
     ),
 }
@@ -78,7 +78,7 @@ def test_symmetric_networks_are_invariant(network, lattice) -> None:
     group = LATTICES[lattice].symmetries()
     space = waves.spins(LATTICES[lattice].sites)
     wave = waves.Wave(SYMMETRIC[network](LATTICES[lattice], group), space)
-    x = space.random(20, generator=torch.Generator().manual_seed(1), dtype=F64)
+    x = space.random(20, seed=torch.Generator().manual_seed(1), dtype=F64)
     expected = wave.log_amplitude(x)
     for g in group[:: max(1, len(group) // 6)]:
         torch.testing.assert_close(wave.log_amplitude(x[:, g]), expected)
@@ -104,7 +104,7 @@ def test_a_momentum_sector_by_characters() -> None:
     chain = waves.chain(6)
     characters = torch.tensor([(-1.0) ** k for k in range(6)])
     inner = waves.FeedForward((8,), dtype=F64)
-    wave = waves.Wave(waves.Symmetrised(inner, chain.translations(), characters), waves.spins(6))
+    wave = waves.Wave(waves.Symmetrized(inner, chain.translations(), characters), waves.spins(6))
     psi = torch.exp(wave.log_amplitude(wave.space.states()))
     assert psi.abs().max() > 1e-3
     moved = torch.exp(wave.log_amplitude(wave.space.states()[:, chain.translations()[1]]))
@@ -131,7 +131,7 @@ def test_autoregressive_waves_are_normalised_and_causal(make, space) -> None:
 def test_direct_draws_follow_borns_rule(make, space) -> None:
     space = SPACES[space]
     wave = waves.Wave(make(dtype=F64), space)
-    drawn = waves.Direct().sample(wave, 20000, generator=torch.Generator().manual_seed(2))
+    drawn = waves.Direct().sample(wave, 20000, seed=torch.Generator().manual_seed(2))
     exact = wave.amplitudes().square() * 20000
     counts = torch.bincount(space.index(drawn.flat), minlength=space.size).double()
     often = exact > 5
@@ -142,7 +142,7 @@ def test_direct_draws_follow_borns_rule(make, space) -> None:
 def test_a_vision_transformer_is_invariant_under_whole_patches() -> None:
     lattice = waves.square(4)
     wave = waves.Wave(waves.VisionTransformer(lattice, 2, 8, 2, 1, dtype=F64), waves.spins(16))
-    x = wave.space.random(10, generator=torch.Generator().manual_seed(0), dtype=F64)
+    x = wave.space.random(10, seed=torch.Generator().manual_seed(0), dtype=F64)
     grid = x.reshape(10, 4, 4)
     expected = wave.log_amplitude(x)
     assert expected.is_complex()
@@ -171,7 +171,7 @@ LEARN = {
     "feed-forward": (waves.FeedForward, 1e-3),
     "masked dense": (waves.MaskedDense, 1e-3),
     "transformer": (waves.CausalTransformer, 1e-3),
-    "projected": (lambda: waves.Symmetrised(waves.FeedForward((8,)), CHAIN.symmetries()), 1e-3),
+    "projected": (lambda: waves.Symmetrized(waves.FeedForward((8,)), CHAIN.symmetries()), 1e-3),
     "vision": (lambda: waves.VisionTransformer(CHAIN, 2, 8, 2, 1), 1e-3),
 }
 
@@ -181,17 +181,17 @@ def test_networks_learn_the_ising_ground_state(network) -> None:
     make, within = LEARN[network]
     operator = waves.ising(CHAIN, 1.0)
     wave = waves.Wave(make(), operator.space)
-    run = waves.ground_state(operator, wave, steps=80, samples=None)
+    run = waves.ground_state(operator, wave, steps=80, n_samples=None)
     exact = waves.exact.ising_chain_energy(6)
-    assert abs(run.energy.mean - exact) < within * abs(exact)
+    assert abs(float(run.energy) - exact) < within * abs(exact)
 
 
 def test_an_autoregressive_run_draws_directly() -> None:
     operator = waves.heisenberg(CHAIN)
     wave = waves.Wave(waves.MaskedDense(), operator.space)
-    run = waves.ground_state(operator, wave, steps=60, samples=200)
+    run = waves.ground_state(operator, wave, steps=60, n_samples=200)
     exact = waves.exact.ground_energy(operator)
-    assert abs(run.energy.mean - exact) < 5e-3 * abs(exact)
+    assert abs(float(run.energy) - exact) < 5e-3 * abs(exact)
     assert run.energy.tau == 0
 
 
@@ -200,7 +200,7 @@ def test_an_autoregressive_run_draws_directly() -> None:
     [
         (lambda: waves.SymmetricRBM(np.zeros((2, 6))), "must hold permutations of 6 sites"),
         (lambda: waves.SymmetricRBM(CHAIN.translations(), filters=0), "`filters` must be at least 1"),
-        (lambda: waves.Symmetrised(waves.RBM(), CHAIN.translations(), torch.ones(3)), "one entry a group"),
+        (lambda: waves.Symmetrized(waves.RBM(), CHAIN.translations(), torch.ones(3)), "one entry a group"),
         (lambda: waves.CausalTransformer(9, 2), "must be a multiple of `heads`"),
         (lambda: waves.VisionTransformer(CHAIN, dim=9, heads=2), "must be a multiple of `heads`"),
     ],

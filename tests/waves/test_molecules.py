@@ -25,8 +25,8 @@ def test_a_wave_reaches_chemical_accuracy(name) -> None:
     atoms, energy = KNOWN[name]
     operator = waves.molecule(atoms).operator
     wave = waves.Wave(waves.RBM(alpha=2, std=0.1, dtype=torch.complex128), operator.space)
-    run = waves.ground_state(operator, wave, steps=300, samples=None)
-    assert energy - 1e-7 <= run.energy.mean < energy + 1.6e-3
+    run = waves.ground_state(operator, wave, steps=300, n_samples=None)
+    assert energy - 1e-7 <= float(run.energy) < energy + 1.6e-3
 
 
 def test_a_radical_has_unpaired_electrons() -> None:

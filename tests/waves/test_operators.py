@@ -69,8 +69,8 @@ def test_sums_differences_multiples_and_a_pauli_sum_with_a_local_one() -> None:
 MODELS = [
     waves.ising(waves.chain(5), field=0.7, coupling=1.3),
     waves.xxz(waves.chain(6), anisotropy=0.4),
-    waves.heisenberg(waves.square(2, 3), magnetisation=None),
-    waves.j1j2(waves.square(2, 4), j2=0.5, magnetisation=2),
+    waves.heisenberg(waves.square(2, 3), magnetization=None),
+    waves.j1j2(waves.square(2, 4), j2=0.5, magnetization=2),
     waves.bose_hubbard(waves.chain(4), interaction=3.0, particles=4, most=3),
     waves.bose_hubbard(waves.chain(3), interaction=3.0, most=2),
     waves.spin_one_heisenberg(waves.chain(4)),
@@ -94,7 +94,7 @@ def test_rows_of_any_operator_are_those_of_its_matrix(operator: waves.Operator) 
 
 
 def test_a_sector_holds_the_eigenvalues_of_the_whole() -> None:
-    whole = np.linalg.eigvalsh(waves.heisenberg(waves.chain(6), magnetisation=None).to_sparse().toarray())
+    whole = np.linalg.eigvalsh(waves.heisenberg(waves.chain(6), magnetization=None).to_sparse().toarray())
     sector = np.linalg.eigvalsh(waves.heisenberg(waves.chain(6)).to_sparse().toarray())
     assert sector[0] == pytest.approx(whole[0])
     assert all(np.abs(whole - value).min() < 1e-9 for value in sector)
@@ -107,12 +107,12 @@ def test_the_sign_rule_keeps_the_spectrum_and_makes_the_ground_state_positive() 
     assert (waves.exact.ground_state_vector(signed) > 0).all()
     assert (waves.exact.ground_state_vector(plain) < 0).any()
     with pytest.raises(ValueError, match="needs a bipartite lattice"):
-        waves.heisenberg(waves.chain(5), magnetisation=1, sign_rule=True)
+        waves.heisenberg(waves.chain(5), magnetization=1, sign_rule=True)
 
 
 def test_an_operator_that_leaves_its_sector_is_refused() -> None:
     with pytest.raises(ValueError, match="leads out of its space"):
-        waves.PauliSum(waves.spins(4, magnetisation=0), {"X0": 1.0}).to_sparse()
+        waves.PauliSum(waves.spins(4, magnetization=0), {"X0": 1.0}).to_sparse()
 
 
 def test_hermiticity_is_told() -> None:

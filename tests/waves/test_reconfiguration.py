@@ -4,8 +4,8 @@ import torch
 from ketwork import waves
 from ketwork.waves import reconfiguration
 from ketwork.waves.local_energy import full_local_energies
-from ketwork.waves.optimisers import SR, Adam
-from ketwork.waves.reconfiguration import centred, natural_step, stacked
+from ketwork.waves.optimizers import SR, Adam
+from ketwork.waves.reconfiguration import centered, natural_step, stacked
 
 
 def problem(n: int, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,7 +54,9 @@ def test_the_force_is_the_gradient_of_the_energy(dtype) -> None:
 
     energies, weights = full_local_energies(operator, wave)
     o, e = stacked(
-        centred(wave.jacobian(operator.space.states()), weights), centred(energies, weights), wave.holomorphic
+        centered(wave.jacobian(operator.space.states()), weights),
+        centered(energies, weights),
+        wave.holomorphic,
     )
     force = 2 * (o.mH @ e)
     start = wave.vector()
@@ -73,16 +75,16 @@ def test_the_force_is_the_gradient_of_the_energy(dtype) -> None:
 
 def test_a_step_never_turns_the_state_further_than_its_angle() -> None:
     o, energies = problem(50, 10, torch.float64)
-    o, energies = centred(o, None), centred(energies, None)
+    o, energies = centered(o, None), centered(energies, None)
     step, _ = SR(rate=1e6, angle=0.1).update(o, energies, {}, scale=1.0, progress=0.0)
     assert float(torch.linalg.vector_norm(o @ step)) == pytest.approx(0.1)
 
 
 def test_the_step_does_not_depend_on_the_unit_of_energy() -> None:
     o, energies = problem(50, 10, torch.float64)
-    for optimiser in (SR(), Adam()):
-        one, _ = optimiser.update(o, energies, {}, scale=2.0, progress=0.3)
-        two, _ = optimiser.update(o, 100 * energies, {}, scale=200.0, progress=0.3)
+    for optimizer in (SR(), Adam()):
+        one, _ = optimizer.update(o, energies, {}, scale=2.0, progress=0.3)
+        two, _ = optimizer.update(o, 100 * energies, {}, scale=200.0, progress=0.3)
         torch.testing.assert_close(one, two)
 
 

@@ -40,7 +40,7 @@ def user(space: waves.Space) -> waves.Wave:
     return waves.Wave(Peaked(space.sites), space)
 
 
-FREE, FIXED = waves.spins(6), waves.spins(8, magnetisation=0)
+FREE, FIXED = waves.spins(6), waves.spins(8, magnetization=0)
 APART = {"sweep": 40}  # proposals between kept configurations, so that they count as independent
 CASES = {
     "compiled flips": (rbm(FREE), waves.Metropolis(**APART)),
@@ -63,7 +63,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_frequencies_are_born_probabilities(name) -> None:
     wave, sampler = CASES[name]
-    drawn = sampler.sample(wave, 8000, generator=torch.Generator().manual_seed(5))
+    drawn = sampler.sample(wave, 8000, seed=torch.Generator().manual_seed(5))
     assert wave.space.contains(drawn.flat).all()
     assert drawn.flat.shape == (8000, wave.space.sites)
     assert 0 < drawn.acceptance <= 1
@@ -72,13 +72,13 @@ def test_frequencies_are_born_probabilities(name) -> None:
 
 def test_the_test_would_notice_a_wrong_distribution() -> None:
     wave = rbm(FREE)
-    flat = FREE.random(8000, generator=torch.Generator().manual_seed(0))
+    flat = FREE.random(8000, seed=torch.Generator().manual_seed(0))
     assert chi_squared(wave, flat) > 20
 
 
 def test_a_full_sum_is_exact() -> None:
     wave = rbm(FREE)
-    drawn = waves.FullSum().sample(wave, 1, generator=torch.Generator())
+    drawn = waves.FullSum().sample(wave, 1, seed=torch.Generator())
     assert drawn.weights is not None
     torch.testing.assert_close(drawn.weights.sum(), torch.tensor(1.0, dtype=torch.float64))
     assert torch.equal(drawn.flat, FREE.states())
@@ -86,11 +86,9 @@ def test_a_full_sum_is_exact() -> None:
 
 def test_the_same_generator_draws_the_same() -> None:
     for wave, sampler in (CASES["compiled flips"], CASES["exchange"]):
-        one, two = (
-            sampler.sample(wave, 100, generator=torch.Generator().manual_seed(9)).flat for _ in range(2)
-        )
+        one, two = (sampler.sample(wave, 100, seed=torch.Generator().manual_seed(9)).flat for _ in range(2))
         assert torch.equal(one, two)
-        other = sampler.sample(wave, 100, generator=torch.Generator().manual_seed(10)).flat
+        other = sampler.sample(wave, 100, seed=torch.Generator().manual_seed(10)).flat
         assert not torch.equal(one, other)
 
 
@@ -122,14 +120,14 @@ class Turning(waves.Rule):
 
 
 @pytest.mark.parametrize("sampler", [waves.Metropolis(rule=waves.Flip()), waves.Tempering(rule=waves.Flip())])
-def test_flips_would_leave_a_fixed_magnetisation(sampler) -> None:
+def test_flips_would_leave_a_fixed_magnetization(sampler) -> None:
     with pytest.raises(ValueError, match=r"Flip would leave the space.*waves.Exchange\(\)"):
-        sampler.sample(rbm(FIXED), 10, generator=torch.Generator())
+        sampler.sample(rbm(FIXED), 10, seed=torch.Generator())
 
 
 def test_a_users_rule_is_checked() -> None:
     with pytest.raises(ValueError, match="Turning would leave the space"):
-        waves.Metropolis(rule=Turning()).sample(rbm(FIXED), 10, generator=torch.Generator())
+        waves.Metropolis(rule=Turning()).sample(rbm(FIXED), 10, seed=torch.Generator())
 
 
 def test_bad_numbers() -> None:
@@ -140,6 +138,6 @@ def test_bad_numbers() -> None:
         (waves.Direct(), "needs an autoregressive network"),
     ):
         with pytest.raises(ValueError, match=message):
-            sampler.sample(rbm(FREE), 10, generator=torch.Generator())
-    with pytest.raises(ValueError, match="`samples` must be at least 1, but is 0"):
-        waves.Metropolis().sample(rbm(FREE), 0, generator=torch.Generator())
+            sampler.sample(rbm(FREE), 10, seed=torch.Generator())
+    with pytest.raises(ValueError, match="`n_samples` must be at least 1, but is 0"):
+        waves.Metropolis().sample(rbm(FREE), 0, seed=torch.Generator())

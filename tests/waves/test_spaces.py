@@ -7,10 +7,10 @@ from ketwork import waves
 
 SPACES = [
     waves.spins(5),
-    waves.spins(6, magnetisation=0),
-    waves.spins(5, magnetisation=-3),
+    waves.spins(6, magnetization=0),
+    waves.spins(5, magnetization=-3),
     waves.qubits(4, ones=1),
-    waves.spin_one(4, magnetisation=0),
+    waves.spin_one(4, magnetization=0),
     waves.spin_one(3),
     waves.bosons(4, most=3, particles=5),
     waves.bosons(3, most=2),
@@ -30,10 +30,10 @@ def test_states_are_all_distinct_inside_and_indexed(space: waves.Space) -> None:
 
 
 def test_sizes_are_the_binomials_and_trinomials() -> None:
-    assert waves.spins(22, magnetisation=0).size == math.comb(22, 11) == 705432
-    assert waves.spins(5, magnetisation=3).size == 5
+    assert waves.spins(22, magnetization=0).size == math.comb(22, 11) == 705432
+    assert waves.spins(5, magnetization=3).size == 5
     assert waves.electrons(4, 2, 2).size == math.comb(4, 2) ** 2
-    assert waves.spin_one(4, magnetisation=0).size == 19  # central trinomial coefficient
+    assert waves.spin_one(4, magnetization=0).size == 19  # central trinomial coefficient
     assert waves.bosons(4, most=4, particles=4).size == math.comb(7, 3)
 
 
@@ -49,7 +49,7 @@ def test_values_of_each_kind() -> None:
 
 @pytest.mark.parametrize("space", SPACES, ids=repr)
 def test_random_configurations_are_uniform(space: waves.Space) -> None:
-    drawn = space.random(200 * space.size, generator=torch.Generator().manual_seed(1))
+    drawn = space.random(200 * space.size, seed=torch.Generator().manual_seed(1))
     assert space.contains(drawn).all()
     counts = torch.bincount(space.index(drawn), minlength=space.size).double()
     chi2 = float(((counts - 200) ** 2 / 200).sum())
@@ -57,9 +57,9 @@ def test_random_configurations_are_uniform(space: waves.Space) -> None:
     assert chi2 < freedom + 5 * math.sqrt(2 * freedom)
 
 
-def test_odd_sites_cannot_have_zero_magnetisation() -> None:
+def test_odd_sites_cannot_have_zero_magnetization() -> None:
     with pytest.raises(ValueError, match="parity of the number of sites, but 5 spins ±1 cannot sum to 0"):
-        waves.spins(5, magnetisation=0)
+        waves.spins(5, magnetization=0)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,6 @@ def test_too_many_states_for_a_full_sum_names_the_limit_and_the_remedy() -> None
 
 
 def test_a_space_of_100_sites_counts_draws_and_contains() -> None:
-    space = waves.spins(100, magnetisation=0)
+    space = waves.spins(100, magnetization=0)
     assert space.size == math.comb(100, 50) or math.isclose(space.size, math.comb(100, 50), rel_tol=1e-12)
-    assert space.contains(space.random(10, generator=torch.Generator().manual_seed(0))).all()
+    assert space.contains(space.random(10, seed=torch.Generator().manual_seed(0))).all()

@@ -46,7 +46,7 @@ def numerical_jacobian(wave: waves.Wave, x: torch.Tensor) -> torch.Tensor:
 def test_the_analytic_jacobian_of_an_rbm(dtype) -> None:
     space = waves.spins(5)
     wave = waves.Wave(waves.RBM(alpha=2, std=0.3, dtype=dtype), space)
-    x = space.random(7, generator=seeded())
+    x = space.random(7, seed=seeded())
     torch.testing.assert_close(wave.jacobian(x), numerical_jacobian(wave, x.double()), atol=1e-8, rtol=0)
     assert wave.holomorphic == dtype.is_complex
 
@@ -55,7 +55,7 @@ def test_the_analytic_jacobian_of_an_rbm(dtype) -> None:
 def test_the_jacobian_of_a_users_module(complex_parameters) -> None:
     space = waves.spins(4)
     wave = waves.Wave(Plain(4, complex_parameters), space)
-    x = space.random(6, generator=seeded()).double()
+    x = space.random(6, seed=seeded()).double()
     assert wave.count == (60 if complex_parameters else 30)
     torch.testing.assert_close(wave.jacobian(x), numerical_jacobian(wave, x), atol=1e-8, rtol=0)
 
@@ -63,7 +63,7 @@ def test_the_jacobian_of_a_users_module(complex_parameters) -> None:
 def test_a_holomorphic_jacobian_by_torch_func_equals_the_analytic_one() -> None:
     space = waves.spins(5)
     wave = waves.Wave(waves.RBM(alpha=1, std=0.3, dtype=torch.complex128), space)
-    x = space.random(7, generator=seeded())
+    x = space.random(7, seed=seeded())
     analytic = wave.jacobian(x)
     wave.module.jacobian = None
     torch.testing.assert_close(wave.jacobian(x), analytic)
@@ -124,7 +124,7 @@ def test_local_energies_in_chunks_are_the_same() -> None:
 def test_beyond_62_sites_connected_states_are_still_told_apart() -> None:
     operator = waves.ising(waves.chain(70), 1.0)
     wave = waves.Wave(waves.RBM(std=0.1, dtype=torch.float64), operator.space)
-    x = operator.space.random(4, generator=seeded())
+    x = operator.space.random(4, seed=seeded())
     torch.testing.assert_close(_by_connection(operator, wave, x.double()), local_energies(operator, wave, x))
 
 

@@ -29,7 +29,8 @@ def command(
         str,
         typer.Argument(
             metavar="SYSTEM",
-            help="`ising`, `heisenberg`, `j1j2`, `molecule`, or `package.module:factory` (or `file.py:factory`) "
+            help="`ising`, `heisenberg`, `j1j2`, `molecule`, `fermi-hubbard`, `t-v`, or `package.module:factory` (or "
+            "`file.py:factory`) "
             "returning a `waves.Operator`, or a pair of it and a network.",
         ),
     ],
@@ -45,10 +46,17 @@ def command(
         str, typer.Option(help="Atoms of `molecule` and their places in Å.")
     ] = "H 0 0 0; H 0 0 0.7414",
     basis: Annotated[str, typer.Option(help="Basis set of `molecule`.")] = "sto-3g",
+    interaction: Annotated[
+        float, typer.Option(help="U of `fermi-hubbard`, V of `t-v`; their hopping is --coupling.")
+    ] = 4.0,
     model: Annotated[
-        str,
-        typer.Option(help="rbm, symmetric, jastrow, dense, masked, transformer or vision.", metavar="NAME"),
-    ] = "rbm",
+        str | None,
+        typer.Option(
+            help="rbm, symmetric, jastrow, dense, masked, transformer, vision, slater or backflow; "
+            "for spins rbm unless given, for fermions backflow.",
+            metavar="NAME",
+        ),
+    ] = None,
     alpha: Annotated[int, typer.Option(min=1, help="Scales the size of the network.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 300,
     samples: Annotated[
@@ -89,20 +97,22 @@ def command(
                         j2=j2,
                         atoms=atoms,
                         basis=basis,
+                        interaction=interaction,
                     ),
                     None,
                 )
-            module = module or problems.network(model, of, alpha=alpha)
+            module = module or problems.network(model or of.suits, of, alpha=alpha)
             run = waves_command.ground(
                 of,
                 module,
                 steps=steps,
-                samples=samples or None,
+                n_samples=samples or None,
                 seed=seed,
                 save=save,
                 resume=resume,
                 plot=plot,
                 console=Console(stderr=as_json, soft_wrap=True),
+                status=Console(stderr=True, soft_wrap=True),
             )
         except (ValueError, FileNotFoundError) as error:
             raise UsageError(str(error)) from error
@@ -120,7 +130,8 @@ def command(
 
 def _waves() -> tuple[ModuleType, ModuleType]:
     try:
-        from ketwork.waves import command, problems
+        from ketwork.cli import ground_run as command
+        from ketwork.waves import problems
     except ImportError as error:
         raise UsageError(
             f"`ketwork ground` needs the extra `waves` ({error}). Install it with `pip install 'ketwork[waves]'`."
@@ -137,9 +148,16 @@ def _made(system: str) -> Any:
 
 def _numbers(run: Any, exact: float | None) -> dict[str, Any]:
     energy = run.energy
-    names = ("mean", "error", "variance", "tau", "rhat", "vscore")
+    names = ("value", "stderr", "variance", "tau", "rhat", "vscore")
     numbers = {name: _finite(getattr(energy, name)) for name in names}
-    return {"energy": numbers, "exact": exact, "steps": [step.energy.mean for step in run.history]}
+    numbers |= {"mean": numbers["value"], "error": numbers["stderr"]}  # as version 0.1 called them
+    return {
+        "energy": numbers,
+        "exact": exact,
+        "ended": run.ended,
+        "notes": list(run.notes),
+        "steps": [float(step.energy) for step in run.history],
+    }
 
 
 def _finite(value: float) -> float | None:

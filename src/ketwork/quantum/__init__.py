@@ -4,6 +4,7 @@ States are frozen and batched; every measure takes a `Ket` or
 a `Density` and works on whichever side is smaller.
 """
 
+from ketwork.quantum.decompositions import Polar, polar
 from ketwork.quantum.distances import (
     bures_angle,
     bures_distance,
@@ -39,6 +40,7 @@ __all__ = [
     "Interval",
     "Ket",
     "Measurement",
+    "Polar",
     "Seed",
     "State",
     "bures_angle",
@@ -56,6 +58,7 @@ __all__ = [
     "negativity",
     "overlap",
     "participation_ratio",
+    "polar",
     "purity",
     "random_density",
     "random_ket",

@@ -6,7 +6,6 @@ made of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,39 +33,6 @@ class Form:
     """The form of a tensor as `check_tensors` takes it, beside its type: `Annotated[Tensor, Form("real n d")]`."""
 
     text: str
-
-
-class Count(int):
-    """In a template: a whole number that is not negative."""
-
-
-def check(value: Any, template: Any, where: str) -> None:
-    """Raises `Malformed` unless plain data has the form of the template.
-
-    A type stands for its values, a list of one template for lists of it, a tuple for one of several, `{str: template}`
-    for a mapping from any names, another mapping for one that has these names at least; other values for themselves.
-
-    >>> check({"d": 3, "names": ["a"]}, {"d": Count, "names": [str]}, "header")
-    >>> check({"d": -3}, {"d": Count}, "header")
-    Traceback (most recent call last):
-    ketwork.records.forms.Malformed: header.d must be a count, but is -3
-    """
-    if isinstance(template, tuple):
-        if not any(_fits(value, one, where) for one in template):
-            raise Malformed(f"{where} must be {' or '.join(map(_named, template))}, but is {_told(value)}")
-    elif isinstance(template, list):
-        check(value, list, where)
-        for i, inner in enumerate(value):
-            check(inner, template[0], f"{where}[{i}]")
-    elif isinstance(template, Mapping):
-        check(value, dict, where)
-        named = dict.fromkeys(value, template[str]) if str in template else template
-        for name, inner in named.items():
-            if name not in value:
-                raise Malformed(f"{where} lacks {name!r}")
-            check(value[name], inner, f"{where}.{name}")
-    elif not _is(value, template):
-        raise Malformed(f"{where} must be {_named(template)}, but is {_told(value)}")
 
 
 def check_tensors(tensors: Mapping[str, Tensor], sizes: dict[str, int], **forms: str) -> dict[str, int]:
@@ -112,32 +78,3 @@ def check_source(settings: dict[str, Any]) -> None:
     source = settings.get("source", {})
     if not isinstance(source, dict) or not all(isinstance(part, dict) for part in source.values()):
         raise Malformed("settings.source must describe the model and the data")
-
-
-def _fits(value: Any, template: Any, where: str) -> bool:
-    try:
-        check(value, template, where)
-    except Malformed:
-        return False
-    return True
-
-
-def _is(value: Any, template: Any) -> bool:
-    if template is Count:
-        return type(value) is int and value >= 0
-    if template is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if isinstance(template, type):
-        return type(value) is template
-    return type(value) is type(template) and value == template
-
-
-def _named(template: Any) -> str:
-    if template is Count:
-        return "a count"
-    return template.__name__ if isinstance(template, type) else repr(template)
-
-
-def _told(value: Any) -> str:
-    words = repr(value)
-    return words if len(words) <= 40 else f"{words[:40]} …"

@@ -3,32 +3,38 @@
 >>> from ketwork import waves
 >>> H = waves.ising(waves.chain(8), field=1.0)
 >>> psi = waves.Wave(waves.RBM(alpha=1), H.space)
->>> run = waves.ground_state(H, psi, steps=60, samples=256, seed=0)
->>> abs(run.energy.mean - waves.exact.ising_chain_energy(8)) < 0.01
+>>> run = waves.ground_state(H, psi, steps=60, n_samples=256, seed=0)
+>>> abs(run.energy - waves.exact.ising_chain_energy(8)) < 0.01
 True
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 if find_spec("numba") is None:
     raise ImportError("ketwork.waves needs numba. Install it with `pip install 'ketwork[waves]'`.")
 
-from ketwork.waves import exact
+from ketwork._compat import moved
+from ketwork.records import Checkpoint
+from ketwork.waves import exact, problems
+from ketwork.waves.algebra import Projected
 from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
 from ketwork.waves.dynamics import evolve
-from ketwork.waves.estimates import Estimate, estimate
-from ketwork.waves.ground_state import Run, Step, Stopped, ground_state
+from ketwork.waves.estimates import Expectation, estimate
+from ketwork.waves.fermions import hubbard, spinless
 from ketwork.waves.guards import Guard
 from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, spin_one_heisenberg, xxz
 from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
 from ketwork.waves.local import LocalSum
 from ketwork.waves.local_energy import local_energies
+from ketwork.waves.logs import JsonLines, TensorBoard
 from ketwork.waves.models.autoregressive import Autoregressive, CausalTransformer, MaskedDense
 from ketwork.waves.models.dense import FeedForward
+from ketwork.waves.models.determinants import Backflow, Slater, free_orbitals
 from ketwork.waves.models.jastrow import Jastrow
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.rbm import RBM
-from ketwork.waves.models.symmetric import SymmetricRBM, Symmetrised
+from ketwork.waves.models.symmetric import SymmetricRBM, Symmetrized
 from ketwork.waves.models.vision import VisionTransformer
 from ketwork.waves.molecules import Molecule, molecule
 from ketwork.waves.observables import (
@@ -36,19 +42,23 @@ from ketwork.waves.observables import (
     correlations,
     expect,
     fidelity,
-    magnetisations,
+    magnetizations,
     momenta,
     renyi2,
     structure_factor,
 )
 from ketwork.waves.operators import Operator
-from ketwork.waves.optimisers import SR, Adam, Optimiser, annealed, constant
+from ketwork.waves.optimizers import SR, Adam, Optimizer, annealed, constant
 from ketwork.waves.pauli import PauliSum
+from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, beside
+from ketwork.waves.run import default_sampler, ground_state
 from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.rules import Exchange, Flip, Rule
 from ketwork.waves.samplers.sampler import Direct, FullSum, Sampler, Samples
 from ketwork.waves.samplers.tempering import Tempering
-from ketwork.waves.spaces import Space, bosons, electrons, qubits, spin_one, spins
+from ketwork.waves.samplers.unique import WithoutReplacement
+from ketwork.waves.spaces import Space, blockaded, bosons, electrons, qubits, spin_one, spins
+from ketwork.waves.structure import sign_rule
 from ketwork.waves.wave import Wave
 
 __all__ = [
@@ -56,15 +66,18 @@ __all__ = [
     "SR",
     "Adam",
     "Autoregressive",
+    "Backflow",
     "CausalTransformer",
+    "Checkpoint",
     "Direct",
-    "Estimate",
     "Exchange",
+    "Expectation",
     "FeedForward",
     "Flip",
     "FullSum",
     "Guard",
     "Jastrow",
+    "JsonLines",
     "Lattice",
     "LocalSum",
     "MaskedDense",
@@ -73,32 +86,41 @@ __all__ = [
     "Molecule",
     "Network",
     "Operator",
-    "Optimiser",
+    "Optimizer",
     "PauliSum",
+    "Projected",
     "Rule",
     "Run",
+    "RunInterrupted",
     "Sampler",
     "Samples",
+    "Slater",
     "Space",
     "Step",
     "Stopped",
     "SymmetricRBM",
-    "Symmetrised",
+    "Symmetrized",
     "Tempering",
+    "TensorBoard",
     "VisionTransformer",
     "Wave",
+    "WithoutReplacement",
     "annealed",
+    "beside",
+    "blockaded",
     "bose_hubbard",
     "bosons",
     "chain",
     "constant",
     "correlations",
+    "default_sampler",
     "electrons",
     "estimate",
     "evolve",
     "exact",
     "expect",
     "fidelity",
+    "free_orbitals",
     "from_openfermion",
     "from_qiskit",
     "from_qutip",
@@ -106,20 +128,39 @@ __all__ = [
     "ground_state",
     "heisenberg",
     "honeycomb",
+    "hubbard",
     "ising",
     "j1j2",
     "kagome",
     "local_energies",
-    "magnetisations",
+    "magnetizations",
     "molecule",
     "momenta",
+    "problems",
     "qubits",
     "renyi2",
+    "sign_rule",
     "spin_one",
     "spin_one_heisenberg",
+    "spinless",
     "spins",
     "square",
     "structure_factor",
     "triangular",
     "xxz",
 ]
+
+_RENAMED = {
+    "Estimate": "Expectation",
+    "Optimiser": "Optimizer",
+    "Symmetrised": "Symmetrized",
+    "magnetisations": "magnetizations",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names of version 0.1, which warn."""
+    if name in _RENAMED:
+        moved(f"`waves.{name}` is now called `waves.{_RENAMED[name]}`.", level=2)
+        return globals()[_RENAMED[name]]
+    raise AttributeError(f"module 'ketwork.waves' has no attribute {name!r}")

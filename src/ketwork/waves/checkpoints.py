@@ -1,17 +1,18 @@
 """Checkpoints of a run (safetensors): everything that the next step depends on, and what it belongs to."""
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ketwork.records import Count, Malformed, check_tensors, unpack
 from ketwork.records import files as _files
-from ketwork.records.forms import Count, Malformed, check, check_tensors
-from ketwork.waves.estimates import Estimate
 from ketwork.waves.operators import Operator
-from ketwork.waves.optimisers import State
+from ketwork.waves.optimizers import State
+from ketwork.waves.results import COLUMNS, Step, steps_of, table_of
 from ketwork.waves.wave import Wave
 
 SCHEMA = 1
@@ -19,62 +20,85 @@ _KEY = "ketwork.waves"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Parameters, chains, the optimiser's state, the random generator and the history after `step` steps."""
+class _Header:
+    """What a checkpoint says of itself beside its schema."""
+
+    step: Count
+    belongs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Parameters, chains, the optimizer's state, the random generator and the history after `step` steps."""
 
     step: int
     vector: Tensor
     chains: Tensor
-    optimiser: State
+    optimizer: State
     generator: Tensor
-    history: Tensor = field(default_factory=lambda: torch.empty(0))
+    history: Tensor
+
+    @classmethod
+    def from_steps(
+        cls, history: list[Step], vector: Tensor, chains: Tensor, optimizer: State, generator: Tensor
+    ) -> "Saved":
+        """The state after these steps."""
+        return cls(len(history), vector, chains, optimizer, generator, table_of(history))
+
+    def steps(self) -> list[Step]:
+        """The history as steps."""
+        return steps_of(self.history)
 
 
-def save(path: str | Path, checkpoint: Checkpoint, wave: Wave, operator: Operator) -> None:
-    """Writes a checkpoint in one step, so that a crash while writing loses nothing."""
+def save(path: str | PathLike[str], saved: Saved, wave: Wave, operator: Operator) -> None:
+    """Writes the state of a run in one step, so that a crash while writing loses nothing."""
     tensors = {
-        "vector": checkpoint.vector,
-        "chains": checkpoint.chains,
-        "generator": checkpoint.generator,
-        "history": checkpoint.history,
-        **{f"optimiser.{name}": value for name, value in checkpoint.optimiser.items()},
+        "vector": saved.vector,
+        "chains": saved.chains,
+        "generator": saved.generator,
+        "history": saved.history,
+        **{f"optimizer.{name}": value for name, value in saved.optimizer.items()},
     }
     tensors = {name: _plain(value) for name, value in tensors.items()}
-    about = {"schema": SCHEMA, "step": checkpoint.step, "belongs": _belongs(wave, operator)}
-    _files.write_tensors(path, tensors, about, _KEY)
+    about = {"schema": SCHEMA, "step": saved.step, "belongs": _belongs(wave, operator)}
+    _files.write_tensors(Path(path), tensors, about, _KEY)
 
 
-def load(path: str | Path, wave: Wave, operator: Operator) -> Checkpoint:
+def load(path: str | PathLike[str], wave: Wave, operator: Operator) -> Saved:
     """Reads a checkpoint of this wave and this operator; refuses one of another."""
-    tensors, about, whole = _files.read_tensors(path, _KEY)
+    tensors, about, whole = _files.read_tensors(Path(path), _KEY)
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{path} is not a checkpoint of schema {SCHEMA}, but has {about.get('schema')}.")
     if not whole:
         raise ValueError(f"{path} is damaged: what it holds is not what was written.")
     like = wave.vector()
     try:
-        check(about, {"step": Count, "belongs": {str: str}}, "checkpoint")
+        header = unpack(_Header, about, {})
         for what, here in _belongs(wave, operator).items():
-            there = about["belongs"].get(what)
+            there = header.belongs.get(what)
             if there != here:
                 raise ValueError(
                     f"{path} is a checkpoint of another {what}: it has {there}, and here is {here}."
                 )
         vector = "real p two" if like.is_complex() else "real p"
-        sizes = {"p": len(like), "two": 2, "numbers": len(fields(Estimate)) + 2}
+        sizes = {"p": len(like), "two": 2, "steps": header.step}
         check_tensors(tensors, sizes, vector=vector, generator="byte state", history="value steps numbers")
+        if tensors["history"].shape[1] not in (COLUMNS - 1, COLUMNS):  # before turns were kept
+            raise Malformed(
+                f"tensor 'history' must have {COLUMNS} columns, but has {tensors['history'].shape[1]}"
+            )
         if "chains" not in tensors:
             raise Malformed("there is no tensor 'chains'")
     except Malformed as error:
         raise ValueError(f"{path} lacks a part of a checkpoint ({error}).") from error
-    return Checkpoint(
-        about["step"],
+    return Saved(
+        header.step,
         _given(tensors["vector"], like),
         tensors["chains"],
         {
-            name.removeprefix("optimiser."): _given(value, like) if value.dim() else value
+            name.partition(".")[2]: _given(value, like) if value.dim() else value
             for name, value in tensors.items()
-            if name.startswith("optimiser.")
+            if name.startswith(("optimizer.", "optimiser."))  # as version 0.1 wrote it
         },
         tensors["generator"],
         tensors["history"],

@@ -10,12 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ketwork._compat import renamed
 from ketwork.waves.local_energy import check_same_space, full_local_energies
 from ketwork.waves.operators import Operator
-from ketwork.waves.reconfiguration import centred
+from ketwork.waves.reconfiguration import centered
 from ketwork.waves.wave import Wave
 
 
+@renamed(callback="on_step")
 def evolve(
     operator: Operator,
     wave: Wave,
@@ -24,14 +26,14 @@ def evolve(
     steps: int,
     imaginary: bool = False,
     cutoff: float = 1e-9,
-    callback: Callable[[float, Wave], None] | None = None,
+    on_step: Callable[[float, Wave], None] | None = None,
 ) -> None:
     """Moves `wave` in place through `time` in `steps` Runge–Kutta steps of fourth order, by full sums.
 
     With S = ⟨O†O⟩ and F = ⟨O†E⟩, centred: S θ̇ = −iF for holomorphic parameters, Re S θ̇ = Im F for real
     ones; in imaginary time S θ̇ = −F and Re S θ̇ = −Re F. Directions in which S is below `cutoff` times its
     largest eigenvalue do not move. For small spaces; real time needs a complex wave. Use double precision.
-    `callback(t, wave)` runs after each step.
+    `on_step(t, wave)` runs after each step.
     """
     check_same_space(operator, wave)
     if not operator.is_hermitian():
@@ -55,14 +57,14 @@ def evolve(
         c = velocity(start + step / 2 * b)
         d = velocity(start + step * c)
         wave.set_vector(start + step / 6 * (a + 2 * b + 2 * c + d))
-        if callback is not None:
-            callback((number + 1) * step, wave)
+        if on_step is not None:
+            on_step((number + 1) * step, wave)
 
 
 def _velocity(operator: Operator, wave: Wave, imaginary: bool, cutoff: float) -> Tensor:
     energies, weights = full_local_energies(operator, wave)
-    o = centred(wave.jacobian(wave.space.states(wave.dtype)), weights)
-    driven = centred(energies, weights).to(o.dtype) * (-1 if imaginary else -1j)
+    o = centered(wave.jacobian(wave.space.states(wave.dtype)), weights)
+    driven = centered(energies, weights).to(o.dtype) * (-1 if imaginary else -1j)
     if o.is_complex() and not wave.holomorphic:
         o, driven = torch.cat([o.real, o.imag]), torch.cat([driven.real, driven.imag])
     values, vectors = torch.linalg.eigh(o.mH @ o)

@@ -1,63 +1,179 @@
-"""Numbers that know their error: the mean of samples, with what tells whether to trust it."""
+"""Expectation values that know their error: the mean of samples, with what tells whether to trust it."""
 
 import math
-from dataclasses import dataclass
+from typing import Any, Self
 
+import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
+from ketwork._compat import moved, renamed
+from ketwork.quantum import Estimate, Interval
+
 MANY_CHAINS = 32
-"""From this many chains on, the spread of the chains' means gives the error directly."""
+"""From this many chains on, the spread of the chains' means alone gives the error."""
+
+FEW_CHAINS = 8
+"""Below this many, chains are cut into batches, whose means take the place of theirs."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """mean ± error of a local quantity.
+class Expectation(Estimate):
+    """⟨O⟩ ± its standard error, of the energy or any other operator: a number, with what tells whether to trust it.
 
-    `variance` is ⟨|E − ⟨E⟩|²⟩, zero at an eigenstate. `tau` is Σ_k ρ(k), the autocorrelation time in kept
-    samples, 0 for independent ones: error² = variance·(1 + 2 tau)/n (Sokal 1997). `rhat` compares the
-    variance between and within (half) chains, 1 when they agree (Gelman et al., Bayesian Data Analysis,
-    11.4); NaN below two samples a chain. `vscore` is N·variance/(E − E∞)² (Wu et al. 2024, DOI
-    10.1126/science.adg9774); NaN where no E∞ is given. A full sum has error 0, tau 0, rhat 1. NetKet's
-    `Stats` has the same mean, error, variance, tau and R̂.
+    Args:
+        value: the mean of the local values.
+        stderr: its standard error: 0 for a sum over all configurations.
+        variance: ⟨|O(x) − ⟨O⟩|²⟩, zero at an eigenstate.
+        tau: Σ_k ρ(k), the autocorrelation time in kept samples, 0 for independent ones (Sokal 1997).
+        rhat: R̂, the variance between and within (half) chains, 1 when they agree (Gelman et al., Bayesian Data
+            Analysis, 11.4), and where all values are the same; NaN below two samples a chain.
+        vscore: N·variance/(E − E∞)² (Wu et al. 2024, DOI 10.1126/science.adg9774); NaN where no E∞ is given.
+        imaginary: the imaginary part of the mean, 0 in theory for a Hermitian operator.
+
+    NetKet's `Stats` has the same mean, variance, tau and R̂.
+
+    >>> energy = Expectation(-25.4893, 0.0011, variance=0.0095, tau=0.1, rhat=1.001)
+    >>> print(energy, energy.value, energy < -25)
+    -25.4893 ± 0.0011 [σ²=0.0095, τ=0.1, R̂=1.001] -25.4893 True
     """
 
-    mean: float
-    error: float
+    __slots__ = ("imaginary", "rhat", "tau", "variance", "vscore")
+
     variance: float
     tau: float
     rhat: float
-    vscore: float = math.nan
-    imaginary: float = 0.0
+    vscore: float
+    imaginary: float
+
+    @renamed(mean="value", error="stderr")
+    def __new__(
+        cls,
+        value: float = math.nan,
+        stderr: float = math.nan,
+        variance: float = math.nan,
+        tau: float = 0.0,
+        rhat: float = math.nan,
+        vscore: float = math.nan,
+        imaginary: float = 0.0,
+        *,
+        bounds: Interval | None = None,
+        unit: str = "",
+    ) -> Self:
+        """The expectation value; all but the first may be unknown (NaN)."""
+        self = super().__new__(cls, value, stderr, bounds, unit)
+        self.variance, self.tau, self.rhat = variance, tau, rhat
+        self.vscore, self.imaginary = vscore, imaginary
+        return self
+
+    @property
+    def mean(self) -> float:
+        """The old name of `value`."""
+        moved("`mean` of an expectation value is now `value`; it is itself a number, too.", level=2)
+        return self.value
+
+    @property
+    def error(self) -> float:
+        """The old name of `stderr`."""
+        moved("`error` of an expectation value is now `stderr`.", level=2)
+        return self.stderr
+
+    def numbers(self) -> tuple[float, ...]:
+        """All of it as plain numbers, in the order of the constructor."""
+        return (self.value, self.stderr, self.variance, self.tau, self.rhat, self.vscore, self.imaginary)
 
     def __str__(self) -> str:
-        digits = max(0, 1 - math.floor(math.log10(self.error))) if 0 < self.error < math.inf else 6
-        value = (
-            f"{self.mean:.{digits}f} ± {self.error:.{digits}f}"
-            if self.error
-            else f"{self.mean:.8f} (exact sum)"
-        )
+        if math.isnan(self):
+            return "–"
+        digits = max(0, 1 - math.floor(math.log10(self.stderr))) if 0 < self.stderr < math.inf else 8
+        digits = min(digits, 12)
+        error = f" ± {self.stderr:.{digits}f}" if self.stderr else " (exact sum)"
         score = "" if math.isnan(self.vscore) else f", V-score={self.vscore:.1e}"
-        return f"{value} [σ²={self.variance:.2g}, τ={self.tau:.1f}, R̂={self.rhat:.3f}{score}]"
+        unit = f" {self.unit}" if self.unit else ""
+        trust = f"[σ²={self.variance:.2g}, τ={self.tau:.1f}, R̂={self.rhat:.3f}{score}]"
+        return f"{self.value:.{digits}f}{error}{unit} {trust}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.numbers(), self.bounds, self.unit)
+
+
+def _restored(
+    kind: type[Expectation], numbers: tuple[float, ...], bounds: Interval | None, unit: str
+) -> Expectation:
+    return kind(*numbers, bounds=bounds, unit=unit)
 
 
 def estimate(
-    values: Tensor, weights: Tensor | None = None, *, sites: int = 1, infinite: float = math.nan
-) -> Estimate:
-    """The estimate of values (chains, length), or of a full sum with weights of the same shape.
+    values: Tensor,
+    weights: Tensor | None = None,
+    *,
+    inclusion: Tensor | None = None,
+    missing: float = 0.0,
+    sites: int = 1,
+    infinite: float = math.nan,
+    resolution: float = 0.0,
+) -> Expectation:
+    """The expectation value of local values (chains, length), which count alike or by `weights` of the same shape.
 
-    `sites` and `infinite` (the energy E∞ at infinite temperature) serve the V-score.
+    Values that count alike come from chains: the standard error is the spread of the means of many chains; of few, the
+    larger of that and √(variance·(1 + 2τ)/n); of fewer than eight, chains are cut into batches first. Where a spread
+    of k means is used it is multiplied by t(k−1)/1.96, Student's quantile over the normal one, so that ± 1.96 errors
+    cover at 95 %. One more sample like the farthest is added (in squares): all where rare values decide, else nothing.
+
+    Values with weights come from a list of distinct configurations. A full sum has no error. With `inclusion`, the
+    probabilities q with which each was drawn without replacement (weights p/q, normalised), it is Σ w²(1 − q)|v − ⟨v⟩|²
+    (Duffield, Lund & Thorup 2007, DOI 10.1145/1314690.1314696: terms of threshold sampling are uncorrelated). With
+    `missing`, the share of |ψ|² outside the list, there is what values outside could change, taken to be like the
+    lightest ones listed: missing·⟨|v − ⟨v⟩|⟩ over the part that weighs as much as is missing.
+
+    `sites` and `infinite` (the energy E∞ at infinite temperature) serve the V-score. Values that differ by less than
+    `resolution`, which is rounding, count as the same.
     """
-    if weights is not None:
-        weights = weights / weights.sum()
-        mean = (values * weights).sum()
-        variance = float(((values - mean).abs().square() * weights).sum())
-        return _made(mean, 0.0, variance, 0.0, 1.0, sites, infinite)
-    mean = values.mean()
-    variance = float((values - mean).abs().square().mean())
-    tau = _autocorrelation(values - mean, variance)
-    error = math.sqrt(max(variance, 0.0) * (1 + 2 * tau) / values.numel())
-    return _made(mean, error, variance, tau, split_rhat(values.real), sites, infinite)
+    if weights is None:
+        mean = values.mean()
+        variance = float((values - mean).abs().square().mean())
+        same = variance <= resolution**2
+        tau = 0.0 if same else _autocorrelation(values - mean, variance)
+        error = (
+            0.0
+            if variance == 0
+            else math.hypot(
+                _error(values - mean, variance, tau), float((values - mean).abs().max()) / values.numel()
+            )
+        )
+        rhat = 1.0 if same and min(values.shape) > 1 else split_rhat(values.real)
+        return _made(mean, error, variance, tau, rhat, sites, infinite)
+    weights = (weights / weights.sum()).to(torch.float64)
+    mean = (values * weights).sum()
+    squares = (values - mean).abs().square()
+    variance = float((squares * weights).sum())
+    error = float(tail_error(squares.flatten(), weights.flatten(), missing)) if missing > 0 else 0.0
+    if inclusion is not None:
+        error = math.hypot(
+            error, float(draw_error(squares.flatten(), weights.flatten(), inclusion.flatten()))
+        )
+    return _made(mean, error, variance, 0.0, 1.0, sites, infinite)
+
+
+def draw_error(squares: Tensor, weights: Tensor, inclusion: Tensor) -> Tensor:
+    """√[(Σ t + max t)(1 + 1/m)] with t = w²(1 − q)·squares of n values (n, *shape) drawn without replacement.
+
+    Σ t is the variance of threshold sampling; the largest term is for one more like it, and m = Σ(1 − q), how many of
+    the values chance decided, widens what few of them say.
+    """
+    shape = [1] * (squares.dim() - 1)
+    terms = (weights.square() * (1 - inclusion)).reshape(-1, *shape) * squares
+    decided = max(1.0, float((1 - inclusion).sum()))
+    return ((terms.sum(0) + terms.amax(0)) * (1 + 1 / decided)).sqrt()
+
+
+def tail_error(squares: Tensor, weights: Tensor, missing: float) -> Tensor:
+    """missing·⟨√squares⟩ over the lightest of n values (n, *shape) that weigh `missing` together."""
+    order = weights.argsort()
+    within = weights[order].cumsum(0) <= missing
+    within[0] = True
+    tail = weights[order][within].reshape(-1, *[1] * (squares.dim() - 1))
+    return missing * (tail * squares[order][within].sqrt()).sum(0) / tail.sum()
 
 
 def split_rhat(values: Tensor) -> float:
@@ -76,20 +192,57 @@ def split_rhat(values: Tensor) -> float:
     return math.sqrt((n - 1) / n + between / within)
 
 
-def _autocorrelation(centred: Tensor, variance: float) -> float:
+def quantile_factor(groups: int) -> float:
+    """Student's 97.5 % quantile for the spread of so many means, over the normal one: 1.09 of 16, 1.04 of 32."""
+    return float(stdtrit(max(1, groups - 1), 0.975) / 1.959963984540054)
+
+
+def group_means(values: Tensor, least: int = MANY_CHAINS) -> Tensor:
+    """The means (groups, *shape) of chains of values (chains, length, *shape); of batches where chains are few.
+
+    Cutting a chain into batches takes them as independent, which holds if they are longer than its correlation; so it
+    is done with fewer than eight chains alone, until there are `least` batches.
+    """
+    chains, length = values.shape[:2]
+    if chains >= FEW_CHAINS or length == 1:
+        return values.mean(1)
+    pieces = max(1, min(length // 4, -(-least // chains)))
+    stretch = length // pieces
+    return values[:, : pieces * stretch].unflatten(1, (pieces, stretch)).mean(2).flatten(0, 1)
+
+
+def spread_error(means: Tensor) -> Tensor:
+    """The standard error of the mean of independent means (groups, *shape), made wider where they are few."""
+    groups = len(means)
+    if groups < 2:
+        return torch.full(means.shape[1:], math.nan, dtype=torch.float64)
+    squares = (means - means.mean(0)).abs().square().sum(0) / (groups - 1)
+    return (squares / groups).sqrt() * quantile_factor(groups)
+
+
+def _error(centered: Tensor, variance: float, tau: float) -> float:
+    chains = len(centered)
+    correlated = math.sqrt(max(variance, 0.0) * (1 + 2 * tau) / centered.numel())
+    spread = float(spread_error(group_means(centered)))
+    if math.isnan(spread):
+        return correlated
+    return spread if chains >= MANY_CHAINS else max(correlated, spread)
+
+
+def _autocorrelation(centered: Tensor, variance: float) -> float:
     """Σ_k ρ(k): from the spread of chain means where there are many chains, else summed to Sokal's window."""
-    chains, length = centred.shape
+    chains, length = centered.shape
     if length == 1 or variance == 0:
         return 0.0
     if chains >= MANY_CHAINS:
-        spread = float(centred.mean(1).abs().square().sum()) / (chains - 1)
+        spread = float(centered.mean(1).abs().square().sum()) / (chains - 1)
         return max(0.0, (length * spread / variance - 1) / 2)
-    frequency = torch.fft.fft(centred, n=2 * length)
+    frequency = torch.fft.fft(centered, n=2 * length)
     raw = torch.fft.ifft(frequency.abs().square())[:, :length].real.mean(0)
-    rho = raw / torch.arange(length, 0, -1) / variance
+    rho = (raw / torch.arange(length, 0, -1, device=raw.device) / variance).cpu().numpy()
     total = 0.0
     for k in range(1, length):
-        total += float(rho[k])
+        total += float(np.real(rho[k]))
         if k >= 5 * (1 + 2 * total) / 2:  # beyond five autocorrelation times there is only noise
             break
     return max(0.0, total)
@@ -97,8 +250,8 @@ def _autocorrelation(centred: Tensor, variance: float) -> float:
 
 def _made(
     mean: Tensor, error: float, variance: float, tau: float, rhat: float, sites: int, infinite: float
-) -> Estimate:
+) -> Expectation:
     real, imaginary = float(mean.real), float(mean.imag) if mean.is_complex() else 0.0
     gap = real - infinite
     score = sites * variance / gap**2 if gap else math.inf
-    return Estimate(real, error, variance, tau, rhat, score, imaginary)
+    return Expectation(real, error, variance, tau, rhat, score, imaginary)

@@ -82,7 +82,7 @@ def ising_chain_energy(length: int, field: float = 1.0, coupling: float = 1.0) -
     if length < 2 or length % 2:
         raise ValueError(f"Argument `length` must be even and at least 2, but is {length}.")
     k = (2 * np.arange(length) + 1) * math.pi / length
-    return -float(np.sqrt(coupling**2 + field**2 - 2 * coupling * field * np.cos(k)).sum())
+    return -float(np.sqrt(coupling**2 + field**2 - 2 * abs(coupling * field) * np.cos(k)).sum())
 
 
 def _check_hermitian(operator: Operator) -> None:

@@ -58,6 +58,8 @@ class Lattice:
             if shell != 1:
                 raise ValueError("Argument `shell` must be 1 for a graph: it has bonds, but no distances.")
             return list(self.edges)
+        if self.sites == 1 and shell == 1:
+            return []
         upper = self.distances[np.triu_indices(self.sites, 1)]
         lengths = np.unique(upper.round(6))
         if len(lengths) < shell:

@@ -8,16 +8,22 @@ configuration.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from numbers import Number
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ketwork.waves.algebra import Product, Sum
 from ketwork.waves.operators import Operator, real_if_close
 from ketwork.waves.pauli import PauliSum
 from ketwork.waves.spaces import Space
 
 Term = tuple[tuple[int, ...], np.ndarray]
+
+SIDE = 1024
+"""The largest side of a matrix that products and sums with Pauli strings are multiplied out to."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +84,59 @@ class LocalSum(Operator):
         """One shifted configuration for each distinct shift, and its element."""
         space = self.space
         level = space.level(x)
-        steps = torch.tensor([shift.step for shift in self._shifts], dtype=torch.int64)
-        reached = (level[:, None] + steps) % space.levels
-        elements = []
+        steps = torch.tensor([shift.step for shift in self._shifts], dtype=torch.int64, device=x.device)
+        reached = (level[:, None] + steps.reshape(-1, space.sites)) % space.levels
+        elements = [torch.zeros(0, dtype=torch.float64)]
         for shift in self._shifts:
-            total = torch.zeros(len(x), dtype=shift.tables[0][1].dtype)
+            total = torch.zeros(len(x), dtype=shift.tables[0][1].dtype, device=x.device)
             for sites, table in shift.tables:
-                place = torch.zeros(len(x), dtype=torch.int64)
+                place = torch.zeros(len(x), dtype=torch.int64, device=x.device)
                 for site in sites:
                     place = place * space.levels + level[:, site]
-                total = total + table[place]
+                total = total + table.to(x.device)[place]
             elements.append(total)
-        return space.value(reached, x.dtype), torch.stack(elements, 1)
+        found = torch.stack(elements[1:], 1) if self._shifts else x.new_zeros((len(x), 0))
+        return space.value(reached, x.dtype), found
 
-    def __add__(self, other: Operator) -> Operator:
-        """The sum: terms on the same sites are merged; a Pauli sum is turned into matrices."""
+    def __add__(self, other: Any) -> Operator:
+        """The sum: terms on the same sites are merged; short Pauli strings are turned into matrices."""
+        if isinstance(other, Number):
+            other = LocalSum(self.space, [((0,), complex(other) * np.eye(self.space.levels))])  # type: ignore[call-overload]
         self._check_same_space(other)
-        if isinstance(other, PauliSum):
+        if isinstance(other, PauliSum) and _longest(other) <= 6:
             other = LocalSum(self.space, _matrices(other))
         if not isinstance(other, LocalSum):
-            return NotImplemented
+            return Sum(self.space, (self, other))
         return LocalSum(self.space, [*self.terms, *other.terms])
+
+    def __matmul__(self, other: Operator) -> Operator:
+        """The product, term by term on the sites of both, where their matrices have a side of at most 1,024."""
+        self._check_same_space(other)
+        if isinstance(other, PauliSum) and _longest(other) <= 6:
+            other = LocalSum(self.space, _matrices(other))
+        if not isinstance(other, LocalSum):
+            return Product(self.space, (self, other))
+        levels = self.space.levels
+        pairs = [(a, b, tuple(sorted({*a[0], *b[0]}))) for a in self.terms for b in other.terms]
+        if any(levels ** len(sites) > SIDE for _, _, sites in pairs):
+            return Product(self.space, (self, other))
+        return LocalSum(
+            self.space, [(sites, _on(a, sites, levels) @ _on(b, sites, levels)) for a, b, sites in pairs]
+        )
+
+    def adjoint(self) -> "LocalSum":
+        """Every matrix conjugated and transposed."""
+        return LocalSum(self.space, [(sites, matrix.conj().T) for sites, matrix in self.terms])
+
+    def rotated(self, sites: frozenset[int] | tuple[int, ...] | list[int]) -> "LocalSum":
+        """U H U† with U = (−1)^(sum of the levels on the sites): elements that change it by 1 change sign."""
+        levels, chosen = self.space.levels, set(sites)
+        terms = []
+        for where, matrix in self.terms:
+            rows = np.array(list(product(range(levels), repeat=len(where)))).reshape(-1, len(where))
+            sign = 1 - 2 * (rows[:, [site in chosen for site in where]].sum(1) % 2)
+            terms.append((where, sign[:, None] * matrix * sign[None]))
+        return LocalSum(self.space, terms)
 
     def __mul__(self, factor: complex) -> "LocalSum":
         """The operator times a number."""
@@ -140,6 +178,17 @@ def _sorted(sites: tuple[int, ...], matrix: np.ndarray, levels: int) -> Term:
     order = np.argsort(sites)
     axes = matrix.reshape((levels,) * (2 * len(sites))).transpose([*order, *(order + len(sites))])
     return tuple(sites[k] for k in order), axes.reshape(matrix.shape)
+
+
+def _on(term: Term, sites: tuple[int, ...], levels: int) -> np.ndarray:
+    """A term's matrix on more sites, with the identity on those it does not name."""
+    own, matrix = term
+    rest = tuple(site for site in sites if site not in own)
+    return _sorted((*own, *rest), np.kron(matrix, np.eye(levels ** len(rest))), levels)[1]
+
+
+def _longest(operator: PauliSum) -> int:
+    return int((operator.flip | operator.sign).sum(1).max(initial=0))
 
 
 def _matrices(operator: PauliSum) -> list[Term]:

@@ -7,39 +7,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ketwork.waves.estimates import Estimate, estimate
+from ketwork._compat import moved
+from ketwork.waves.estimates import (
+    FEW_CHAINS,
+    Expectation,
+    draw_error,
+    group_means,
+    quantile_factor,
+    spread_error,
+    tail_error,
+)
 from ketwork.waves.lattices import Lattice
-from ketwork.waves.local_energy import full_local_energies, local_energies
+from ketwork.waves.objectives import local_of
 from ketwork.waves.operators import Operator
 from ketwork.waves.samplers.sampler import Samples
+from ketwork.waves.structure import check_closed
 from ketwork.waves.wave import Wave
 
-GROUPS = 32
-"""Errors come from the spread of the means of at least this many groups of consecutive samples."""
+SWAPS = 4
+"""Each chain meets so many others in the swap of `renyi2`."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A mean and its standard error, of any shape; the error of a full sum is 0."""
+    """Values and their standard errors, of any shape; the error of a full sum is 0."""
 
-    mean: Tensor
-    error: Tensor
+    value: Tensor
+    stderr: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The old name of `value`."""
+        moved("`mean` of a measured value is now `value`.", level=2)
+        return self.value
+
+    @property
+    def error(self) -> Tensor:
+        """The old name of `stderr`."""
+        moved("`error` of a measured value is now `stderr`.", level=2)
+        return self.stderr
 
     def __str__(self) -> str:
-        if self.mean.numel() > 1:
-            return f"Measured of shape {tuple(self.mean.shape)}, errors up to {float(self.error.max()):.2g}"
-        return f"{float(self.mean):.6g} ± {float(self.error):.2g}"
+        if self.value.numel() > 1:
+            return f"Measured of shape {tuple(self.value.shape)}, errors up to {float(self.stderr.max()):.2g}"
+        return f"{float(self.value):.6g} ± {float(self.stderr):.2g}"
 
 
-def expect(operator: Operator, wave: Wave, samples: Samples) -> Estimate:
-    """⟨ψ|O|ψ⟩ of any operator on the wave's space, from samples of the wave (or a `FullSum`'s)."""
-    if samples.amplitudes is not None:
-        values, weights = full_local_energies(operator, wave, samples.amplitudes[0])
-        return estimate(values[None], weights[None])
-    return estimate(local_energies(operator, wave, samples.flat).reshape(samples.chains, -1))
+def expect(operator: Operator, wave: Wave, samples: Samples) -> Expectation:
+    """⟨ψ|O|ψ⟩ of any operator that keeps to the wave's space, from samples of the wave (or a `FullSum`'s)."""
+    check_closed(operator)
+    return local_of(operator, wave, samples).mean
 
 
-def magnetisations(samples: Samples) -> Measured:
+def magnetizations(samples: Samples) -> Measured:
     """⟨x_i⟩ of each site: σ^z for spins, occupations for particles. (sites,)"""
     return averaged(samples.configurations, samples)
 
@@ -76,18 +96,44 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
     """The Rényi-2 entropy S₂ = −log₂ Tr ρ_A² in bits, by the swap of two replicas (Hastings et al. 2010).
 
     Tr ρ_A² = ⟨ψ(x_A y_B) ψ(y_A x_B)/(ψ(x) ψ(y))⟩ over independent x, y from |ψ|² (DOI
-    10.1103/PhysRevLett.104.157201): the first half of the chains meets the second. Where a swap leaves the
-    space the amplitude is 0. The error grows exponentially with the entropy. For a full sum, exact.
+    10.1103/PhysRevLett.104.157201): each chain meets up to four others, and the error is that of leaving one chain out.
+    Where a swap leaves the space the amplitude is 0. The error grows exponentially with the entropy. For a full sum,
+    exact.
     """
     _check_region(region, wave)
-    if samples.amplitudes is not None:
+    if samples.complete:
         purity = wave.ket().reduced(region).purity()
         return Measured(-torch.log2(purity), torch.zeros(()))
-    half = samples.chains // 2
-    if half < 1:
+    if samples.weights is not None:
+        raise ValueError(
+            "The swap needs samples of chains that count alike, but these have weights of their own."
+        )
+    if samples.chains < 2:
         raise ValueError("The swap needs samples of at least two chains, but got one.")
-    x, y = samples.configurations[:half], samples.configurations[half : 2 * half]
-    inside = torch.zeros(wave.space.sites, dtype=torch.bool)
+    x = samples.configurations
+    if len(x) < FEW_CHAINS and x.shape[1] >= 8:  # batches of long chains take the place of chains
+        pieces = min(x.shape[1] // 4, -(-FEW_CHAINS // len(x)))
+        x = x[:, : x.shape[1] // pieces * pieces].unflatten(1, (pieces, -1)).flatten(0, 1)
+    chains = len(x)
+    shifts = sorted({1 + (k * (chains - 1)) // SWAPS for k in range(SWAPS)})
+    swaps = torch.stack([_swapped(wave, region, x, x.roll(-shift, 0)).mean(1) for shift in shifts])
+    total = float(swaps.mean())
+    if total <= 0:
+        raise ValueError("The mean of the swap is not positive: too few samples for so much entanglement.")
+    # Delete-one-chain jackknife: a chain enters once at the front and once at the back of each shift.
+    own = swaps + torch.stack([row.roll(shift) for row, shift in zip(swaps, shifts, strict=True)])
+    without = (swaps.sum() - own.sum(0)) / (len(shifts) * max(1, chains - 2))
+    variance = float((without - without.mean()).square().sum()) * (chains - 1) / chains
+    error = math.sqrt(variance) * quantile_factor(chains) if chains > 2 else math.nan
+    return Measured(
+        torch.tensor(-math.log2(total), dtype=torch.float64),
+        torch.tensor(error / total / math.log(2), dtype=torch.float64),
+    )
+
+
+def _swapped(wave: Wave, region: list[int], x: Tensor, y: Tensor) -> Tensor:
+    """ψ(y_A x_B) ψ(x_A y_B)/(ψ(x) ψ(y)) of pairs of configurations (chains, length): its real part."""
+    inside = torch.zeros(wave.space.sites, dtype=torch.bool, device=x.device)
     inside[list(region)] = True
     one, two = torch.where(inside, y, x), torch.where(inside, x, y)
     fits = wave.space.contains(one) & wave.space.contains(two)
@@ -97,11 +143,7 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
         - _log(wave, x)
         - _log(wave, y)
     )
-    ratio = torch.where(fits, torch.exp(log).real, 0.0)
-    swap = averaged(ratio, Samples(x))
-    if swap.mean <= 0:
-        raise ValueError("The mean of the swap is not positive: too few samples for so much entanglement.")
-    return Measured(-torch.log2(swap.mean), swap.error / swap.mean / math.log(2))
+    return torch.where(fits, torch.exp(log).real, 0.0).cpu()
 
 
 def fidelity(first: Wave, second: Wave, samples: Samples, other: Samples) -> Measured:
@@ -111,36 +153,40 @@ def fidelity(first: Wave, second: Wave, samples: Samples, other: Samples) -> Mea
     """
     if first.space != second.space:
         raise ValueError(f"The waves must be on the same space, but are on {first.space} and {second.space}.")
-    if samples.amplitudes is not None and other.amplitudes is not None:
-        overlap = (samples.amplitudes.conj() * other.amplitudes).sum()
+    if samples.complete and other.complete:
+        overlap = (first.amplitudes().conj() * second.amplitudes()).sum()
         return Measured(overlap.abs().square(), torch.zeros(()))
     at, there = samples.configurations, other.configurations
     one, two = _log(second, at) - _log(first, at), _log(first, there) - _log(second, there)
     # A common factor drops out of the product; taking the means out keeps both exponentials in range.
     level = (one.real.mean() - two.real.mean()) / 2
     ratios = averaged(torch.exp(one - level), samples), averaged(torch.exp(two + level), other)
-    value = (ratios[0].mean * ratios[1].mean).real
-    relative = [m.error / m.mean.abs() for m in ratios]
+    value = (ratios[0].value * ratios[1].value).real
+    relative = [m.stderr / m.value.abs() for m in ratios]
     return Measured(value, value.abs() * (relative[0] ** 2 + relative[1] ** 2).sqrt())
 
 
 def averaged(values: Tensor, samples: Samples) -> Measured:
-    """The mean of values (chains, length, *shape) over samples, and its error from the spread of group means.
+    """The mean of values (chains, length, *shape) over samples, and its error from the spread of the chains' means.
 
-    A group is a chain where there are many, a stretch of one where there are few, so that autocorrelation
-    shorter than a stretch is accounted for.
+    Chains are the independent ones, however long their correlations; where there are fewer than eight they are cut into
+    batches. The spread is widened by Student's quantile. Values of a list with weights have the error of its draws.
     """
     values = values.to(torch.complex128 if values.is_complex() else torch.float64)
-    if samples.weights is not None:
-        weights = samples.weights.reshape(*values.shape[:2], *[1] * (values.dim() - 2))
-        mean = (values * weights).sum((0, 1))
-        return Measured(mean, torch.zeros_like(mean.real))
-    chains, length = values.shape[:2]
-    pieces = min(length, max(1, -(-GROUPS // chains)))
-    stretch = length // pieces
-    groups = values[:, : pieces * stretch].unflatten(1, (pieces, stretch)).mean(2).flatten(0, 1)
-    mean = values.mean((0, 1))
-    return Measured(mean, (groups - mean).abs().square().mean(0).sqrt() / math.sqrt(max(1, len(groups) - 1)))
+    if samples.weights is None:
+        return Measured(values.mean((0, 1)), spread_error(group_means(values)))
+    rest = [1] * (values.dim() - 2)
+    weights = (samples.weights / samples.weights.sum()).to(torch.float64)
+    weighed = weights.reshape(*values.shape[:2], *rest)
+    mean = (values * weighed).sum((0, 1))
+    squares = (values - mean).abs().square()
+    variance = torch.zeros_like(mean.real)
+    if samples.missing > 0:
+        variance = tail_error(squares.flatten(0, 1), weights.flatten(), samples.missing).square()
+    if samples.inclusion is not None:
+        drawn = draw_error(squares.flatten(0, 1), weights.flatten(), samples.inclusion.flatten())
+        variance = variance + drawn.square()
+    return Measured(mean, variance.sqrt())
 
 
 def _log(wave: Wave, x: Tensor) -> Tensor:

@@ -7,15 +7,20 @@ that flip the same sites share one connected configuration, so an Ising chain re
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from numbers import Number
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ketwork.waves.operators import Operator, real_if_close
+from ketwork.waves.algebra import Product, Sum
+from ketwork.waves.operators import OnDevice, Operator, real_if_close
 from ketwork.waves.spaces import Space
 
 _FACTOR = re.compile(r"([XYZ])(\d+)")
+_PRODUCTS = 2**20
+"""The most products of two strings that are multiplied out; beyond, a product stays one of two operators."""
 
 
 class PauliSum(Operator):
@@ -73,30 +78,38 @@ class PauliSum(Operator):
         return torch.from_numpy(np.unique(self.flip, axis=0).reshape(-1, self.space.sites))
 
     @cached_property
-    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Signs to read (sites, terms), coefficients by pattern (terms, width), what is rounding (width,)."""
+    def _tables(self) -> OnDevice:
+        """Signs to read (terms, sites), coefficients (terms), their pattern (terms), what is rounding, patterns
+        (width)."""
         patterns, which = np.unique(self.flip, axis=0, return_inverse=True)
         phase = (-1j) ** (self.flip & self.sign).sum(1)  # ⟨x|P|x'⟩ = (−i)^#Y (−1)^{z·x}
-        table = np.zeros((len(self.flip), len(patterns)), dtype=complex)
-        table[np.arange(len(self.flip)), which.reshape(-1)] = phase * self.coefficients
-        rounding = 1e-14 * np.abs(table).sum(0)
-        reads = torch.from_numpy(self.sign.T.astype(float))
-        return reads, torch.from_numpy(real_if_close(table)), torch.from_numpy(rounding)
+        coefficients = phase * self.coefficients
+        rounding = np.zeros(len(patterns))
+        np.add.at(rounding, which.reshape(-1), 1e-14 * np.abs(coefficients))
+        made = (
+            torch.from_numpy(self.sign.astype(float)),
+            torch.from_numpy(real_if_close(coefficients)),
+            torch.from_numpy(which.reshape(-1)),
+            torch.from_numpy(rounding),
+            self.patterns.long(),
+        )
+        return OnDevice(lambda: made)
 
     def elements(self, x: Tensor) -> Tensor:
         """⟨x|H|x flipped on each of `patterns`⟩ (batch, width), exactly 0 where strings cancel."""
-        reads, table, rounding = self._tables
-        parity = self.space.level(x).double() @ reads % 2
-        found = (1 - 2 * parity).to(table.dtype) @ table
-        return torch.where(found.abs() > rounding, found, 0.0)
+        reads, coefficients, which, rounding, patterns = self._tables(x.device)
+        parity = reads @ self.space.level(x).double().T % 2  # (terms, batch): rows add up fast
+        signed = (1 - 2 * parity).to(coefficients.dtype).mul_(coefficients[:, None])
+        found = signed.new_zeros(len(patterns), len(x)).index_add_(0, which, signed)
+        return torch.where(found.abs() > rounding[:, None], found, 0.0).T.contiguous()
 
     def connected(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Every flip of x that a string makes, and its element; elements of strings may cancel to 0."""
         space = self.space
-        level = space.level(x)[:, None] ^ self.patterns.long()[None]
+        level = space.level(x)[:, None] ^ self._tables(x.device)[4][None]
         return space.value(level, x.dtype), self.elements(x)
 
-    def rotated(self, sites: Iterable[int]) -> "PauliSum":
+    def rotated(self, sites: frozenset[int] | tuple[int, ...] | list[int]) -> "PauliSum":
         """U H U† with U = Π Z over the sites: X and Y there change sign. The spectrum stays.
 
         On one sublattice of a bipartite antiferromagnet this is Marshall's sign rule (1955, DOI
@@ -107,17 +120,38 @@ class PauliSum(Operator):
         odd = (self.flip & mask).sum(1) % 2
         return PauliSum.from_masks(self.space, self.flip, self.sign, self.coefficients * (1 - 2 * odd))
 
-    def __add__(self, other: Operator) -> Operator:
-        """The sum: strings are merged."""
+    def __add__(self, other: Any) -> Operator:
+        """The sum: strings are merged; a number is a multiple of the identity."""
+        if isinstance(other, Number):
+            other = PauliSum(self.space, {"": complex(other)})  # type: ignore[call-overload]
         self._check_same_space(other)
         if not isinstance(other, PauliSum):
-            return other + self
+            return Sum(self.space, (self, other))
         return PauliSum.from_masks(
             self.space,
             np.concatenate([self.flip, other.flip]),
             np.concatenate([self.sign, other.sign]),
             np.concatenate([self.coefficients, other.coefficients]),
         )
+
+    def __matmul__(self, other: Operator) -> Operator:
+        """The product, multiplied out: strings multiply to strings (up to 2²⁰ pairs of them)."""
+        self._check_same_space(other)
+        pairs = len(self.coefficients) * len(other.coefficients) if isinstance(other, PauliSum) else 0
+        if not isinstance(other, PauliSum) or pairs > _PRODUCTS:
+            return Product(self.space, (self, other))
+        # X^f Z^z X^g Z^w = (−1)^{z·g} X^{f+g} Z^{z+w}, and a string is i^#Y X^f Z^z
+        flip = (self.flip[:, None] ^ other.flip[None]).reshape(pairs, -1)
+        sign = (self.sign[:, None] ^ other.sign[None]).reshape(pairs, -1)
+        ys = (self.flip & self.sign).sum(1)[:, None] + (other.flip & other.sign).sum(1)[None]
+        crossed = self.sign.astype(int) @ other.flip.T.astype(int)
+        turns = (ys + 2 * crossed).reshape(-1) - (flip & sign).sum(1)
+        coefficients = np.outer(self.coefficients, other.coefficients).reshape(-1) * 1j ** (turns % 4)
+        return PauliSum.from_masks(self.space, flip, sign, coefficients)
+
+    def adjoint(self) -> "PauliSum":
+        """The same strings with conjugated coefficients."""
+        return PauliSum.from_masks(self.space, self.flip, self.sign, self.coefficients.conj())
 
     def __mul__(self, factor: complex) -> "PauliSum":
         """The operator times a number."""

@@ -15,10 +15,16 @@ from ketwork.waves.wave import Wave
 Solver = Literal["auto", "parameters", "samples"]
 
 HELD = 2**26
-"""The most log-derivatives of a full sum that are held at once: 256 MB in single precision."""
+"""The most log-derivatives that are held at once: 256 MB in single precision."""
+
+NODE = 1e-10
+"""Configurations of a smaller share of |ψ|² may have derivatives that are not finite: they are nodes."""
+
+RAISES = 6
+"""So many times the shift of a singular system is raised tenfold."""
 
 
-def centred(rows: Tensor, weights: Tensor | None) -> Tensor:
+def centered(rows: Tensor, weights: Tensor | None) -> Tensor:
     """√w (rows − ⟨rows⟩): rows (n, …) less their mean, weighed so that plain products are averages."""
     if weights is None:
         return (rows - rows.mean(0)).mul_((1 / len(rows)) ** 0.5)
@@ -37,25 +43,37 @@ def stacked(o: Tensor, energies: Tensor, holomorphic: bool) -> tuple[Tensor, Ten
 
 
 def rows(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """O and ε of configurations x (n, sites): what an optimiser's update starts from.
+    """O and ε of configurations x (n, sites): what an optimizer's update starts from.
 
-    A full sum whose n × P log-derivatives would not fit is condensed to P rows, part by part, so that memory
-    is bounded.
+    A node, where ψ is 0 and ∂ log ψ infinite, is excluded with its weight. Where the n × P log-derivatives would not
+    fit and P is the smaller, they are condensed to P rows, part by part, so that memory does not grow with n.
     """
-    if weights is not None and len(x) > wave.count and len(x) * wave.count > HELD:
+    if len(x) > wave.count and len(x) * wave.count > HELD:
         return condensed(wave, x, energies, weights)
-    return stacked(centred(wave.jacobian(x), weights), centred(energies, weights), wave.holomorphic)
+    o = wave.jacobian(x)
+    if weights is not None:
+        o, energies, weights = without_nodes(o, energies, weights)
+    return stacked(centered(o, weights), centered(energies, weights), wave.holomorphic)
 
 
-def condensed(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """P rows with the same O†O and O†ε as the n rows of a full sum: √Λ V† and Λ^(−½) V† F, from S = V Λ V†."""
-    weights = weights / weights.sum()
+def without_nodes(o: Tensor, energies: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows whose derivatives are finite, or that weigh too much for a node."""
+    size = torch.view_as_real(o).flatten(1) if o.is_complex() else o
+    keep = torch.isfinite(size).all(1) | (weights / weights.sum() > NODE)
+    return (o, energies, weights) if bool(keep.all()) else (o[keep], energies[keep], weights[keep])
+
+
+def condensed(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """P rows with the same O†O and O†ε as n rows: √Λ V† and Λ^(−½) V† F, from S = V Λ V†."""
+    weights = torch.ones(len(x), dtype=torch.float64) if weights is None else weights
+    weights = (weights / weights.sum()).to(x.device)
     energies = energies - (weights * energies).sum()
-    second = first = force = torch.zeros(())
-    for part in torch.arange(len(x)).split(max(1, HELD // (8 * wave.count))):
-        o = wave.jacobian(x[part])
-        weight = weights[part].to(o.real.dtype)
-        real, driven = stacked(o * weight.sqrt()[:, None], energies[part] * weight.sqrt(), wave.holomorphic)
+    second = first = force = torch.zeros((), device=x.device)
+    for part in torch.arange(len(x), device=x.device).split(max(1, HELD // (8 * wave.count))):
+        o, local, weight = without_nodes(wave.jacobian(x[part]), energies[part], weights[part])
+        root = weight.sqrt().to(o.real.dtype)
+        real, driven = stacked(o * root[:, None], local * weight.sqrt(), wave.holomorphic)
+        weight = weight.to(o.real.dtype)
         second = second + _gram(real.mH).to(_wide(real))
         force = force + (real.mH @ driven).to(_wide(real))
         first = first + weight.to(o.dtype) @ o
@@ -82,7 +100,8 @@ def natural_step(
     2024, DOI 10.1038/s41567-024-02566-1): the same vector, whichever is smaller. SPRING (Goldshlager et al.
     2024, arXiv 2401.10190) adds `momentum` times the previous step and corrects it: d = μd₋ + O†(OO† +
     λ)⁻¹(ε − μ O d₋). λ is `shift` times the mean diagonal of S, so that it has no unit. Solved by Cholesky
-    in double precision; O(n P min(n, P)).
+    in double precision; O(n P min(n, P)). Where that meets a singular system λ is raised, which shortens the step; a
+    system that has no finite entries gives NaN.
     """
     carried = None if previous is None or not momentum else momentum * previous
     if carried is not None:
@@ -91,11 +110,18 @@ def natural_step(
     in_samples = solver == "samples" or (solver == "auto" and n < count)
     gram = _gram(o if in_samples else o.mH).to(_wide(o))
     scale = float(gram.diagonal().real.sum()) / count
+    if scale == 0:  # one configuration: nothing to go by
+        return o.new_zeros(count) if carried is None else carried
     gram.diagonal().add_(shift * scale + torch.finfo(o.dtype).eps * scale * max(gram.shape))
     right = energies if in_samples else o.mH @ energies
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if int(failed):
-        return torch.full((count,), torch.nan, dtype=o.dtype)
+    for _ in range(RAISES):
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if not int(failed):
+            break
+        shift *= 10
+        gram.diagonal().add_(0.9 * shift * scale)
+    else:
+        return torch.full((count,), torch.nan, dtype=o.dtype, device=o.device)
     solved = torch.cholesky_solve(right.to(gram.dtype)[:, None], factor)[:, 0].to(o.dtype)
     step = o.mH @ solved if in_samples else solved
     return step if carried is None else step + carried

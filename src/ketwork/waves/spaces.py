@@ -6,16 +6,22 @@ place in the site's basis: level 0 of a spin is up, which is |0⟩ of a qubit an
 Site 0 is the leading digit, so the order of `Space.states()` is that of Kronecker products (QuTiP, NumPy).
 """
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ketwork._compat import renamed
+from ketwork.quantum import generator_from
+from ketwork.waves.counting import Counts
+
 ENUMERABLE = 2**22
 """The most configurations that are ever listed (a full sum, an exact ket, a sparse matrix)."""
+
+Pattern = tuple[tuple[int, int], ...]
+"""Sites with the level of each, which no configuration may have all at once."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,10 @@ class Space:
     """The basis of a many-body space: `sites` sites of `levels` levels, some sums of levels held fixed.
 
     The value of level l is `first + slope·l`. Each entry of `conserved` is a group of sites and the sum that
-    their levels keep; groups do not overlap. Make one with `spins`, `qubits`, `spin_one`, `bosons`,
-    `electrons`.
+    their levels keep; groups do not overlap. Each entry of `forbidden` is a pattern of (site, level) pairs that never
+    hold together. Make one with `spins`, `qubits`, `spin_one`, `bosons`, `electrons`, `blockaded`.
 
-    >>> space = spins(4, magnetisation=0)
+    >>> space = spins(4, magnetization=0)
     >>> space.size, space.shape
     (6, (2, 2, 2, 2))
     >>> space.states()[0]
@@ -38,6 +44,7 @@ class Space:
     first: float
     slope: float
     conserved: tuple[tuple[tuple[int, ...], int], ...] = ()
+    forbidden: tuple[Pattern, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sites < 1:
@@ -48,6 +55,23 @@ class Space:
                     f"A sum of levels over {len(group)} sites must lie between 0 and "
                     f"{len(group) * (self.levels - 1)}, but is {total}: there is no such configuration."
                 )
+        for pattern in self.forbidden:
+            if not pattern or not all(
+                0 <= site < self.sites and 0 <= level < self.levels for site, level in pattern
+            ):
+                raise ValueError(
+                    f"A forbidden pattern must name sites 0 … {self.sites - 1} and levels 0 … {self.levels - 1}, "
+                    f"but is {pattern}."
+                )
+        if self.forbidden and not self.size:
+            raise ValueError("Argument `forbidden` must leave a configuration, but leaves none.")
+
+    def __repr__(self) -> str:
+        fields = [f"sites={self.sites}, levels={self.levels}, first={self.first}, slope={self.slope}"]
+        fields.append(f"conserved={self.conserved}")
+        if self.forbidden:
+            fields.append(f"forbidden={self.forbidden}")
+        return f"Space({', '.join(fields)})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,9 +81,11 @@ class Space:
     @cached_property
     def size(self) -> int:
         """The number of configurations, counted without listing them."""
-        grouped = sum(len(group) for group, _ in self.conserved)
-        ways = (int(_ways(len(group), self.levels)[-1][total]) for group, total in self.conserved)
-        return math.prod(ways) * self.levels ** (self.sites - grouped)
+        return self._counts.total
+
+    @cached_property
+    def _counts(self) -> Counts:
+        return Counts(self.sites, self.levels, self.conserved, self.forbidden)
 
     def value(self, levels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The values of levels: the configurations that a network sees."""
@@ -81,13 +107,15 @@ class Space:
         inside &= (self.value(level, configurations.dtype) == configurations).all(-1)
         for group, total in self.conserved:
             inside &= level[..., list(group)].sum(-1) == total
+        for pattern in self.forbidden:
+            inside &= torch.stack([level[..., site] != at for site, at in pattern]).any(0)
         return inside
 
     @cached_property
     def keys(self) -> Tensor:
         """The keys of all configurations, ascending (int64).
 
-        Built site by site; a prefix whose sums cannot be completed is dropped, so that a fixed-magnetisation
+        Built site by site; a prefix whose sums cannot be completed is dropped, so that a fixed-magnetization
         space of 22 spins costs its own 705,432 entries and not 2²².
         """
         if self.size > ENUMERABLE:
@@ -111,11 +139,21 @@ class Space:
                 missing = totals[k] - sums[:, k]
                 keep = (missing >= 0) & (missing <= left[k] * (self.levels - 1))
                 prefix, sums = prefix[keep], sums[keep]
+            for pattern in self.forbidden:
+                if max(place for place, _ in pattern) == site:
+                    keep = torch.zeros(len(prefix), dtype=torch.bool)
+                    for place, at in pattern:
+                        keep |= prefix // self.levels ** (site - place) % self.levels != at
+                    prefix, sums = prefix[keep], sums[keep]
         return prefix
 
     def states(self, dtype: torch.dtype | None = None) -> Tensor:
         """All configurations (size, sites), in ascending order of their keys. Refuses spaces beyond 2²²."""
         return self.value(self._digits, dtype)
+
+    def rows(self, rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Some of the configurations (rows, sites), by their places in `states()`."""
+        return self.value(self._digits[rows], dtype)
 
     @cached_property
     def _digits(self) -> Tensor:
@@ -125,39 +163,30 @@ class Space:
     def index(self, configurations: Tensor) -> Tensor:
         """The row of each configuration in `states()`."""
         key = self.key(self.level(configurations))
-        return torch.searchsorted(self.keys, key) if self.conserved else key
+        return torch.searchsorted(self.keys, key) if self.conserved or self.forbidden else key
 
-    def random(self, count: int, *, generator: torch.Generator, dtype: torch.dtype | None = None) -> Tensor:
-        """Configurations (count, sites) drawn uniformly from the space, conserved sums included.
+    @renamed(generator="seed")
+    def random(
+        self, count: int, *, seed: int | torch.Generator = 0, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Configurations (count, sites) drawn uniformly from the space, conserved sums and forbidden patterns included.
 
         Site by site: a level is drawn in proportion to the number of ways to complete it.
         """
-        level = torch.randint(self.levels, (count, self.sites), generator=generator)
-        for group, total in self.conserved:
-            ways = _ways(len(group), self.levels)
-            missing = np.full(count, total)
-            for place, site in enumerate(group):
-                rest = missing[:, None] - np.arange(self.levels)  # (count, levels)
-                table = ways[len(group) - place - 1]
-                weight = np.where((rest >= 0) & (rest < len(table)), table[rest.clip(0, len(table) - 1)], 0.0)
-                cumulative = weight.cumsum(1) / weight.sum(1, keepdims=True)
-                draw = torch.rand(count, generator=generator, dtype=torch.float64).numpy()
-                chosen = (draw[:, None] >= cumulative).sum(1)
-                level[:, site] = torch.from_numpy(chosen)
-                missing = missing - chosen
-        return self.value(level, dtype)
+        return self.value(self._counts.draw(count, generator_from(seed)), dtype)
 
 
-def spins(sites: int, magnetisation: int | None = None) -> Space:
-    """Spin ½ on every site, values +1 and −1; with `magnetisation`, only configurations of that sum."""
-    if magnetisation is None:
+@renamed(magnetisation="magnetization")
+def spins(sites: int, magnetization: int | None = None) -> Space:
+    """Spin ½ on every site, values +1 and −1; with `magnetization`, only configurations of that sum."""
+    if magnetization is None:
         return Space(sites, 2, 1.0, -2.0)
-    if (sites - magnetisation) % 2:
+    if (sites - magnetization) % 2:
         raise ValueError(
-            f"Argument `magnetisation` must have the parity of the number of sites, but {sites} spins ±1 "
-            f"cannot sum to {magnetisation}. Use an even number of sites, or magnetisation ±1."
+            f"Argument `magnetization` must have the parity of the number of sites, but {sites} spins ±1 "
+            f"cannot sum to {magnetization}. Use an even number of sites, or magnetization ±1."
         )
-    return Space(sites, 2, 1.0, -2.0, ((tuple(range(sites)), (sites - magnetisation) // 2),))
+    return Space(sites, 2, 1.0, -2.0, ((tuple(range(sites)), (sites - magnetization) // 2),))
 
 
 def qubits(sites: int, ones: int | None = None) -> Space:
@@ -165,9 +194,10 @@ def qubits(sites: int, ones: int | None = None) -> Space:
     return Space(sites, 2, 0.0, 1.0, () if ones is None else ((tuple(range(sites)), ones),))
 
 
-def spin_one(sites: int, magnetisation: int | None = None) -> Space:
-    """Spin 1 on every site, values 1, 0 and −1; with `magnetisation`, only configurations of that sum."""
-    fixed = () if magnetisation is None else ((tuple(range(sites)), sites - magnetisation),)
+@renamed(magnetisation="magnetization")
+def spin_one(sites: int, magnetization: int | None = None) -> Space:
+    """Spin 1 on every site, values 1, 0 and −1; with `magnetization`, only configurations of that sum."""
+    fixed = () if magnetization is None else ((tuple(range(sites)), sites - magnetization),)
     return Space(sites, 3, 1.0, -1.0, fixed)
 
 
@@ -182,9 +212,14 @@ def electrons(orbitals: int, up: int, down: int) -> Space:
     return Space(2 * orbitals, 2, 0.0, 1.0, ((even, up), (odd, down)))
 
 
-def _ways(sites: int, levels: int) -> list[np.ndarray]:
-    """For k = 0 … sites: the number of ways in which k levels reach each sum, as floats exact up to 2⁵³."""
-    table = [np.ones(1)]
-    for _ in range(sites):
-        table.append(np.convolve(table[-1], np.ones(levels)))
-    return table
+def blockaded(space: Space, pairs: Iterable[tuple[int, int]], level: int = 1) -> Space:
+    """The space without configurations that have both sites of a pair at `level`: a Rydberg blockade.
+
+    >>> from ketwork.waves import chain
+    >>> blockaded(qubits(6), chain(6).bonds()).size  # the Lucas number L₆
+    18
+    """
+    patterns = tuple(((int(i), level), (int(j), level)) for i, j in pairs)
+    return Space(
+        space.sites, space.levels, space.first, space.slope, space.conserved, space.forbidden + patterns
+    )

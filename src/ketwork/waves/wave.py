@@ -1,15 +1,23 @@
 """A wave: a network that gives the logarithm of the amplitude of every configuration of a space."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
-from ketwork.quantum import Ket
+from ketwork._compat import renamed
+from ketwork.quantum import Ket, generator_from
+from ketwork.waves import jacobians, wave_files
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.tables import Tables
 from ketwork.waves.spaces import ENUMERABLE, Space
+from ketwork.waves.trial import tried
+
+_KEY = "ketwork.wave"
+
+HELD = 2**20
+"""The most log-derivatives that `torch.func` computes at once."""
 
 
 class Wave:
@@ -17,48 +25,103 @@ class Wave:
 
     `module` is any `nn.Module` from configurations (batch, sites) to log-amplitudes (batch,), real or
     complex; a real one gives positive amplitudes. It is trained in place. ketwork's own networks are built
-    here for the space, their parameters drawn from `generator` (seed 0 by default). `chunk` bounds how many
-    configurations are evaluated at once.
+    here for the space, their parameters drawn by `seed`.
 
-    The module is tried on a few configurations first: its output must have one finite entry for each, not
-    all the same, the same when asked again, and the same whatever else is in the batch. All runs on the CPU.
+    Args:
+        module: the network. It is tried on a few configurations: its output must have one entry for each, finite (or
+            −∞, an amplitude of 0), not all the same, the same when asked again, and the same whatever else is in the
+            batch.
+        space: the configurations.
+        seed: what ketwork's own networks draw their parameters by.
+        signs: sites of a sign rule: the amplitude is multiplied by (−1)^(sum of the levels there). `waves.sign_rule(H)`
+            gives those of a ground state that is positive but for them; `()` states that none is wanted.
+        device: where the module and its configurations are; the module's own place unless given.
+        chunk: the most configurations that are evaluated at once.
+
+    The Jacobian is the module's own (`jacobian(x)`), or by `torch.func.vmap`, or where that has no rule for an
+    operation (recurrences, branches on the input) by one backward pass a configuration: `wave.method` and the repr
+    say which.
 
     >>> from ketwork.waves import RBM, spins
     >>> wave = Wave(RBM(alpha=1), spins(4))
-    >>> wave.count, wave.log_amplitude(wave.space.states()).shape
-    (24, torch.Size([16]))
+    >>> wave
+    Wave(RBM on 16 configurations of 4 sites, 24 parameters, jacobian: own)
+    >>> wave.log_amplitude(wave.space.states()).shape
+    torch.Size([16])
     """
 
+    @renamed(generator="seed")
     def __init__(
-        self, module: nn.Module, space: Space, *, generator: torch.Generator | None = None, chunk: int = 2**14
+        self,
+        module: nn.Module,
+        space: Space,
+        *,
+        seed: int | torch.Generator = 0,
+        signs: Iterable[int] | None = None,
+        device: torch.device | str | None = None,
+        chunk: int = 2**14,
     ) -> None:
-        generator = generator or torch.Generator().manual_seed(0)
+        generator = generator_from(seed)
         if isinstance(module, Network):
             module.build(space, generator)
-        self.module, self.space, self.chunk = module, space, chunk
-        self.names = [name for name, p in module.named_parameters() if p.requires_grad]
-        if not self.names:
+        self.module, self.space, self.chunk = module.to(device) if device else module, space, chunk
+        self.signs = None if signs is None else _checked_sites(signs, space)
+        self.named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if not self.named:
             raise ValueError("Argument `module` must have parameters to train, but has none.")
-        first = self._parameters()[0]
+        first = self.named[0][1]
+        self.device = first.device
         self.dtype = torch.empty(0, dtype=first.dtype).abs().dtype  # what configurations are given as: real
-        self.complex = self._try_out(generator).is_complex()
+        x = space.random(64, seed=generator, dtype=self.dtype).to(self.device)
+        self.signed = bool(getattr(module, "signed", False))
+        out = tried(self._evaluate, space, x)
+        self.complex = out.is_complex() and not self.signed
+        self.method = jacobians.chosen_method(module, self.named, x[torch.isfinite(out.real)])
         self.holomorphic = bool(getattr(module, "holomorphic", False)) and all(
-            p.is_complex() for p in self._parameters()
+            p.is_complex() for _, p in self.named
         )
+        self._kept: tuple[list[Tensor], Tensor] | None = None
 
     def log_amplitude(self, x: Tensor) -> Tensor:
         """log ψ of configurations (batch, sites), in chunks and without gradients: (batch,)."""
-        with torch.no_grad():
-            x = x.to(self.dtype)
-            parts = [self.module(part) for part in x.split(self.chunk)]
-            return torch.cat(parts) if len(parts) > 1 else parts[0]
+        log, sign = self.log_and_sign(x)
+        if sign is None:
+            return log
+        turn = (1 - sign) / 2 * torch.pi
+        return torch.complex(log.real, log.imag + turn) if log.is_complex() else torch.complex(log, turn)
+
+    def log_and_sign(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Log-amplitudes (batch,), and beside them the sign ±1 where there is a sign rule or the module has signs.
+
+        A module with `signed = True` gives complex log-amplitudes whose imaginary part is 0 or π, and has a method
+        `log_and_sign(x)` that gives both as real numbers, which is faster.
+        """
+        x = x.to(self.device, self.dtype)
+        if self.signed:
+            with torch.no_grad():
+                parts = [self.module.log_and_sign(part) for part in x.split(self.chunk)]  # type: ignore[operator]
+            log, sign = (torch.cat(both) for both in zip(*parts, strict=True))
+            return log, sign * self.sign(x).to(sign.dtype) if self.signs else sign
+        log = self._evaluate(x)
+        return log, self.sign(x).to(self.device, log.real.dtype) if self.signs else None
+
+    def sign(self, x: Tensor) -> Tensor:
+        """(−1)^(sum of the levels on the sign rule's sites) of configurations (batch, sites)."""
+        return 1 - 2 * (self.space.level(x)[:, list(self.signs or ())].sum(1) % 2)
 
     def amplitudes(self) -> Tensor:
-        """The normalised amplitudes on `space.states()` (size,), in double precision; small spaces only."""
-        log = self.log_amplitude(self.space.states(self.dtype))
-        log = log.to(torch.complex128 if log.is_complex() else torch.float64)
-        psi = torch.exp(log - log.real.max())
-        return psi / psi.norm()
+        """The normalised amplitudes on `space.states()` (size,), in double precision; small spaces only.
+
+        They are kept until a parameter or buffer changes.
+        """
+        now = [*self.module.parameters(), *self.module.buffers()]
+        if self._kept is None or not all(map(torch.equal, self._kept[0], now)):
+            log, sign = self.log_and_sign(self.space.states(self.dtype))
+            log = log.to("cpu", torch.complex128 if log.is_complex() else torch.float64)
+            psi = torch.exp(log - log.real.max())
+            psi = psi if sign is None else psi * sign.cpu()
+            self._kept = [p.detach().clone() for p in now], psi / psi.norm()
+        return self._kept[1]
 
     def ket(self) -> Ket:
         """The state as a `Ket` on the full tensor product, a subsystem a site; zero outside conserved sums.
@@ -79,105 +142,86 @@ class Wave:
     @property
     def count(self) -> int:
         """The length of an update: a complex parameter counts once if the wave is holomorphic, else twice."""
-        double = [1 if self.holomorphic or not p.is_complex() else 2 for p in self._parameters()]
-        return sum(p.numel() * times for p, times in zip(self._parameters(), double, strict=True))
+        double = [1 if self.holomorphic or not p.is_complex() else 2 for _, p in self.named]
+        return sum(p.numel() * times for (_, p), times in zip(self.named, double, strict=True))
 
     def tables(self) -> Tables | None:
         """What compiled flips read, at the present parameters, where the network has them."""
-        return self.module.tables() if isinstance(self.module, Network) else None
+        on_cpu = isinstance(self.module, Network) and self.device.type == "cpu"
+        return self.module.tables() if on_cpu else None  # type: ignore[operator]
 
     def vector(self) -> Tensor:
         """All trained parameters in one row (count,); complex ones as pairs of reals unless holomorphic."""
-        return torch.cat([self._flat(p.detach()) for p in self._parameters()])
+        return torch.cat([self._flat(p.detach()) for _, p in self.named])
 
     def set_vector(self, vector: Tensor) -> None:
         """Puts back what `vector` gave."""
         start = 0
         with torch.no_grad():
-            for p in self._parameters():
+            for _, p in self.named:
                 width = len(self._flat(p))
-                part = vector[start : start + width]
+                part = vector[start : start + width].to(self.device)
                 if p.is_complex() and not self.holomorphic:
                     part = torch.view_as_complex(part.reshape(-1, 2))
                 p.copy_(part.reshape(p.shape))
                 start += width
 
     def jacobian(self, x: Tensor) -> Tensor:
-        """∂ log ψ/∂θ of each configuration (batch, count): complex where log ψ is.
-
-        The module's own `jacobian(x)` where it has one; otherwise `torch.func`, in chunks of rows.
-        """
-        x = x.to(self.dtype)
+        """∂ log ψ/∂θ of each configuration (batch, count): complex where log ψ is, by `method`, in chunks of rows."""
+        x = x.to(self.device, self.dtype)
         own: Callable[[Tensor], Tensor] | None = getattr(self.module, "jacobian", None)
         if own is not None:
             with torch.no_grad():
                 parts = [own(part) for part in x.split(self.chunk)]
                 return torch.cat(parts) if len(parts) > 1 else parts[0]
-        rows = max(1, min(len(x), self.chunk * 64 // max(1, self.count)))
-        given = {name: p.detach() for name, p in self.module.named_parameters() if name in set(self.names)}
-        split = {name: self._as_real(p) for name, p in given.items()}
-
-        def part_of(parameters: dict[str, Tensor], one: Tensor, imaginary: bool) -> Tensor:
-            whole = {name: self._as_given(value, given[name]) for name, value in parameters.items()}
-            out = functional_call(self.module, whole, (one[None],))[0]
-            return out.imag if imaginary else out.real if out.is_complex() else out
-
-        def jacobian_of(imaginary: bool) -> Tensor:
-            rowwise = vmap(grad(part_of), in_dims=(None, 0, None), chunk_size=rows, randomness="error")
-            return torch.cat([g.flatten(1) for g in rowwise(split, x, imaginary).values()], 1)
-
-        if not self.complex:
-            return jacobian_of(False)
-        both = torch.complex(jacobian_of(False), jacobian_of(True))
+        if self.method != "backward":
+            rows = max(1, min(len(x), HELD // max(1, self.count)))
+            real, imaginary = jacobians.by_vmap(self.module, self.named, x, rows=rows)
+        else:
+            real, imaginary = jacobians.by_backward(self.module, self.named, x)
+        if imaginary is None or self.signed:
+            return real
+        both = torch.complex(real, imaginary)
         # ∂f/∂z = ∂f/∂Re z for a holomorphic f: every other column says it all.
         return both.unflatten(1, (-1, 2))[..., 0] if self.holomorphic else both
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for p in self.module.parameters() if p.requires_grad]
+    def save(self, path: str | Path) -> Path:
+        """Writes the wave to a file (safetensors), in one step, and returns the path."""
+        tensors, about = wave_files.pack_wave(self)
+        return wave_files.write(path, _KEY, tensors, {"wave": about})
+
+    @classmethod
+    def load(cls, path: str | Path, module: nn.Module | None = None) -> "Wave":
+        """The wave that `save` wrote. A module of the user's own is given anew, with any parameters.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is something else or damaged, or the module is not that of the file.
+        """
+        tensors, about = wave_files.read(path, _KEY, "wave")
+        return wave_files.unpack_wave(cls, path, tensors, about.get("wave"), module)
+
+    def __repr__(self) -> str:
+        size = f"{self.space.size:,}" if self.space.size < 1e12 else f"{self.space.size:.2g}"
+        rule = f", sign rule on {len(self.signs)} sites" if self.signs else ""
+        return (
+            f"Wave({type(self.module).__name__} on {size} configurations of {self.space.sites} sites, "
+            f"{self.count:,} parameters, jacobian: {self.method}{rule})"
+        )
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            parts = [self.module(part) for part in x.split(self.chunk)]
+            return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _flat(self, p: Tensor) -> Tensor:
         return p.reshape(-1) if self.holomorphic or not p.is_complex() else torch.view_as_real(p).reshape(-1)
 
-    @staticmethod
-    def _as_real(p: Tensor) -> Tensor:
-        return torch.view_as_real(p).clone() if p.is_complex() else p
 
-    @staticmethod
-    def _as_given(value: Tensor, like: Tensor) -> Tensor:
-        return torch.view_as_complex(value) if like.is_complex() else value
-
-    def _try_out(self, generator: torch.Generator) -> Tensor:
-        x = self.space.random(64, generator=generator, dtype=self.dtype)
-        try:
-            out = self.log_amplitude(x)
-        except RuntimeError as error:
-            raise ValueError(
-                f"Argument `module` must take configurations (batch, {self.space.sites}) of {self.dtype}, "
-                f"but raised: {error}"
-            ) from error
-        if not isinstance(out, Tensor) or out.shape != (len(x),):
-            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(
-                f"Argument `module` must give one log-amplitude a configuration, shape (64,) for 64 of them, "
-                f"but gave {shape}. Sum or squeeze its last axis."
-            )
-        if not (out.is_floating_point() or out.is_complex()):
-            raise ValueError(f"Argument `module` must give real or complex floats, but gave {out.dtype}.")
-        if not torch.isfinite(torch.view_as_real(out) if out.is_complex() else out).all():
-            raise ValueError("Argument `module` must give finite log-amplitudes, but gave NaN or Inf.")
-        if not torch.equal(out, self.log_amplitude(x)):
-            raise ValueError(
-                "Argument `module` must give the same output when asked again, but does not. "
-                "Use `.eval()`, or take dropout out."
-            )
-        if not torch.allclose(self.log_amplitude(x[:3]), out[:3], rtol=1e-3, atol=1e-4):
-            raise ValueError(
-                "Argument `module` must judge each configuration by itself, but its output changes with the others "
-                "in the batch. Use `.eval()`, or take batch normalisation out."
-            )
-        if self.space.size > 1 and bool((out == out[0]).all()) and len(torch.unique(x, dim=0)) > 1:
-            raise ValueError(
-                "Argument `module` must tell configurations apart, but gives all the same amplitude. "
-                "Its gradient is then zero or symmetric; start its parameters at random."
-            )
-        return out
+def _checked_sites(signs: Iterable[int], space: Space) -> tuple[int, ...]:
+    sites = tuple(sorted(int(site) for site in signs))
+    if len(set(sites)) != len(sites) or not all(0 <= site < space.sites for site in sites):
+        raise ValueError(
+            f"Argument `signs` must be distinct sites among 0 … {space.sites - 1}, but is {sites}."
+        )
+    return sites

@@ -67,7 +67,8 @@ def test_without_labels_it_is_at_random_and_the_mask_goes_along() -> None:
         seen.extend(batch.amax(dim=(1, 2)).tolist())
         return model(batch)
 
-    record = kw.study(nn.Identity(), x, mask=mask, max_samples=50, forward=forward)
+    last = kw.Reading(feature_axis=-1)
+    record = kw.study(nn.Identity(), x, mask=mask, max_samples=50, forward=forward, reading=last)
     assert record.settings["taken"] == "50 of 400 samples, drawn at random"
     assert record[0].kets == 50
     assert seen == sorted(seen)

@@ -19,6 +19,8 @@ GENERATOR = torch.Generator().manual_seed(3)
 X = torch.randn(400, 6, generator=GENERATOR)
 CLASSES = (X[:, 0] + 0.1 * torch.randn(400, generator=GENERATOR) > 0).long()
 
+LAST = kw.Reading(feature_axis=-1)
+
 
 def known(data: Any, labels: Any = None, **options: Any) -> DecodedLabels:
     network = options.pop("network", nn.Identity())
@@ -156,16 +158,16 @@ def test_labels_of_positions() -> None:
     x = torch.randn(200, 7, 8, generator=generator) + 3 * torch.eye(8)[labels]
     absent = torch.rand(200, 7, generator=generator) < 0.3
     given = labels.masked_fill(absent, -100)
-    found = kw.study(nn.Identity(), x, labels=given)["(model)"].labels
+    found = kw.study(nn.Identity(), x, labels=given, reading=LAST)["(model)"].labels
     assert found is not None
     assert set(found.names) == {0, 1, 2}
     assert balanced(found) > 0.9
     counts = found.moments.fitting().moments.counts.sum() + len(found.moments.held)
     assert int(counts) == int((~absent).sum())
-    masked = kw.study(nn.Identity(), x, labels=labels, mask=~absent)["(model)"].labels
+    masked = kw.study(nn.Identity(), x, labels=labels, mask=~absent, reading=LAST)["(model)"].labels
     assert masked is not None
     assert masked.estimates == found.estimates
-    record = kw.study(nn.Sequential(nn.Identity(), Pool()), x, labels=labels, layers=["0", "1"])
+    record = kw.study(nn.Sequential(nn.Identity(), Pool()), x, labels=labels, layers=["0", "1"], reading=LAST)
     assert any("its labels are not decoded" in note for note in record.warnings)
     assert record["1"].labels is None
 
@@ -183,7 +185,7 @@ def test_a_layer_that_fits_the_labels_positions_in_some_batches_only_is_not_deco
         (torch.randn(20, t, 8, generator=generator), torch.randint(2, (20, t), generator=generator))
         for t in (7, 9, 7)
     ]
-    record = kw.study(nn.Sequential(nn.Identity(), First()), batches, layers=["0", "1"])
+    record = kw.study(nn.Sequential(nn.Identity(), First()), batches, layers=["0", "1"], reading=LAST)
     assert record["0"].labels is not None
     assert record["1"].labels is None
     assert any("The labels have 9 positions, layer 1 has 7" in warning for warning in record.warnings)

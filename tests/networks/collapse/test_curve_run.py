@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.activations.batching import Batch
+from ketwork.networks.activations import Batch, PositionMask
 from ketwork.networks.collapse.metrics import Metric, Scores
 
 
@@ -29,12 +29,12 @@ def test_a_linear_network_needs_the_rank_of_its_weights(rank: int) -> None:
     net, x = low_rank(rank), normal(300, 12, seed=2)
     bisected = kw.collapse_curve(net, x, layers=["0", "1"], tolerance=1e-8)
     assert bisected.smallest()["rank"].tolist() == [10, rank]
-    assert bisected.passes == 1 + sum(len(layer.points) - 1 for layer in bisected.layers)
-    assert bisected.passes <= 1 + 2 * math.ceil(math.log2(10) + 1)
+    assert bisected.passes == 2 + sum(len(layer.points) - 1 for layer in bisected.layers)
+    assert bisected.passes <= 2 + 2 * math.ceil(math.log2(10) + 1)
     grid = kw.collapse_curve(net, x, layers="1", tolerance=1e-8, ranks=range(1, 11))
     assert grid.smallest()["rank"].tolist() == [rank]
     assert grid.table()["rank"].tolist() == [*range(1, 11)]
-    assert grid.passes == 1 + 9  # rank 10 is the original network
+    assert grid.passes == 2 + 9  # rank 10 is the original network
 
 
 def test_accuracy_of_one_direction_a_class_is_the_weight_kept() -> None:
@@ -187,7 +187,7 @@ def test_masked_positions_and_missing_labels_do_not_count() -> None:
     logits = normal(4, 3, 5)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 1, 0]]).bool()
     labels = torch.tensor([[0, 1, 2], [3, 4, 0], [1, -100, 3], [2, 2, 2]])
-    batch = Batch(logits, labels, mask, 4)
+    batch = Batch(logits, labels, (PositionMask("mask", mask),), 4)
     known = mask & (labels != -100)
     right = (logits.argmax(-1) == labels) & known
     found = Metric.from_argument("accuracy").scores(logits, labels, logits, batch)
@@ -200,7 +200,7 @@ def test_masked_positions_and_missing_labels_do_not_count() -> None:
 
 def test_outputs_that_are_probabilities_single_logits_or_numbers() -> None:
     logits, labels = normal(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
-    batch = Batch(logits, labels, None, 6)
+    batch = Batch(logits, labels, (), 6)
     for name in ("kl", "loss", "accuracy"):
         plain = Metric.from_argument(name).scores(logits, labels, 2 * logits, batch)
         soft = Metric.from_argument(name).scores(logits.softmax(-1), labels, (2 * logits).softmax(-1), batch)

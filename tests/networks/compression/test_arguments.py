@@ -72,7 +72,7 @@ def test_the_smallest_network_within_a_bound_is_found_to_two_percent(bound: floa
 def test_samples_of_packed_sequences_are_held_back_apart() -> None:
     x, lengths = torch.randn(6, 7, 3), torch.tensor([2, 7, 3, 5, 1, 4])
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    part = picked(Batch(packed, torch.arange(6), None, 6), torch.tensor([1, 4])).content
+    part = picked(Batch(packed, torch.arange(6), (), 6), torch.tensor([1, 4])).content
     assert isinstance(part, PackedSequence)
     assert sorted(part.data.sum(1).tolist()) == sorted([*x[1].sum(1).tolist(), float(x[4, 0].sum())])
 

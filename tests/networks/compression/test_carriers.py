@@ -22,7 +22,7 @@ def found(net: nn.Module, x: Tensor) -> list[Feed]:
         net.eval(),
         weight_layers(net)[0],
         lambda model, b: (model(b.content).flatten(0, -2),),
-        Batch(x, None, None, len(x)),
+        Batch(x, None, (), len(x)),
     )[0]
 
 

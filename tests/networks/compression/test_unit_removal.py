@@ -132,7 +132,7 @@ def found(net: nn.Module, data: Tensor | dict[str, Tensor]) -> list[Feed]:
         out = model(**batch.content) if isinstance(batch.content, dict) else model(batch.content)
         return ((out if isinstance(out, Tensor) else out.logits).flatten(0, -2),)
 
-    return feeds(net.eval(), layers, rows, Batch(data, None, None, size))[0]
+    return feeds(net.eval(), layers, rows, Batch(data, None, (), size))[0]
 
 
 def named(of: list[Feed]) -> dict[tuple[str, ...], dict[str, tuple[int, ...]]]:
@@ -287,7 +287,7 @@ def test_why_units_stay_is_said() -> None:
     sums = Residual(norm=True)
     layers, _ = weight_layers(sums)
     _, why = feeds(
-        sums.eval(), layers, lambda net, batch: net(batch.content), Batch(torch.randn(20, 4), None, None, 20)
+        sums.eval(), layers, lambda net, batch: net(batch.content), Batch(torch.randn(20, 4), None, (), 20)
     )
     assert why == {"stem": MIXED, "b": FIXED, "head": OUTPUT}
 

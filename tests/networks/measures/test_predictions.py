@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 
-from ketwork.networks.activations import Batch
+from ketwork.networks.activations import Batch, PositionMask
 from ketwork.networks.measures.predictions import TEMPERATURES, Head, Predictions, recognized
 
-NO_MASK = Batch(None, None, None, 6)
+NO_MASK = Batch(None, None, (), 6)
 
 
 def test_harm_is_the_kl_of_torchs_distributions() -> None:
@@ -117,7 +117,7 @@ def test_outputs_are_recognized_by_their_values(rows: Tensor, labels: Tensor | N
 def test_positions_that_do_not_exist_are_no_predictions() -> None:
     mask = torch.tensor([[True, True, False], [True, False, False]])
     values = torch.arange(12.0).reshape(2, 3, 2)
-    found = Head("", "squared").rows(values, Batch(None, None, mask, 2))
+    found = Head("", "squared").rows(values, Batch(None, None, (PositionMask("mask", mask),), 2))
     torch.testing.assert_close(found, torch.tensor([[0.0, 1], [2, 3], [6, 7]]))
 
 

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 import ketwork as kw
 from ketwork.cli.app import app
+from ketwork.cli.ground_run import ground
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.moments.accumulator import LayerAccumulator
 from ketwork.networks.study.layer import Layer
 from ketwork.records import signals as _signals
-from ketwork.waves.command import ground
 from ketwork.waves.problems import network as wave_network
 from ketwork.waves.problems import problem
 
@@ -242,4 +242,4 @@ def _energy() -> float:
     """That of `ketwork ground`, on a terminal, where it says how long is left."""
     ising = problem("ising", sites=4)
     console = Console(file=io.StringIO(), force_terminal=True)
-    return ground(ising, wave_network("rbm", ising), steps=3, samples=None, console=console).energy.mean
+    return ground(ising, wave_network("rbm", ising), steps=3, n_samples=None, console=console).energy.value

@@ -190,8 +190,11 @@ def test_a_mask_of_the_wrong_shape() -> None:
 def test_nan_behind_the_mask_is_no_data() -> None:
     data = _data(10, 6, 5)
     present = torch.arange(6)[None] < torch.arange(1, 11)[:, None].clamp(max=6)
-    clean = study(nn.Identity(), data, mask=present)["(model)"]
-    dirty = study(nn.Identity(), data.masked_fill(~present[..., None], math.nan), mask=present)["(model)"]
+    last = Reading(feature_axis=-1)
+    clean = study(nn.Identity(), data, mask=present, reading=last)["(model)"]
+    dirty = study(nn.Identity(), data.masked_fill(~present[..., None], math.nan), mask=present, reading=last)[
+        "(model)"
+    ]
     for name, expected in clean.estimates.items():  # the draw of positions is the same, and so is all else
         assert (dirty.estimates[name].value, dirty.estimates[name].stderr) == pytest.approx(
             (expected.value, expected.stderr), rel=1e-5, nan_ok=True

@@ -3,17 +3,28 @@
 May import `quantum` and `records`. Others take `Activation` (values and their `LayerInfo`), which `capture` hands over.
 """
 
-from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, Mask, batches
-from ketwork.networks.activations.captures import NEVER, Capture, Seen, capture
+from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
+from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
+from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.interventions import Site, intervene
-from ketwork.networks.activations.labels import IGNORED, MOST_LABELS, Labels
+from ketwork.networks.activations.labels import MOST_LABELS, Labels
+from ketwork.networks.activations.layout import Layout
+from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.reading import Reading
+from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
-from ketwork.networks.activations.wrappers import device_of, dtype_of, eager, unwrapped
+from ketwork.networks.activations.wrappers import (
+    device_of,
+    dtype_of,
+    eager,
+    evaluating,
+    needs_labels,
+    unwrapped,
+)
 
 __all__ = [
     "IGNORED",
@@ -29,14 +40,19 @@ __all__ = [
     "Labels",
     "LayerInfo",
     "Layers",
+    "Layout",
     "Mask",
+    "PositionMask",
     "Reading",
+    "RefusedError",
     "Seen",
     "SelectorError",
     "Site",
+    "Trial",
     "activations",
     "batches",
     "capture",
+    "carriers",
     "decode",
     "device_of",
     "drawn",
@@ -44,10 +60,13 @@ __all__ = [
     "dtype_of",
     "eager",
     "encode",
+    "evaluating",
     "intervene",
     "leaves",
     "map_tensors",
+    "needs_labels",
     "select",
+    "take",
     "tensors",
     "unit",
     "unwrapped",

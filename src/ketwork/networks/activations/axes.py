@@ -1,212 +1,136 @@
-"""Which axis of a layer's output holds the features, and which the samples.
-
-By module type where the type decides (channels of a convolution, the last axis of a linear layer). Everything
-else (an activation function, a block, a custom module) takes over the layout of the latest decided layer of
-this forward pass whose output had the same shape, or the same number of axes and of features; failing that
-the last axis holds the features. The axis taken is in the record, and `feature_axis=` overrides it.
-
-The samples are on the first axis; on the second where the network has modules that run on (positions,
-samples, features) and the sizes say so, or, where both sizes are equal, where the tensor comes straight from
-such a module. A longer first axis is read as (samples × windows) only if the module was given such a tensor:
-what a module makes from nothing but a length (position embeddings, say) is no activation of a sample.
-"""
+"""`Axes`: what is known of the axes of a network's outputs, from experiments, from a study, or as given."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.encoding import features_last
+from ketwork.networks.activations.experiment import Findings
+from ketwork.networks.activations.flow import made_axis
+from ketwork.networks.activations.info import Key, LayerInfo
+from ketwork.networks.activations.layout import Layout
 
 FeatureAxis = int | Mapping[str, int] | Callable[[str, nn.Module, Tensor], int] | None
 
-# How many position axes the module's name promises; its output has one axis of channels before them.
-_CHANNELS_FIRST: tuple[tuple[type, int | None], ...] = (
-    *((t, 1) for t in (nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)),
-    *((t, 2) for t in (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)),
-    *((t, 3) for t in (nn.Conv3d, nn.ConvTranspose3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d)),
-    *((t, n) for n, t in enumerate((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), 1)),
-    (nn.modules.batchnorm._NormBase, None),
-    (nn.GroupNorm, None),
-    (nn.modules.upsampling.Upsample, None),
-    (nn.PixelShuffle, 2),
-    (nn.PixelUnshuffle, 2),
-)
-_FEATURES_LAST = (
-    nn.Linear,
-    nn.Bilinear,
-    nn.Embedding,
-    nn.EmbeddingBag,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.MultiheadAttention,
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoderLayer,
-)
-# Over one axis, which subclasses for images move to the front again: the sizes tell.
-_LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
-# By name, so that transformers need not be installed: its Conv1D is a linear layer with the features last.
-_FEATURES_LAST_NAMES = ("Conv1D",)
-
 
 @dataclass(frozen=True)
-class Grid:
-    """One call's activation as samples × positions × features.
+class KnownAxes:
+    """What is known, for a checkpoint: the layout of each output by layer, call and place, or why it has none."""
 
-    `values` is (N, T, d); T is 1 and `positions` False where a sample has a single ket. `axis` is where the
-    features stood, `second` says that the samples stood on the second of the other axes.
-    """
-
-    values: Tensor
-    axis: int
-    positions: bool
-    second: bool = False
-
-    def restored(self, values: Tensor, output: Tensor) -> Tensor:
-        """Other values (N, T, d) in the shape, dtype and strides of the output that the grid was made from."""
-        shape = output.movedim(self.axis, -1).shape  # of an unbatched sample too: its T and N are 1
-        if self.second:
-            values = values.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1)
-        values = values.reshape(shape).movedim(-1, self.axis)
-        return torch.empty_like(output).copy_(values)  # what follows may take a `view` of it
+    layouts: list[tuple[Key, str, Layout]] = field(default_factory=list)
+    refused: list[tuple[Key, str, str]] = field(default_factory=list)
+    masks: list[tuple[Key, str | None]] = field(default_factory=list)
+    passes: int = 0
+    notes: list[str] = field(default_factory=list)
+    uses_second: bool | None = None
 
 
 @dataclass
-class Layouts:
-    """Decides each output's layout during one forward pass over `samples` samples."""
+class Axes:
+    """The layouts of outputs by key and place, and which mask belongs to each layer.
 
-    feature_axis: FeatureAxis
-    sequence_first: frozenset[str]
-    samples: int = 0
-    _decided: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
-    _transposed: list[weakref.ref[Tensor]] = field(default_factory=list)
+    `feature_axis` is what the user gave of it; `passes` counts the forward passes of experiments; `uses_second` says
+    whether the network is given the second entry of each batch, which could be labels.
+    """
 
-    def begin(self, samples: int) -> None:
-        """Forgets the last forward pass."""
-        self.samples = samples
-        self._decided.clear()
-        self._transposed.clear()
+    feature_axis: FeatureAxis = None
+    layouts: dict[Key, dict[str, Layout | str]] = field(default_factory=dict)
+    masks: dict[Key, str | None] = field(default_factory=dict)
+    passes: int = 0
+    notes: list[str] = field(default_factory=list)
+    uses_second: bool | None = None
 
-    def observe(self, path: str, module: nn.Module, output: Tensor, inputs: list[Tensor]) -> None:
-        """Notes what the module's type and inputs tell of its output's layout."""
-        axis = axis_by_type(module, output)
-        if axis is not None:
-            self._decided.append((tuple(output.shape), axis))
-        if path in self.sequence_first or any(self._is_transposed(given) for given in inputs):
-            self._transposed.append(weakref.ref(output))
+    @classmethod
+    def from_layers(cls, layers: Iterable[LayerInfo], feature_axis: FeatureAxis = None) -> Axes:
+        """Those that a study of the network knows."""
+        axes = cls(feature_axis)
+        for layer in layers:
+            if not layer.layout.ndim:
+                continue
+            for name in (layer.name, *layer.aliases):
+                axes.layouts.setdefault((name, layer.call), {})[layer.leaf] = layer.layout
+        return axes
 
-    def axis(self, path: str, module: nn.Module, output: Tensor) -> int:
-        """The feature axis of an output, counted from the front."""
-        given = self._given(path, module, output)
-        axis = given if given is not None else axis_by_type(module, output)
-        if axis is None:
-            axis = self._inherited(output)
-        if not -output.ndim <= axis < output.ndim:
+    def given(self, path: str, module: nn.Module, output: Tensor) -> int | None:
+        """The axis of features that the user gave for an output, counted from the front."""
+        chosen = self.feature_axis
+        if isinstance(chosen, Mapping):
+            chosen = chosen.get(path)
+        elif callable(chosen):
+            chosen = chosen(path, module, output)
+        if chosen is None:
+            return None
+        if not -output.ndim <= chosen < output.ndim:
             raise ValueError(
                 f"Argument `feature_axis` must be an axis of the output of layer {path!r}, which has shape "
-                f"{tuple(output.shape)}, but is {axis}."
+                f"{tuple(output.shape)}, but is {chosen}."
             )
-        return axis % output.ndim
+        return chosen % output.ndim
 
-    def grid(
-        self, path: str, module: nn.Module, output: Tensor, inputs: list[Tensor], batch_first: bool = False
-    ) -> Grid | str:
-        """The output as samples × positions × features, or a sentence that says why it has no such form.
+    def of(self, key: Key) -> dict[str, Layout | str] | None:
+        """The layouts of one call's outputs; of a new call those of the others, where these agree."""
+        if key in self.layouts:
+            return self.layouts[key]
+        others = [layouts for (path, _), layouts in self.layouts.items() if path == key[0]]
+        if others and all(other == others[0] for other in others):
+            if key[0] in {path for path, _ in self.masks}:
+                self.masks.setdefault(
+                    key, next(mask for (path, _), mask in self.masks.items() if path == key[0])
+                )
+            return others[0]
+        return None
 
-        `inputs` are the tensors that the module was given; `batch_first` says that the samples lead for sure.
-        """
-        if output.ndim == 0:
-            return "its output is a single number"
-        axis = self.axis(path, module, output)
-        values = features_last(output, axis)
-        if values.ndim == 1:
-            values = values[None]  # an unbatched sample
-        batch = self.samples
-        second = (
-            not batch_first and bool(self.sequence_first) and values.ndim >= 3 and values.shape[1] == batch
+    def mask(self, key: Key, names: Iterable[str]) -> str | None:
+        """Which of a batch's masks belongs to a layer."""
+        names = list(names)
+        if key in self.masks:
+            return self.masks[key] if self.masks[key] in names else None
+        return names[0] if len(names) == 1 else None
+
+    def take(self, findings: Findings) -> None:
+        """Adds what an experiment has shown; what was known stays."""
+        for key, layouts in findings.layouts.items():
+            self.layouts.setdefault(key, layouts)
+        for key, name in findings.masks.items():
+            self.masks.setdefault(key, name)
+        self.passes += findings.passes
+        self.notes += [note for note in findings.notes if note not in self.notes]
+
+    def stored(self) -> KnownAxes:
+        """What is known, for a checkpoint."""
+        entries = [(k, path, each) for k, layouts in self.layouts.items() for path, each in layouts.items()]
+        return KnownAxes(
+            [(k, path, each) for k, path, each in entries if isinstance(each, Layout)],
+            [(k, path, each) for k, path, each in entries if isinstance(each, str)],
+            list(self.masks.items()),
+            self.passes,
+            list(self.notes),
+            self.uses_second,
         )
-        second = second and (values.shape[0] != batch or self._is_transposed(output))
-        if second:
-            values = values.movedim(1, 0)
-        lead = values.shape[0]
-        positions = values.ndim > 2
-        if lead != batch:
-            windows = any(given.ndim > 1 and len(given) == lead for given in inputs)
-            if lead == 1 or not windows:
-                return f"its output {tuple(output.shape)} is shared by all {batch} samples of the batch"
-            if lead % batch:
-                return f"its output {tuple(output.shape)} does not have the batch's {batch} samples on its first axis"
-            positions = True  # (samples × windows, …): the windows of a sample follow each other
-        return Grid(values.reshape(batch, -1, values.shape[-1]), axis, positions, second)
 
-    def _is_transposed(self, tensor: Tensor) -> bool:
-        return any(known() is tensor for known in self._transposed)
-
-    def _given(self, path: str, module: nn.Module, output: Tensor) -> int | None:
-        chosen = self.feature_axis
-        if chosen is None or isinstance(chosen, int):
-            return chosen
-        if isinstance(chosen, Mapping):
-            return chosen.get(path)
-        return chosen(path, module, output)
-
-    def _inherited(self, output: Tensor) -> int:
-        shape = tuple(output.shape)
-        for seen, axis in reversed(self._decided):
-            if seen == shape:
-                return axis
-        for seen, axis in reversed(self._decided):
-            if len(seen) == len(shape) and seen[axis] == shape[axis]:
-                return axis
-        return len(shape) - 1
+    def restore(self, known: KnownAxes) -> None:
+        """Takes over what was known."""
+        entries: list[tuple[Key, str, Layout | str]] = [*known.layouts, *known.refused]
+        for key, path, each in entries:
+            self.layouts.setdefault(key, {})[path] = each
+        self.masks |= dict(known.masks)
+        self.passes, self.notes = known.passes, list(known.notes)
+        self.uses_second = known.uses_second
 
 
-def axis_by_type(module: nn.Module, output: Tensor) -> int | None:
-    """The feature axis that the module's type decides, or None."""
-    for kind, positions in _CHANNELS_FIRST:
-        if isinstance(module, kind):
-            if positions is None:
-                return min(1, output.ndim - 1)
-            return max(output.ndim - 1 - positions, 0)
-    if isinstance(module, _LAYER_NORMS):
-        shape = tuple(module.normalized_shape)
-        return output.ndim - 1 if len(shape) == 1 and output.shape[-1:] == shape else None
-    if isinstance(module, _FEATURES_LAST) or type(module).__name__ in _FEATURES_LAST_NAMES:
-        return output.ndim - 1
-    return None
-
-
-def decides(module: nn.Module) -> bool:
-    """Whether a module's type, with the sizes of its output, can decide a layout."""
-    kinds = (*(kind for kind, _ in _CHANNELS_FIRST), *_FEATURES_LAST, *_LAYER_NORMS)
-    return isinstance(module, kinds) or type(module).__name__ in _FEATURES_LAST_NAMES
-
-
-def sequence_first_paths(model: nn.Module, tidy: Callable[[str], str]) -> frozenset[str]:
-    """The modules that run on (positions, samples, features): those with `batch_first=False`, and what is in them."""
-    found: list[str] = []
-    for path, module in model.named_modules():
-        attention = getattr(module, "self_attn", module)
-        if getattr(attention, "batch_first", True) is False:
-            found.append(path)
-    inside = (
-        path
-        for path, _ in model.named_modules()
-        if any(path == top or path.startswith(f"{top}.") or top == "" for top in found)
-    )
-    return frozenset(tidy(path) for path in inside)
-
-
-def as_mask(mask: Tensor, samples: int) -> Tensor:
-    """A mask as booleans, (samples, positions); True where the position is real."""
-    mask = mask if mask.dtype == torch.bool else mask != 0
-    if mask.ndim != 2 or mask.shape[0] != samples:
-        raise ValueError(
-            f"Argument `mask` must have shape (samples, positions) with {samples} samples in this batch, "
-            f"but has shape {tuple(mask.shape)}."
-        )
-    return mask
+def by_rules(module: nn.Module, output: Tensor, features: int | None) -> Layout | str:
+    """The layout of an output of which no experiment is known: samples first, or second where the module says so."""
+    shape = tuple(output.shape)
+    if not shape:
+        return "its output is a single number"
+    if len(shape) == 1:
+        return Layout(0, None, 1)
+    samples = 1 if len(shape) == 3 and getattr(module, "batch_first", True) is False else 0
+    axis = features if features is not None else made_axis(module, shape)
+    if axis is None and len(shape) < 4:
+        axis = len(shape) - 1
+    if axis is None or axis == samples:
+        return f"nothing says which axis of its output {shape} holds the features. Say which with `feature_axis=`"
+    return Layout(samples, axis, len(shape), features_by="given" if features is not None else "rules")

@@ -8,26 +8,32 @@ the network's training flags are what they were. Gradients are off inside; outpu
 from __future__ import annotations
 
 import contextlib
-import math
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.axes import FeatureAxis, Grid, Layouts, sequence_first_paths
+from ketwork.networks.activations.axes import Axes, FeatureAxis, KnownAxes
+from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
-from ketwork.networks.activations.outputs import Leaf, described
-from ketwork.networks.activations.selectors import Layers, Selection, select, tidy
-from ketwork.networks.activations.wrappers import eager, unwrapped
+from ketwork.networks.activations.layout import Grid
+from ketwork.networks.activations.masks import PositionMask
+from ketwork.networks.activations.outputs import Leaf, described, version_of
+from ketwork.networks.activations.selectors import Layers, Selection, select
+from ketwork.networks.activations.wrappers import eager, evaluating, unwrapped
 
 NEVER = "it never ran in the forward pass"
 """Why a module that other data may reach gave no row."""
 
 CALLS = ("separate", "pooled")
+
+
+class RefusedError(ValueError):
+    """What `receive` raises of an activation that it cannot take: the layer has no row then, for the reason given."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Seen:
     refused: list[Key]
     ran: list[str]
     leaves: list[tuple[Key, str]]
+    axes: KnownAxes
 
 
 @dataclass
@@ -58,27 +65,59 @@ class Capture(Walker):
     skipped: dict[str, str] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)
     _running: bool = False
+    _masks: dict[str, PositionMask] = field(default_factory=dict)
+    _trials: list[Trial] = field(default_factory=list)
+    _entered: bool = False
     _leaf: dict[Key, str] = field(default_factory=dict)
     _tensors: list[tuple[weakref.ref[Tensor], float, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
+    _held: list[Call] = field(default_factory=list)
 
-    def forward(self, call: Callable[[nn.Module], Any], samples: int) -> Any:
-        """Runs `call(model)` on a batch of that many samples and hands over what each layer put out."""
-        self.begin(samples)
+    def forward(
+        self,
+        call: Callable[[nn.Module], Any],
+        samples: int,
+        trial: Trial | None = None,
+        masks: Sequence[PositionMask] = (),
+    ) -> Any:
+        """Runs `call(model)` on a batch of that many samples and hands over what each layer put out.
+
+        `trial` is that batch with a way to run the network on others like it, for networks of which only parts are
+        called. `masks` say which positions exist.
+        """
         self._tensors.clear()
         self._waiting.clear()
-        self._running = True
-        try:
-            with torch.inference_mode(False), torch.no_grad(), eager(self.model):
+        self._held.clear()
+        self._trials, self._entered = [] if trial is None else [trial], False
+        self._masks = {mask.name: mask for mask in masks}
+        with torch.inference_mode(False), torch.no_grad(), eager(self.model):
+            self.begin(samples)
+            self._running = True
+            try:
                 output = call(self.model)
-        finally:
-            self._running = False
+            finally:
+                self._running = False
+            self._resolve()
         for path, calls in self._waiting.items():
             if (path, POOLED) not in self.refused:
-                self.receive(_pooled(calls))
+                self._hand_over(_pooled(calls))
         self._waiting.clear()
         self._tensors.clear()
+        self._trials = []
         return output
+
+    def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """A call of the whole network begins: where nothing is known of its axes yet, it is the experiment."""
+        if not self._running or self._entered:
+            return
+        self._entered = True
+        self._trials = self.root_trials(inputs, named, self.samples, self._masks.values()) + self._trials
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Finds the axes of the outputs on a first batch, where nothing is known of them yet."""
+        if not self.axes.layouts and self._trials:
+            self.explore(self._trials)
 
     def listening(self, leaves: list[Leaf]) -> bool:
         """Only in `forward`: another capture may hold the same module."""
@@ -91,23 +130,53 @@ class Capture(Walker):
             self._skip(path, described(call.output))
             return
         key = (path, POOLED) if self.pool_calls else call.key
-        if key in self.refused:
+        if key in self.refused or all(leaf.tensor.numel() == 0 for leaf in call.leaves):
             return
+        self._prepare()  # where only parts of the network are called
+        layouts = self.axes.of(call.key)
         reasons: list[str] = []
-        for leaf in call.leaves:
+        order = list(layouts or ())
+        for leaf in sorted(
+            call.leaves, key=lambda leaf: order.index(leaf.path) if leaf.path in order else -1
+        ):
             if self._leaf.get(key, leaf.path) != leaf.path:
                 continue  # another batch was read elsewhere in the output
             row = self._known(leaf)
             if row is not None:
                 self.aliases.setdefault(key, row)
                 return
-            grid = self.read(call, leaf)
+            if layouts is None or leaf.path not in layouts:
+                continue
+            layout = layouts[leaf.path]
+            grid = layout if isinstance(layout, str) else layout.grid(leaf.tensor, self.samples)
             if isinstance(grid, Grid):
-                self._take(key, call.module, leaf, grid)
+                self._take(key, call, leaf, grid)
                 return
             reasons.append(grid)
+        if layouts is None:
+            # Held until an experiment on this batch has shown its axes; the network may overwrite it.
+            leaves = [replace(leaf, tensor=leaf.tensor.clone()) for leaf in call.leaves]
+            self._held.append(replace(call, leaves=leaves, output=None))
+            return
+        self.refuse(key, reasons[0] if reasons else "its output changes its form from batch to batch")
+
+    def _resolve(self) -> None:
+        """Finds the axes of outputs that no batch before had, and hands them over."""
+        held, self._held = self._held, []
+        if not held:
+            return
+        if self._trials:
+            self.explore(self._trials, self.samples)
+        for call in held:
+            if self.axes.of(call.key) is None:
+                self.refuse(call.key, "nothing says which axis of its output counts the samples")
+            else:
+                self.visit(call)
+
+    def refuse(self, key: Key, reason: str) -> None:
+        """Lets a layer have no row, for a reason."""
         self.refused.add(key)
-        self._skip(path, reasons[0] if reasons else "its output changes its form from batch to batch")
+        self._skip(key[0], reason)
 
     def names(self, rows: Collection[Key]) -> dict[Key, tuple[Key, tuple[str, ...]]]:
         """What each row is called, and by which other names it can be found.
@@ -141,30 +210,48 @@ class Capture(Walker):
             sorted(self.refused),
             sorted(self.ran),
             list(self._leaf.items()),
+            self.axes.stored(),
         )
 
     def restore(self, seen: Seen) -> None:
         """Takes over what other batches have shown."""
         self.aliases, self.skipped = dict(seen.aliases), dict(seen.skipped)
         self.refused, self.ran, self._leaf = set(seen.refused), set(seen.ran), dict(seen.leaves)
+        self.axes.restore(seen.axes)
 
     def _known(self, leaf: Leaf) -> Key | None:
         """The row that this very tensor already is, unless it was changed in place since."""
         for known, version, row in self._tensors:
-            if known() is leaf.tensor and version == _version(leaf.tensor):
+            if known() is leaf.tensor and version == version_of(leaf.tensor):
                 return row
         return None
 
-    def _take(self, key: Key, module: nn.Module, leaf: Leaf, grid: Grid) -> None:
+    def _take(self, key: Key, call: Call, leaf: Leaf, grid: Grid) -> None:
         self._leaf[key] = leaf.path
-        self._tensors.append((weakref.ref(leaf.tensor), _version(leaf.tensor), key))
-        info = LayerInfo(*key, type(module).__name__, leaf.path, grid.axis, grid.positions)
-        activation = Activation(info, grid.values, leaf.present)
+        self._tensors.append((weakref.ref(leaf.tensor), version_of(leaf.tensor), key))
+        info = LayerInfo(*key, type(call.module).__name__, leaf.path, grid.layout, grid.positions)
+        activation = Activation(info, grid.values, *self._present(call.key, leaf, grid))
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
             self._waiting.setdefault(key[0], []).append(replace(activation, values=grid.values.clone()))
         else:
+            self._hand_over(activation)
+
+    def _hand_over(self, activation: Activation) -> None:
+        try:
             self.receive(activation)
+        except RefusedError as error:
+            self.refuse(activation.key, str(error))
+
+    def _present(self, key: Key, leaf: Leaf, grid: Grid) -> tuple[Tensor | None, Tensor | None]:
+        """The positions that exist, and a mask of the layer's that is of other positions."""
+        if leaf.present is not None:
+            return leaf.present, None
+        name = self.axes.mask(key, self._masks) if grid.positions else None
+        if name is None:
+            return None, None
+        mask = self._masks[name].present
+        return (mask, None) if mask.shape == grid.values.shape[:2] else (None, mask)
 
     def _skip(self, path: str, reason: str) -> None:
         self.skipped.setdefault(path, reason)
@@ -178,6 +265,7 @@ def capture(
     receive: Callable[[Activation], None],
     calls: str = "separate",
     feature_axis: FeatureAxis = None,
+    axes: Iterable[LayerInfo] | None = None,
 ) -> Iterator[Capture]:
     """A live capture of a network's layers; leaves the network exactly as it was.
 
@@ -188,6 +276,7 @@ def capture(
         calls: `"separate"` gives each call of a module its own row (path, call index), `"pooled"` one row.
         feature_axis: overrides the feature axis: an axis for all layers, a mapping from layer names to axes,
             or a callable (name, module, output) -> axis.
+        axes: layers whose axes are known, as a study of the network has them; no experiment is made for these.
 
     Raises:
         TypeError: not an `nn.Module`, or TorchScript, which refuses hooks.
@@ -207,24 +296,16 @@ def capture(
         raise ValueError(f"Argument `calls` must be one of {CALLS}, but is {calls!r}.")
     model = unwrapped(model)
     selection = select(model, layers)
-    layouts = Layouts(feature_axis, sequence_first_paths(model, tidy))
-    live = Capture(model, layouts, selection=selection, receive=receive, pool_calls=calls == "pooled")
+    known = Axes(feature_axis) if axes is None else Axes.from_layers(axes, feature_axis)
+    live = Capture(model, axes=known, selection=selection, receive=receive, pool_calls=calls == "pooled")
     live.skipped.update(selection.skipped)
-    flags = {module: module.training for module in model.modules()}
     with contextlib.ExitStack() as stack:
-        for module, training in flags.items():
-            stack.callback(setattr, module, "training", training)
+        stack.enter_context(evaluating(model))
         stack.enter_context(
             walk(live, selection.chosen, lambda name: live._skip(name, "TorchScript refuses hooks"))
         )
-        model.eval()
         yield live
     live.skipped = live.reasons()
-
-
-def _version(tensor: Tensor) -> float:
-    # Inference tensors do not count what changes them: NaN takes each for new.
-    return math.nan if tensor.is_inference() else tensor._version
 
 
 def _pooled(calls: list[Activation]) -> Activation:

@@ -1,51 +1,64 @@
 """The one way in which modules' outputs are seen: forward hooks that read each as samples × positions × features.
 
-`walk` puts the hooks on and takes them off on every exit. A `Walker` is told of each forward pass, and for each call of
-each chosen module reads the output: which leaf of a tuple, dict or ModelOutput, which axis of it. What becomes of that
-is its `visit`'s: `capture` hands it on, `intervene` replaces it.
+`walk` puts the hooks on and takes them off on every exit. For each call of each chosen module a `Walker` reads the
+output: which leaf of a tuple, dict or ModelOutput, which axes of it, as experiments on the first batch have shown. What
+becomes of that is its `visit`'s: `capture` hands it on, `intervene` replaces it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.axes import Grid, Layouts, decides
+from ketwork.networks.activations.axes import Axes
+from ketwork.networks.activations.experiment import FEW, Experiment, Findings, Trial
+from ketwork.networks.activations.flow import decides
 from ketwork.networks.activations.info import Key
+from ketwork.networks.activations.masks import PositionMask, towers
+from ketwork.networks.activations.observation import Observation
 from ketwork.networks.activations.outputs import Leaf, activations
+from ketwork.networks.activations.samples import Path, Second, carriers
 from ketwork.networks.activations.selectors import tidy
+from ketwork.networks.activations.wrappers import evaluating
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one chosen module: what it was given and put out; `leaves` are its activations, in order."""
+    """One call of one chosen module, and what it put out; `leaves` are its activations, in order."""
 
     key: Key
     module: nn.Module
-    given: list[Tensor]
     output: Any
     leaves: list[Leaf]
 
 
 @dataclass
 class Walker(ABC):
-    """The state of the hooks during a forward pass."""
+    """The state of the hooks during a forward pass, and what experiments have shown of the network's outputs."""
 
     model: nn.Module
-    layouts: Layouts
+    axes: Axes = field(kw_only=True)
+    samples: int = 0
     ran: set[str] = field(default_factory=set)
     _calls: Counter[str] = field(default_factory=Counter)
+    _watching: Observation | None = None
+    _thread: int = field(default_factory=threading.get_ident)
+
+    @abstractmethod
+    def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """A call of the whole network begins."""
 
     @abstractmethod
     def listening(self, leaves: list[Leaf]) -> bool:
-        """Whether this forward pass is one to read; called for each module that runs."""
+        """Whether this forward pass is one to read; called for each chosen module that runs."""
 
     @abstractmethod
     def visit(self, call: Call) -> Any:
@@ -53,29 +66,80 @@ class Walker(ABC):
 
     def begin(self, samples: int) -> None:
         """A forward pass over so many samples begins."""
-        self.layouts.begin(samples)
+        self.samples = samples
         self._calls.clear()
 
-    def read(self, call: Call, leaf: Leaf) -> Grid | str:
-        """A leaf of the output as samples × positions × features, or why it is not."""
-        return self.layouts.grid(
-            call.key[0], call.module, leaf.tensor, call.given, batch_first=leaf.present is not None
-        )
+    def uses(self, trial: Trial, entry: Path) -> bool:
+        """Whether what the network puts out depends on an entry of a batch."""
+        with evaluating(self.model):
+            return Experiment(self.model, self._watched, self.axes.given).uses(trial, entry)
+
+    def explore(self, trials: Iterable[Trial], few: int = FEW) -> Trial | None:
+        """Finds the axes of the outputs on a batch, by running the network on its samples in other orders.
+
+        Of several ways to see the batch's samples, that is right which settles most layers. It is returned.
+        """
+        best, passes, right = Findings(), 0, None
+        with evaluating(self.model):
+            for trial in trials:
+                findings = Experiment(self.model, self._watched, self.axes.given)(trial, few)
+                passes += findings.passes
+                if not best.layouts or findings.share > best.share:
+                    best, right = findings, trial
+                if best.share >= 0.5:
+                    break
+        self.axes.take(replace(best, passes=passes))
+        return right
+
+    def root_trials(
+        self, inputs: tuple[Any, ...], named: dict[str, Any], samples: int, masks: Collection[PositionMask]
+    ) -> list[Trial]:
+        """What the whole network is called with as a batch for experiments, in each way to see its samples."""
+        trials: list[Trial] = []
+        for second in get_args(Second):
+            axes = carriers((inputs, named), samples, second)
+            if not axes or axes in [trial.axes for trial in trials]:
+                continue
+            carried = {path[1]: named[path[1]] for path in axes if path[0] == 1}
+            groups = {name: {(1, key) for key in keys} for name, keys in towers(masks, carried).items()}
+            unnamed = {path for path in axes if path[0] == 0}
+            if groups and unnamed:
+                groups[None] = groups.get(None, set()) | unnamed
+            trials.append(Trial((inputs, named), samples, _call, axes, groups))
+        return trials
 
     def output(self, path: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, chosen: bool) -> Any:
         """What the network continues with, None for what the module put out: the hook of a module."""
+        if threading.get_ident() != self._thread:
+            return None  # another thread runs the same network
+        if self._watching is not None:
+            given = [
+                x for x in inputs if isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided
+            ]
+            self._watching.see(path, module, given, output, chosen)
+            return None
+        if not chosen:
+            return None
         leaves = list(activations(output))
         if not self.listening(leaves):
-            return None
-        given = [x for x in inputs if isinstance(x, Tensor) and not x.is_nested]
-        if leaves:
-            self.layouts.observe(path, module, leaves[0].tensor, given)
-        if not chosen:
             return None
         self.ran.add(path)
         key = (path, self._calls[path])
         self._calls[path] += 1
-        return self.visit(Call(key, module, given, output, leaves))
+        return self.visit(Call(key, module, output, leaves))
+
+    @property
+    def mine(self) -> bool:
+        """Whether a call of the network that begins now is to be read: not another thread's, nor an experiment's."""
+        return threading.get_ident() == self._thread and self._watching is None
+
+    @contextlib.contextmanager
+    def _watched(self, observation: Observation) -> Iterator[None]:
+        self._watching = observation
+        try:
+            yield
+        finally:
+            self._watching = None
 
 
 @contextlib.contextmanager
@@ -84,7 +148,13 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
 
     `refuse` is told of a chosen module that takes no hooks (TorchScript).
     """
+
+    def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if walker.mine:
+            walker.enter(inputs, named)
+
     with contextlib.ExitStack() as stack:
+        stack.callback(walker.model.register_forward_pre_hook(enter, with_kwargs=True).remove)
         for path, module in walker.model.named_modules():
             name = tidy(path)
             if "_orig_mod" in module._modules:
@@ -97,6 +167,11 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
                 hook = _hook(walker, name, name in chosen)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
+
+
+def _call(model: nn.Module, content: Any) -> Any:
+    inputs, named = content
+    return model(*inputs, **named)
 
 
 def _hook(walker: Walker, path: str, chosen: bool) -> Callable[..., Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from torch import Tensor
+
+from ketwork.networks.activations.layout import Layout
 
 Key = tuple[str, int]
 """A layer's name and the index of its call in one forward pass."""
@@ -18,18 +20,23 @@ POOLED = -1
 class LayerInfo:
     """A layer at one of its calls.
 
-    `kind` is the module's class; `leaf` is where in the module's output the activation stands, `axis` the axis of it
-    that holds the features, `positions` whether a sample has several; `aliases` are other modules that returned the
-    very tensor.
+    `kind` is the module's class; `leaf` is where in the module's output the activation stands, `layout` which axes of
+    it count the samples and hold the features, `positions` whether a sample has several; `aliases` are other
+    modules that returned the very tensor.
     """
 
     name: str
     call: int
     kind: str
     leaf: str = ""
-    axis: int = -1
+    layout: Layout = field(default_factory=Layout)
     positions: bool = False
     aliases: tuple[str, ...] = ()
+
+    @property
+    def axis(self) -> int:
+        """The axis of features, counted from the front; that of the samples where each has a single number."""
+        return self.layout.samples if self.layout.features is None else self.layout.features
 
     @property
     def key(self) -> Key:
@@ -50,13 +57,14 @@ class LayerInfo:
 class Activation:
     """What one call of one layer put out: `values` (samples, positions, features).
 
-    `present` (samples, positions) says which positions exist where the output itself knows (nested and packed
-    tensors); None: it does not.
+    `present` (samples, positions) says which positions exist, None: all; `unfit` is the mask that the layer's positions
+    should have, where it is of others.
     """
 
     info: LayerInfo
     values: Tensor
     present: Tensor | None = None
+    unfit: Tensor | None = None
 
     @property
     def key(self) -> Key:

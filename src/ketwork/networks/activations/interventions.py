@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.axes import FeatureAxis, Grid, Layouts, as_mask, sequence_first_paths
+from ketwork.networks.activations.axes import Axes, FeatureAxis, by_rules
+from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.hooks import Call, Walker, walk
-from ketwork.networks.activations.info import Key
-from ketwork.networks.activations.outputs import Leaf, described, replaced, tensors
-from ketwork.networks.activations.selectors import tidy
+from ketwork.networks.activations.info import Key, LayerInfo
+from ketwork.networks.activations.layout import Grid, Layout
+from ketwork.networks.activations.masks import KEY, PositionMask, masks_of
+from ketwork.networks.activations.outputs import Leaf, described, replaced
+from ketwork.networks.activations.samples import count, count_second
 from ketwork.networks.activations.wrappers import unwrapped
 
 Change = Callable[["Site"], Tensor | None]
@@ -36,7 +39,7 @@ class Site:
     values: Tensor
     positions: bool
     present: Tensor | None
-    axis: int
+    layout: Layout
 
 
 @dataclass
@@ -44,24 +47,37 @@ class Intervention(Walker):
     """The hooks at work; `change` gets each site and returns what the network continues with, or None to leave it."""
 
     change: Change = field(kw_only=True)
-    mask: Tensor | None = None
+    masks: Sequence[PositionMask] = ()
     passes: int = 0
-    _given_mask: Tensor | None = None
+    _masks: dict[str, PositionMask] = field(default_factory=dict)
     _running: bool = False
+    _second: bool = False  # samples are counted by the second axis of what the network is called with
+    _trials: list[Trial] = field(default_factory=list)
 
-    def enter(self, module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
-        """A forward pass of the whole network begins, with as many samples as its first tensor has."""
-        first = next((x for x in tensors((inputs, named)) if x.ndim), None)
-        self._start(0 if first is None else len(first))
+    def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """A forward pass of the whole network begins; the first one is the experiment that shows its axes."""
+        first = count((inputs, named), named.get(KEY))
+        second = count_second((inputs, named), first)
+        samples = second if self._second else first
+        masks = () if samples is None else masks_of(named, None, 0, samples, None, None)
+        self._trials = []
+        if samples is not None:
+            self._trials = self.root_trials(inputs, named, samples, masks)
+            if not self.axes.layouts:
+                # Nothing but the network says which axis of what it is called with counts the samples.
+                others = [] if second is None or masks else self.root_trials(inputs, named, second, masks)
+                right = self.explore([*self._trials, *others])
+                if right in others:
+                    self._second, self._trials, samples = True, others, second
+        self._start(0 if samples is None else samples)
+        self._masks = {mask.name: mask for mask in self.masks or masks}
         self._running = True
         self.passes += 1
-        mask = named.get("attention_mask")
-        fits = isinstance(mask, Tensor) and mask.ndim == 2 and len(mask) == self.layouts.samples
-        self._given_mask = as_mask(mask, self.layouts.samples) if fits else None  # type: ignore[arg-type]
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """It is over, or failed."""
-        self._running = False
+        if self.mine:
+            self._running = False
 
     def listening(self, leaves: list[Leaf]) -> bool:
         """Always; a module that was called by itself is a forward pass of its own."""
@@ -72,45 +88,66 @@ class Intervention(Walker):
     def visit(self, call: Call) -> Any:
         """The output that the network continues with."""
         path, reasons = call.key[0], []
+        layouts = self.axes.of(call.key)
+        if layouts is None and self._running and self._trials:
+            self.explore(self._trials, self.samples)  # the first batch did not reach it
+            layouts = self.axes.of(call.key)
         for leaf in call.leaves:
-            grid = self.read(call, leaf)
+            layout = (
+                self._rule(call, leaf)
+                if layouts is None
+                else layouts.get(leaf.path, "it was not there before")
+            )
+            grid = layout if isinstance(layout, str) else layout.grid(leaf.tensor, self.samples)
             if not isinstance(grid, Grid):
                 reasons.append(grid)
                 continue
-            site = Site(call.key, grid.values, grid.positions, self._present(leaf, grid), grid.axis)
+            assert isinstance(layout, Layout)
+            site = Site(call.key, grid.values, grid.positions, self._present(call.key, leaf, grid), layout)
             values = self.change(site)
             if values is None:
                 return None
-            tensor = grid.restored(values, leaf.tensor)
-            self.layouts.observe(path, call.module, tensor, call.given)
-            return replaced(call.output, leaf, tensor)
+            return replaced(call.output, leaf, grid.restored(values, leaf.tensor))
         reason = reasons[0] if reasons else described(call.output)
         raise ValueError(f"Layer {path!r} cannot be collapsed: {reason}.")
 
+    def _rule(self, call: Call, leaf: Leaf) -> Layout | str:
+        """The layout of an output that no experiment has shown, as of a module that is called by itself."""
+        axis = self.axes.given(call.key[0], call.module, leaf.tensor)
+        return by_rules(call.module, leaf.tensor, axis)
+
     def _start(self, samples: int) -> None:
         self.begin(samples)
-        self._given_mask = None
+        self._masks = {mask.name: mask for mask in self.masks}
 
-    def _present(self, leaf: Leaf, grid: Grid) -> Tensor | None:
+    def _present(self, key: Key, leaf: Leaf, grid: Grid) -> Tensor | None:
         if leaf.present is not None:
             return leaf.present
-        mask = self.mask if self.mask is not None else self._given_mask
-        fits = mask is not None and grid.positions and mask.shape == grid.values.shape[:2]
-        return mask if fits else None
+        name = self.axes.mask(key, self._masks) if grid.positions else None
+        if name is None or self._masks[name].present.shape != grid.values.shape[:2]:
+            return None
+        return self._masks[name].present
 
 
 @contextlib.contextmanager
 def intervene(
-    model: nn.Module, chosen: Collection[str], change: Change, feature_axis: FeatureAxis = None
+    model: nn.Module,
+    chosen: Collection[str],
+    change: Change,
+    feature_axis: FeatureAxis = None,
+    axes: Iterable[LayerInfo] | None = None,
 ) -> Iterator[Intervention]:
-    """Lets `change` replace what the modules at these paths put out; all hooks come off on every exit."""
+    """Lets `change` replace what the modules at these paths put out; all hooks come off on every exit.
+
+    `axes` are layers whose axes are known; the others' are found by running the first batch again.
+    """
     network = unwrapped(model)
-    live = Intervention(network, Layouts(feature_axis, sequence_first_paths(network, tidy)), change=change)
+    known = Axes(feature_axis) if axes is None else Axes.from_layers(axes, feature_axis)
+    live = Intervention(network, axes=known, change=change)
     with contextlib.ExitStack() as stack:
         if "torch._dynamo" in sys.modules:
             # Compiled code runs past hooks, whoever holds the compiled wrapper.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.callback(network.register_forward_pre_hook(live.enter, with_kwargs=True).remove)
         stack.enter_context(walk(live, chosen, _refuse))
         stack.callback(network.register_forward_hook(live.leave, always_call=True).remove)
         yield live

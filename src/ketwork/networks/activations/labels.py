@@ -11,10 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ketwork.networks.activations.masks import IGNORED
 from ketwork.records import Malformed
-
-IGNORED = -100
-"""Samples or positions with this integer have no label (the convention of PyTorch's cross entropy)."""
 
 MOST_LABELS = 4096
 """A layer's sums grow with the number of labels (and of numbers a sample)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,11 @@ def activations(output: Any) -> Iterator[Leaf]:
             yield Leaf(padded, path, value, _within(lengths, padded.shape[1]))
         elif isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
             yield _dense(value, path)
+
+
+def version_of(tensor: Tensor) -> float:
+    """How often a tensor was changed in place; NaN, which equals nothing, for one that does not count it."""
+    return math.nan if tensor.is_inference() else tensor._version
 
 
 def described(output: Any) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+import threading
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -69,3 +72,36 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     """The dtype of the network's first floating parameter, else PyTorch's default."""
     dtypes = (p.dtype for p in model.parameters() if p.is_floating_point() or p.is_complex())
     return next(dtypes, torch.get_default_dtype())
+
+
+_EVALUATING: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+_FLAGS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode; its training flags are what they were once the last of such contexts ends.
+
+    Several may be open at once, in several threads, on networks that share modules.
+    """
+    modules = list(model.modules())
+    with _LOCK:
+        for module in modules:
+            if not _EVALUATING.get(module):
+                _FLAGS[module] = module.training
+            _EVALUATING[module] = _EVALUATING.get(module, 0) + 1
+        model.eval()
+    try:
+        yield
+    finally:
+        with _LOCK:
+            for module in modules:
+                _EVALUATING[module] -= 1
+                if not _EVALUATING[module]:
+                    module.training = _FLAGS.pop(module)
+
+
+def needs_labels(model: nn.Module) -> bool:
+    """Whether a network is an encoder-decoder of transformers, which makes the decoder's input of labels."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))

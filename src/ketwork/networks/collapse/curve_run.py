@@ -100,7 +100,8 @@ def collapse_curve(
         TypeError, ValueError: an argument is not what it must be, NaN or infinite values, or no labels where the
             metric needs them.
 
-    Cost: (1 + ranks measured) forward passes, which `passes` of the result counts, and one decomposition a layer.
+    Cost: (1 + ranks measured) forward passes, one more where no `study` is given (`passes` of the result counts them),
+    and one decomposition a layer.
 
     >>> _ = torch.manual_seed(0)
     >>> rank_two = torch.randn(8, 2) @ torch.randn(2, 8)
@@ -215,41 +216,39 @@ class _Run:
         self.labels = [*self._labels(labels)]
 
     def begin(self, study: Study | None, layers: Layers, mask: Mask, center: bool, reading: Reading) -> Study:
-        """The first pass: the original network's outputs, and with them the layers' states."""
-        outputs: list[Any] = []
-        source = iter(self.batches)
-
-        def caught(network: nn.Module, content: Any) -> Any:
-            outputs.append(self._output(next(source)))
-            return outputs[-1]
-
+        """The original network's outputs, and, unless a study of it is given, one more pass for the layers' states."""
         if study is None:
-            try:
-                study = study_network(
-                    self.network,
-                    [batch.content for batch in self.batches],
-                    layers=layers,
-                    labels=False,
-                    mask=mask,
-                    forward=caught,
-                    normalize="ensemble" if center else "state",
-                    reading=reading,
-                )
-            except PartialError as failure:
-                raise failure.__cause__ or failure from None
-            assert study is not None
-        else:
-            for batch in self.batches:
-                with torch.no_grad():
-                    caught(self.network, batch.content)
-        self.outputs = outputs
-        self.original = self._scored(outputs)
+            self.passes += 1
+            study = self._studied(layers, mask, center, reading)
+        with torch.no_grad():
+            self.outputs = [self._output(batch) for batch in self.batches]
+        self.original = self._scored(self.outputs)
         if not bool(self.original.sums.isfinite().all()):
             first = int((~self.original.sums.isfinite()).nonzero()[0])
             raise ValueError(
                 f"The original network's {self.metric.name} is NaN or infinite for sample {first} (counted from 0). "
                 "Fix the data or the network there, or remove the sample."
             )
+        return study
+
+    def _studied(self, layers: Layers, mask: Mask, center: bool, reading: Reading) -> Study:
+        def call(network: nn.Module, content: Any) -> Any:
+            return self.batches[0].call(network, content, self.forward, self.label_key)
+
+        try:
+            study = study_network(
+                self.network,
+                [batch.content for batch in self.batches],
+                layers=layers,
+                labels=False,
+                mask=mask,
+                forward=call,
+                normalize="ensemble" if center else "state",
+                reading=reading,
+            )
+        except PartialError as failure:
+            raise failure.__cause__ or failure from None
+        assert study is not None
         return study
 
     def collapsed(self, row: Layer, states: Directions, mean: Tensor | None, reading: Reading) -> Scores:
@@ -262,11 +261,14 @@ class _Run:
             same_layer(row, site)
             return measured_at(site.values, site.present, states, "project", unused, mean)[0]
 
-        with torch.no_grad(), intervene(self.network, [row.name], change, reading.feature_axis) as live:
+        with (
+            torch.no_grad(),
+            intervene(self.network, [row.name], change, reading.feature_axis, axes=[row.info]) as live,
+        ):
 
             def outputs() -> Iterator[Any]:
                 for batch in self.batches:
-                    live.mask = batch.mask
+                    live.masks = batch.masks
                     yield self._output(batch)
 
             return self._scored(outputs())

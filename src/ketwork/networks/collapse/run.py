@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ketwork._compat import renamed
-from ketwork.networks.activations import POOLED, Key, Layers, Reading, Site, intervene, select, unwrapped
+from ketwork.networks.activations import (
+    POOLED,
+    Key,
+    LayerInfo,
+    Layers,
+    Reading,
+    Site,
+    intervene,
+    select,
+    unwrapped,
+)
 from ketwork.networks.collapse.projections import MODES, Directions, Question, Target, directions, question
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Seed, generator_from
@@ -138,7 +148,8 @@ def collapse(
         return values
 
     paths = {path for each in targeted for path in each.paths}
-    with intervene(network, paths, change, reading.feature_axis) as live:
+    known = reading.layers if reading.axes is not None else _infos(study, paths)
+    with intervene(network, paths, change, reading.feature_axis, known) as live:
         yield collapsed
     for each in targeted:
         if live.passes and not live.ran.intersection(each.paths):
@@ -146,6 +157,13 @@ def collapse(
                 f"Layer {each.paths[0]!r} never ran in the network's forward pass, so nothing was measured. "
                 "Name a module that is called."
             )
+
+
+def _infos(study: Study | None, paths: Collection[str]) -> list[LayerInfo] | None:
+    """What a study knows of the axes of these layers, None where it does not know all of them."""
+    infos = [layer.info for layer in study or () if layer.info.layout.ndim]
+    known = {name for info in infos for name in (info.name, *info.aliases)}
+    return infos if known.issuperset(paths) else None
 
 
 class _Targeted:
@@ -264,8 +282,9 @@ def _row(rows: list[Layer], site: Site) -> Layer:
 
 def same_layer(row: Layer, site: Site) -> None:
     """Raises ValueError where the layer is not what was studied."""
-    if row.d != site.values.shape[-1] or row.info.axis != site.axis:
+    axis = site.layout.samples if site.layout.features is None else site.layout.features
+    if row.d != site.values.shape[-1] or row.info.axis != axis:
         raise ValueError(
-            f"Layer {site.key[0]!r} has {site.values.shape[-1]} features on axis {site.axis}, but the study saw "
+            f"Layer {site.key[0]!r} has {site.values.shape[-1]} features on axis {axis}, but the study saw "
             f"{row.d} on axis {row.info.axis}. Give the study of this network, with the same `feature_axis`."
         )

@@ -128,7 +128,7 @@ class Comparison(Presented):
             layer, side = replace(named[key], held=held), int(i >= second)
             place = layer.name if pairs.split is None else f"{SIDES[side]}: {layer.name}"
             if key in pairs.incomplete:
-                skipped[place] = "it ran in some batches only"
+                skipped.setdefault(place, "it ran in some batches only")
             elif overlaps.constant[i]:
                 skipped[place] = "it puts out the same for every sample"
             else:

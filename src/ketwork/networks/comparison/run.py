@@ -23,6 +23,7 @@ from ketwork.networks.activations import (
     batches,
     drawn,
     drawn_alike,
+    needs_labels,
     unwrapped,
 )
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
@@ -224,6 +225,7 @@ def compare(
                 mask=mask,
                 dtype=side.dtype,
                 mine=None if group is None else group.mine,
+                feed_labels=needs_labels(side.model),
             )
             for source, side in zip([data] if other_data is None else [data, other_data], sides, strict=False)
         ]

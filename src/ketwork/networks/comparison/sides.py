@@ -20,6 +20,7 @@ from ketwork.networks.activations import (
     LayerInfo,
     Layers,
     Reading,
+    RefusedError,
     SelectorError,
     capture,
     device_of,
@@ -28,6 +29,7 @@ from ketwork.networks.activations import (
 )
 from ketwork.networks.comparison.result import ComparedLayer
 from ketwork.networks.moments import UNITS, sample_rows
+from ketwork.networks.runtime import Bad, BadValues
 
 
 class MisalignedError(ValueError):
@@ -48,8 +50,8 @@ class Side:
     infos: dict[Key, tuple[LayerInfo, int]] = field(default_factory=dict)
     left_out: dict[Key, str] = field(default_factory=dict)
     batches: int = 0
+    bad: BadValues = field(default_factory=BadValues)
     _samples: int = 0
-    _mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.dtype, self.device = dtype_of(self.model), device_of(self.model)
@@ -62,6 +64,7 @@ class Side:
             receive=self.receive,
             calls=reading.calls,
             feature_axis=reading.feature_axis,
+            axes=reading.layers,
         )
         try:
             self.live: Capture = stack.enter_context(live)
@@ -76,11 +79,20 @@ class Side:
             fits = cast is not None and tensor.dtype == dtype_of_data
             return tensor.to(self.device, cast if fits else None)
 
-        batch = replace(batch, content=map_tensors(batch.content, placed))
-        self._mask = batch.mask.to(self.device) if batch.mask is not None else None
+        masks = tuple(replace(mask, present=mask.present.to(self.device)) for mask in batch.masks)
+        batch = replace(batch, content=map_tensors(batch.content, placed), masks=masks)
         self._samples = done
         self.rows.clear()
-        self.live.forward(lambda model: batch.run(model, self.forward), batch.size)
+        self.bad.clear()
+        self.live.forward(
+            lambda model: batch.run(model, self.forward),
+            batch.size,
+            batch.trial(self.forward),
+            batch.masks,
+        )
+        for key in self.live.refused & self.infos.keys():
+            self.leave_out(key, self.live.skipped[key[0]])
+        self._settle(batch)
         self.batches += 1
 
     def receive(self, activation: Activation) -> None:
@@ -88,20 +100,25 @@ class Side:
         key, path = activation.key, activation.info.name
         if key in self.left_out:
             return
-        present = self._present(activation)
+        present = activation.present
         rows = sample_rows(activation.values, present, unit_of=self.unit, normalize=self.normalize)
-        _, width = self.infos.setdefault(key, (activation.info, rows.shape[1]))
-        if width != rows.shape[1]:
-            remedy = (
-                "With `unit='flat'` every batch must have the same positions: pad all of them to one length."
-                if self.unit == UNITS[2]
-                else f"Say which axis holds its features with `feature_axis={{{path!r}: ...}}`."
+        known = self.infos.get(key)
+        if known is not None and known[1] != rows.shape[1]:
+            if self.unit == UNITS[2]:
+                raise ValueError(
+                    f"Layer {path!r} of `{self.name}` had {known[1]} features and now has {rows.shape[1]}. With "
+                    "`unit='flat'` every batch must have the same positions: pad all of them to one length."
+                )
+            raise RefusedError(
+                f"it had {known[1]} features and now has {rows.shape[1]}. If another axis holds them, say so with "
+                f"`reading=kw.Reading(feature_axis={{{path!r}: …}})`"
             )
-            raise ValueError(
-                f"Layer {path!r} of `{self.name}` had {width} features and now has {rows.shape[1]}. {remedy}"
-            )
-        if not bool(torch.isfinite(rows).all()):
-            raise ValueError(self._where(path, activation))
+        self.bad.order.append(key)
+        finite = torch.isfinite(rows).all(dim=1)
+        if not bool(finite.all()):
+            self.bad.bad[key] = Bad.from_activation(activation, _bad_samples(activation))
+            return
+        self.infos.setdefault(key, (activation.info, rows.shape[1]))
         self.rows[self.name, *key] = rows
 
     def leave_out(self, key: Key, reason: str) -> None:
@@ -110,10 +127,9 @@ class Side:
         self.rows.pop((self.name, *key), None)
 
     def named(self) -> list[tuple[list[str | int], ComparedLayer]]:
-        """The layers with the keys of their rows."""
-        kept = [key for key in self.infos if key not in self.left_out]
+        """The layers with the keys of their rows, of those too that were left out later."""
         layers = []
-        for key, names in self.live.names(kept).items():
+        for key, names in self.live.names(self.infos).items():
             info, width = self.infos[key]
             place: list[str | int] = [self.name, *key]
             layers.append((place, ComparedLayer.from_info(info.named(*names), width)))
@@ -121,30 +137,37 @@ class Side:
 
     def skipped(self) -> dict[str, str]:
         """Modules that gave no row, each with its reason."""
-        visible = {name for _, layer in self.named() for name in (layer.name, *layer.aliases)}
+        visible = {
+            name
+            for (_, *key), layer in self.named()
+            if tuple(key) not in self.left_out
+            for name in (layer.name, *layer.aliases)
+        }
         left_out = {path: reason for (path, _), reason in self.left_out.items()}
         return {path: why for path, why in (self.live.reasons() | left_out).items() if path not in visible}
 
-    def _present(self, activation: Activation) -> Tensor | None:
-        if activation.present is not None:
-            return activation.present
-        mask = self._mask
-        if mask is None or not activation.info.positions or mask.shape != activation.values.shape[:2]:
-            return None
-        return mask
+    def _settle(self, batch: Batch) -> None:
+        """Skips layers whose values are not finite, where that is their own; else an error."""
+        if not self.bad.bad:
+            return
+        first = min(self.bad.bad, key=self.bad.order.index)
+        words = {key: self.bad.words(key, self.batches, self._samples) for key in self.bad.bad}
+        if not self.bad.of_layers(batch, self.infos.keys()):
+            raise ValueError(
+                f"Layer {first[0]!r} of `{self.name}` put out {words[first]}. Fix the data or the network there, or "
+                "leave those samples out."
+            )
+        for key, where in words.items():
+            self.live.refuse(key, f"it put out {where}")
+            self.leave_out(key, f"it put out {where}")
 
-    def _where(self, path: str, activation: Activation) -> str:
-        values = activation.values.abs().sum(dim=-1)
-        present = self._present(activation)
-        if present is not None:
-            values = values.masked_fill(~present, 0)
-        bad = (~torch.isfinite(values)).any(dim=1).nonzero().squeeze(1).tolist()
-        places = ", ".join(str(self._samples + i) for i in bad[:5])
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        return (
-            f"Layer {path!r} of `{self.name}` put out NaN or infinite values in batch {self.batches}, sample "
-            f"{places}{more} (counted from 0). Fix the data or the network there, or remove those samples."
-        )
+
+def _bad_samples(activation: Activation) -> list[int]:
+    """The samples of the batch with NaN or infinite values at positions that exist."""
+    values = activation.values.abs().sum(dim=-1)
+    if activation.present is not None:
+        values = values.masked_fill(~activation.present, 0)
+    return (~torch.isfinite(values)).any(dim=1).nonzero().squeeze(1).tolist()
 
 
 def side_by_side(sources: list[Iterator[Batch]]) -> Iterator[tuple[Batch, ...]]:

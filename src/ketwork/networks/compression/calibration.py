@@ -7,15 +7,15 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
-from ketwork.networks.activations import Batch, Forward, Mask, batches, map_tensors
+from ketwork.networks.activations import Batch, Forward, Mask, batches, carriers, map_tensors, take
 from ketwork.networks.measures import CATEGORICAL, Output, Predictions
 from ketwork.quantum import Estimate
 
@@ -284,7 +284,7 @@ def in_precision_of(model: nn.Module, batch: Batch) -> Batch:
     def cast(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != dtype else tensor
 
-    return Batch(map_tensors(batch.content, cast), batch.labels, batch.mask, batch.size)
+    return replace(batch, content=map_tensors(batch.content, cast))
 
 
 def _owners(batch: Batch, predictions: int) -> Tensor:
@@ -324,23 +324,10 @@ def _joined(labels: Sequence[Any]) -> Tensor | None:
 def picked(batch: Batch, index: Tensor) -> Batch:
     """The batch of these samples, by their places in the batch."""
 
-    def pick(tensor: Tensor) -> Tensor:
-        return tensor[index.to(tensor.device)] if tensor.ndim and len(tensor) == batch.size else tensor
+    places = index.tolist()
 
-    content = map_tensors(_unpacked(batch.content, index), pick)
-    labels = map_tensors(batch.labels, pick)
-    mask = None if batch.mask is None else pick(batch.mask)
-    return Batch(content, labels, mask, len(index))
+    def pick(tree: Any) -> Any:
+        return take(tree, places, carriers(tree, batch.size))
 
-
-def _unpacked(tree: Any, index: Tensor) -> Any:
-    """The tree with these samples alone of each packed sequence in it."""
-    if isinstance(tree, PackedSequence):
-        padded, lengths = pad_packed_sequence(tree, batch_first=True)
-        chosen = padded[index.to(padded.device)]
-        return pack_padded_sequence(chosen, lengths[index], batch_first=True, enforce_sorted=False)
-    if isinstance(tree, dict):
-        return {key: _unpacked(value, index) for key, value in tree.items()}
-    if isinstance(tree, (tuple, list)) and not hasattr(tree, "_fields"):
-        return type(tree)(_unpacked(value, index) for value in tree)
-    return tree
+    masks = tuple(replace(mask, present=mask.present[index.to(mask.present.device)]) for mask in batch.masks)
+    return Batch(pick(batch.content), pick(batch.labels), masks, len(index), fed=batch.fed)

@@ -3,6 +3,7 @@
 May import `measures`, `moments`, `activations`, `quantum`, `records`. Others take `stream`, the one loop over data.
 """
 
+from ketwork.networks.runtime.bad_values import Bad, BadValues
 from ketwork.networks.runtime.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, ProcessError, Processes, join
 from ketwork.networks.runtime.fingerprints import of_network
@@ -13,6 +14,8 @@ from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError
 
 __all__ = [
     "TIMEOUT",
+    "Bad",
+    "BadValues",
     "CheckpointError",
     "Checkpoints",
     "Distributed",

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ketwork.networks.activations import Activation, Batch, Capture, Key, Seen
+from ketwork.networks.activations import Activation, Batch, Capture, Key, RefusedError, Seen
 from ketwork.networks.moments import (
     Keep,
     Labelled,
@@ -19,7 +19,7 @@ from ketwork.networks.moments import (
     PairMoments,
     sample_rows,
 )
-from ketwork.networks.runtime import Plan, Share, Width, key_stream, plan_memory
+from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.records import Count, Form, Malformed, pack, unpack
 
@@ -56,6 +56,7 @@ class Gathering:
     _labels: Labelled | None = None
     _pending: dict[Key, LayerAccumulator] = field(default_factory=dict)
     _pooled: dict[Hashable, Tensor] = field(default_factory=dict)
+    _bad: BadValues = field(default_factory=BadValues)
     _masked: bool = False
     _drawn: Tensor = field(init=False)  # the generator's state after the last batch
 
@@ -80,6 +81,7 @@ class Gathering:
         self._labels = None if targets is None else Labelled(targets, self.position, per_position)
         self._pending.clear()
         self._pooled.clear()
+        self._bad.clear()
 
     def receive(self, activation: Activation) -> None:
         """Reduces one activation, inside the hook."""
@@ -89,12 +91,13 @@ class Gathering:
         if row is not None and row.reservoir.keys.device != device:  # as a restored one is
             row = self._rows[key] = _moved(row, device)
         if row is not None and activation.values.shape[-1] != row.d:
-            raise ValueError(
-                f"Layer {key[0]!r} had {row.d} features and now has {activation.values.shape[-1]}: axis "
-                f"{activation.info.axis} of its output does not hold its features. "
-                f"Say which does with `feature_axis={{{key[0]!r}: ...}}`."
+            raise RefusedError(
+                f"it had {row.d} features and now has {activation.values.shape[-1]}, so that axis "
+                f"{activation.info.axis} of its output does not hold the same features in every batch. If another axis "
+                f"holds them, say so with `reading=kw.Reading(feature_axis={{{key[0]!r}: …}})`"
             )
         present = self._present(activation)
+        self._bad.order.append(key)
         share = self._share(activation)
         keep = self.keep
         if share is not None:
@@ -103,7 +106,8 @@ class Gathering:
         try:
             part = LayerAccumulator.from_batch(activation, present, self._keys, keep, self._labels, worst)
         except NonFiniteActivationError as bad:
-            raise ValueError(self._where(key[0], bad)) from bad
+            self._bad.bad[key] = Bad.from_activation(activation, bad.samples)
+            return
         if self._labels is not None and part.labelled is None:
             self.gathered.note(
                 f"The labels have {self._labels.targets.shape[1]} positions, layer {key[0]} has "
@@ -112,6 +116,30 @@ class Gathering:
         self._pending[key] = part
         if self.gathered.pairs is not None:
             self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
+
+    def settle(self, live: Capture) -> None:
+        """Skips layers whose values are not finite, where that is their own.
+
+        Raises:
+            ValueError: it is a sample's, or every layer's.
+        """
+        assert self._batch is not None
+        bad = self._bad
+        if not bad.bad:
+            return
+        places = {key: bad.words(key, self.number, self.position) for key in bad.bad}
+        first = min(bad.bad, key=bad.order.index)
+        if not bad.of_layers(self._batch, self._rows.keys()):
+            raise ValueError(
+                f"Layer {first[0]!r} put out {places[first]}. Fix the data or the network there, or skip such samples "
+                "with `reading=kw.Reading(skip_bad=True)` (--skip-bad)."
+            )
+        for key, words in places.items():
+            live.refuse(key, f"it put out {words}")
+        self.gathered.note(
+            f"{len(places)} of {len(bad.order)} layers put out values that are not finite and are skipped: {first[0]} "
+            f"put out {places[first]}."
+        )
 
     def commit(self) -> None:
         """Adds the batch to every row.
@@ -151,7 +179,7 @@ class Gathering:
         self._drawn = self.generator.get_state()
         self.gathered.labels.commit()
 
-    def plan(self, live: Capture, batch: Batch, call: Callable[[nn.Module], Any], memory: int) -> Plan:
+    def plan(self, live: Capture, batch: Batch, forward: Callable[[], None], memory: int) -> Plan:
         """Plans the memory of the pass, from the widths that its first batch shows."""
         widths: dict[Key, Width] = {}
 
@@ -160,7 +188,7 @@ class Gathering:
 
         live.receive, receive = measure, live.receive
         try:
-            live.forward(call, batch.size)
+            forward()
         finally:
             live.receive = receive
         gathered = self.gathered
@@ -237,29 +265,15 @@ class Gathering:
         return share
 
     def _present(self, activation: Activation) -> Tensor | None:
-        assert self._batch is not None
-        if activation.present is not None:
-            return activation.present
-        mask = self._batch.mask
-        if mask is None or not activation.info.positions:
-            return None
-        if mask.shape == activation.values.shape[:2]:
+        mask = activation.unfit
+        if mask is not None:
+            self.gathered.note(
+                f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
+                "all of its positions count."
+            )
+        elif activation.present is not None:
             self._masked = True
-            return mask
-        self.gathered.note(
-            f"The mask has {mask.shape[1]} positions, layer {activation.key[0]} has {activation.values.shape[1]}: "
-            "all of its positions count."
-        )
-        return None
-
-    def _where(self, layer: str, bad: NonFiniteActivationError) -> str:
-        places = [self.position + i for i in bad.samples[:5]]
-        more = f" and {len(bad.samples) - 5} more" if len(bad.samples) > 5 else ""
-        return (
-            f"Layer {layer!r} put out NaN or infinite values in batch {self.number}, sample "
-            f"{', '.join(map(str, places))}{more} (counted from 0). Fix the data or the network there, or skip "
-            "such samples with `skip_bad=True` (--skip-bad)."
-        )
+        return activation.present
 
 
 def _named(planned: Plan, live: Capture) -> Plan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from torch import nn
 
 from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
-    Batch,
-    Capture,
     EmptyDataError,
     Forward,
     Labels,
@@ -27,13 +24,13 @@ from ketwork.networks.activations import (
     device_of,
     drawn,
     dtype_of,
+    needs_labels,
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
 from ketwork.networks.moments import NORMALIZATIONS, Keep, Normalize, PairMoments
 from ketwork.networks.runtime import (
     CheckpointError,
-    Checkpoints,
     Distributed,
     Ending,
     Interrupted,
@@ -51,9 +48,10 @@ from ketwork.networks.runtime import (
 )
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.gathering import Gathering, GatheringState
+from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
-from ketwork.records import Checkpoint, deferred, without_children
+from ketwork.records import Checkpoint, without_children
 
 
 class StudyError(PartialError):
@@ -204,7 +202,12 @@ def study(
         run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
         live = stack.enter_context(
             capture(
-                network, layers, receive=run.receive, calls=reading.calls, feature_axis=reading.feature_axis
+                network,
+                layers,
+                receive=run.receive,
+                calls=reading.calls,
+                feature_axis=reading.feature_axis,
+                axes=reading.layers,
             )
         )
         target = stack.enter_context(_placed(network, reading.device))
@@ -232,7 +235,7 @@ def study(
                 run.restore(state, live, target)
             for note in notes:
                 run.gathered.note(note)
-        loop = _Loop(run, live, saved, forward, labels if isinstance(labels, str) else None, budget, on_plan)
+        loop = Loop(run, live, saved, forward, labels if isinstance(labels, str) else None, budget, on_plan)
         source = batches(
             data,
             batch_size=batch_size,
@@ -241,6 +244,7 @@ def study(
             dtype=dtype_of(network),
             device=target,
             mine=None if group is None else group.mine,
+            feed_labels=needs_labels(network),
         )
         told = stack.enter_context(show_progress(progress, max_samples))
         ending = stream(source, loop.take, progress=told, at_end=lambda: loop.end(max_samples is not None))
@@ -255,63 +259,6 @@ def study(
                 return _together(group, result, ending, settings)
             record = Study.from_accumulator(result, settings, ending.reason) if result.batches else None
     return _ended(record, ending)
-
-
-@dataclass
-class _Loop:
-    """What is done with each batch of the data."""
-
-    run: Gathering
-    live: Capture
-    saved: Checkpoints[GatheringState] | None
-    forward: Forward | None
-    label_key: str | None
-    budget: int | None
-    on_plan: Callable[[Plan], None] | None
-
-    def take(self, batch: Batch) -> int | None:
-        """Runs the network on a batch unless a checkpoint has it (None) or another process takes it."""
-        run, saved = self.run, self.saved
-        labels = None if saved is None else run.gathered.labels.given_to(saved.samples, batch.size)
-        if saved is not None and saved.has(batch, labels):
-            return None
-
-        def call(network: nn.Module) -> Any:
-            return batch.run(network, self.forward, self.label_key)
-
-        if self.budget is not None and run.gathered.plan is None and not batch.elsewhere:
-            plan = run.plan(self.live, batch, call, self.budget)
-            if self.on_plan is not None:
-                self.on_plan(plan)
-        run.begin(batch)
-        if not batch.elsewhere:
-            self.live.forward(call, batch.size)
-        with deferred():
-            if batch.elsewhere:
-                run.skip()
-            else:
-                run.commit()
-            if saved is not None:
-                saved.add(batch, labels)
-        if saved is not None and not batch.elsewhere and saved.due(run.gathered.batches):
-            self.save()
-        return run.position
-
-    def end(self, limited: bool) -> None:
-        """Checks at the end of the data that nothing is left over."""
-        if self.saved is not None:
-            self.saved.ended()
-        self.run.gathered.labels.check_length(self.run.position, limited=limited)
-
-    def save(self) -> None:
-        """Writes a checkpoint, unless a batch is half taken in."""
-        if self.saved is None or self.run.torn:
-            return
-        with without_children():
-            run = self.run
-            note = self.saved.save(run.gathered.batches, run.number, lambda: run.state(self.live))
-            if note is not None:
-                run.gathered.note(note)
 
 
 def _ended(record: Study | None, ending: Ending) -> Study:

@@ -66,7 +66,8 @@ def upgraded(schema: int, header: Header, tensors: Tensors) -> tuple[Header, Ten
 
 def _accumulator(old: Header, place: str, tensors: Tensors) -> Header:
     statistics = old["statistics"]
-    info = {name: old[name] for name in ("name", "call", "kind", "leaf", "axis", "aliases")}
+    info = {name: old[name] for name in ("name", "call", "kind", "leaf", "aliases")}
+    info["layout"] = {"features": old["axis"], "ndim": 0}
     info["positions"] = f"{place}reservoir.grams" in tensors
     known = old["knowledge"]
     return {

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ketwork.waves.models.dense import initialise
+from ketwork.waves.models.dense import initialize
 from ketwork.waves.models.network import Network
 from ketwork.waves.spaces import Space
 
@@ -50,6 +50,38 @@ class Autoregressive(Network):
             drawn = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)
             level = level.scatter(1, torch.full((count, 1), site), drawn)
         return self.space.value(level, self.dtype)
+
+    def draw_unique(self, count: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Distinct configurations (≤ count, sites) from |ψ|² without replacement, log |ψ|² of each, and the threshold
+        κ.
+
+        Stochastic beam search (Kool, van Hoof & Welling 2019, arXiv 1903.06059, algorithm 1): each beginning carries
+        the largest Gumbel-disturbed log-probability among its completions, and the count + 1 best are kept, site by
+        site.
+        """
+        sites, levels = self.space.sites, self.space.levels
+        level = torch.zeros(1, sites, dtype=torch.int64)
+        log = torch.zeros(1, dtype=torch.float64)
+        first = torch.rand(1, generator=generator, dtype=torch.float64).clamp(min=1e-300)
+        key = -torch.log(-torch.log(first))
+        for site in range(sites):
+            logits = self._allowed(self.conditionals(level)[..., :levels], level)[:, site]
+            child = log[:, None] + torch.log_softmax(logits.double(), -1)  # (beam, levels)
+            uniform = torch.rand(child.shape, generator=generator, dtype=torch.float64).clamp(min=1e-300)
+            noisy = child - torch.log(-torch.log(uniform))
+            top = noisy.amax(1, keepdim=True)
+            # The noise of the children, given that its largest is the parent's: v = T − G + log(1 − exp(G − Z))
+            v = key[:, None] - noisy + torch.log1p(-torch.exp(noisy - top))
+            drawn = key[:, None] - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs()))
+            drawn = torch.where(noisy == top, key[:, None], drawn)
+            drawn = torch.where(child == -torch.inf, -torch.inf, drawn).flatten()
+            key, best = drawn.topk(min(count + 1, int((drawn > -torch.inf).sum())))
+            parent = best // levels
+            level = level[parent].index_copy(1, torch.tensor([site]), (best % levels)[:, None])
+            log = child.flatten()[best]
+        if len(key) <= count:  # all of them
+            return self.space.value(level, self.dtype), log, torch.tensor(-torch.inf, dtype=torch.float64)
+        return self.space.value(level[:-1], self.dtype), log[:-1], key[-1]
 
     def _allowed(self, logits: Tensor, level: Tensor) -> Tensor:
         """Logits with −∞ where the rest of a conserved group could not make up its sum."""
@@ -127,7 +159,7 @@ class CausalTransformer(Autoregressive):
         self.embed = nn.Linear(space.levels, self.dim, bias=False, dtype=self.dtype)
         self.blocks = nn.ModuleList(_Block(self.dim, self.heads, self.dtype) for _ in range(self.depth))
         self.last = nn.Linear(self.dim, self._outputs, dtype=self.dtype)
-        initialise(self, generator)
+        initialize(self, generator)
         place = torch.randn(space.sites, self.dim, generator=generator, dtype=self.dtype)
         self.place = nn.Parameter(place * self.dim**-0.5)
 

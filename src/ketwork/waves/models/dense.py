@@ -23,7 +23,7 @@ class FeedForward(Network):
         """Makes the layers, their weights normal with variance 1/inputs."""
         sizes = [space.sites * self.units, *self.widths, 2 if self.phase else 1]
         self.layers = nn.ModuleList(nn.Linear(a, b, dtype=self.dtype) for a, b in pairwise(sizes))
-        initialise(self, generator)
+        initialize(self, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """log ψ of configurations (batch, sites): (batch,)."""
@@ -34,7 +34,7 @@ class FeedForward(Network):
         return torch.complex(out[:, 0], out[:, 1]) if self.phase else out[:, 0]
 
 
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
+def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Draws every matrix anew from `generator`, normal with variance 1/inputs, and sets biases to 0."""
     with torch.no_grad():
         for layer in module.modules():

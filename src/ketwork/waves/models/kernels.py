@@ -101,6 +101,25 @@ def local_energies(
 
 
 @_compiled
+def _log_modulus(x: complex) -> float:
+    """log |2 cosh x|, without overflow: |Re x| + log|1 + exp(∓2x)|."""
+    size, angle = abs(x.real), x.imag
+    decay = np.exp(-2 * size)
+    return size + 0.5 * np.log(max(1e-300, 1 + 2 * decay * np.cos(2 * angle) + decay * decay))
+
+
+@_compiled
+def _inverted(spins: np.ndarray, field: np.ndarray, bias: np.ndarray, angle: np.ndarray) -> float:
+    """log |ψ(−x)/ψ(x)|: every hidden angle θ becomes 2b − θ; `field` is Re a."""
+    total = 0.0
+    for i in range(len(spins)):
+        total -= 2 * field[i] * spins[i]
+    for h in range(len(bias)):
+        total += _log_modulus(2 * bias[h] - angle[h]) - _log_modulus(angle[h])
+    return total
+
+
+@_compiled
 def sweep(
     start: np.ndarray,
     weights: np.ndarray,
@@ -113,12 +132,14 @@ def sweep(
     length: int,
     power: float,
     seed: int,
+    field: np.ndarray,
 ) -> tuple[np.ndarray, int]:
     """Metropolis chains of |ψ|^power: kept configurations (chains, length, sites) and accepted proposals.
 
     A proposal flips the one or two sites of a row of `moves`, drawn uniformly; two sites only where they
     differ. Between kept configurations lie `proposals` of them; `skip` configurations are dropped first.
-    tanh θ is computed anew after each, so that its rounding does not build up. Weights are (sites, hidden).
+    tanh θ is computed anew after each, so that its rounding does not build up; before every fourth, the inversion of
+    all sites is proposed where `field`, Re a, is given (an empty one: not). Weights are (sites, hidden).
     """
     chains, sites = start.shape
     kept = np.empty((chains, length, sites), dtype=start.dtype)
@@ -136,6 +157,13 @@ def sweep(
             for i in range(sites):
                 for h in range(len(bias)):
                     tanh[h] += weights[i, h] * spins[i]
+            if len(field) and round_ % 4 == 0:
+                draw, state = _uniform(state)
+                if np.log(draw) < power * _inverted(spins, field, bias, tanh):
+                    for i in range(sites):
+                        spins[i] = -spins[i]
+                    for h in range(len(bias)):
+                        tanh[h] = 2 * bias[h] - tanh[h]
             for h in range(len(bias)):
                 tanh[h] = np.tanh(tanh[h])
             for _ in range(proposals):

@@ -1,5 +1,7 @@
 """What ketwork's own wave networks share: they are built when their space is known."""
 
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,14 @@ class Network(nn.Module):
 
     complex = False
     holomorphic = False
+    given: tuple[tuple[Any, ...], dict[str, Any]]
+    """What it was constructed with: a file holds it, to make the network again."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """The network, which keeps what it is given."""
+        network = super().__new__(cls)
+        object.__setattr__(network, "given", (args, kwargs))
+        return network
 
     def build(self, space: Space, generator: torch.Generator) -> None:
         """Makes the parameters for a space. A second call on another space is refused."""

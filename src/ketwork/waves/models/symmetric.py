@@ -35,7 +35,7 @@ class SymmetricRBM(RBM):
         """Makes a (orbits), b (filters) and w (filters, sites)."""
         check_permutations(self.permutations, space)
         if space.levels != 2:
-            raise ValueError("SymmetricRBM needs two levels a site. Use `Symmetrised` with another network.")
+            raise ValueError("SymmetricRBM needs two levels a site. Use `Symmetrized` with another network.")
         self.inverse = self.permutations.argsort(1)
         self.orbits = torch.unique(self.permutations.min(0).values, return_inverse=True)[1]
         count = int(self.orbits.max()) + 1
@@ -58,7 +58,7 @@ class SymmetricRBM(RBM):
         return torch.cat([by_orbit, t.sum(2), (t @ moved).flatten(1)], 1)
 
 
-class Symmetrised(Network):
+class Symmetrized(Network):
     """Any module projected onto a symmetry sector: ψ(x) = Σ_g χ_g* φ(g x)/|G|.
 
     `characters` χ (group,) are 1 by default, the fully symmetric sector. Costs |group| evaluations of the

@@ -34,12 +34,34 @@ class Tables:
         return torch.from_numpy(out)
 
     def sweep(
-        self, x: Tensor, moves: np.ndarray, *, proposals: int, skip: int, length: int, power: float, seed: int
+        self,
+        x: Tensor,
+        moves: np.ndarray,
+        *,
+        proposals: int,
+        skip: int,
+        length: int,
+        power: float,
+        seed: int,
+        inverts: bool = False,
     ) -> tuple[Tensor, int]:
         """Metropolis chains from x (chains, sites): spins (chains, length, sites) and accepted proposals."""
         s = self.spins(x).to(_real(self.bias)).numpy()
+        # visible factors are Π cosh 2W · exp(∓2a): half their log-ratio is 2 Re a
+        field = np.log(np.abs(self.visible[:, 1] / self.visible[:, 0])) / 4 if inverts else np.zeros(0)
         kept, accepted = kernels.sweep(
-            s, self.weights, self.bias, self.table, self.visible, moves, proposals, skip, length, power, seed
+            s,
+            self.weights,
+            self.bias,
+            self.table,
+            self.visible,
+            moves,
+            proposals,
+            skip,
+            length,
+            power,
+            seed,
+            field.astype(np.float64),
         )
         return torch.from_numpy(kept), accepted
 

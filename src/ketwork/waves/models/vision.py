@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.waves.lattices import Lattice
-from ketwork.waves.models.dense import initialise
+from ketwork.waves.models.dense import initialize
 from ketwork.waves.models.network import Network
 from ketwork.waves.models.rbm import log_cosh
 from ketwork.waves.spaces import Space
@@ -50,7 +50,7 @@ class VisionTransformer(Network):
         )
         self.norm = nn.LayerNorm(self.dim, dtype=self.dtype)
         self.modulus, self.phase = (nn.Linear(self.dim, self.dim, dtype=self.dtype) for _ in range(2))
-        initialise(self, generator)
+        initialize(self, generator)
         with torch.no_grad():
             for weight in (p for name, p in self.blocks.named_parameters() if name.endswith(".attention")):
                 weight.normal_(0, self.offsets.numel() ** -0.25, generator=generator)

@@ -9,6 +9,9 @@ from ketwork.waves.samplers.rules import Rule, default_rule
 from ketwork.waves.samplers.sampler import Sampler, Samples
 from ketwork.waves.wave import Wave
 
+COMPILED_CHAINS = 32
+"""Chains of a compiled sampler: enough for their spread to give standard errors."""
+
 
 @dataclass(frozen=True)
 class Metropolis(Sampler):
@@ -16,7 +19,7 @@ class Metropolis(Sampler):
 
     `sweep` proposals lie between kept configurations (as many as there are sites by default). A chain starts
     at a random configuration and drops `warmup` of these; a later draw goes on from the last configuration
-    and drops `skip`. `chains` is 16 where flips run compiled (`RBM.tables`), and otherwise a quarter of the
+    and drops `skip`. `chains` is 32 where flips run compiled (`RBM.tables`), and otherwise a quarter of the
     samples, since a module evaluates many chains in the time of one.
     """
 
@@ -34,23 +37,23 @@ class Metropolis(Sampler):
                 raise ValueError(f"Argument `{name}` must be at least 1, but is {given}.")
         self._rule(wave).check(wave.space)
 
-    def start(self, wave: Wave, samples: int, *, generator: torch.Generator) -> Tensor:
+    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
         """Random configurations (chains, sites), warmed up."""
-        state = wave.space.random(self._chains(wave, samples), generator=generator, dtype=wave.dtype)
-        return self._run(wave, state, self.warmup, 1, generator)[1]
+        state = wave.space.random(self._chains(wave, n_samples), seed=generator, dtype=wave.dtype)
+        return self._run(wave, state.to(wave.device), self.warmup, 1, generator)[1]
 
     def draw(
-        self, wave: Wave, samples: int, state: Tensor, *, generator: torch.Generator
+        self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
         """The chains carried on: enough configurations of each."""
-        return self._run(wave, state, self.skip, -(-samples // len(state)), generator)
+        return self._run(wave, state, self.skip, -(-n_samples // len(state)), generator)
 
     def _rule(self, wave: Wave) -> Rule:
         return self.rule or default_rule(wave.space)
 
-    def _chains(self, wave: Wave, samples: int) -> int:
+    def _chains(self, wave: Wave, n_samples: int) -> int:
         compiled = self._rule(wave).flips(wave.space) is not None and wave.tables() is not None
-        return min(samples, self.chains or (16 if compiled else max(16, samples // 4)))
+        return min(n_samples, self.chains or (COMPILED_CHAINS if compiled else max(16, n_samples // 4)))
 
     def _run(
         self, wave: Wave, state: Tensor, skip: int, length: int, generator: torch.Generator
@@ -59,11 +62,18 @@ class Metropolis(Sampler):
         rule = self._rule(wave)
         moves = rule.flips(wave.space)
         tables = wave.tables()
-        if tables is None or moves is None:
+        if tables is None or moves is None or not len(moves):
             return batched_chains(wave, rule, state, proposals, skip, length, generator)
         seed = int(torch.randint(2**62, (), generator=generator))
         spins, accepted = tables.sweep(
-            state, moves, proposals=proposals, skip=skip, length=length, power=2.0, seed=seed
+            state,
+            moves,
+            proposals=proposals,
+            skip=skip,
+            length=length,
+            power=2.0,
+            seed=seed,
+            inverts=rule.inverts(wave.space),
         )
         x = wave.space.value((1 - spins) / 2, wave.dtype)
         return Samples(x, accepted / (len(state) * length * proposals)), x[:, -1]
@@ -79,15 +89,21 @@ def batched_chains(
     generator: torch.Generator,
     beta: Tensor | float = 1.0,
 ) -> tuple[Samples, Tensor]:
-    """Chains of |ψ|^(2β) side by side, one evaluation of the module for each proposal of all of them."""
+    """Chains of |ψ|^(2β) side by side, one evaluation of the module for each proposal of all of them.
+
+    A chain at an amplitude of 0 takes any proposal that is not.
+    """
     space = wave.space
-    log = wave.log_amplitude(x).real
+    log = wave.log_and_sign(x)[0].real
     kept, accepted = [], 0
     for round_ in range(skip + length):
         for _ in range(proposals):
             moved = rule.propose(space, x, generator=generator)
-            there = wave.log_amplitude(moved).real
-            take = accept(2 * beta * (there - log), generator)
+            there = wave.log_and_sign(moved)[0].real
+            rise = torch.where(
+                log == -torch.inf, torch.where(there == -torch.inf, 0.0, torch.inf), there - log
+            )
+            take = accept(2 * beta * rise, generator)
             x, log = torch.where(take[:, None], moved, x), torch.where(take, there, log)
             accepted += int(take.sum()) if round_ >= skip else 0
         if round_ >= skip:
@@ -97,4 +113,5 @@ def batched_chains(
 
 def accept(log_ratio: Tensor, generator: torch.Generator) -> Tensor:
     """Whether to accept each move of a log-ratio of probabilities. NaN is never accepted."""
-    return torch.log(torch.rand(log_ratio.shape, generator=generator, dtype=torch.float64)) < log_ratio
+    uniform = torch.rand(log_ratio.shape, generator=generator, dtype=torch.float64)
+    return torch.log(uniform).to(log_ratio.device) < log_ratio

@@ -6,26 +6,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ketwork._compat import renamed
+from ketwork.quantum import generator_from
 from ketwork.waves.wave import Wave
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Configurations (chains, length, sites); a full sum also has their normalised amplitudes (1, size)."""
+    """Configurations (chains, length, sites), which count alike or by their weights.
+
+    Args:
+        configurations: of chains of |ψ|², where there are no weights; else a list (1, n, sites) of distinct ones.
+        acceptance: the share of proposals accepted.
+        amplitudes: the normalised amplitudes (1, size) of all of `space.states()`, where they are known.
+        weights: Σ weights·value/Σ weights is the mean over |ψ|² (1, n).
+        inclusion: the probabilities (1, n) with which each was drawn, where they were drawn without replacement.
+        missing: an estimate of the share of |ψ|² that the list leaves out.
+        rows: the places of the configurations in `space.states()`, where the amplitudes are those of all of these.
+    """
 
     configurations: Tensor
     acceptance: float = 1.0
     amplitudes: Tensor | None = None
+    weights: Tensor | None = None
+    inclusion: Tensor | None = None
+    missing: float = 0.0
+    rows: Tensor | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is a full sum."""
+        return self.amplitudes is not None and self.rows is None
 
     @property
     def flat(self) -> Tensor:
         """The configurations in one batch (chains·length, sites)."""
         return self.configurations.flatten(0, 1)
-
-    @property
-    def weights(self) -> Tensor | None:
-        """|ψ|² of a full sum (1, size); None for samples, which weigh the same."""
-        return None if self.amplitudes is None else self.amplitudes.abs().square()
 
     @property
     def chains(self) -> int:
@@ -41,23 +57,24 @@ class Sampler(ABC):
         """Refuses a wave whose space this sampler would leave or cannot draw from."""
 
     @abstractmethod
-    def start(self, wave: Wave, samples: int, *, generator: torch.Generator) -> Tensor:
-        """The state before the first draw of `samples` configurations."""
+    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
+        """The state before the first draw of `n_samples` configurations."""
 
     @abstractmethod
     def draw(
-        self, wave: Wave, samples: int, state: Tensor, *, generator: torch.Generator
+        self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
-        """At least `samples` configurations (a whole number a chain), and the new state."""
+        """At least `n_samples` configurations (a whole number a chain), and the new state."""
 
-    def sample(self, wave: Wave, samples: int, *, generator: torch.Generator) -> Samples:
+    @renamed(samples="n_samples", generator="seed")
+    def sample(self, wave: Wave, n_samples: int, *, seed: int | torch.Generator = 0) -> Samples:
         """Configurations from fresh chains, warmed up."""
-        if samples < 1:
-            raise ValueError(f"Argument `samples` must be at least 1, but is {samples}.")
+        if n_samples < 1:
+            raise ValueError(f"Argument `n_samples` must be at least 1, but is {n_samples}.")
         self.check(wave)
-        return self.draw(wave, samples, self.start(wave, samples, generator=generator), generator=generator)[
-            0
-        ]
+        generator = generator_from(seed)
+        state = self.start(wave, n_samples, generator=generator)
+        return self.draw(wave, n_samples, state, generator=generator)[0]
 
 
 class FullSum(Sampler):
@@ -67,15 +84,17 @@ class FullSum(Sampler):
         """Refuses a space too large to list, naming the limit."""
         _ = wave.space.keys
 
-    def start(self, wave: Wave, samples: int, *, generator: torch.Generator) -> Tensor:
+    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
         """Nothing is kept between draws."""
         return torch.empty(0, wave.space.sites, dtype=wave.dtype)
 
     def draw(
-        self, wave: Wave, samples: int, state: Tensor, *, generator: torch.Generator
+        self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
-        """All states with their |ψ|²; `samples` does not matter."""
-        return Samples(wave.space.states(wave.dtype)[None], 1.0, wave.amplitudes()[None]), state
+        """All states with their |ψ|²; `n_samples` does not matter."""
+        psi = wave.amplitudes()
+        x = wave.space.states(wave.dtype).to(wave.device)
+        return Samples(x[None], 1.0, psi[None], psi.abs().square()[None]), state
 
 
 class Direct(Sampler):
@@ -89,14 +108,14 @@ class Direct(Sampler):
                 "method `draw(count, generator=…)`. Use `waves.Metropolis()`."
             )
 
-    def start(self, wave: Wave, samples: int, *, generator: torch.Generator) -> Tensor:
+    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
         """Nothing is kept between draws."""
         return torch.empty(0, wave.space.sites, dtype=wave.dtype)
 
     def draw(
-        self, wave: Wave, samples: int, state: Tensor, *, generator: torch.Generator
+        self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
         """Each draw a chain of its own, since draws are independent."""
         with torch.no_grad():
-            drawn = wave.module.draw(samples, generator=generator)  # type: ignore[operator]
-        return Samples(drawn.to(wave.dtype)[:, None]), state
+            drawn = wave.module.draw(n_samples, generator=generator)  # type: ignore[operator]
+        return Samples(drawn.to(wave.device, wave.dtype)[:, None]), state

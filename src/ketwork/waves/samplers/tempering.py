@@ -33,16 +33,16 @@ class Tempering(Sampler):
             raise ValueError(f"Argument `replicas` must be at least 2, but is {self.replicas}.")
         (self.rule or default_rule(wave.space)).check(wave.space)
 
-    def start(self, wave: Wave, samples: int, *, generator: torch.Generator) -> Tensor:
+    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
         """Random configurations (replicas·chains, sites), those of β = 1 first, warmed up."""
-        state = wave.space.random(self.replicas * self.chains, generator=generator, dtype=wave.dtype)
-        return self._run(wave, state, self.warmup, 0, generator)[1]
+        state = wave.space.random(self.replicas * self.chains, seed=generator, dtype=wave.dtype)
+        return self._run(wave, state.to(wave.device), self.warmup, 0, generator)[1]
 
     def draw(
-        self, wave: Wave, samples: int, state: Tensor, *, generator: torch.Generator
+        self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
         """The replicas carried on; the configurations of β = 1."""
-        return self._run(wave, state, self.skip, -(-samples // self.chains), generator)
+        return self._run(wave, state, self.skip, -(-n_samples // self.chains), generator)
 
     def _run(
         self, wave: Wave, state: Tensor, skip: int, length: int, generator: torch.Generator
@@ -52,7 +52,14 @@ class Tempering(Sampler):
         kept, accepted = [], 0.0
         for round_ in range(skip + length):
             moved, state = batched_chains(
-                wave, rule, state, proposals, 0, 1, generator, beta.repeat_interleave(self.chains)
+                wave,
+                rule,
+                state,
+                proposals,
+                0,
+                1,
+                generator,
+                beta.repeat_interleave(self.chains).to(wave.device),
             )
             state = self._swap(wave, state, beta, round_ % 2, generator)
             if round_ >= skip:
@@ -66,7 +73,7 @@ class Tempering(Sampler):
     ) -> Tensor:
         """Swaps between neighbours (k, k+1) for k of one parity, all chains at once."""
         x = state.reshape(self.replicas, self.chains, -1).clone()
-        log = wave.log_amplitude(state).real.reshape(self.replicas, self.chains)
+        log = wave.log_and_sign(state)[0].real.reshape(self.replicas, self.chains)
         for k in range(parity, self.replicas - 1, 2):
             take = accept(2 * (beta[k] - beta[k + 1]) * (log[k + 1] - log[k]), generator)[:, None]
             x[k], x[k + 1] = torch.where(take, x[k + 1], x[k]), torch.where(take, x[k], x[k + 1])

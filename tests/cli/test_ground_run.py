@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 
 from ketwork import waves
-from ketwork.waves.command import ground, problem_of
-from ketwork.waves.drawing import draw
-from ketwork.waves.problems import MODELS, Problem, network, problem
+from ketwork.cli.ground_run import ground, problem_of
+from ketwork.waves.problems import FERMION_MODELS, MODELS, Problem, network, problem
+
+RING = waves.Wave(waves.RBM(), waves.spins(4))
 
 
 def console(terminal: bool = False) -> Console:
@@ -29,8 +30,8 @@ def test_problems_by_name_know_their_exact_energies() -> None:
     assert problem("j1j2", sites=4, lattice="square", j2=0.5).exact() == pytest.approx(-33.8316934, abs=1e-6)
     assert problem("molecule").exact() == pytest.approx(-1.13727017, abs=1e-7)
     assert problem("heisenberg", sites=6, lattice="square").exact() is None
-    assert problem("heisenberg", sites=5).exact() == pytest.approx(  # an odd ring: magnetisation 1
-        waves.exact.ground_energy(waves.heisenberg(waves.chain(5), magnetisation=1))
+    assert problem("heisenberg", sites=5).exact() == pytest.approx(  # an odd ring: magnetization 1
+        waves.exact.ground_energy(waves.heisenberg(waves.chain(5), magnetization=1))
     )
     assert problem("ising", sites=5, periodic=False, field=0.3).exact() is not None
 
@@ -42,10 +43,38 @@ def test_every_model_by_name_fits_a_problem_with_signs_and_one_without(name) -> 
         assert wave.complex or not of.signs
 
 
+def of_free_fermions(of: Problem, interaction: float) -> float:
+    """⟨H⟩ of the Slater determinant of the hopping's orbitals by Wick's theorem, with ρ = Σ φφᵀ of each kind."""
+    densities = [orbitals @ orbitals.T for orbitals in of.orbitals]
+    bonds = of.lattice.bonds()
+    hops = sum(-2 * rho[i, j] for rho in densities for i, j in bonds)
+    if len(densities) == 2:
+        return hops + interaction * (densities[0].diagonal() * densities[1].diagonal()).sum()
+    (rho,) = densities
+    return hops + interaction * sum(rho[i, i] * rho[j, j] - rho[i, j] ** 2 for i, j in bonds)
+
+
+@pytest.mark.parametrize("name", FERMION_MODELS)
+@pytest.mark.parametrize("system", ["molecule", "fermi-hubbard", "t-v"])
+def test_determinants_start_from_fermions_without_interaction(name, system) -> None:
+    of = problem(system, sites=6, interaction=3.0)
+    module = network(name, of)
+    module.std = 0.0
+    wave = waves.Wave(module, of.operator.space)
+    assert of.suits == "backflow"
+    expected = (
+        waves.molecule("H 0 0 0; H 0 0 0.7414").hartree_fock
+        if system == "molecule"
+        else of_free_fermions(of, 3.0)
+    )
+    energy = waves.expect(of.operator, wave, waves.FullSum().sample(wave, 1))
+    assert float(energy) == pytest.approx(expected, abs=1e-7)
+
+
 def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
     of, out = problem("ising", sites=8), console()
     save, plot = tmp_path / "run.safetensors", tmp_path / "run.svg"
-    run = ground(of, network("rbm", of), steps=40, samples=256, save=save, plot=plot, console=out)
+    run = ground(of, network("rbm", of), steps=40, n_samples=256, save=save, plot=plot, console=out)
     text = said(out)
     assert "Ising, field 1, periodic chain of 8 sites: 256 configurations; RBM, 80 parameters" in text
     assert f"E = {run.energy}  exact -10.251662 (off by" in text
@@ -53,13 +82,13 @@ def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
     assert save.exists()
     picture = xml.etree.ElementTree.parse(plot).getroot()
     assert picture.tag.endswith("svg")
-    again = ground(of, network("rbm", of), steps=40, samples=256, resume=save, console=console())
+    again = ground(of, network("rbm", of), steps=40, n_samples=256, resume=save, console=console())
     assert [s.energy for s in again.history] == [s.energy for s in run.history]
 
 
 def test_the_live_line_on_a_terminal() -> None:
     of, out = problem("ising", sites=6), console(terminal=True)
-    ground(of, network("rbm", of), steps=5, samples=64, console=out)
+    ground(of, network("rbm", of), steps=5, n_samples=64, console=out)
     assert "step 5/5  E = " in said(out)
     assert "0:00 left" in said(out)
     assert "V-score" in said(out)
@@ -80,7 +109,7 @@ def test_a_users_factory_gives_an_operator_or_a_pair() -> None:
         (lambda: problem("ising", lattice="cube"), "must be one of chain, square"),
         (lambda: network("gpt", problem("ising")), "must be one of rbm, symmetric"),
         (lambda: network("vision", problem("molecule")), "needs a lattice"),
-        (lambda: draw([], "x.svg"), "at least one step"),
+        (lambda: waves.Run(waves.Expectation(0.0), RING, ()).plot(), "at least one step"),
     ],
 )
 def test_bad_names(make, message) -> None:

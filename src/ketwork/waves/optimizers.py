@@ -1,4 +1,4 @@
-"""Optimisers: what to add to the parameters, from log-derivatives and local energies; state in, state out."""
+"""Optimizers: what to add to the parameters, from log-derivatives and local energies; state in, state out."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,8 +26,14 @@ def annealed(progress: float) -> float:
     return 0.05 + 0.95 * (1 + math.cos(math.pi * late)) / 2
 
 
-class Optimiser(ABC):
-    """Turns centred, weighted log-derivatives O (n, P) and local energies ε (n) into an update (P,)."""
+class Optimizer(ABC):
+    """Turns centred, weighted log-derivatives O (n, P) and local energies ε (n) into an update (P,).
+
+    `angle`, where an optimizer has one, bounds by how much the update may turn the state: the run measures the
+    overlap of the states before and after, and shortens the update until it holds.
+    """
+
+    angle: float | None = None
 
     @abstractmethod
     def update(
@@ -37,21 +43,21 @@ class Optimiser(ABC):
 
 
 @dataclass(frozen=True)
-class SR(Optimiser):
+class SR(Optimizer):
     """Stochastic reconfiguration (`natural_step`): a step of imaginary time `rate`/scale.
 
     Dividing by the operator's scale makes one rate serve energies in any unit. No step turns the state by
-    more than `angle` radians (Fubini–Study, η√(d†Sd)): where the energy's spread is large the step is
-    shortened, which is what keeps bad samples from throwing the parameters away. `shift` is relative to the
-    mean diagonal of S; it falls from its first value to its second, geometrically, over the first half of
-    the run, since S says little of a network that has only just left its random start. `momentum` is
+    more than `angle` radians: it is shortened to η√(d†Sd), the Fubini–Study angle in its first order, and shortened
+    again where the measured overlap says more. That keeps bad samples from throwing the parameters away. `shift` is
+    relative to the mean diagonal of S; it falls from its first value to its second, geometrically, over the first
+    half of the run, since S says little of a network that has only just left its random start. `momentum` is
     SPRING's.
     """
 
     rate: float = 0.5
     shift: tuple[float, float] = (1e-1, 1e-3)
     momentum: float = 0.0
-    angle: float = 0.2
+    angle: float | None = 0.2
     schedule: Schedule = annealed
     solver: Solver = "auto"
 
@@ -69,12 +75,12 @@ class SR(Optimiser):
             momentum=self.momentum,
         )
         turn = float(torch.linalg.vector_norm(o @ step))
-        rate = self.schedule(progress) * min(self.rate / scale, self.angle / max(turn, 1e-300))
+        rate = self.schedule(progress) * min(self.rate / scale, (self.angle or math.inf) / max(turn, 1e-300))
         return -rate * step, {"previous": step} if self.momentum else {}
 
 
 @dataclass(frozen=True)
-class Adam(Optimiser):
+class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, arXiv 1412.6980) on the gradient 2 Re O†ε; moves parameters by about `rate`."""
 
     rate: float = 1e-3

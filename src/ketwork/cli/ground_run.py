@@ -1,5 +1,8 @@
 """What `ketwork ground` does: a run with a live line of its energy, the exact value beside it, a plot at the end."""
 
+from __future__ import annotations
+
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +13,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ketwork.report.figures import blank
-from ketwork.waves.drawing import draw
-from ketwork.waves.ground_state import Run, Step, ground_state
-from ketwork.waves.models.network import Network
-from ketwork.waves.operators import Operator
-from ketwork.waves.problems import Problem
-from ketwork.waves.wave import Wave
+from ketwork.records import Checkpoint
+from ketwork.report import blank, write
+from ketwork.waves import Network, Operator, Run, Step, Wave, beside, ground_state, problems, sign_rule
 
 
-def problem_of(made: object) -> tuple[Problem, torch.nn.Module | None]:
+def problem_of(made: object) -> tuple[problems.Problem, torch.nn.Module | None]:
     """What a user's factory returned: an operator, or a pair of an operator and a module."""
     operator, module = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(operator, Operator) or not (module is None or isinstance(module, torch.nn.Module)):
@@ -27,51 +26,56 @@ def problem_of(made: object) -> tuple[Problem, torch.nn.Module | None]:
             "A factory for `ketwork ground` must return a `waves.Operator`, or a pair of it and an `nn.Module`, "
             f"but returned {type(made).__name__}."
         )
-    return Problem(repr(operator), operator), module
+    return problems.Problem(repr(operator), operator), module
 
 
 def ground(
-    problem: Problem,
+    problem: problems.Problem,
     module: torch.nn.Module,
     *,
     steps: int = 300,
-    samples: int | None = 1008,
+    n_samples: int | None = 1008,
     seed: int = 0,
     save: str | Path | None = None,
     resume: str | Path | None = None,
     plot: str | Path | None = None,
     console: Console | None = None,
+    status: Console | None = None,
 ) -> Run:
     """Trains and prints: a live line on a terminal, nothing on the way in a pipe; at the end the energy.
 
-    `save` is the checkpoint's file, `plot` that of a picture. Raises `Stopped` and `ValueError` as
-    `ground_state` does.
+    What is done goes to `status`, what came of it to `console` (also both by default). `save` is the checkpoint's
+    file, `plot` that of a picture. Raises `Stopped` and `ValueError` as `ground_state` does.
     """
     console = console or Console(stderr=True)
+    status = status or console
     if plot is not None:
         blank(plot)
-    wave = Wave(module, problem.operator.space, generator=torch.Generator().manual_seed(seed))
+    wave = _wave(problem, module, seed)
     exact = problem.exact()
     name = type(module).__name__ if isinstance(module, Network) else f"{type(module).__name__} (your module)"
     size = f"{wave.space.size:,}" if wave.space.size < 1e12 else f"{wave.space.size:.2g}"
-    console.print(Text(f"{problem.title}: {size} configurations; {name}, {wave.count:,} parameters"))
-    with _live(console, steps, exact) as show:
+    status.print(Text(f"{problem.title}: {size} configurations; {name}, {wave.count:,} parameters"))
+    with _live(status, steps, exact) as show:
         run = ground_state(
             problem.operator,
             wave,
             steps=steps,
-            samples=samples,
+            n_samples=n_samples,
             seed=seed,
-            checkpoint=save,
-            resume=resume,
-            callback=show,
+            checkpoint=_checkpoint(save, resume),
+            on_step=show,
         )
     if plot is not None:
-        draw(run.history, plot, title=problem.title, exact=exact)
-    console.print(Text(f"E = {run.energy}{beside(run.energy.mean, exact)}", style="bold"))
+        figure = blank(plot)
+        run.plot(figure.subplots(), title=problem.title, exact=exact)
+        write(figure, plot)
+    console.print(Text(f"E = {run.energy}{beside(run.energy, exact)}", style="bold"))
+    for note in run.notes:
+        console.print(Text(note, style="dim"))
     for what, path in (("run", save), ("plot", plot)):
         if path is not None:
-            console.print(Text(f"Saved the {what} to {path}", style="dim"))
+            status.print(Text(f"Saved the {what} to {path}", style="dim"))
     return run
 
 
@@ -79,20 +83,32 @@ def line(step: Step, steps: int, exact: float | None, rate: float) -> str:
     """The live line: step, energy with its error and V-score, distance from the exact value, time left."""
     left = int((steps - 1 - step.index) / rate) if rate > 0 else 0
     return (
-        f"step {step.index + 1}/{steps}  E = {step.energy}{beside(step.energy.mean, exact)}  "
+        f"step {step.index + 1}/{steps}  E = {step.energy}{beside(step.energy, exact)}  "
         f"{left // 60}:{left % 60:02d} left"
     )
 
 
-def beside(energy: float, exact: float | None) -> str:
-    """The exact value and the relative difference, where there is one."""
-    if exact is None:
-        return ""
-    return f"  exact {exact:.8g} (off by {abs(energy - exact) / max(abs(exact), 1e-300):.1e})"
+def _wave(problem: problems.Problem, module: torch.nn.Module, seed: int) -> Wave:
+    """The wave, with the operator's sign rule where the network is real and needs one."""
+    space = problem.operator.space
+    wave = Wave(module, space, seed=seed)
+    rule = None if wave.complex else sign_rule(problem.operator)
+    return Wave(module, space, signs=rule) if rule else wave
+
+
+def _checkpoint(save: str | Path | None, resume: str | Path | None) -> Checkpoint | None:
+    """Writes to one file, and continues with what it or another one holds."""
+    if resume is None:
+        return None if save is None else Checkpoint(save, every=50)
+    if not Path(resume).is_file():
+        raise FileNotFoundError(f"--resume must name a saved run, but there is no file {str(resume)!r}.")
+    if save is not None and Path(save).resolve() != Path(resume).resolve():
+        shutil.copyfile(resume, save)
+    return Checkpoint(save or resume, every=50, resume=True)
 
 
 @contextmanager
-def _live(console: Console, steps: int, exact: float | None) -> Iterator["_Show | None"]:
+def _live(console: Console, steps: int, exact: float | None) -> Iterator[_Show | None]:
     if not console.is_terminal:
         yield None
         return
@@ -108,6 +124,7 @@ class _Show:
         self.began, self.count = time.perf_counter(), 0
 
     def __call__(self, step: Step) -> None:
+        """One step further."""
         self.count += 1
         rate = self.count / max(time.perf_counter() - self.began, 1e-9)
         self.live.update(Text(line(step, self.steps, self.exact, rate), no_wrap=True, overflow="ellipsis"))

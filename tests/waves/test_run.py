@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ketwork import waves
-from ketwork.waves.guards import Guard
+from ketwork.waves.guards import Guard, Watch
 
 
 def trained(operator, module, **settings):
@@ -14,36 +14,36 @@ def trained(operator, module, **settings):
 
 
 def relative(run, energy: float) -> float:
-    return abs(run.energy.mean - energy) / abs(energy)
+    return abs(float(run.energy) - energy) / abs(energy)
 
 
 def test_ising_by_full_sum_to_the_free_fermion_energy() -> None:
-    run = trained(waves.ising(waves.chain(8), 1.0), waves.RBM(alpha=2), steps=150, samples=None)
+    run = trained(waves.ising(waves.chain(8), 1.0), waves.RBM(alpha=2), steps=150, n_samples=None)
     assert relative(run, waves.exact.ising_chain_energy(8)) < 2e-5
     assert (
-        run.energy.mean >= waves.exact.ising_chain_energy(8) - 1e-4
+        float(run.energy) >= waves.exact.ising_chain_energy(8) - 1e-4
     )  # the variational principle (float32 ratios)
-    assert run.energy.error == 0
+    assert run.energy.stderr == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ising_by_sampling(dtype) -> None:
-    run = trained(waves.ising(waves.chain(12), 1.0), waves.RBM(dtype=dtype), steps=120, samples=504)
+    run = trained(waves.ising(waves.chain(12), 1.0), waves.RBM(dtype=dtype), steps=120, n_samples=504)
     exact = waves.exact.ising_chain_energy(12)
     assert relative(run, exact) < 5e-4
-    assert abs(run.energy.mean - exact) < 6 * run.energy.error + 3e-4 * abs(exact)
+    assert abs(float(run.energy) - exact) < 6 * run.energy.stderr + 3e-4 * abs(exact)
     assert len(run.history) == 120
 
 
 def test_heisenberg_by_exchange_with_sample_space_steps() -> None:
     operator = waves.heisenberg(waves.chain(10))
-    run = trained(operator, waves.RBM(alpha=4), steps=120, samples=300)  # 410 parameters > 300 samples
+    run = trained(operator, waves.RBM(alpha=4), steps=120, n_samples=300)  # 410 parameters > 300 samples
     assert relative(run, waves.exact.ground_energy(operator)) < 1e-3
 
 
 def test_a_complex_rbm_finds_signs_by_itself() -> None:
     operator = waves.heisenberg(waves.chain(8), sign_rule=False)
-    run = trained(operator, waves.RBM(alpha=2, std=0.1, dtype=torch.complex128), steps=250, samples=None)
+    run = trained(operator, waves.RBM(alpha=2, std=0.1, dtype=torch.complex128), steps=250, n_samples=None)
     assert relative(run, waves.exact.ground_energy(operator)) < 1e-3
 
 
@@ -62,13 +62,13 @@ class Own(nn.Module):
 
 def test_a_users_module_with_complex_output() -> None:
     operator = waves.ising(waves.chain(6), 1.0)
-    run = trained(operator, Own(6), steps=120, samples=None)
+    run = trained(operator, Own(6), steps=120, n_samples=None)
     assert relative(run, waves.exact.ising_chain_energy(6)) < 1e-3
 
 
 def test_adam_goes_downhill() -> None:
     operator = waves.ising(waves.chain(6), 1.0)
-    run = trained(operator, waves.RBM(alpha=2), steps=250, samples=None, optimiser=waves.Adam(rate=0.03))
+    run = trained(operator, waves.RBM(alpha=2), steps=250, n_samples=None, optimizer=waves.Adam(rate=0.03))
     assert relative(run, waves.exact.ising_chain_energy(6)) < 2e-3
 
 
@@ -82,14 +82,14 @@ def test_adam_goes_downhill() -> None:
 )
 def test_other_spaces(operator) -> None:
     module = waves.RBM(alpha=4, std=0.1, dtype=torch.complex128)
-    run = trained(operator, module, steps=200, samples=None)
+    run = trained(operator, module, steps=200, n_samples=None)
     assert relative(run, waves.exact.ground_energy(operator)) < 5e-3
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
     operator = waves.ising(waves.chain(8), 1.0)
     one, two, three = (
-        trained(operator, waves.RBM(), steps=5, samples=64, seed=s).energy.mean for s in (0, 0, 1)
+        trained(operator, waves.RBM(), steps=5, n_samples=64, seed=s).energy.value for s in (0, 0, 1)
     )
     assert one == two != three
 
@@ -107,8 +107,8 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path, make) -> None:
     operator, path = waves.ising(waves.chain(8), 1.0), tmp_path / "run.safetensors"
 
     def go(**more):
-        module, optimiser = make()
-        return trained(operator, module, steps=12, samples=64, optimiser=optimiser, **more)
+        module, optimizer = make()
+        return trained(operator, module, steps=12, n_samples=64, optimizer=optimizer, **more)
 
     class Interrupted(Exception):
         pass
@@ -119,8 +119,8 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path, make) -> None:
 
     whole = go()
     with pytest.raises(Interrupted):
-        go(checkpoint=path, every=6, callback=interrupt)
-    rest = go(resume=path)
+        go(checkpoint=waves.Checkpoint(path, every=6), on_step=interrupt)
+    rest = go(checkpoint=waves.Checkpoint(path, resume=True))
     assert [s.energy for s in rest.history] == [s.energy for s in whole.history]
     assert rest.energy == whole.energy
     assert torch.equal(rest.wave.vector(), whole.wave.vector())
@@ -128,17 +128,18 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path, make) -> None:
 
 def test_a_checkpoint_of_another_model_operator_or_file(tmp_path) -> None:
     operator, path = waves.ising(waves.chain(6), 1.0), tmp_path / "run.safetensors"
-    trained(operator, waves.RBM(), steps=2, samples=32, checkpoint=path)
+    trained(operator, waves.RBM(), steps=2, n_samples=32, checkpoint=path)
+    again = waves.Checkpoint(path, resume=True)
     with pytest.raises(ValueError, match="a checkpoint of another model"):
-        trained(operator, waves.RBM(alpha=2), steps=3, samples=32, resume=path)
+        trained(operator, waves.RBM(alpha=2), steps=3, n_samples=32, checkpoint=again)
     with pytest.raises(ValueError, match="a checkpoint of another operator"):
-        trained(waves.ising(waves.chain(6), 0.5), waves.RBM(), steps=3, samples=32, resume=path)
+        trained(waves.ising(waves.chain(6), 0.5), waves.RBM(), steps=3, n_samples=32, checkpoint=again)
     save_file(load_file(path), path)  # without its metadata
     with pytest.raises(ValueError, match="not a checkpoint of schema 1"):
-        trained(operator, waves.RBM(), steps=3, samples=32, resume=path)
+        trained(operator, waves.RBM(), steps=3, n_samples=32, checkpoint=again)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is not a whole safetensors file"):
-        trained(operator, waves.RBM(), steps=3, samples=32, resume=path)
+    with pytest.raises(ValueError, match="is not a complete safetensors file"):
+        trained(operator, waves.RBM(), steps=3, n_samples=32, checkpoint=again)
 
 
 class Broken(nn.Module):
@@ -155,7 +156,7 @@ class Broken(nn.Module):
 
 def test_nan_is_named() -> None:
     with pytest.raises(waves.Stopped, match="Stopped at step 1, nan") as caught:
-        trained(waves.ising(waves.chain(6), 1.0), Broken(), samples=64)
+        trained(waves.ising(waves.chain(6), 1.0), Broken(), n_samples=64)
     assert caught.value.reason == "nan"
     assert len(caught.value.history) == 1
 
@@ -165,7 +166,7 @@ def test_frozen_chains_are_named() -> None:
     wave.module.a.data.fill_(60.0)  # |↑↑↑↑↑↑⟩ and nothing else
     with pytest.raises(waves.Stopped) as caught:
         waves.ground_state(
-            waves.ising(waves.chain(6), 1.0), wave, samples=64, optimiser=waves.SR(rate=1e-9, angle=1e-9)
+            waves.ising(waves.chain(6), 1.0), wave, n_samples=64, optimizer=waves.SR(rate=1e-9, angle=1e-9)
         )
     assert caught.value.reason == "frozen chains"
 
@@ -174,67 +175,83 @@ def test_exploding_parameters_are_named() -> None:
     operator = waves.ising(waves.chain(6), 1.0)
     wild = waves.Adam(rate=700.0)
     with pytest.raises(waves.Stopped) as caught:
-        trained(operator, waves.RBM(), samples=None, optimiser=wild)
+        trained(operator, waves.RBM(), n_samples=None, optimizer=wild)
     assert caught.value.reason == "exploded parameters"
 
 
+class AllButTheFirst(waves.Rule):
+    """Flips every site but the first, so that chains never agree on it."""
+
+    def propose(self, space, x, *, generator):
+        return torch.cat([x[:, :1], waves.Flip().propose(waves.spins(11), x[:, 1:], generator=generator)], 1)
+
+
 def test_unmixed_chains_are_named() -> None:
-    """Chains that hardly move: one proposal a sample, and a wave with two far peaks."""
-    wave = waves.Wave(waves.RBM(), waves.spins(8))
-    wave.module.w.data.fill_(0.16)
+    field = waves.ising(waves.chain(12), 0.3, longitudinal=[-3.0, *[0.0] * 11])
     with pytest.raises(waves.Stopped) as caught:
-        waves.ground_state(
-            waves.ising(waves.chain(8), 0.3) + waves.PauliSum(waves.spins(8), {"Z0": 3.0}),
-            wave,
-            samples=320,
-            sampler=waves.Metropolis(sweep=1),
-            optimiser=waves.SR(rate=1e-9, angle=1e-9),
+        trained(
+            field,
+            waves.RBM(),
+            n_samples=320,
+            sampler=waves.Metropolis(rule=AllButTheFirst(), chains=16),
+            optimizer=waves.SR(rate=1e-9, angle=1e-9),
+            guard=Guard(patience=10),
         )
     assert caught.value.reason == "unmixed chains"
 
 
 def test_an_energy_below_the_bound_is_named() -> None:
-    """A rule that is not symmetric makes a sampler of something else than |ψ|²."""
+    """A rule that is not symmetric makes a sampler of something else than |ψ|²: here of all configurations alike."""
 
     class Raising(waves.Rule):
+        """Turns one spin: up always, down with probability e^(−3.6), which undoes |ψ|² = e^(−1.8 Σx)."""
+
         def propose(self, space, x, *, generator):
-            return torch.where(torch.rand(x.shape, generator=generator) < 0.5, x, 1.0)
+            site = torch.randint(space.sites, (len(x), 1), generator=generator)
+            spin = x.gather(1, site)
+            stay = (spin > 0) & (torch.rand(spin.shape, generator=generator) > math.exp(-3.6))
+            return x.scatter(1, site, torch.where(stay, spin, -spin))
 
         def check(self, space):
             pass
 
     wave = waves.Wave(waves.RBM(), waves.spins(6))
+    wave.set_vector(torch.zeros(wave.count))
     wave.module.a.data.fill_(
         -0.9
-    )  # the wave points down, the rule up: ψ(x')/ψ(x) is large where it is sampled
+    )  # a site's local energy −e^(1.8x) is −3.1 on average, far below −1.29, the bound's
     with pytest.raises(waves.Stopped) as caught:
         waves.ground_state(
             waves.ising(waves.chain(6), 1.0),
             wave,
-            samples=64,
-            sampler=waves.Metropolis(rule=Raising(), sweep=300),
-            optimiser=waves.SR(rate=1e-9, angle=1e-9),
+            n_samples=256,
+            sampler=waves.Metropolis(rule=Raising(), sweep=20),
+            optimizer=waves.SR(rate=1e-9, angle=1e-9),
             guard=Guard(bound=waves.exact.ising_chain_energy(6), frozen=3),
         )
-    assert caught.value.reason in ("below the bound", "frozen chains")
+    energy = caught.value.partial.energy
+    assert float(energy) == pytest.approx(-6 * math.cosh(1.8), abs=6 * energy.stderr)
+    assert caught.value.reason == "below the bound"
 
 
 def test_guard_counts_and_forgets() -> None:
     fine = waves.estimate(torch.randn(16, 64, generator=torch.Generator().manual_seed(0)) - 5)
-    low = waves.Estimate(-20.0, 0.1, 1.0, 0.0, 1.0)
+    low = waves.Expectation(-20.0, 0.1, 1.0, 0.0, 1.0)
     guard = Guard(bound=-10.0, frozen=3)
-    assert [guard.of_energy(e, 0.5) for e in (low, low, fine, low, low)] == [None] * 5
-    trouble = guard.of_energy(low, 0.5)
+    watch = Watch(guard)
+    assert [watch.of_energy(e, 0.5) for e in (low, low, fine, low, low)] == [None] * 5
+    trouble = watch.of_energy(low, 0.5)
     assert trouble is not None
     assert trouble.reason == "below the bound"
-    nan = guard.of_energy(waves.Estimate(math.nan, 0.1, 1.0, 0.0, 1.0), 0.5)
+    assert Watch(guard).of_energy(low, 0.5) is None  # a guard counts nothing itself
+    nan = watch.of_energy(waves.Expectation(math.nan, 0.1, 1.0, 0.0, 1.0), 0.5)
     assert nan is not None
     assert nan.reason == "nan"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"samples": 0}, "`samples` must be at least 1"), ({"steps": 0}, "`steps` must be at least 1")],
+    [({"n_samples": 0}, "`n_samples` must be at least 1"), ({"steps": 0}, "`steps` must be at least 1")],
 )
 def test_bad_numbers(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
@@ -245,11 +262,11 @@ def test_a_non_hermitian_operator_and_a_full_sum_too_large() -> None:
     with pytest.raises(ValueError, match="must be Hermitian"):
         trained(waves.PauliSum(waves.spins(4), {"X0": 1.0, "Z1": 1j}), waves.RBM())
     with pytest.raises(ValueError, match=r"at most 4194304 configurations.*Sample it instead"):
-        trained(waves.ising(waves.chain(30), 1.0), waves.RBM(), samples=None)
+        trained(waves.ising(waves.chain(30), 1.0), waves.RBM(), n_samples=None)
 
 
 def test_a_run_prints_its_energy() -> None:
-    run = trained(waves.ising(waves.chain(6), 1.0), waves.RBM(), steps=3, samples=64)
+    run = trained(waves.ising(waves.chain(6), 1.0), waves.RBM(), steps=3, n_samples=64)
     assert str(run).startswith("E = -")
     assert "V-score" in str(run)
 
@@ -268,7 +285,7 @@ def interrupted_in_compiled_code(step: waves.Step) -> None:
 
 @pytest.mark.parametrize("callback", [interrupted, interrupted_in_compiled_code])
 def test_an_interrupted_run_is_kept_and_goes_on_to_the_same_numbers(tmp_path, callback) -> None:
-    settings = {"steps": 12, "samples": 64, "seed": 3, "every": 1000}
+    settings = {"steps": 12, "n_samples": 64, "seed": 3}
     operator = waves.ising(waves.chain(6), 1.0)
     path = tmp_path / "run.safetensors"
 
@@ -277,9 +294,11 @@ def test_an_interrupted_run_is_kept_and_goes_on_to_the_same_numbers(tmp_path, ca
         return waves.RBM(alpha=1)
 
     whole = trained(operator, begun(), **settings)
-    with pytest.raises(KeyboardInterrupt):
-        trained(operator, begun(), checkpoint=path, callback=callback, **settings)
-    rest = trained(operator, begun(), resume=path, **settings)
+    with pytest.raises(KeyboardInterrupt) as pressed:
+        trained(operator, begun(), checkpoint=path, on_step=callback, **settings)
+    assert [step.index for step in pressed.value.partial.history] == [0, 1, 2, 3, 4]
+    assert pressed.value.partial.ended == "interrupted"
+    rest = trained(operator, begun(), checkpoint=waves.Checkpoint(path, resume=True), **settings)
     assert rest.energy == whole.energy
     assert [step.energy for step in rest.history] == [step.energy for step in whole.history]
 
@@ -289,4 +308,4 @@ def test_other_system_errors_stay_what_they_are() -> None:
         raise SystemError("something else")
 
     with pytest.raises(SystemError, match="something else"):
-        trained(waves.ising(waves.chain(4), 1.0), waves.RBM(alpha=1), steps=2, samples=16, callback=broken)
+        trained(waves.ising(waves.chain(4), 1.0), waves.RBM(alpha=1), steps=2, n_samples=16, on_step=broken)

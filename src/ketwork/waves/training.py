@@ -1,0 +1,211 @@
+"""The loop of variational Monte Carlo: draw, measure, update, until the steps are done or the run says why not."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ketwork.records import Checkpoint
+from ketwork.waves import checkpoints
+from ketwork.waves.completion import completed
+from ketwork.waves.estimates import Expectation
+from ketwork.waves.guards import Guard, Trouble, Watch
+from ketwork.waves.objectives import Local, local_of, resolution
+from ketwork.waves.operators import Operator
+from ketwork.waves.optimizers import Optimizer, State
+from ketwork.waves.reconfiguration import rows
+from ketwork.waves.results import Run, RunInterrupted, Step, Stopped
+from ketwork.waves.samplers.sampler import Sampler, Samples
+from ketwork.waves.turns import bounded_step
+from ketwork.waves.verdicts import ground_energy, most_overlap, verdict
+from ketwork.waves.wave import Wave
+
+BOUNDED = 2**12
+"""Spaces up to this size have their ground energy computed before the first step, as the bound of all energies."""
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass
+class Training:
+    """One run: what it was given, and its state between steps."""
+
+    operator: Operator
+    wave: Wave
+    n_samples: int
+    final: int
+    steps: int
+    sampler: Sampler
+    optimizer: Optimizer
+    guard: Guard
+    generator: torch.Generator
+    on_step: tuple[OnStep, ...] = ()
+    checkpoint: Checkpoint | None = None
+    chains: Tensor = field(default_factory=lambda: torch.empty(0))
+    state: State = field(default_factory=dict)
+    history: list[Step] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+    saved: checkpoints.Saved | None = None
+
+    def __post_init__(self) -> None:
+        known = ground_energy(self.operator, BOUNDED)
+        bound = self.operator.lower_bound() if known is None else known
+        self.watch = Watch(self.guard, bound, self.operator.scale)
+        self.before = self.wave.vector()
+
+    def start(self) -> None:
+        """New chains."""
+        self.chains = self.sampler.start(self.wave, self.n_samples, generator=self.generator)
+
+    def restore(self, saved: checkpoints.Saved) -> None:
+        """The state of a checkpoint."""
+        self.wave.set_vector(saved.vector)
+        self.generator.set_state(saved.generator)
+        self.chains, self.state = saved.chains.to(self.wave.device), saved.optimizer
+        self.history = saved.steps()
+        self.saved = saved
+
+    def run(self) -> Run:
+        """All steps, and the energy at the end.
+
+        Raises:
+            Stopped: the run cannot be trusted any more.
+            RunInterrupted: Ctrl-C.
+        """
+        try:
+            ended = self._train()
+            self._save()
+            return self._finish(ended)
+        except Stopped:
+            self._save()
+            raise
+        except KeyboardInterrupt as error:
+            self._save()
+            raise RunInterrupted(self._partial("interrupted")) from error
+        except SystemError as error:  # Ctrl-C inside compiled code comes out as this
+            if not isinstance(error.__cause__, KeyboardInterrupt):
+                raise
+            self._save()
+            raise RunInterrupted(self._partial("interrupted")) from error
+
+    def _train(self) -> str:
+        for index in range(len(self.history), self.steps):
+            began = time.perf_counter()
+            drawn, chains = self._draw(self.n_samples)
+            local = local_of(self.operator, self.wave, drawn)
+            trouble = self._watched(local, drawn)
+            if trouble is not None and trouble.reason == "nan":
+                self.wave.set_vector(self.before)
+            self._check(trouble)
+            turn, state = self._update(index, drawn, local)
+            self.chains, self.state = chains, state
+            self.history.append(Step(index, local.mean, drawn.acceptance, time.perf_counter() - began, turn))
+            self._remember()
+            for hear in self.on_step:
+                hear(self.history[-1])
+            if self.checkpoint is not None and len(self.history) % self.checkpoint.every == 0:
+                self._save()
+            if self.watch.settled:
+                return "converged"
+            if self.watch.still:
+                return "still"
+        return "steps"
+
+    def _draw(self, n_samples: int) -> tuple[Samples, Tensor]:
+        drawn, chains = self.sampler.draw(self.wave, n_samples, self.chains, generator=self.generator)
+        full = completed(self.operator, self.wave, drawn)
+        if full is not drawn:
+            self.notes[
+                "The samples had few distinct configurations; those joined to them were added, by weight."
+            ] = None
+        return full, chains
+
+    def _update(self, index: int, drawn: Samples, local: Local) -> tuple[float, State]:
+        self.before = self.wave.vector()
+        o, epsilon = rows(self.wave, drawn.flat, local.values, local.weights)
+        update, state = self.optimizer.update(
+            o, epsilon, self.state, scale=self.operator.scale, progress=index / max(1, self.steps - 1)
+        )
+        self._check(self.watch.of_parameters(self.before + update))
+        update, turn = bounded_step(self.wave, drawn, update, self.optimizer.angle)
+        self.watch.of_turn(turn)
+        return turn, state
+
+    def _finish(self, ended: str) -> Run:
+        """The energy on fresh samples, half of them from new chains, and the verdict on it."""
+        drawn = self._fresh()
+        local = local_of(self.operator, self.wave, drawn)
+        ground = ground_energy(self.operator)
+        run = Run(local.mean, self.wave, tuple(self.history), ended, ground, tuple(self.notes))
+        size = self._resolution(local.mean)
+        if ground is not None and (overlap := most_overlap(local.mean, ground, size)) < 0.5:
+            note = f"Its energy and variance leave at most {overlap:.2g} of the state to the ground state."
+            run = replace(run, notes=(*run.notes, note))
+        trouble = self._watched(local, drawn) or verdict(
+            self.operator, self.wave, local.mean, drawn, self.guard, ground, size, ended == "still"
+        )
+        if trouble is not None:
+            raise Stopped(trouble, replace(run, ended="stopped"))
+        return run
+
+    def _fresh(self) -> Samples:
+        count = self.n_samples * self.final
+        if not len(self.chains):
+            return self.sampler.draw(self.wave, count, self.chains, generator=self.generator)[0]
+        half = -(-count // 2)
+        old, _ = self.sampler.draw(self.wave, half, self.chains, generator=self.generator)
+        begun = self.sampler.start(self.wave, self.n_samples, generator=self.generator)
+        new, _ = self.sampler.draw(self.wave, half, begun, generator=self.generator)
+        both = torch.cat([old.configurations, new.configurations])
+        drawn = Samples(both, (old.acceptance + new.acceptance) / 2)
+        return completed(self.operator, self.wave, drawn)
+
+    def _watched(self, local: Local, drawn: Samples) -> Trouble | None:
+        length = drawn.configurations.shape[1]
+        return self.watch.of_energy(local.mean, drawn.acceptance, self._resolution(local.mean), length)
+
+    def _resolution(self, energy: Expectation) -> float:
+        return resolution(self.operator, self.wave, float(energy))
+
+    def _check(self, trouble: Trouble | None) -> None:
+        if trouble is not None:
+            raise Stopped(trouble, self._partial("stopped") or self._empty())
+
+    def _partial(self, ended: str) -> Run | None:
+        if not self.history:
+            return None
+        energy = self.history[-1].energy
+        return Run(
+            energy,
+            self.wave,
+            tuple(self.history),
+            ended,
+            ground_energy(self.operator, BOUNDED),
+            tuple(self.notes),
+        )
+
+    def _empty(self) -> Run:
+        return Run(Expectation(), self.wave, (), "stopped")
+
+    def _remember(self) -> None:
+        if self.checkpoint is not None:
+            self.saved = checkpoints.Saved.from_steps(
+                self.history, self.wave.vector(), self.chains, self.state, self.generator.get_state()
+            )
+
+    def _save(self) -> None:
+        """Writes the state after the last step; where that fails the run goes on, and says so once."""
+        if self.checkpoint is None or self.saved is None:
+            return
+        try:
+            checkpoints.save(self.checkpoint.path, self.saved, self.wave, self.operator)
+        except OSError as error:
+            note = f"A checkpoint could not be written, and the run went on: {error.strerror or error}"
+            if note not in self.notes:
+                self.notes[note] = None
+                warnings.warn(note, RuntimeWarning, stacklevel=2)
