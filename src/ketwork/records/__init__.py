@@ -4,7 +4,7 @@ May import `quantum`. Others take `pack`, `unpack`, `read` and `write` of record
 """
 
 from ketwork.records.checkpoint import Checkpoint
-from ketwork.records.files import replacing, visible, writable, write_text
+from ketwork.records.files import irregular, replacing, visible, writable, write_text
 from ketwork.records.forms import Form, Malformed, check_codes, check_source, check_tensors
 from ketwork.records.presenting import Presented, presents
 from ketwork.records.record import Count, Kinds, Unknown, pack, read, unpack, write
@@ -24,6 +24,7 @@ __all__ = [
     "check_source",
     "check_tensors",
     "deferred",
+    "irregular",
     "pack",
     "presents",
     "read",

@@ -26,6 +26,13 @@ from torch import Tensor
 from ketwork.records.temporary import private_folder
 
 _DIGEST = "digest"
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _DEEPEST = 32  # levels of JSON inside each other
 _LONGEST = 300  # letters of another library's message that are passed on
 
@@ -92,6 +99,8 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
         ValueError: it is something else, or truncated.
         OSError: it cannot be read.
     """
+    if (kind := irregular(path)) is not None:
+        raise ValueError(f"{str(path)!r} is {kind}, and no file")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(key, "{}")
@@ -112,6 +121,21 @@ def visible(text: str) -> str:
     'a␛[2Jb\tc'
     """
     return text.translate(_PICTURES)
+
+
+def irregular(path: str | Path) -> str | None:
+    """What there is at a path where it is no regular file, in words; None where it is one, or nothing is there.
+
+    To open a pipe waits for somebody who writes to it, and a device may have no end.
+
+    >>> irregular("/dev/null"), irregular("nothing-here")
+    ('a device', None)
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # opening it says why
+        return None
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def writable(path: str | Path) -> bool:
