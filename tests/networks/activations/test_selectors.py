@@ -1,4 +1,4 @@
-"""Which modules are layers: selectors, near misses, and the default a reader would draw."""
+"""Which modules are layers: selectors, near misses, and the main layers, the default."""
 
 import re
 

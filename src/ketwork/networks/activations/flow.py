@@ -1,4 +1,4 @@
-"""Which axis of an output holds the features: told by the module that made it, or by the one that reads it.
+"""Which axis of an output holds the features: by the module that made it, or by the one that reads it.
 
 During one forward pass `Flow` follows tensors from module to module, through views of the same memory. What settles an
 axis, in this order:
@@ -143,8 +143,8 @@ class Flow:
         left = [axis for axis in range(len(shape)) if axis != samples]
         if len(left) == 1:
             return Axis(left[0], "the only other axis")
-        found = self._settled(node, samples, set())
-        if found is None:
+        feature_axis = self._settled(node, samples, set())
+        if feature_axis is None:
             kind = self._nodes[node].kind
             alike = {
                 other.number
@@ -152,10 +152,10 @@ class Flow:
                 if each.kind == kind and kind and len(each.shape) == len(shape)
                 if (other := self._settled(place, -1, set())) is not None
             }
-            found = Axis(alike.pop(), f"as other {kind}") if len(alike) == 1 else None
-        if found is None and not any(each.made or each.read or each.sized for each in self._nodes):
-            found = Axis(len(shape) - 1, "the convention for data: features last")
-        return None if found is None or found.number == samples else found
+            feature_axis = Axis(alike.pop(), f"as other {kind}") if len(alike) == 1 else None
+        if feature_axis is None and not any(each.made or each.read or each.sized for each in self._nodes):
+            feature_axis = Axis(len(shape) - 1, "the convention for data: features last")
+        return None if feature_axis is None or feature_axis.number == samples else feature_axis
 
     def _settled(self, node: int, samples: int, seen: set[int]) -> Axis | None:
         here = self._nodes[node]

@@ -75,9 +75,9 @@ class Labels:
         """The batch that was parsed last has entered: the names that it showed stay."""
         self._committed = len(self.names)
 
-    def of_batch(self, content: Any, found: Any, start: int, size: int) -> Tensor | None:
+    def of_batch(self, content: Any, own: Any, start: int, size: int) -> Tensor | None:
         """The targets of one batch: codes (N,) or (N, T) with −1 for none, or numbers (N, m)."""
-        labels = self._taken(content, found, start, size)
+        labels = self._taken(content, own, start, size)
         if labels is None or self.notes:
             return None
         try:
@@ -117,9 +117,9 @@ class Labels:
         codes = [self._code(value, start) for value in array.reshape(-1).tolist()]
         return torch.tensor(codes, dtype=torch.long).reshape(array.shape)
 
-    def _taken(self, content: Any, found: Any, start: int, size: int) -> Any:
+    def _taken(self, content: Any, own: Any, start: int, size: int) -> Any:
         if self.given is None:
-            return found
+            return own
         if self.given is False:
             return None
         if isinstance(self.given, str):
@@ -152,8 +152,8 @@ class Labels:
         """How many labels there are, as far as is known; numbers a sample; None without labels."""
         if self.task is None:
             return None
-        whole = self.task == "classes" and isinstance(self.given, (Tensor, np.ndarray, Sequence))
-        if whole and not isinstance(self.given, str):
+        per_sample = self.task == "classes" and isinstance(self.given, (Tensor, np.ndarray, Sequence))
+        if per_sample and not isinstance(self.given, str):
             return len(pd.unique(np.asarray(self.given).reshape(-1)))
         return max(len(self.names), self._numbers)
 
@@ -172,15 +172,15 @@ class Labels:
 
     def given_to(self, start: int, size: int) -> Any:
         """What was given for these samples beside the batches: a part of an array, or None."""
-        return np.asarray(self.given)[start : start + size] if self._whole else None
+        return np.asarray(self.given)[start : start + size] if self._per_sample else None
 
     @property
-    def _whole(self) -> bool:
+    def _per_sample(self) -> bool:
         return not (self.given is None or self.given is False or isinstance(self.given, str))
 
     def check_length(self, samples: int, limited: bool) -> None:
         """Refuses labels left over at the end of the data, which would mean that they belong to other data."""
-        if self._whole and not limited and len(self.given) != samples:
+        if self._per_sample and not limited and len(self.given) != samples:
             raise ValueError(
                 f"Argument `labels` must have one entry a sample, but has {len(self.given)} for {samples} samples."
             )

@@ -1,4 +1,4 @@
-"""Which modules of a network are its layers: names, selectors, and the default a reader would draw."""
+"""Which modules of a network are its layers: names, selectors, and the main layers, the default."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SelectorError(LookupError):
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen modules by dotted path, in the network's order, and why each other one was left out."""
+    """The chosen modules by dotted path, in the network's order, and why each other one is skipped."""
 
     chosen: dict[str, nn.Module]
     skipped: dict[str, str]
@@ -77,7 +77,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
 
     Args:
         model: any module; it is not changed.
-        layers: None for the layers a reader would draw: the repeated blocks' outputs, and of what is in
+        layers: None for the main layers: the repeated blocks' outputs, and of what is in
             them everything that changes the representation: weighted layers, activations and pooling,
             in networks of repeated blocks with small units made of these (an attention's projections, say)
             counted as one; not dropout, identity, reshapes, nor normalisations, which rescale what the layer
@@ -235,15 +235,15 @@ def _matches(selector: Selector, path: str, module: nn.Module) -> bool:
 
 
 def _nothing_matches(selector: Selector, modules: dict[str, nn.Module]) -> str:
-    shown = repr(selector.pattern) if isinstance(selector, re.Pattern) else repr(selector)
+    text = repr(selector.pattern) if isinstance(selector, re.Pattern) else repr(selector)
     if isinstance(selector, nn.Module):
-        shown = f"a {type(selector).__name__} that is not a part of this network"
+        text = f"a {type(selector).__name__} that is not a part of this network"
     near: list[str] = []
     if isinstance(selector, (str, re.Pattern)):
         word = selector if isinstance(selector, str) else selector.pattern
         near = difflib.get_close_matches(word, modules, n=5, cutoff=0.3)
     hint = f"The nearest names are {', '.join(near)}." if near else f"Its modules are {_some(modules)}."
-    return f"Argument `layers` must name modules of the network, but {shown} matches none. {hint}"
+    return f"Argument `layers` must name modules of the network, but {text} matches none. {hint}"
 
 
 def _some(modules: dict[str, nn.Module], most: int = 8) -> str:
