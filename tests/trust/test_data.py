@@ -251,6 +251,43 @@ def test_text_in_an_image_cannot_fill_the_memory(tmp_path, bounded):
     assert read is not None or "text.png" in why
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
+def test_a_pipe_or_device_among_images_is_refused_and_does_not_wait(suffix, tmp_path, bounded):
+    folder = tmp_path / "a"
+    (folder / f"more.{suffix}").mkdir(parents=True)  # a folder of such a name is no image
+    Image.new("L", (8, 8)).save(folder / f"more.{suffix}" / "good.png")
+    assert load_data(str(tmp_path)).samples == 1
+    path = folder / f"pipe.{suffix}"
+    os.mkfifo(path)
+    for kind in (r"a named pipe \(FIFO\)", "a device"):
+        with bounded(), pytest.raises(SourceError, match=rf"folder of image files, but {path} is {kind}\."):
+            load_data(str(tmp_path))
+        path.unlink()
+        path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy", "x.csv", "x.parquet"])
+def test_a_pipe_for_data_is_refused_and_does_not_wait(name, tmp_path, bounded):
+    os.mkfifo(tmp_path / name)
+    with bounded(), pytest.raises(SourceError, match=f"there is no file .*{name}"):
+        load_data(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt", "config.json"])
+def test_a_pipe_in_a_model_folder_is_refused_and_does_not_wait(name, tmp_path, bounded):
+    folder = _folder(tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with bounded(), pytest.raises(SourceError, match=rf"{name} is a named pipe|has no config\.json"):
+        load_model(str(folder))
+
+
+def test_a_pipe_for_weights_is_refused_and_does_not_wait(tmp_path, bounded):
+    os.mkfifo(tmp_path / "w.safetensors")
+    with bounded(), pytest.raises(SourceError, match=r"there is no file .*w\.safetensors"):
+        load_weights(nn.Linear(2, 2), tmp_path / "w.safetensors")
+
+
 def test_an_image_that_is_a_program_is_not_run(tmp_path):
     path = tmp_path / "a" / "program.png"
     path.parent.mkdir()

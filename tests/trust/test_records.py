@@ -1,6 +1,7 @@
 """Saved records that were damaged, or made to harm: each gives back what was saved, or a clear error."""
 
 import json
+import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -50,6 +51,15 @@ def _study(kind: str) -> kw.Study:
             return kw.study(_network(torch.complex64), x.to(torch.complex64))
         case _:
             return kw.study(_images(), torch.randn(30, 1, 4, 4, generator=generator))
+
+
+def _resumed(path) -> waves.Run:
+    """A run that resumes from a file."""
+    operator = waves.ising(waves.chain(4), 1.0)
+    wave = waves.Wave(waves.RBM(), operator.space, seed=0)
+    return waves.ground_state(
+        operator, wave, steps=2, n_samples=None, checkpoint=waves.Checkpoint(path, resume=True)
+    )
 
 
 KINDS = ("classes", "values", "complex", "images")
@@ -239,6 +249,15 @@ def test_what_a_damaged_file_holds_does_not_flood_or_steer_the_terminal(tmp_path
             kw.Study.load(path)
         assert len(str(raised.value)) < 1000
         assert not {"\x1b", "\x07"} & {*str(raised.value)}
+
+
+@pytest.mark.parametrize(
+    "load", [kw.Study.load, kw.Comparison.load, kw.CollapseCurve.load, _resumed, waves.Wave.load]
+)
+def test_a_pipe_for_a_record_is_refused_and_does_not_wait(load, tmp_path, bounded):
+    os.mkfifo(tmp_path / "pipe")
+    with bounded(), pytest.raises((ValueError, OSError), match="no file"):
+        load(tmp_path / "pipe")
 
 
 def test_a_checkpoint_of_a_study(tmp_path, bounded):

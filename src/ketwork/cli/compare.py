@@ -16,7 +16,7 @@ from ketwork.cli.console import (
     end_partial,
     one_line_errors,
     progress_bar,
-    tell_files,
+    report_files,
     wide_console,
 )
 from ketwork.cli.job import launched
@@ -149,7 +149,7 @@ def command(
                 record.report(report)
         finally:
             print_comparison(record, as_json_)
-        tell_files({"Saved to": save if record.complete else None, "Report written to": report})
+        report_files({"Saved to": save if record.complete else None, "Report written to": report})
         if ended is not None:
             counted = "positions" if record.settings["unit"] == Unit.position else "samples"
             end_partial(ended, f"{record.n} {counted}", save)

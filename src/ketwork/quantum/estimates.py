@@ -1,4 +1,4 @@
-"""`Estimate`: a number that knows its error."""
+"""`Estimate`: a number with its error."""
 
 from __future__ import annotations
 

@@ -328,3 +328,13 @@ def test_dead_and_non_finite_samples_are_left_out() -> None:
     counts = found.moments.fitting().moments.counts.sum() + len(found.held_out)
     assert int(counts) == 340
     assert set(found.held_out.tolist()) <= set(range(60, 400))
+
+
+def test_one_hot_labels_are_named() -> None:
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    codes = nn.functional.one_hot((x[:, 0] > 0).long() + (x[:, 1] > 0).long(), 3)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    notes = " ".join(kw.study(net, (x, codes)).warnings)
+    assert "Where they are one-hot, give `labels.argmax(-1)` for classes" in notes
+    assert "one-hot" not in " ".join(kw.study(net, (x, codes.argmax(-1))).warnings)
+    assert kw.study(net, (x, codes.float())).settings["task"] == "values"

@@ -140,3 +140,9 @@ def test_quantized_layers_take_less_and_say_so() -> None:
             weight = module.weight.detach()
             steps = weight.flatten(1) / (weight.flatten(1).abs().amax(1, keepdim=True) / 127)
             assert float((steps - steps.round()).abs().max()) < 1e-3
+
+
+def test_an_exported_module_is_refused_by_name() -> None:
+    program = torch.export.export(mlp(), (X[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with pytest.raises(TypeError, match=r"the module of a torch\.export program"):
+        kw.compress(program.module(), X, keep=0.9)

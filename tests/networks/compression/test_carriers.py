@@ -13,7 +13,8 @@ from ketwork.networks.compression import compress, load_compressed
 from ketwork.networks.compression.carriers import narrowed
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.unit_codes import NotSeparateError, codes_of, places_of
-from ketwork.networks.compression.unit_discovery import Feed, feeds
+from ketwork.networks.compression.unit_discovery import feeds
+from ketwork.networks.compression.unit_feeds import Feed
 
 
 def found(net: nn.Module, x: Tensor) -> list[Feed]:

@@ -20,7 +20,8 @@ from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import replace
 from ketwork.networks.compression.survey import survey
 from ketwork.networks.compression.unit_codes import MIXED
-from ketwork.networks.compression.unit_discovery import FIXED, LOST, OUTPUT, Feed, feeds, staying_of
+from ketwork.networks.compression.unit_discovery import FIXED, LOST, OUTPUT, feeds
+from ketwork.networks.compression.unit_feeds import Feed, staying_of
 from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired, staying
 from ketwork.networks.compression.unit_removal import Narrowing
 

@@ -15,6 +15,7 @@ from ketwork.networks.activations.layout import Layout
 from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.reading import Reading
+from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
 from ketwork.networks.activations.wrappers import (
@@ -29,6 +30,7 @@ from ketwork.networks.activations.wrappers import (
 __all__ = [
     "IGNORED",
     "MOST_LABELS",
+    "MOST_VISITS",
     "NEVER",
     "POOLED",
     "Activation",

@@ -89,6 +89,11 @@ class Axes:
             return self.masks[key] if self.masks[key] in names else None
         return names[0] if len(names) == 1 else None
 
+    def note(self, sentence: str) -> None:
+        """Adds what the record should say, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
     def take(self, findings: Findings) -> None:
         """Adds what an experiment has shown; what was known stays."""
         for key, layouts in findings.layouts.items():
@@ -96,7 +101,8 @@ class Axes:
         for key, name in findings.masks.items():
             self.masks.setdefault(key, name)
         self.passes += findings.passes
-        self.notes += [note for note in findings.notes if note not in self.notes]
+        for note in findings.notes:
+            self.note(note)
 
     def stored(self) -> KnownAxes:
         """What is known, for a checkpoint."""

@@ -70,6 +70,13 @@ class Fingerprint:
         return "alike" if bool((other <= 3 * rounding).all()) else "yes"
 
 
+def totals(tensor: Tensor) -> Tensor:
+    """A few numbers (K,) of a tensor as a whole, on its device: sums with fixed weights. Cost: O(K · size)."""
+    values = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
+    return _rows(values[None], 0)[0] if values.numel() else values.new_zeros(PROJECTIONS)
+
+
 def _rows(values: Tensor, axis: int) -> Tensor:
     """The numbers (size, K) of the rows on an axis."""
     values = values.movedim(axis, 0)

@@ -36,7 +36,7 @@ _NORMS = (
 )
 # Layers that count as one whatever they have for children: convolutions are often subclassed with a padding
 # module inside, and attention calls its projections' weights without calling the projections.
-_WHOLE = (
+_SINGLE = (
     nn.Linear,
     nn.Bilinear,
     nn.modules.conv._ConvNd,
@@ -48,6 +48,12 @@ _WHOLE = (
     *_NORMS,
     *_NO_OPS,
 )
+_NORM_NAME = re.compile(
+    r"Norm(alization)?(\d?[dD])?$"
+)  # LlamaRMSNorm, T5LayerNorm, LayerNorm2d, FrozenBatchNorm2d
+_ADAPTED = re.compile(
+    r"base_layer|original_module|lora_\w+", re.IGNORECASE
+)  # what adapters call what they wrap and add
 
 
 class SelectorError(LookupError):
@@ -91,7 +97,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
     {'2': 'Dropout does nothing in evaluation'}
     """
     modules = {tidy(path): module for path, module in model.named_modules()}
-    blocks = frozenset(path for path in modules if _is_block(path, modules))
+    blocks = _blocks(modules)
     if layers is None:
         return _default(modules, blocks)
     if isinstance(layers, str) and layers == "all":
@@ -135,7 +141,7 @@ def _left_out(
     if path == ROOT:
         return None
     for parent in _ancestors(path):
-        if isinstance(modules[parent], _WHOLE):
+        if _is_one(modules[parent]):
             return f"a part of {parent} ({type(modules[parent]).__name__})"
         if blocks and _is_unit(parent, modules, blocks):
             return f"inside {parent}, which counts as one layer"
@@ -144,38 +150,70 @@ def _left_out(
         return f"{kind} does nothing in evaluation"
     if isinstance(module, _NO_OPS):
         return f"{kind} only passes on or reshapes"
-    if isinstance(module, _NORMS):
+    if _is_norm(module):
         return f"{kind} rescales the layer before it"
-    if path in blocks or _is_unit(path, modules, blocks) or isinstance(module, _WHOLE):
+    if path in blocks or _is_unit(path, modules, blocks) or _is_one(module):
         return None
     if any(True for _ in module.children()):
         return f"{kind} only holds the layers inside it"
     return None
 
 
-def _is_block(path: str, modules: dict[str, nn.Module]) -> bool:
-    """A composite that stands in an indexed container, or beside another of its own class."""
+def _is_one(module: nn.Module) -> bool:
+    """Whether a module counts as one layer whatever is inside it; so does a layer that an adapter (LoRA) wraps."""
+    return isinstance(module, _SINGLE) or any(_ADAPTED.fullmatch(name) for name, _ in module.named_children())
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module only normalizes: by its forward, or by its name where that is not PyTorch's own.
+
+    One with an activation function in it (timm's `BatchNormAct2d`) does more.
+    """
+    if any(not isinstance(child, _NO_OPS) for child in module.children()):
+        return False
+    if isinstance(module, _NORMS) and type(module).forward.__module__.startswith("torch."):
+        return True
+    return _NORM_NAME.search(type(module).__name__) is not None and all(
+        p.ndim <= 1 for p in module.parameters()
+    )
+
+
+def _blocks(modules: dict[str, nn.Module]) -> frozenset[str]:
+    """The network's repeated blocks; `modules` has parents first."""
+    blocks: set[str] = set()
+    for path in modules:
+        if _is_block(path, modules, inside=not blocks.isdisjoint(_ancestors(path))):
+            blocks.add(path)
+    return frozenset(blocks)
+
+
+def _is_block(path: str, modules: dict[str, nn.Module], inside: bool) -> bool:
+    """A composite that stands in an indexed container, or beside another of its own class.
+
+    Inside a block, the two attentions of a decoder's and the parts of one kept in a list are none.
+    """
     module = modules[path]
     if (
         path == ROOT
-        or isinstance(module, (*_CONTAINERS, *_WHOLE))
+        or isinstance(module, _CONTAINERS)
+        or _is_one(module)
         or not any(True for _ in module.children())
     ):
         return False
     parent = modules.get(_parent(path))
-    if isinstance(parent, _CONTAINERS):
-        return True
     siblings = Counter(type(child) for child in parent.children()) if parent is not None else Counter()
-    return siblings[type(module)] > 1
+    if isinstance(parent, _CONTAINERS):
+        return not inside or len(siblings) == 1
+    return not inside and siblings[type(module)] > 1
 
 
 def _is_unit(path: str, modules: dict[str, nn.Module], blocks: frozenset[str]) -> bool:
     """A composite of simple layers only, which a drawing would show as one box (an attention, a pooler)."""
     module = modules[path]
-    if path == ROOT or path in blocks or isinstance(module, (*_CONTAINERS, *_WHOLE)):
+    if path == ROOT or path in blocks or isinstance(module, _CONTAINERS) or _is_one(module):
         return False
     children = list(module.children())
-    simple = all(isinstance(child, _WHOLE) or not any(True for _ in child.children()) for child in children)
+    simple = all(_is_one(child) or not any(True for _ in child.children()) for child in children)
     return bool(children) and simple and any(True for _ in module.parameters())
 
 

@@ -233,7 +233,7 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
                 raise ValueError("what it holds is not what was written")
             replaced = about["replaced"]
         else:
-            replaced = json.loads(metadata[OLD_KEY])
+            about, replaced = {}, json.loads(metadata[OLD_KEY])
         most = sum(tensor.numel() for tensor in tensors.values())
         weight = next(unfused(network).parameters())
         for name, parts in replaced.items():
@@ -246,11 +246,31 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
             else:
                 setattr(network.get_submodule(parent), last, new.train(network.training))
         _fill(network, tensors)
+        if replaced and callable(getattr(network, "save_pretrained", None)):
+            configured(network, about.get("record", {}).get("settings", {}).get("config", {}))
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _refused(path, network, error) from error
     except safetensors.SafetensorError as error:
         raise _refused(path, network, error) from error
     return network
+
+
+def configured(network: nn.Module, changes: dict) -> None:
+    """Sets sizes in the configuration of a network of transformers; where none can tell of it, it refuses to be saved
+    with one, since transformers would load something else, and not say so."""
+    for name, value in changes.items():
+        if type(getattr(network.config, name)) is not int or type(value) is not int:
+            raise ValueError(f"{name!r} is no size")
+        setattr(network.config, name, value)
+    if not changes:
+        setattr(network, "save_pretrained", _not_saved)  # noqa: B010
+
+
+def _not_saved(*_: Any, **__: Any) -> None:
+    raise ValueError(
+        "A configuration of transformers cannot tell of this network: its layers have two factors, or sizes of their "
+        "own. Use `save` of what `compress` returned, and `load_compressed`."
+    )
 
 
 def digest(tensors: dict, about: dict) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from ketwork.networks.compression.candidates import Candidate, LayerChange
 from ketwork.networks.compression.costs import Costs, bytes_of, latencies, multiply_adds_within, parameters
 from ketwork.networks.compression.description import described
+from ketwork.networks.compression.pretrained import configure
 from ketwork.networks.compression.result import Compressed, LayerRow, Tried
 from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import copied
@@ -29,6 +30,8 @@ def recorded(
     original, small = copied(network), copied(best.model)  # these share nothing
     small = copied(work.apart.together(small, work.base, best.model))
     replaced = described(network, small)
+    if config := configure(network, small):
+        settings = {**settings, "config": config}
     kl = work.estimate(best)
     if in_own_precision(
         network, small

@@ -36,6 +36,7 @@ _PRODUCTS = (
     1e11  # multiply-adds that one layer's moments of patches may take: beyond, some positions stand for all
 )
 _UNSEEN = 0.2  # of the weight of an embedding's moments that all its entries share evenly
+_TOGETHER = 4096  # rows of layers that are called at each step of a sequence, summed at once
 _LEAST_ROWS = 6  # patches for each of their entries that are taken nevertheless
 
 
@@ -152,6 +153,7 @@ def survey(
                     live.backward = False
                 else:
                     found.differentiable = False
+            live.end()
             calibration.held.append(live.held)
             found.samples += batch.size
             found.predictions += max(len(part) for part in rows)
@@ -219,12 +221,20 @@ class _Live:
         self.order: list[str] = []
         self.held = 0  # bytes of the widest layer's input and output
         self.backward = False  # a checkpoint may run its part again in the backward pass
+        self._waiting: dict[tuple[str, str], list[Tensor]] = {}  # rows of layers called at each step
 
     def begin(self, batch: Batch, number: int) -> None:
         self.batch, self.number = batch, number
         self.order = []
         self.held = 0
         self.draw = torch.Generator().manual_seed(number)
+
+    def end(self) -> None:
+        """Adds what waits."""
+        for (path, what), rows in self._waiting.items():
+            if rows:
+                self._add(self.found.layers[path], what, torch.cat(rows))
+        self._waiting = {}
 
     def hook(self, layer: WeightLayer) -> Callable[[nn.Module, Any, Any], Tensor]:
         seen = self.found.layers[layer.path]
@@ -247,13 +257,30 @@ class _Live:
             rows = layer.rows_out(gradient, mask)
             if rows.dtype.itemsize < 4:
                 rows = rows.float()
-            if layer.m > WIDEST:
-                part = rows.square().sum(dim=0, dtype=torch.float64)
-            else:
-                part = sum(((a.T @ a).double() for a in rows.split(4096)), rows.new_zeros(()).double())
-            seen.fisher = part if seen.fisher is None else seen.fisher + part
+            self._later(layer, "gradients", rows)
 
         return forward
+
+    def _later(self, layer: WeightLayer, what: str, rows: Tensor) -> None:
+        """Adds rows, those of layers that are called at each step of a sequence many steps at a time."""
+        if not layer.repeated:
+            self._add(self.found.layers[layer.path], what, rows)
+            return
+        waiting = self._waiting.setdefault((layer.path, what), [])
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= _TOGETHER:
+            self._add(self.found.layers[layer.path], what, torch.cat(waiting))
+            waiting.clear()
+
+    def _add(self, seen: Surveyed, what: str, rows: Tensor) -> None:
+        if what == "moments":
+            seen.scatter = added(seen.scatter, Scatter.of(rows))
+            return
+        if rows.shape[1] > WIDEST:
+            part = rows.square().sum(dim=0, dtype=torch.float64)
+        else:
+            part = sum(((a.T @ a).double() for a in rows.split(4096)), rows.new_zeros(()).double())
+        seen.fisher = part if seen.fisher is None else seen.fisher + part
 
     def take(self, layer: WeightLayer, seen: Surveyed, x: Tensor, y: Tensor, mask: Tensor | None) -> None:
         """Adds the moments of one call of a layer."""
@@ -265,11 +292,11 @@ class _Live:
             )
         count = len(rows)
         if seen.side == "outputs":
-            seen.scatter = added(seen.scatter, Scatter.of(rows))
+            self._later(layer, "moments", rows)
         else:
             del rows
             for part in layer.row_parts(x, mask, self.places(layer, x), self.part):
-                seen.scatter = added(seen.scatter, Scatter.of(part))
+                self._later(layer, "moments", part)
         if seen.by_channel:
             seen.channels = added(seen.channels, Scatter.of(layer.channel_rows(x)))
         seen.rows += count

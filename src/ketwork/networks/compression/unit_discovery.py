@@ -18,7 +18,7 @@ without): attention runs unfused here.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -35,8 +35,9 @@ from ketwork.networks.compression.calibration import Rows, picked
 from ketwork.networks.compression.carriers import Carrier
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.surgery import replace, resized, same
+from ketwork.networks.compression.unit_blocks import Blocks
 from ketwork.networks.compression.unit_codes import MIXED, NotSeparateError, codes_of, places_of
-from ketwork.networks.compression.unit_order import staying
+from ketwork.networks.compression.unit_feeds import Feed, Staying, staying_of
 
 _TRIED = 8  # samples on which a removal is tried
 # Why units cannot be removed
@@ -60,59 +61,33 @@ _REFUSALS = (
 Call = Callable[[nn.Module, Batch], Rows]
 
 
-@dataclass(frozen=True)
-class Feed:
-    """Units that can be removed: rows (units, a) of the layers that put them out, columns (units, b) of their readers.
-
-    Both are by path. Several layers put out the same units where what they put out is added or multiplied, entry by
-    entry, and where they are the queries, keys and values of attention heads. `carriers` are the channels (units, c) of
-    what works channel by channel in between.
-    """
-
-    sources: dict[str, Tensor]
-    readers: dict[str, Tensor]
-    carriers: dict[Carrier, Tensor] = field(default_factory=dict)
-
-    @property
-    def path(self) -> str:
-        """The first of its sources."""
-        return next(iter(self.sources))
-
-    @property
-    def units(self) -> int:
-        """How many."""
-        return len(self.sources[self.path])
-
-
-@dataclass(frozen=True)
-class Staying:
-    """What stays where units go: rows and columns of layers by path, and channels of carriers."""
-
-    rows: dict[str, Tensor]
-    columns: dict[str, Tensor]
-    carriers: dict[Carrier, Tensor]
-
-
 def feeds(
-    model: nn.Module, layers: Sequence[WeightLayer], call: Call, batch: Batch
+    model: nn.Module, layers: Sequence[WeightLayer], call: Call, batch: Batch, repeat: bool = True
 ) -> tuple[list[Feed], dict[str, str]]:
     """The layers whose units only other `layers` read, each unit by itself; and why not those of the rest, by path.
 
     `call(model, batch)` are a network's predictions. Two samples a layer are run, and 2 log₂ units more of those
-    that may be such a layer.
+    that may be such a layer. With `repeat`, what is found in one of several blocks that are alike is expected in the
+    others; it is tried like all else, and where it does not hold, each is looked into.
     """
     trace = _Trace(model, layers, call, batch)
+    kinds = {layer.path: layer for layer in layers}
+    blocks = Blocks(model, kinds, trace.known)
     found, why = [], {}
+    expected = set()
     for layer in layers:
-        try:
-            found.append(trace.feed(layer))
-        except NotSeparateError as error:
-            why[layer.path] = str(error)
-        except _REFUSALS as error:
-            why[layer.path] = f"NaN in its output makes the network raise {type(error).__name__}"
+        finding = blocks.expected(layer.path) if repeat else None
+        if finding is None:
+            finding = trace.finding(layer)
+            blocks.note(layer.path, finding)
+        else:
+            expected.add(layer.path)
+        if isinstance(finding, str):
+            why[layer.path] = finding
+        else:
+            found.append(finding)
     if not found:
         return [], why
-    kinds = {layer.path: layer for layer in layers}
     tried = picked(batch, torch.arange(min(batch.size, _TRIED)))
     merged = _merged(found, [])
     good = _removable(model, kinds, merged, call, tried)
@@ -125,26 +100,9 @@ def feeds(
     for some, reason in ((found, UNEVEN), (merged, FIXED)):
         why |= {path: reason for feed in some for path in feed.sources}
     removable = {path for feed in good for path in feed.sources}
+    if removable and expected & {path for feed in found for path in feed.sources} - removable:
+        return feeds(model, layers, call, batch, repeat=False)
     return good, {path: reason for path, reason in why.items() if path not in removable}
-
-
-def staying_of(
-    found: Sequence[Feed], units: Mapping[str, Tensor], layers: Mapping[str, WeightLayer]
-) -> Staying:
-    """What stays of each layer and carrier that loses any, where these `units` of feeds stay, by path."""
-    rows: dict[str, Tensor] = {}
-    stay: dict[str, Tensor] = {}
-    kept_of: dict[Carrier, Tensor] = {}
-    for feed in found:
-        if feed.path in units:
-            kept = units[feed.path]
-            rows |= {path: own[kept].flatten().sort().values for path, own in feed.sources.items()}
-            kept_of |= {carrier: own[kept].flatten().sort().values for carrier, own in feed.carriers.items()}
-            for path, columns in feed.readers.items():
-                whole = torch.ones(layers[path].k, dtype=torch.bool)
-                part = staying(columns, kept, layers[path].k)
-                stay[path] = stay.get(path, whole) & torch.zeros_like(whole).index_fill(0, part, True)
-    return Staying(rows, {path: mask.nonzero()[:, 0] for path, mask in stay.items()}, kept_of)
 
 
 @dataclass
@@ -159,6 +117,15 @@ class _Trace:
 
     def __post_init__(self) -> None:
         self.known = between.by_class(self.model)
+
+    def finding(self, source: WeightLayer) -> Feed | str:
+        """The layer's units, or why none can be removed."""
+        try:
+            return self.feed(source)
+        except NotSeparateError as error:
+            return str(error)
+        except _REFUSALS as error:
+            return f"NaN in its output makes the network raise {type(error).__name__}"
 
     def feed(self, source: WeightLayer) -> Feed:
         """The layer's units, and the columns that each comes to.

@@ -17,7 +17,8 @@ from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.recurrent import Cell
 from ketwork.networks.compression.shared_factor import Shared, SharedReader, shared
-from ketwork.networks.compression.unit_discovery import Feed, smaller_carriers, staying_of
+from ketwork.networks.compression.unit_discovery import smaller_carriers
+from ketwork.networks.compression.unit_feeds import Feed, staying_of
 from ketwork.networks.compression.unit_order import Order, Reader, ordered, repaired
 
 _COUNTS = 128  # numbers of units of a feed that are offered

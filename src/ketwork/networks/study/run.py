@@ -164,8 +164,9 @@ def study(
         ProcessError: in every process, where one failed or was not heard of; at process 0 `partial` is the study of
             what was gathered nevertheless.
 
-    Cost: the forward passes, O(d²) a ket and layer, O(d³) a layer at the end. Memory: O(d²) a layer, whatever
-    the number of samples.
+    Cost: the forward passes (and two or three more, of at most six samples each, which find the axes;
+    `settings["experiment_passes"]` counts them), O(d²) a ket and layer, O(d³) a layer at the end. Memory: O(d²) a
+    layer, whatever the number of samples.
 
     >>> import torch
     >>> _ = torch.manual_seed(0)
@@ -246,13 +247,14 @@ def study(
             mine=None if group is None else group.mine,
             feed_labels=needs_labels(network),
         )
-        told = stack.enter_context(show_progress(progress, max_samples))
-        ending = stream(source, loop.take, progress=told, at_end=lambda: loop.end(max_samples is not None))
+        bar = stack.enter_context(show_progress(progress, max_samples))
+        ending = stream(source, loop.take, progress=bar, at_end=lambda: loop.end(max_samples is not None))
         if group is None and isinstance(ending.error, CheckpointError):
             raise ending.error
         if group is None and ending.error is not None and run.gathered.batches == 0:
             raise ending.error
         loop.save()
+        settings |= {"experiment_passes": live.axes.passes}
         result = run.finished(live)
         with without_children():
             if group is not None:

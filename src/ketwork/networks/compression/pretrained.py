@@ -1,0 +1,73 @@
+"""Networks of transformers: a configuration that tells of the new sizes, where one can."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import nn
+
+from ketwork.networks.compression.loader import configured
+
+_MOST = 6  # sizes of a configuration that are tried to be the ones
+
+
+def configure(original: nn.Module, small: nn.Module) -> dict[str, int]:
+    """Lets `small.save_pretrained` write what transformers loads again, or refuse to; returns what is configured anew.
+
+    A configuration has one width for all blocks, and none for factors. So the sizes that changed are set where each
+    old one has one new one, and a network made from that has the shapes of the smaller one.
+    """
+    if not callable(getattr(small, "save_pretrained", None)) or not hasattr(small, "config"):
+        return {}
+    shapes = [_shapes(model) for model in (original, small)]
+    if shapes[0] == shapes[1]:
+        return {}
+    found = _changes(original.config, *shapes) if shapes[0].keys() == shapes[1].keys() else {}
+    # A size of heads may also be that of the stream, which has not changed.
+    some = (
+        dict(part) for n in range(len(found), 0, -1) for part in combinations(list(found.items())[:_MOST], n)
+    )
+    changes = next((part for part in some if _makes(small, part, shapes[1])), {})
+    configured(small, changes)
+    return changes
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _changes(
+    config: Any, before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[int, ...]]
+) -> dict[str, int]:
+    """The integers of a configuration that are sizes, or numbers of heads of one width, which have one new value."""
+    new: dict[int, set[int]] = {}
+    for name, shape in before.items():
+        for a, b in zip(shape, after[name], strict=True):
+            if a != b:
+                new.setdefault(a, set()).add(b)
+    width = getattr(config, "head_dim", None) or 0
+    found = {}
+    for name, value in vars(config).items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        unit = width if "heads" in name else 1
+        sizes = new.get(value * unit, set())
+        if unit and len(sizes) == 1 and (size := next(iter(sizes))) % unit == 0:
+            found[name] = size // unit
+    return found
+
+
+def _makes(small: Any, changes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a network made from the changed configuration has these shapes."""
+    config = copy.deepcopy(small.config)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    try:
+        with torch.device("meta"):
+            return _shapes(type(small)(config)) == shapes
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False

@@ -1,0 +1,80 @@
+"""Networks of transformers after compression: saved with a configuration that tells of them, or not at all."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+
+import ketwork as kw
+from ketwork.networks.compression.pretrained import configure
+from ketwork.networks.compression.surgery import replace
+
+TOKENS = torch.randint(0, 40, (80, 6), generator=torch.Generator().manual_seed(0))
+
+
+def llama(blocks: int = 1) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=blocks,
+        num_attention_heads=6, num_key_value_heads=3, head_dim=4, mlp_bias=True,
+    )  # fmt: skip
+    net = LlamaForCausalLM(config).eval()
+    for block in net.model.layers:  # half of the units do nothing
+        block.mlp.down_proj.weight.data[:, 1::2] = 0
+    return net
+
+
+def test_where_a_configuration_can_tell_of_it_transformers_loads_what_was_saved(tmp_path: Path) -> None:
+    net = llama()
+    share = 1 - 16 * (3 * 24 + 2) / sum(p.numel() for p in net.parameters())
+    result = kw.compress(net, TOKENS, keep=share, layers=["*gate_proj", "*up_proj", "*down_proj"])
+    assert result.settings["config"] == {"intermediate_size": 16}
+    result.model.save_pretrained(tmp_path)
+    again = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(TOKENS).logits, result.model(TOKENS).logits)
+        torch.testing.assert_close(again(TOKENS).logits, net(TOKENS).logits, atol=1e-4, rtol=1e-4)
+    result.save(tmp_path / "small")
+    back = kw.load_compressed(str(tmp_path / "small"), llama())
+    assert back.config.intermediate_size == 16
+    back.save_pretrained(tmp_path / "again")
+    with torch.no_grad():
+        again = LlamaForCausalLM.from_pretrained(tmp_path / "again").eval()
+        torch.testing.assert_close(again(TOKENS).logits, result.model(TOKENS).logits)
+
+
+def test_groups_of_heads_are_in_the_configuration_too() -> None:
+    net, small = llama(), llama()
+    attention = small.model.layers[0].self_attn
+    sizes = {"q_proj": (24, 16), "k_proj": (24, 8), "v_proj": (24, 8), "o_proj": (16, 24)}
+    replace(attention, {name: nn.Linear(*size, bias=False) for name, size in sizes.items()})
+    assert configure(net, small) == {"num_attention_heads": 4, "num_key_value_heads": 2}
+    assert (small.config.num_attention_heads, net.config.num_attention_heads) == (4, 6)
+
+
+def test_where_none_can_it_is_not_saved_with_the_old_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bert = BertModel(
+        BertConfig(
+            vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32
+        )
+    ).eval()
+    result = kw.compress(bert, {"input_ids": TOKENS}, keep=0.7, output="last_hidden_state", multiple_of=2)
+    result.save(tmp_path / "small")
+    for small in (result.model, kw.load_compressed(str(tmp_path / "small"), BertModel(bert.config))):
+        with pytest.raises(ValueError, match="cannot tell of this network"):
+            small.save_pretrained(tmp_path)
+    one, two = llama(2), llama(2)
+    replace(two.model.layers[0].mlp, {"up_proj": nn.Linear(24, 16), "gate_proj": nn.Linear(24, 16)})
+    assert configure(one, two) == {}
+    with pytest.raises(ValueError, match="Use `save`"):
+        two.save_pretrained(tmp_path)
+
+
+def test_what_has_not_changed_is_saved_as_ever(tmp_path: Path) -> None:
+    small = llama()
+    assert configure(llama(), small) == {}
+    small.save_pretrained(tmp_path)
+    assert LlamaForCausalLM.from_pretrained(tmp_path).config.intermediate_size == 32
