@@ -121,10 +121,10 @@ SHORT = {"steps": 60, "n_samples": 512}
 COMPLEX = {"dtype": torch.complex64, "std": 0.05}
 SYSTEMS = {
     "Ising chain 12, field 1, RBM": _spins(waves.ising(waves.chain(12), 1.0), waves.RBM, **SHORT),
-    "Ising chain 12, field 0.7 (ordered), RBM": _spins(waves.ising(waves.chain(12), 0.7), waves.RBM, **SHORT),
+    "Ising chain 16, field 0.9 (ordered), RBM": _spins(waves.ising(waves.chain(16), 0.9), waves.RBM, **SHORT),
     "Heisenberg chain 12, RBM, exchange": _spins(waves.heisenberg(waves.chain(12)), waves.RBM, **SHORT),
-    "J1–J2 chain 12, complex RBM": _spins(
-        waves.j1j2(waves.chain(12), 0.4), lambda: waves.RBM(2, **COMPLEX), **SHORT
+    "J1–J2 chain 16, complex RBM": _spins(
+        waves.j1j2(waves.chain(16), 0.4), lambda: waves.RBM(2, **COMPLEX), **SHORT
     ),
     "Bose–Hubbard chain 8, dense network": _spins(
         waves.bose_hubbard(waves.chain(8), 2.0, most=3, particles=8),

@@ -17,7 +17,7 @@ def test_entanglement_of_the_ising_chain_against_the_exact_one(capsys) -> None:
 def test_a_study_of_a_trained_waves_layers(capsys) -> None:
     study = runpy.run_path(str(EXAMPLES / "wave_layers.py"))["main"](sites=6, steps=40)
     table = study.table()
-    assert list(table["layer"]) == ["layers.0", "layers.1", "layers.2"]
+    assert list(table["layer"]) == ["layers.0", "layers.1", "layers.2", "(model)"]
     assert (table["N"] == 2000).all()
     # The ordered phase has two kinds of configurations, up and down: the last hidden layer is near one dimension,
     # the last layer of one neuron is exactly so.
