@@ -75,8 +75,8 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exception(error)
         complain(
-            f"the code of the model or of the data called sys.exit({error.code!r}), before there was anything to show or "
-            "save."
+            f"the code of the model or of the data called sys.exit({error.code!r}), before there was anything to "
+            "show or save."
         )
         raise typer.Exit(FAILED) from error
     except Exception as error:
