@@ -355,6 +355,6 @@ def test_labels_that_are_none_or_are_not_taken_do_not_count():
     codes[-3:] = -100  # no label
     Labels(codes).check_names(None)
     with pytest.raises(ValueError, match="but holds 4099"):
-        Labels(codes.abs() + torch.arange(len(codes))).check_names(None)
+        Labels(torch.arange(MOST_LABELS + 3)).check_names(None)
     stream = (X[start : start + 10] for start in range(0, 100, 10))
     assert kw.study(nn.Linear(6, 2), stream, labels=torch.arange(5000), max_samples=20).samples == 20

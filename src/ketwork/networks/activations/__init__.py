@@ -4,6 +4,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 """
 
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
+from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
@@ -28,6 +29,7 @@ from ketwork.networks.activations.wrappers import (
 
 __all__ = [
     "IGNORED",
+    "IntegersRefusedError",
     "MOST_LABELS",
     "NEVER",
     "POOLED",
