@@ -4,12 +4,12 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 """
 
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
-from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
+from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
 from ketwork.networks.activations.labels import MOST_LABELS, Labels
 from ketwork.networks.activations.layout import Layout
@@ -29,7 +29,6 @@ from ketwork.networks.activations.wrappers import (
 
 __all__ = [
     "IGNORED",
-    "IntegersRefusedError",
     "MOST_LABELS",
     "NEVER",
     "POOLED",
@@ -38,6 +37,7 @@ __all__ = [
     "Capture",
     "EmptyDataError",
     "Forward",
+    "IntegersRefusedError",
     "Key",
     "Labels",
     "LayerInfo",

@@ -19,7 +19,7 @@ class IntegersRefusedError(TypeError):
 
 
 def refused_integers(model: nn.Module, inputs: Any, error: RuntimeError) -> IntegersRefusedError | None:
-    """What to raise where a call failed since integers met parameters that are floats; None where it failed otherwise."""
+    """What to raise where a call failed since integers met floating parameters; None where it failed otherwise."""
     kinds = {value.dtype for value in tensors(inputs)}
     integers = sorted(str(kind) for kind in kinds if not kind.is_floating_point and not kind.is_complex)
     floats = any(parameter.is_floating_point() or parameter.is_complex() for parameter in model.parameters())
