@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ from ketwork.records import Malformed
 
 MOST_LABELS = 4096
 """A layer's sums grow with the number of labels (and of numbers a sample)."""
+
+_TOO_MANY = f"Argument `labels` must have at most {MOST_LABELS} different labels"
+_GROUP = "Group them, or give floating numbers for a regression."
 
 Task = Literal["classes", "positions", "values"]
 
@@ -185,6 +189,17 @@ class Labels:
                 f"Argument `labels` must have one entry a sample, but has {len(self.given)} for {samples} samples."
             )
 
+    def check_names(self, samples: int | None) -> None:
+        """Refuses labels beside the data of which the first so many (None: all) are too many different ones."""
+        array = np.asarray(self.given) if self._whole else np.empty(0)
+        if array.ndim not in (1, 2) or array.dtype.kind not in "biuOUS":
+            return
+        array = array[:samples].reshape(-1)
+        with suppress(TypeError):  # what cannot be hashed is no label, as its batch will say
+            names = len(set(array.tolist()) - {IGNORED})
+            if names > MOST_LABELS:
+                raise ValueError(f"{_TOO_MANY}, but holds {names}. {_GROUP}")
+
     def _values(self, array: np.ndarray, start: int) -> Tensor:
         self._same_task("values")
         array = array.reshape(len(array), -1)
@@ -214,10 +229,7 @@ class Labels:
                     f"{value!r} ({type(value).__name__})."
                 )
             if len(self.names) == MOST_LABELS:
-                raise ValueError(
-                    f"Argument `labels` must have at most {MOST_LABELS} different labels. Group them, or give "
-                    "floating numbers for a regression."
-                )
+                raise ValueError(f"{_TOO_MANY}. {_GROUP}")
             self._codes[value] = len(self.names)
             self.names.append(value)
         return self._codes[value]

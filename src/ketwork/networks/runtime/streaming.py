@@ -24,7 +24,7 @@ class PartialError(RuntimeError):
 
 
 class ProgramExitError(RuntimeError):
-    """Code of the data or of the network called `sys.exit` (or `exit`) during a pass; `__cause__` is that."""
+    """Code of the data or of the network called `sys.exit` in the middle of a pass; `__cause__` is the `SystemExit`."""
 
     def __init__(self, cause: SystemExit) -> None:
         super().__init__(f"the code of the data or of the network called sys.exit({cause.code!r})")

@@ -182,6 +182,8 @@ def study(
     saving = Checkpoint.from_argument(checkpoint)
     shares = Distributed.from_argument(distributed)
     data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
+    targets = Labels(labels)
+    targets.check_names(max_samples)
     settings = {
         "model": type(network).__name__,
         "layers": "default" if layers is None else str(layers),
@@ -197,9 +199,7 @@ def study(
     }
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums())
-        gathered = StudyAccumulator(
-            normalize, labels=Labels(labels), pairs=PairMoments() if compare else None
-        )
+        gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
         run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
         live = stack.enter_context(
             capture(
