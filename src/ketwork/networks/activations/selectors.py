@@ -34,6 +34,8 @@ _NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
+# By name, as each library has its own: stochastic depth, which drops whole branches in training.
+DROP_NAMES = ("DropPath", "StochasticDepth")
 # Layers that count as one whatever they have for children: convolutions are often subclassed with a padding
 # module inside, and attention calls its projections' weights without calling the projections.
 _WHOLE = (
@@ -91,7 +93,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
     {'2': 'Dropout does nothing in evaluation'}
     """
     modules = {tidy(path): module for path, module in model.named_modules()}
-    blocks = frozenset(path for path in modules if _is_block(path, modules))
+    blocks = _blocks(modules)
     if layers is None:
         return _default(modules, blocks)
     if isinstance(layers, str) and layers == "all":
@@ -140,7 +142,7 @@ def _left_out(
         if blocks and _is_unit(parent, modules, blocks):
             return f"inside {parent}, which counts as one layer"
     kind = type(module).__name__
-    if isinstance(module, nn.modules.dropout._DropoutNd):
+    if isinstance(module, nn.modules.dropout._DropoutNd) or kind.endswith(DROP_NAMES):
         return f"{kind} does nothing in evaluation"
     if isinstance(module, _NO_OPS):
         return f"{kind} only passes on or reshapes"
@@ -151,6 +153,13 @@ def _left_out(
     if any(True for _ in module.children()):
         return f"{kind} only holds the layers inside it"
     return None
+
+
+def _blocks(modules: dict[str, nn.Module]) -> frozenset[str]:
+    """The repeated blocks, and what is of the class of one: a stage may hold a single block of those of others."""
+    repeated = frozenset(path for path in modules if _is_block(path, modules))
+    kinds = {type(modules[path]) for path in repeated}
+    return repeated | {path for path, module in modules.items() if type(module) in kinds and path != ROOT}
 
 
 def _is_block(path: str, modules: dict[str, nn.Module]) -> bool:
