@@ -156,10 +156,14 @@ def _left_out(
 
 
 def _blocks(modules: dict[str, nn.Module]) -> frozenset[str]:
-    """The repeated blocks, and what is of the class of one: a stage may hold a single block of those of others."""
+    """The repeated blocks, also where a stage holds a single one of what other stages of its class repeat."""
+
+    def kinds(path: str) -> tuple[type, type]:
+        return type(modules[_parent(path)]), type(modules[path])
+
     repeated = frozenset(path for path in modules if _is_block(path, modules))
-    kinds = {type(modules[path]) for path in repeated}
-    return repeated | {path for path, module in modules.items() if type(module) in kinds and path != ROOT}
+    known = {kinds(path) for path in repeated}
+    return repeated | {path for path in modules if path != ROOT and kinds(path) in known}
 
 
 def _is_block(path: str, modules: dict[str, nn.Module]) -> bool:
