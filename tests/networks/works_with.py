@@ -30,11 +30,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "works-with.md"
 HEAD = """\
 # Architectures that are tested
 
-{count} architectures, {transformers} of `transformers` and {timm} of `timm`, each built small from its configuration, with random
-weights, and studied on 12 random samples in three batches: texts of several lengths with attention masks, images, sound.
-Of three layers of each, an early, a middle and a late one, the number of vectors, the effective rank and the coherence
-are computed once more, from plain forward hooks with NumPy. They agree within {tolerance:g}. A layer without a row is
-refused for the reason that the record gives in `skipped`.
+{count} architectures, {transformers} of `transformers` and {timm} of `timm`, each built small from its configuration,
+with random weights, and studied on 12 random samples in three batches: texts of several lengths with attention masks,
+images, sound. Of three layers of each, an early, a middle and a late one, the number of vectors, the effective rank and
+the coherence are computed once more, from plain forward hooks with NumPy. They agree within {tolerance:g}. A layer
+without a row is refused for the reason that the record gives in `skipped`.
 
 Axes: N samples, d features, T tokens that the attention mask counts, U those of a decoder, P patches or frames, H and W
 of images, Q positions in a window; in parentheses what stands on one axis. The test is
