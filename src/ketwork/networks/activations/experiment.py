@@ -285,8 +285,9 @@ class Experiment:
         shape = sight.print.shape
         if sight.padded:
             return Layout(0, len(shape) - 1, len(shape), samples_by="format", features_by="format")
-        if len(shape) == 1:
-            return Layout(0, None, 1, verdict.order, verdict.outer, verdict.by, "one number a sample")
+        if len(shape) == 1 or (sight.given is None and first.flow.is_single(sight.node)):
+            by = f"one number a {'sample' if len(shape) == 1 else 'position'}"
+            return Layout(verdict.axis, None, len(shape), verdict.order, verdict.outer, verdict.by, by)
         features, by = sight.given, "given"
         if features is None:
             axis = first.flow.settled(sight.node, verdict.axis)
@@ -342,7 +343,7 @@ class Experiment:
             for path, sight in seen.items()
             if key not in other.outputs
             or path not in other.outputs[key]
-            or not other.outputs[key][path].print.same(sight.print)
+            or not other.outputs[key][path].print.same(sight.print, exactly=True)
         }
 
 

@@ -191,7 +191,7 @@ class Labels:
 
     def check_names(self, samples: int | None) -> None:
         """Refuses labels beside the data of which the first so many (None: all) are too many different ones."""
-        array = np.asarray(self.given) if self._whole else np.empty(0)
+        array = np.asarray(self.given) if self._per_sample else np.empty(0)
         if array.ndim not in (1, 2) or array.dtype.kind not in "biuOUS":
             return
         array = array[:samples].reshape(-1)
