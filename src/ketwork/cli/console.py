@@ -37,7 +37,7 @@ class UsageError(ValueError):
     """Arguments that do not go together, or a file that is not what the command needs."""
 
 
-def tell_files(written: dict[str, Path | None]) -> None:
+def report_files(written: dict[str, Path | None]) -> None:
     """Says on stderr which files were written, those that were."""
     for label, path in written.items():
         if path is not None:
