@@ -79,9 +79,8 @@ def expected(model: nn.Module, batches: list[Batch], layers: Mapping[str, str]) 
             if path in calls:
                 return  # the first call
             calls.append(path)
-            while not isinstance(output, Tensor):
-                output = next(iter(output.values() if isinstance(output, Mapping) else output))
-            rows[path].append(_vectors(output.double().numpy().copy(), layers[path], batch))
+            tensor = next(each for each in _tensors(output) if each.ndim)  # not the loss
+            rows[path].append(_vectors(tensor.double().numpy().copy(), layers[path], batch))
 
         return note
 
@@ -97,6 +96,14 @@ def expected(model: nn.Module, batches: list[Batch], layers: Mapping[str, str]) 
     for handle in handles:
         handle.remove()
     return {path: _numbers(np.concatenate(parts)) for path, parts in rows.items()}
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, (tuple, list, Mapping)):
+        for each in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(each)
 
 
 def _vectors(output: np.ndarray, axes: str, batch: Batch) -> np.ndarray:
@@ -492,7 +499,7 @@ _TRANSFORMERS = {
         {
             "model.encoder.layers.1": "N T d",
             "model.decoder.layers.0.encoder_attn.out_proj": "N U d",
-            "model.decoder.layers.1": "N U d",
+            "(model)": "N U d",
         },
         **_SEQ2SEQ,
         **_TOKENS,

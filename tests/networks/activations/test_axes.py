@@ -382,6 +382,19 @@ def test_what_a_function_makes_of_the_last_layer_has_the_axes_of_that_layer() ->
     assert record.skipped["(model)"].startswith("nothing says which axis")
 
 
+class WithLoss(Capped):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        scores = super().forward(x)
+        return scores.mean(), scores, self.body(x)
+
+
+def test_a_loss_beside_the_scores() -> None:
+    network, x = WithLoss(6, 4), torch.randn(9, 7, 6)
+    row = study(network, x, batch_size=3)["(model)"]
+    assert row.leaf == "[1]"
+    _same(row, network(x)[1].flatten(0, 1))
+
+
 class Turned(Capped):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).mT.exp()

@@ -121,6 +121,8 @@ class Flow:
         first = True
         for tensor in outputs:
             node = self._node(tensor)
+            if tensor.ndim == 0:
+                continue  # a loss comes before the scores that it is of
             self._note(path, module, node, inputs, first)
             self._nodes[node].state |= isinstance(module, nn.RNNBase) and not first
             first = False
