@@ -63,7 +63,9 @@ def load_arrays(
 def _drawn(
     archive: Any, input_name: str, label_name: str | None, samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None, str] | None:
-    """So many rows of the features and labels of an archive, the labels' names, and which rows; None where it has no more, or is not by rows.
+    """So many rows of the features and labels of an archive, the labels' names, and which rows they are.
+
+    None where it has no more rows, or they do not lie one after the other.
 
     The archive is decompressed piece by piece: a small one may declare, and unpack to, more than fits into memory.
     """
