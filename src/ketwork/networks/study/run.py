@@ -51,7 +51,7 @@ from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
-from ketwork.records import Checkpoint, without_children
+from ketwork.records import Checkpoint, Malformed, without_children
 
 
 class StudyError(PartialError):
@@ -233,7 +233,14 @@ def study(
             )
             state, notes = saved.restore()
             if state is not None:
-                run.restore(state, live, target)
+                try:
+                    run.restore(state, live, target)
+                except Malformed as error:
+                    raise CheckpointError(
+                        f"Argument `checkpoint` must be a folder with a complete checkpoint, but the one after "
+                        f"{saved.saved} batches in {str(folder)!r} lacks a part of one ({error}). Remove it to "
+                        "continue with the one before, or to begin anew."
+                    ) from error
             for note in notes:
                 run.gathered.note(note)
         loop = Loop(run, live, saved, forward, labels if isinstance(labels, str) else None, budget, on_plan)
