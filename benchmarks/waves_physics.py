@@ -142,7 +142,7 @@ def _fermions() -> list[tuple[str, Problem, dict[str, int]]]:
         (
             "Hubbard 4×2, U/t = 4",
             _rectangle("fermi-hubbard", 4.0),
-            {"steps": 300, "n_samples": 800},
+            {"steps": 250, "n_samples": 800},
         ),
         (
             "t–V 4×4, V/t = 4",
