@@ -28,7 +28,22 @@ import ketwork as kw
 PAGE = Path(__file__).parents[2] / "docs" / "works-with.md"
 
 HEAD = """\
-# Architectures that are tested
+# How axes are found, and architectures that are tested
+
+Which axis of a layer's output counts samples and which holds features is not read off sizes, which may agree by chance.
+The first batch runs again with five of its samples in another order, one of them twice. The axis that grows holds the
+samples, if its rows are then those of their samples. Windows of a sample and positions beside samples on one axis are
+recognized by the same rows; outputs of which no rows follow (tokens routed to experts, similarities between samples)
+are refused. The axis of features follows from the type of the module that made the output, or of one that reads it
+(`Linear` reads the last axis, `Conv2d` the second), else from what is around it. `layer.info.layout.words` says what
+was found and how. Where nothing settles an axis, `study.skipped` has the reason, and
+`reading=kw.Reading(feature_axis={{"encoder.mix": 1}})` says which axis it is. `reading=kw.Reading(axes=study)` takes
+the axes from a study and saves the passes.
+
+A network that draws at random, or whose outputs change from one pass to the next, cannot be tried so: the axis whose
+length follows the number of samples is taken there, and a warning says so.
+
+## Tested architectures
 
 {count} architectures, {transformers} of `transformers` and {timm} of `timm`, each built small from its configuration,
 with random weights, and studied on 12 random samples in three batches: texts of several lengths with attention masks,
