@@ -431,10 +431,10 @@ def test_one_number_a_position(positions: tuple[int, int]) -> None:
 class CrossAttention(nn.Module):
     """A decoder that looks at its encoder, at first hardly by what it is asked: almost the same for all questions."""
 
-    def __init__(self) -> None:
+    def __init__(self, reading: int, asking: int) -> None:
         super().__init__()
-        self.asked = nn.Embedding(20, 6)
-        self.read = nn.Sequential(nn.Embedding(20, 6), nn.Linear(6, 6))
+        self.asked = nn.Sequential(nn.Embedding(20, 6), *(nn.Linear(6, 6) for _ in range(asking)))
+        self.read = nn.Sequential(nn.Embedding(20, 6), *(nn.Linear(6, 6) for _ in range(reading)))
         self.cross = nn.MultiheadAttention(6, 1, batch_first=True)
         self.out = nn.Linear(6, 5)
         with torch.no_grad():
@@ -451,7 +451,8 @@ class CrossAttention(nn.Module):
         return self.out(self.cross(self.asked(decoder_input_ids), memory, memory)[0])
 
 
-def test_the_mask_of_a_layer_that_depends_on_its_tower_but_little() -> None:
+@pytest.mark.parametrize(("reading", "asking"), [(0, 0), (2, 0), (0, 2)])
+def test_the_mask_of_a_layer_that_depends_on_its_tower_but_little(reading: int, asking: int) -> None:
     mask = torch.ones(6, 4, dtype=torch.long)
     mask[2, 2:] = 0
     batch = {
@@ -460,7 +461,6 @@ def test_the_mask_of_a_layer_that_depends_on_its_tower_but_little() -> None:
         "attention_mask": torch.ones(6, 4, dtype=torch.long),
         "decoder_attention_mask": mask,
     }
-    record = study(CrossAttention(), batch)
-    assert {layer.name: layer.kets for layer in record} == {
-        "read.0": 24, "read.1": 24, "asked": 22, "cross": 22, "out": 22,
-    }  # fmt: skip
+    record = study(CrossAttention(reading, asking), batch)
+    expected = {f"read.{i}": 24 for i in range(1 + reading)} | {f"asked.{i}": 22 for i in range(1 + asking)}
+    assert {layer.name: layer.kets for layer in record} == expected | {"cross": 22, "out": 22}

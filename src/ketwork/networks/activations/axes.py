@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from ketwork.networks.activations.experiment import Findings
+from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.flow import made_axis
 from ketwork.networks.activations.info import Key, LayerInfo
 from ketwork.networks.activations.layout import Layout

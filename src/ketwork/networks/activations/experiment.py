@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.fingerprints import Fingerprint
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
 from ketwork.networks.activations.observation import GivenAxis, Observation, Sight
-from ketwork.networks.activations.samples import Path, take
+from ketwork.networks.activations.samples import Path, shortened, take
 
 FEW = 5
 """How many samples the experiment takes, where the network runs on so few."""
@@ -47,30 +48,6 @@ class Trial:
         """A batch of some samples of a batch like this one; `only` these entries change."""
         axes = self.axes if only is None else {path: self.axes[path] for path in only if path in self.axes}
         return take(content, places, axes)
-
-
-@dataclass
-class Findings:
-    """What experiments have shown: each output's layout, or why it has none, by key and place in the output.
-
-    Of a module's outputs, the states that recurrent layers return beside theirs come last.
-    `masks` has the name of the mask that belongs to a layer, where there are several towers; `passes` counts the
-    forward passes, `notes` say what is out of the ordinary.
-    """
-
-    layouts: dict[Key, dict[str, Layout | str]] = field(default_factory=dict)
-    masks: dict[Key, str | None] = field(default_factory=dict)
-    passes: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def share(self) -> float:
-        """The share of the layers of which an experiment has settled the samples' axis."""
-        settled = [
-            any(isinstance(each, Layout) and each.samples_by == "experiment" for each in layouts.values())
-            for layouts in self.layouts.values()
-        ]
-        return sum(settled) / len(settled) if settled else 0.0
 
 
 @dataclass(frozen=True)
@@ -314,9 +291,10 @@ class Experiment:
         return f"its output {shape} does not have the batch's {n} samples on its first axis"
 
     def _find_masks(self, trial: Trial, content: Any, n: int, first: Observation, findings: Findings) -> None:
-        """Which mask belongs to each layer: of the towers it depends on, that which the fewest layers depend on.
+        """Which mask belongs to each layer: that of the tower whose positions it has.
 
-        A layer depends on the entries of the batch that it does not put out the same without.
+        Where that shows none or several: of the towers it depends on, that which the fewest layers depend on. A layer
+        depends on the entries of the batch that it does not put out the same without.
         """
         if n < 2:
             return
@@ -326,9 +304,31 @@ class Experiment:
             if keys is None:
                 return
             dependents[name] = keys
+        lengths = {
+            name: self._lengths(trial, content, n, first, group, findings)
+            for name, group in trial.groups.items()
+        }
         for key in first.outputs:
-            mine = [name for name, keys in dependents.items() if key in keys]
+            mine = [name for name, keys in lengths.items() if key in keys]
+            if len(mine) != 1:
+                mine = [name for name, keys in dependents.items() if key in keys]
             findings.masks[key] = min(mine, key=lambda name: len(dependents[name])) if mine else None
+
+    def _lengths(
+        self, trial: Trial, content: Any, n: int, first: Observation, entries: set[Path], findings: Findings
+    ) -> set[Key]:
+        """The layers whose outputs change their shape where some entries of the batch are a position shorter."""
+        shorter = shortened(content, {path: trial.axes[path] for path in entries})
+        other = None if shorter is None else self._tried(trial, shorter, n)
+        if other is None:
+            return set()
+        changed = set()
+        for key, layouts in findings.layouts.items():
+            path = next((path for path, each in layouts.items() if isinstance(each, Layout)), None)
+            new = None if path is None else other.outputs.get(key, {}).get(path)
+            if path is not None and new is not None:
+                changed |= {key} if new.print.shape != first.outputs[key][path].print.shape else set()
+        return changed
 
     def _dependents(
         self, trial: Trial, content: Any, n: int, first: Observation, entries: set[Path]

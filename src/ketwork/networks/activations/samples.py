@@ -77,6 +77,26 @@ def take(content: Any, places: Sequence[int], axes: Mapping[Path, int]) -> Any:
     return _Taker(list(places), axes).take(content)
 
 
+def shortened(content: Any, axes: Mapping[Path, int]) -> Any | None:
+    """The batch with these entries' last position left out, on the axis after that of the samples.
+
+    None where they do not all have as many positions, two at least.
+    """
+    tensors = {path: _at(content, path) for path in axes}
+    if not all(isinstance(each, Tensor) and each.ndim > axes[path] + 1 for path, each in tensors.items()):
+        return None
+    lengths = {each.shape[axes[path] + 1] for path, each in tensors.items()}
+    if len(lengths) != 1 or (length := lengths.pop()) < 2:
+        return None
+    return take(content, range(length - 1), {path: axis + 1 for path, axis in axes.items()})
+
+
+def _at(tree: Any, path: Path) -> Any:
+    for key in path:
+        tree = dict(_entries(tree))[key]
+    return tree
+
+
 @dataclasses.dataclass(frozen=True)
 class _Ragged:
     """Rows in a line, `rows` of a batch's entries, and where those of each sample begin, `offsets` of them."""
