@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,10 +44,9 @@ def load_arrays(
     # Opened here, since NumPy leaves a file that is no archive open.
     with path.open("rb") as file, _reading(path), np.load(file, allow_pickle=False) as archive:
         input_name, label_name = _names(archive.files, inputs, label, path)
-        parts = None if samples is None else _drawn(archive, input_name, label_name, samples, seed)
-        if parts is None:
-            parts = archive[input_name], None if label_name is None else archive[label_name], None, None
-    features, labels, names, taken = parts
+        part = None if samples is None else _drawn(archive, input_name, label_name, samples, seed)
+        features = archive[input_name] if part is None else part.features
+        labels = None if label_name is None else archive[label_name] if part is None else part.codes
     loaded = from_arrays(
         features,
         labels,
@@ -57,15 +56,20 @@ def load_arrays(
         label_name=label_name or "labels",
     )
     loaded.description.update(input=input_name, label=label_name)
-    return loaded if taken is None else replace(loaded, taken=taken, label_names=names)
+    return loaded if part is None else replace(loaded, taken=part.taken, label_names=part.names)
 
 
-def _drawn(
-    archive: Any, input_name: str, label_name: str | None, samples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None, str] | None:
-    """So many rows of the features and labels of an archive, the labels' names, and which rows they are.
+class _Part(NamedTuple):
+    """Rows of an archive, their labels and the labels' names where there are any, and in words which rows they are."""
 
-    None where it has no more rows, or they do not lie one after the other.
+    features: np.ndarray
+    codes: np.ndarray | None
+    names: tuple[str, ...] | None
+    taken: str
+
+
+def _drawn(archive: Any, input_name: str, label_name: str | None, samples: int, seed: int) -> _Part | None:
+    """So many rows of an archive, None where it has no more of them, or they do not lie one after the other.
 
     The archive is decompressed piece by piece: a small one may declare, and unpack to, more than fits into memory.
     """
@@ -83,7 +87,7 @@ def _drawn(
     if label_name is not None:
         codes, names = encode_labels(archive[label_name], label_name, found.rows)
     places, taken = choose(found.rows, samples, codes, seed)
-    return found.read(places), None if codes is None else codes[places], names, taken
+    return _Part(found.read(places), None if codes is None else codes[places], names, taken)
 
 
 def from_arrays(
