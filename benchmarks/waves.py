@@ -3,6 +3,7 @@
     python benchmarks/waves.py                                   ketwork alone
     python benchmarks/waves.py --netket /path/to/python          beside NetKet, runs alternating
     python benchmarks/waves.py --cases ising20 heisenberg22 --seeds 5
+    python benchmarks/waves.py --tables coverage molecules lattices larger      physics; see waves_physics.py
 
 The NetKet environment is one where `pip install netket==3.23` has been run; `waves_netket.py` is what it
 runs. Set nothing for threads: both sides get one. Medians over seeds; "first" is from process start to the
@@ -39,6 +40,12 @@ COLUMNS = (
 )
 
 
+ONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+PINNED = (
+    (lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})) if sys.platform == "linux" else None
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,7 +54,14 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seeds", type=int, help="how many seeds, in place of each case's own number")
     parser.add_argument("--steps", type=int, help="how many steps, for a quick look at times alone")
+    parser.add_argument("--tables", nargs="+", help="tables of `waves_physics.py`, in place of the cases")
     given = parser.parse_args()
+    if given.tables:
+        seeds = [] if given.seeds is None else ["--seeds", str(given.seeds)]
+        command = [sys.executable, str(HERE / "waves_physics.py"), *given.tables, *seeds]
+        raise SystemExit(
+            subprocess.run(command, env=os.environ | ONE, preexec_fn=PINNED, check=False).returncode
+        )
     print(f"| case | library | {' | '.join(head for _, head, _ in COLUMNS)} |")
     print(f"|---|---|{'---|' * len(COLUMNS)}")
     for case in given.cases:
@@ -68,12 +82,8 @@ def main() -> None:
 
 def run(command: list[str]) -> dict[str, float]:
     """The JSON that one run prints, on one core."""
-    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    pinned = (
-        (lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})) if sys.platform == "linux" else None
-    )
     done = subprocess.run(
-        command, env=os.environ | one, capture_output=True, text=True, preexec_fn=pinned, check=False
+        command, env=os.environ | ONE, capture_output=True, text=True, preexec_fn=PINNED, check=False
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

@@ -43,7 +43,12 @@ def renamed(
             for old in sorted((old for old in names if old in given), key=lambda old: "." in names[old]):
                 group, _, field = names[old].rpartition(".")
                 value = given.pop(old)
-                if value is None and defaults[names[old].partition(".")[0]].default is not None:
+                parameter = defaults[names[old].partition(".")[0]]
+                if (
+                    value is None
+                    and parameter.default is not None
+                    and "None" not in str(parameter.annotation)
+                ):
                     moved(
                         f"Argument `{old}` of `{function.__name__}` is now called `{names[old]}`. "
                         "Leave it out for its default."
@@ -59,16 +64,16 @@ def renamed(
                     moved(f"Argument `{old}` of `{function.__name__}` is now called `{field}`.")
                     given[field] = value
                     continue
-                whole = (groups or {})[group](given.get(group, defaults[group].default))
-                if whole is None:
+                options = (groups or {})[group](given.get(group, defaults[group].default))
+                if options is None:
                     if value is True:
                         raise ValueError(f"Argument `{old}` needs `{group}` beside it. Give both.")
                     continue  # of something that is not used
                 moved(
                     f"Argument `{old}` of `{function.__name__}` is now a part of `{group}`: "
-                    f"`{group}={type(whole).__name__}(…, {field}=…)`.",
+                    f"`{group}={type(options).__name__}(…, {field}=…)`.",
                 )
-                given[group] = dataclasses.replace(whole, **{field: value})
+                given[group] = dataclasses.replace(options, **{field: value})
             return function(*args, **given)
 
         return call

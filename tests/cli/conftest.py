@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from ketwork.cli.app import app
 
 NETS = """
-import math, os, time
+import math, os, sys, time
 import torch
 from torch import nn
 
@@ -50,6 +50,24 @@ def breaks():
 def breaks_at_once():
     raise OSError("no disk")
     yield
+
+def exits():
+    sys.exit(0)
+
+def exits_at_once():
+    sys.exit(0)
+    yield
+
+def exits_half_way():
+    yield _batch(0)
+    yield _batch(1)
+    sys.exit(0)
+
+class Exits(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+    def forward(self, x):
+        sys.exit()
 
 def nothing():
     yield from ()

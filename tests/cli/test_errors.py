@@ -65,6 +65,40 @@ def test_wrong_usage_exits_with_2(files, run, arguments, message):
     assert message in one_line(done.stderr)
 
 
+EXITED = "the code of the data or of the network called sys.exit"
+
+
+@pytest.mark.parametrize("command", ["study", "compare", "collapse", "compress"])
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("exits.py:model", DATA, "Running exits.py raised SystemExit: it called sys.exit(0)."),
+        (f"{NETS}:exits", DATA, f"'{NETS}:exits' raised SystemExit: it called sys.exit(0)."),
+        (MODEL, f"{NETS}:exits", f"'{NETS}:exits' raised SystemExit: it called sys.exit(0)."),
+        (MODEL, f"{NETS}:exits_at_once", "called sys.exit(0)"),
+        (MODEL, f"{NETS}:exits_half_way", "called sys.exit(0)"),
+        (f"{NETS}:Exits", DATA, "called sys.exit(None)"),
+    ],
+)
+def test_code_that_calls_sys_exit_is_a_failure(here, run, command, model, data, message):
+    (here / "exits.py").write_text("import sys\nsys.exit(0)\ndef model(): ...\n")
+    done = run(command, model, "--data", data)
+    assert done.exit_code == 1
+    assert message in one_line(done.stderr)
+
+
+def test_data_that_call_sys_exit_half_way_are_shown_and_saved(here, run):
+    done = run("study", MODEL, "--data", f"{NETS}:exits_half_way", "--save", "s.st", "--json")
+    assert done.exit_code == 1
+    assert f"{EXITED}(0). What 32 samples before it gave is shown, and saved to s.st." in one_line(
+        done.stderr
+    )
+    assert json.loads(done.stdout)["complete"] is False
+    saved = Study.load("s.st")
+    assert (saved.samples, saved.complete) == (32, False)
+    assert f"{EXITED}(0)" in saved.error
+
+
 def test_data_that_fail_half_way_are_shown_saved_and_reported(here, run):
     done = run("study", MODEL, "--data", f"{NETS}:breaks", "--save", "s.st", "--json")
     assert done.exit_code == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -91,6 +92,39 @@ def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path):
         interrupted("half of it")
     assert path.read_text() == BEFORE
     assert names(tmp_path) == {"page.html"}
+
+
+def writer_in_a_process(path: Path, go: int, ready: int) -> int:
+    """Forks a process that stands in the middle of a write to `path`, until a byte comes from the pipe `go`."""
+    child = os.fork()
+    if child:
+        return child
+    with _files.replacing(path) as temporary:
+        temporary.write_text("half of it")
+        (temporary.parent / ".tmpAbCdEf").write_bytes(b"another library's own temporary file")
+        os.write(ready, b"x")
+        os.read(go, 1)
+        temporary.write_text("all of it")
+    os._exit(0)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write_and_nothing_of_a_living_one(tmp_path):
+    path, other = tmp_path / "page.html", tmp_path / "other.html"
+    path.write_text(BEFORE)
+    go, told = os.pipe()
+    heard, ready = os.pipe()
+    children = [writer_in_a_process(place, go, ready) for place in (path, other)]
+    assert len(os.read(heard, 1) + os.read(heard, 1)) == 2
+    assert sum(name.startswith(".ketwork-") for name in names(tmp_path)) == 2
+    os.kill(children[0], signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(children[0], 0)[1]) == signal.SIGKILL
+    assert path.read_text() == BEFORE
+    _files.write_text(tmp_path / "third.html", "a third")
+    assert sum(name.startswith(".ketwork-") for name in names(tmp_path)) == 1
+    os.write(told, b"x")
+    assert os.waitpid(children[1], 0)[1] == 0
+    assert other.read_text() == "all of it"
+    assert names(tmp_path) == {"page.html", "other.html", "third.html"}
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o007])

@@ -106,6 +106,6 @@ def test_the_jacobian_is_that_of_central_differences_whichever_way_it_is_compute
 @pytest.mark.parametrize("name", ["GRU", "GRU with phase", "a branch on the input"])
 def test_they_learn(name) -> None:
     H = waves.ising(waves.chain(SITES), 1.0)
-    run = waves.ground_state(H, waves.Wave(MODULES[name][0](), SPACE), steps=60, n_samples=None)
+    run = waves.ground_state(H, waves.Wave(MODULES[name][0](), SPACE), steps=40, n_samples=None)
     within = 0.2 if name == "a branch on the input" else 2e-3
     assert float(run.energy) == pytest.approx(waves.exact.ground_energy(H), rel=within)

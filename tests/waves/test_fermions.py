@@ -176,7 +176,7 @@ def test_by_chains_where_the_space_is_not_listed() -> None:
     """A molecule by Metropolis: chains stay at few determinants, which are completed."""
     H = waves.molecule("H 0 0 0; H 0 0 1; H 0 0 2; H 0 0 3").operator
     wave = waves.Wave(waves.Backflow((16,)), H.space)
-    run = waves.ground_state(H, wave, steps=40, n_samples=256, sampler=waves.Metropolis(chains=64), final=2)
+    run = waves.ground_state(H, wave, steps=40, n_samples=192, sampler=waves.Metropolis(chains=32), final=2)
     assert abs(float(run.energy) - waves.exact.ground_energy(H)) < 1.6e-3
     assert any("few distinct configurations" in note for note in run.notes)
 

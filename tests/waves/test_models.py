@@ -131,8 +131,8 @@ def test_autoregressive_waves_are_normalised_and_causal(make, space) -> None:
 def test_direct_draws_follow_borns_rule(make, space) -> None:
     space = SPACES[space]
     wave = waves.Wave(make(dtype=F64), space)
-    drawn = waves.Direct().sample(wave, 20000, seed=torch.Generator().manual_seed(2))
-    exact = wave.amplitudes().square() * 20000
+    drawn = waves.Direct().sample(wave, 5000, seed=torch.Generator().manual_seed(2))
+    exact = wave.amplitudes().square() * 5000
     counts = torch.bincount(space.index(drawn.flat), minlength=space.size).double()
     often = exact > 5
     chi2, freedom = float(((counts - exact)[often] ** 2 / exact[often]).sum()), int(often.sum()) - 1

@@ -156,7 +156,7 @@ class Bad(nn.Module):
         (lambda x: x.sum(1).long(), "real or complex floats, but gave torch.int64"),
         (lambda x: x @ torch.ones(9), "but raised"),
         (lambda x: (x.sum(1), x), "but gave tuple"),
-        (lambda x: nn.functional.dropout(x, 0.5).sum(1), "same output when asked again"),
+        (lambda x: nn.functional.dropout(x, 0.5).sum(1), "same output when evaluated again"),
         (lambda x: (x - x.mean(0)).sum(1).tanh() / len(x), "changes with the others in the batch"),
     ],
 )

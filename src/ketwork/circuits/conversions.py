@@ -1,4 +1,4 @@
-"""States of other libraries and back: Qiskit, PennyLane, QuTiP, quimb; each imported only when it is asked for.
+"""States of other libraries and back: Qiskit, PennyLane, QuTiP, quimb; each imported only when it is used.
 
 The numbers stay in their order everywhere. Where a library counts subsystems from the other end (Qiskit), its
 dimensions are given in the opposite order, so that subsystem k here is its subsystem n − 1 − k.

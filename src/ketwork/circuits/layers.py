@@ -117,9 +117,9 @@ def layer(
 
 def block_encoded(a: np.ndarray, n: int) -> Circuit:
     """A unitary on n + 1 qubits with A (‖A‖ ≤ 1), padded with zeros to 2ⁿ × 2ⁿ, in its upper left block."""
-    whole = np.zeros((2**n, 2**n), dtype=complex if np.iscomplexobj(a) else float)
-    whole[: a.shape[0], : a.shape[1]] = a
-    left, sigma, right = np.linalg.svd(whole)
+    padded = np.zeros((2**n, 2**n), dtype=complex if np.iscomplexobj(a) else float)
+    padded[: a.shape[0], : a.shape[1]] = a
+    left, sigma, right = np.linalg.svd(padded)
     circuit, system = Circuit(n + 1), range(1, n + 1)
     circuit.add_unitary(right, system)
     multiplexed(circuit, "ry", 2 * np.arccos(np.clip(sigma, 0.0, 1.0)), system, 0)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ketwork.cli import options
-from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
+from ketwork.cli.console import UsageError, one_line_errors, progress_bar, report_files, wide_console
 from ketwork.networks.collapse import CollapseCurve, collapse_curve
 from ketwork.report import blank, curve_as_json, render_curve, write
 
@@ -134,7 +134,7 @@ def command(
             curve.plot(figure.subplots())
             write(figure, plot)
         print_curve(curve, as_json_)
-        tell_files({"Saved to": save, "Report written to": report, "Drawn to": plot})
+        report_files({"Saved to": save, "Report written to": report, "Drawn to": plot})
 
 
 def print_curve(curve: CollapseCurve, as_json_: bool) -> None:

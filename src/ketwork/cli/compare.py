@@ -16,7 +16,7 @@ from ketwork.cli.console import (
     end_partial,
     one_line_errors,
     progress_bar,
-    tell_files,
+    report_files,
     wide_console,
 )
 from ketwork.cli.job import launched
@@ -95,7 +95,7 @@ def command(
             second = None if other is None else load_model(other, device)
 
             def read(network: LoadedModel) -> LoadedData:
-                return load_data(
+                source = load_data(
                     data,
                     text=text,
                     input=inputs,
@@ -107,9 +107,10 @@ def command(
                     image_size=size,
                     dtype=network.dtype,
                 )
+                return options.fitting(network, source)
 
             source = read(first)
-            own = second is not None and text is not None
+            own = second is not None and (text is not None or source.integers is not None)
             with progress_bar(source.samples if source.samples is not None else samples) as progress:
                 try:
                     record = compare_networks(
@@ -149,7 +150,7 @@ def command(
                 record.report(report)
         finally:
             print_comparison(record, as_json_)
-        tell_files({"Saved to": save if record.complete else None, "Report written to": report})
+        report_files({"Saved to": save if record.complete else None, "Report written to": report})
         if ended is not None:
             counted = "positions" if record.settings["unit"] == Unit.position else "samples"
             end_partial(ended, f"{record.n} {counted}", save)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ketwork.cli import options
-from ketwork.cli.console import UsageError, one_line_errors, progress_bar, tell_files, wide_console
+from ketwork.cli.console import UsageError, one_line_errors, progress_bar, report_files, wide_console
 from ketwork.networks.compression import compress as compress_network
 from ketwork.records import write_text
 from ketwork.report import compressed_as_json, render_compressed
@@ -177,4 +177,4 @@ def command(
             print(numbers, flush=True)
         else:
             render_compressed(result, wide_console())
-        tell_files({"Network saved to": out, "Record saved to": record})
+        report_files({"Network saved to": out, "Record saved to": record})

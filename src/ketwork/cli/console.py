@@ -37,7 +37,7 @@ class UsageError(ValueError):
     """Arguments that do not go together, or a file that is not what the command needs."""
 
 
-def tell_files(written: dict[str, Path | None]) -> None:
+def report_files(written: dict[str, Path | None]) -> None:
     """Says on stderr which files were written, those that were."""
     for label, path in written.items():
         if path is not None:
@@ -71,6 +71,14 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         complain("interrupted before there was anything to show or save.")
         raise typer.Exit(INTERRUPTED) from error
+    except SystemExit as error:  # of a model's or data's own code: the command would end as if all were well
+        if debug:
+            traceback.print_exception(error)
+        complain(
+            f"the code of the model or of the data called sys.exit({error.code!r}), before there was anything to "
+            "show or save."
+        )
+        raise typer.Exit(FAILED) from error
     except Exception as error:
         if debug:
             traceback.print_exception(error)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ketwork.cli import options
-from ketwork.cli.console import one_line_errors, tell_files
+from ketwork.cli.console import one_line_errors, report_files
 from ketwork.cli.show import load
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
@@ -35,4 +35,4 @@ def command(
         target = path.with_suffix(".html") if output is None else output
         options.check_targets(None, target, "--output")
         load(path, Study, Comparison, CollapseCurve).report(target)
-        tell_files({"Saved to": None, "Report written to": target})
+        report_files({"Saved to": None, "Report written to": target})

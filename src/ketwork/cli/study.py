@@ -16,7 +16,7 @@ from ketwork.cli.console import (
     end_partial,
     one_line_errors,
     progress_bar,
-    tell_files,
+    report_files,
     wide_console,
 )
 from ketwork.cli.job import launched
@@ -73,7 +73,7 @@ def command(
         options.Calls, typer.Option(help="A module called repeatedly: a row for each call, or one for all.")
     ] = options.Calls.separate,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out, and count, samples with NaN or infinite values.")
+        bool, typer.Option("--skip-bad", help="Skip, and count, samples with NaN or infinite values.")
     ] = False,
     memory: options.Memory = None,
     save: options.Save = None,
@@ -172,7 +172,7 @@ def command(
                 record.report(report)
         finally:
             print_study(record, as_json_)
-        tell_files({"Saved to": save if record.complete else None, "Report written to": report})
+        report_files({"Saved to": save if record.complete else None, "Report written to": report})
         if ended is not None:
             more = "" if checkpoint is None else " With --resume the same command continues from there."
             end_partial(ended, f"{record.samples} samples", save, more)

@@ -88,8 +88,8 @@ class BaseState(ABC):
         chosen = index if isinstance(index, tuple) else (index,)
         if not any(i is Ellipsis for i in chosen):
             chosen = (*chosen, Ellipsis)
-        whole = (slice(None),) * (self._tensor.ndim - len(self.batch_shape))
-        return self._with(self._tensor[(*chosen, *whole)])
+        rest = (slice(None),) * (self._tensor.ndim - len(self.batch_shape))
+        return self._with(self._tensor[(*chosen, *rest)])
 
     def _summary(self, rank: str = "") -> str:
         batch = f"batch={tuple(self.batch_shape)}, " if self.batch_shape else ""

@@ -2,7 +2,7 @@
 
 Pure states take their short branch, factored ones stay in their factors or joint span (never d×d). Batches
 broadcast. All are differentiable to first order, also at degenerate and zero eigenvalues, where the one-sided
-derivatives that exist are returned and the infinite ones are left out.
+derivatives that exist are returned and the infinite ones are dropped.
 """
 
 import torch

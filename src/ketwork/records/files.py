@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import secrets
 import shutil
 import stat
 import tempfile
@@ -24,10 +23,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-TEMPORARY = ".ketwork-"
-"""How the names of files begin that are being written; one that stays was left by a process that was killed."""
+from ketwork.records.temporary import private_folder
 
 _DIGEST = "digest"
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _DEEPEST = 32  # levels of JSON inside each other
 _LONGEST = 300  # letters of another library's message that are passed on
 
@@ -36,10 +41,11 @@ _LONGEST = 300  # letters of another library's message that are passed on
 def replacing(path: str | Path) -> Iterator[Path]:
     """The path of an empty file to write to; when the block ends well it takes the place of `path`.
 
-    It lies in the same folder and is synced to the disk, then renamed over the target, then the folder is synced. The
-    target keeps its permissions; a new one has those that the process gives new files. Where `path` is a symbolic
-    link, what it points to is replaced. A device or a pipe, such as `/dev/stdout`, gets the bytes instead. Whatever
-    fails, the temporary file is removed.
+    It lies beside the target in a folder of its own, where what writes it may have temporary files too. It is synced
+    to the disk, then renamed over the target, then the target's folder is synced. The target keeps its permissions; a
+    new one has those that the process gives new files. Where `path` is a symbolic link, what it points to is replaced.
+    A device or a pipe, such as `/dev/stdout`, gets the bytes instead. Whatever fails, the temporary folder is removed;
+    one that a killed process left is removed by the next write beside it.
 
     Raises:
         OSError: the file cannot be written (a full disk, a read-only folder or file); the old one stays as it was.
@@ -68,7 +74,7 @@ def write_text(path: str | Path, text: str) -> None:
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any], key: str) -> None:
     """Writes a safetensors file, in one step: tensors, and what is said `about` them as JSON under `key`, signed.
 
-    A digest of all of it (SHA-256) is among the JSON, by which `read_tensors` knows damage.
+    A digest of all of it (SHA-256) is in the JSON; `read_tensors` checks it.
     """
     about = {**about, _DIGEST: _digest(tensors, about)}
     with replacing(path) as temporary:
@@ -93,6 +99,8 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
         ValueError: it is something else, or truncated.
         OSError: it cannot be read.
     """
+    if (kind := irregular(path)) is not None:
+        raise ValueError(f"{str(path)!r} is {kind}, and no file")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(key, "{}")
@@ -109,10 +117,36 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
 def visible(text: str) -> str:
     """The text with a picture of each control character (␛) in its place, but for tabs and ends of lines.
 
+    What turns the direction of text is spelled out too, as `undirected` does.
+
     >>> visible("a\x1b[2Jb\tc")
     'a␛[2Jb\tc'
     """
-    return text.translate(_PICTURES)
+    return undirected(text.translate(_PICTURES))
+
+
+def undirected(text: str) -> str:
+    """The text with the characters spelled out that turn the direction of what follows, as names must not.
+
+    >>> undirected("conv\u202e1.gnp")
+    'conv[U+202E]1.gnp'
+    """
+    return text.translate(_DIRECTIONS)
+
+
+def irregular(path: str | Path) -> str | None:
+    """What there is at a path where it is no regular file, in words; None where it is one, or nothing is there.
+
+    To open a pipe waits for somebody who writes to it, and a device may have no end.
+
+    >>> irregular("/dev/null"), irregular("nothing-here")
+    ('a device', None)
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # opening it says why
+        return None
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def writable(path: str | Path) -> bool:
@@ -129,26 +163,24 @@ def _beside_a_file(target: Path) -> Iterator[Path]:
     before = target.stat() if target.exists() else None
     if before is not None:  # a rename would ask for the folder's permission alone
         os.close(os.open(target, os.O_WRONLY))
-    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")  # short, whatever the target's name
-    # Made by open, not by tempfile, so that the permissions are those the umask leaves.
-    made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
+    with private_folder(target.parent) as folder:
+        temporary = folder / "file"
+        # Made by open, not by tempfile, so that the permissions are those the umask leaves.
+        made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         mode = (before or os.fstat(made)).st_mode
         os.close(made)
         yield temporary
         os.chmod(temporary, stat.S_IMODE(mode))  # writers may have put another file in its place
         _sync(temporary, os.O_RDWR)
         os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     with suppress(OSError):  # the file is complete either way, and not every system can sync a folder
         _sync(target.parent, os.O_RDONLY)
 
 
 @contextmanager
 def _beside_a_stream(stream: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="ketwork-") as folder:
-        temporary = Path(folder, "file")
+    with private_folder(Path(tempfile.gettempdir())) as folder:
+        temporary = folder / "file"
         yield temporary
         with temporary.open("rb") as source, stream.open("wb") as sink:
             shutil.copyfileobj(source, sink)
@@ -163,11 +195,11 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        found.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha256.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        sha256.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -181,6 +213,9 @@ def _parsed(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
 
+
+_DIRECTIONS = {code: f"[U+{code:04X}]" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Unicode's embeddings, overrides and isolates of bidirectional text."""
 
 _PICTURES = dict.fromkeys(range(127, 160), 0x2421)
 _PICTURES |= {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"}

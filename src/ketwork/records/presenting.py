@@ -1,4 +1,4 @@
-"""How results are shown: the slot that the report package fills, which knows them all while none of them knows it."""
+"""How results are shown: the slot that the report package fills, which imports them all while none imports it."""
 
 from __future__ import annotations
 

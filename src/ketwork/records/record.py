@@ -182,14 +182,14 @@ def _fields(cls: type) -> tuple[str, ...]:
 @cache
 def _forms(cls: type) -> dict[str, str]:
     """The declared form of each field that is a tensor; one that may be missing ends with `?`."""
-    found = {}
+    result = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         options = [hint] if get_origin(hint) is Annotated else get_args(hint)
         for option in options:
             forms = [extra for extra in getattr(option, "__metadata__", ()) if isinstance(extra, Form)]
             if forms:
-                found[name] = forms[0].text + ("" if option is hint else "?")
-    return found
+                result[name] = forms[0].text + ("" if option is hint else "?")
+    return result
 
 
 def _check(value: Any, place: str) -> None:

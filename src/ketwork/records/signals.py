@@ -55,7 +55,7 @@ def terminable() -> Iterator[list[int]]:
 
 @contextmanager
 def _handled(numbers: tuple[signal.Signals, ...], handler: Callable[[int, Any], Any]) -> Iterator[None]:
-    """Handles these signals; only the main thread hears any, and handlers of other languages are left alone."""
+    """Handles these signals; only the main thread hears any, and handlers of other languages stay."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in numbers if main}
     try:

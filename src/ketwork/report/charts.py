@@ -251,7 +251,7 @@ def _neurons() -> alt.TopLevelMixin:
 
 
 def _dead(count: int) -> alt.TopLevelMixin:
-    base = alt.Chart(alt.NamedData("layers")).transform_filter("datum.dead_shown")
+    base = alt.Chart(alt.NamedData("layers")).transform_filter("datum.dead_visible")
     y = alt.Y("label:N", sort=alt.EncodingSortField("dead", order="descending"), title=None)
     y = y.axis(labelExpr=_SHORT, labelPadding=6, ticks=False, domain=False)
     x = alt.X("dead:Q", title="dead neurons", axis=alt.Axis(format="~%", tickCount=4))

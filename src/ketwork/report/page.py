@@ -142,7 +142,7 @@ def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence
     data: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
     data |= {
         "named": row in (*aligned[:1], *aligned[-1:]),
-        "dead_shown": row in dead[: charts_module().MOST_DEAD],
+        "dead_visible": row in dead[: charts_module().MOST_DEAD],
     }
     for name in [measure.name for measure in study.measures]:
         estimate = row[name]

@@ -1,6 +1,6 @@
 """Models and data as a command line names them: files, folders and factories.
 
-May import `quantum` and `_draws`. Others take `LoadedData` and `LoadedModel`.
+May import `quantum`, `records` and `_draws`. Others take `LoadedData` and `LoadedModel`.
 """
 
 from ketwork.sources.arrays import from_arrays

@@ -46,16 +46,16 @@ def readable(argument: str, spec: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise SourceError(
-            f"Argument `{argument}` must name what fits into memory, but {_shown(spec)} does not, or declares a size "
+            f"Argument `{argument}` must name what fits into memory, but {_quoted(spec)} does not, or declares a size "
             "that it does not have."
         ) from error
     except OSError as error:
         raise SourceError(
-            f"Argument `{argument}` must name what can be read, but {_shown(spec)} cannot: {error.strerror or error}."
+            f"Argument `{argument}` must name what can be read, but {_quoted(spec)} cannot: {error.strerror or error}."
         ) from error
 
 
-def _shown(spec: str, most: int = 200) -> str:
+def _quoted(spec: str, most: int = 200) -> str:
     return repr(spec if len(spec) <= most else f"{spec[:most]}…")
 
 
@@ -69,11 +69,11 @@ def nearest(name: str, candidates: Iterable[str]) -> list[str]:
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:
-    """The names joined by commas, cut after `most` with the number left out.
+    """The names joined by commas, cut after `most` with the number of the others.
 
     >>> listed(["a", "b", "c"], most=2)
     'a, b and 1 more'
     """
     names = list(names)
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    visible = ", ".join(names[:most])
+    return visible if len(names) <= most else f"{visible} and {len(names) - most} more"

@@ -42,17 +42,17 @@ def resolve(factory: Factory, argument: str) -> Any:
     Errors: `SourceError` where there is no such module, file or attribute; `SourceFailed` where the
     module's own code raises.
     """
-    found: Any = _module(factory.module, argument)
+    result: Any = _module(factory.module, argument)
     for part in factory.attribute.split("."):
-        if not hasattr(found, part):
-            names = nearest(part, (name for name in dir(found) if not name.startswith("_")))
+        if not hasattr(result, part):
+            names = nearest(part, (name for name in dir(result) if not name.startswith("_")))
             raise SourceError(
                 f"Argument `{argument}` must name something in {factory.module!r}, but there is no {part!r} "
                 "in it. "
                 f"Nearest names: {listed(names, 5) or 'none'}."
             )
-        found = getattr(found, part)
-    return found
+        result = getattr(result, part)
+    return result
 
 
 def call(function: Any, name: str, argument: str) -> Any:
@@ -77,7 +77,7 @@ def call(function: Any, name: str, argument: str) -> Any:
         )
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceFailed(f"{name!r} raised {_said(error)}.") from error
 
 
@@ -102,7 +102,7 @@ def _module(name: str, argument: str) -> ModuleType:
             f"Argument `{argument}` must name an importable module, but there is no module {error.name!r} "
             f"installed or in {here}. Name it as `package.module:factory` or `path/to/file.py:factory`."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceFailed(f"Importing {name!r} raised {_said(error)}.") from error
 
 
@@ -122,7 +122,7 @@ def _file(path: Path, argument: str) -> ModuleType:
         sys.path.append(folder)  # so that a script finds its neighbours, after everything installed
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise SourceFailed(f"Running {path} raised {_said(error)}.") from error
     return module
@@ -133,5 +133,7 @@ def _kind(value: Any) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception | SystemExit) -> str:
+    if isinstance(error, SystemExit):
+        return f"SystemExit: it called sys.exit({error.code!r})"
     return f"{type(error).__name__}: {error}".rstrip(": .")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from torch import nn
 
+from ketwork.records import irregular
 from ketwork.sources.errors import DAMAGED, SourceError, listed
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
@@ -37,6 +38,11 @@ def load_folder(path: Path) -> Folder:
             f"Argument `model` must be a Hugging Face model folder, but {path} has no config.json. "
             "Give the folder that `save_pretrained` wrote, or `package.module:factory`."
         )
+    for file in sorted(path.iterdir()):
+        if not file.is_dir() and (kind := irregular(file)) is not None:
+            raise SourceError(
+                f"Argument `model` must be a Hugging Face model folder of files, but {file} is {kind}. Remove it."
+            )
     config = _config(path)
     try:
         import transformers
@@ -113,7 +119,7 @@ def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
         raise SourceError(
             f"Argument `model` must be a Hugging Face model folder that loads, but the tokenizer of {path} "
             "does not: "
-            f"{_first_line(error)} Mend its files, or remove them to study the network without texts."
+            f"{_first_line(error)} Fix its files, or remove them to study the network without texts."
         ) from error
     # Of a folder without a vocabulary, transformers makes one of special tokens alone: all words unknown.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ketwork._draws import choose
+from ketwork.records import irregular
 from ketwork.sources.batches import LoadedData
 from ketwork.sources.errors import DAMAGED, SourceError, SourceFailed, listed
 
@@ -74,7 +75,7 @@ def load_images(
         (path, number)
         for number, entry in enumerate(classes)
         for path in sorted(entry.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in _SUFFIXES and not path.is_dir()
     ]
     if not files:
         raise SourceError(
@@ -89,10 +90,10 @@ def load_images(
     modes, sizes = _headers(paths)
     if image_size is None:
         if len(sizes) > 1:
-            shown = listed((f"{height}x{width}" for height, width in sorted(sizes)), 4)
+            examples = listed((f"{height}x{width}" for height, width in sorted(sizes)), 4)
             raise SourceError(
                 f"Argument `image_size` must be given where images differ in size, but those in {folder} "
-                f"are {shown} "
+                f"are {examples} "
                 "(height x width)."
             )
         size = next(iter(sizes))
@@ -117,6 +118,10 @@ def _headers(paths: Sequence[Path]) -> tuple[set[str], set[tuple[int, int]]]:
     """The modes and sizes that occur; files are opened but not decoded."""
     modes, sizes = set(), set()
     for path in paths:
+        if (kind := irregular(path)) is not None:  # to open a pipe waits until somebody writes
+            raise SourceError(
+                f"Argument `data` must be a folder of image files, but {path} is {kind}. Remove it."
+            )
         try:
             with _opened(path) as image:
                 mode, size = image.mode, (image.height, image.width)

@@ -72,8 +72,8 @@ def load_model(spec: str, device: str | torch.device = "cpu") -> LoadedModel:
 
 def _build(factory: Factory) -> nn.Module:
     name = f"{factory.module}:{factory.attribute}"
-    found = resolve(factory, "model")
-    model = found if isinstance(found, nn.Module) else call(found, name, "model")
+    made = resolve(factory, "model")
+    model = made if isinstance(made, nn.Module) else call(made, name, "model")
     if not isinstance(model, nn.Module):
         raise SourceError(
             f"Argument `model` must name a torch.nn.Module or what returns one, but {name!r} returned "

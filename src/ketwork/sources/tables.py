@@ -108,7 +108,7 @@ def _texts(
         if not skip_bad:
             raise SourceError(
                 f"Argument `text` must name a column without gaps, but {text!r} is empty in {rows}. "
-                "Fill them, or leave them out with `skip_bad`."
+                "Fill them, or skip them with `skip_bad` (--skip-bad)."
             )
         notes = (f"Skipped, as column {text!r} is empty: {rows}.",)
         table = table[~missing]
@@ -146,7 +146,7 @@ def _numbers(table: pd.DataFrame, columns: Sequence[str], skip_bad: bool, path: 
                 "missing or not "
                 f"finite in {len(bad)} of {len(table)} rows (first: row {bad[0]}). Fill them, name other "
                 "columns "
-                "with `input`, or drop these samples with `skip_bad`."
+                "with `input`, or skip these samples with `skip_bad` (--skip-bad)."
             )
         parts.append(values)
     return parts[0] if len(parts) == 1 else np.hstack([part.reshape(len(part), -1) for part in parts])
@@ -197,10 +197,10 @@ def _numeric(table: pd.DataFrame, label: str | None, path: Path) -> list[str]:
 def _matching(names: Sequence[str], wanted: Iterable[str], path: Path) -> list[str]:
     columns: list[str] = []
     for pattern in wanted:
-        found = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
-        if not found:
+        matches = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
             _check_column(names, pattern, "input", path)
-        columns += found
+        columns += matches
     return _unique(columns)
 
 
@@ -255,7 +255,7 @@ def _read_csv(path: Path, rows: int | None, columns: list[str] | None, text: str
     # A text that reads "None" or "NA" is a text; in a column of numbers it is a gap.
     gaps = {name: [""] if name == text else _MISSING for name in columns or []}
     kinds = None if text is None else {text: "str"}
-    # Every column is parsed: told to use some, pandas would drop the cells of rows that are too long unseen.
+    # Every column is parsed: of some columns alone, pandas would silently drop the cells of rows that are too long.
     table = pd.read_csv(path, nrows=rows, dtype=kinds, keep_default_na=False, na_values=gaps)
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the surplus for an index
         raise ValueError("rows have more cells than the header")
@@ -286,12 +286,12 @@ def _parquet(path: Path) -> Any:
             "Argument `data` is a .parquet file, which needs the pyarrow package, but it is not installed. "
             "Run `pip install 'ketwork[data]'`."
         ) from error
-    with _whole_parquet(path):
+    with _complete_parquet(path):
         return pyarrow.parquet.ParquetFile(path)
 
 
 @contextmanager
-def _whole_parquet(path: Path) -> Iterator[None]:
+def _complete_parquet(path: Path) -> Iterator[None]:
     """What pyarrow makes of a damaged file (its errors are ValueErrors, OSErrors, …) as one kind of error."""
     try:
         yield
@@ -303,6 +303,6 @@ def _whole_parquet(path: Path) -> Iterator[None]:
 
 
 def _read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
-    with _parquet(path) as file, _whole_parquet(path):
+    with _parquet(path) as file, _complete_parquet(path):
         parts = [batch.to_pandas(ignore_metadata=True) for batch in file.iter_batches(columns=columns)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

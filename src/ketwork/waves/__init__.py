@@ -57,7 +57,9 @@ from ketwork.waves.samplers.rules import Exchange, Flip, Rule
 from ketwork.waves.samplers.sampler import Direct, FullSum, Sampler, Samples
 from ketwork.waves.samplers.tempering import Tempering
 from ketwork.waves.samplers.unique import WithoutReplacement
+from ketwork.waves.sectors import Sector, momentum_sectors
 from ketwork.waves.spaces import Space, blockaded, bosons, electrons, qubits, spin_one, spins
+from ketwork.waves.spectra import Level, Spectrum, spectrum
 from ketwork.waves.structure import sign_rule
 from ketwork.waves.wave import Wave
 
@@ -79,6 +81,7 @@ __all__ = [
     "Jastrow",
     "JsonLines",
     "Lattice",
+    "Level",
     "LocalSum",
     "MaskedDense",
     "Measured",
@@ -94,8 +97,10 @@ __all__ = [
     "RunInterrupted",
     "Sampler",
     "Samples",
+    "Sector",
     "Slater",
     "Space",
+    "Spectrum",
     "Step",
     "Stopped",
     "SymmetricRBM",
@@ -136,10 +141,12 @@ __all__ = [
     "magnetizations",
     "molecule",
     "momenta",
+    "momentum_sectors",
     "problems",
     "qubits",
     "renyi2",
     "sign_rule",
+    "spectrum",
     "spin_one",
     "spin_one_heisenberg",
     "spinless",

@@ -66,10 +66,10 @@ def save(path: str | PathLike[str], saved: Saved, wave: Wave, operator: Operator
 
 def load(path: str | PathLike[str], wave: Wave, operator: Operator) -> Saved:
     """Reads a checkpoint of this wave and this operator; refuses one of another."""
-    tensors, about, whole = _files.read_tensors(Path(path), _KEY)
+    tensors, about, complete = _files.read_tensors(Path(path), _KEY)
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{path} is not a checkpoint of schema {SCHEMA}, but has {about.get('schema')}.")
-    if not whole:
+    if not complete:
         raise ValueError(f"{path} is damaged: what it holds is not what was written.")
     like = wave.vector()
     try:

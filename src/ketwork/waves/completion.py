@@ -31,7 +31,7 @@ def completed(operator: Operator, wave: Wave, drawn: Samples) -> Samples:
     """The samples themselves where they are many; else the list of their configurations and all joined to them.
 
     Few are fewer than a twelfth of the samples. What is joined to the list is added up to three times, while it matters
-    and the list has room: for as many configurations as there were samples (256 at least), the heaviest of them. The
+    and the list has space: for as many configurations as there were samples (256 at least), the heaviest of them. The
     share left out is what was cut off, and the larger of what the next shell would weigh (by the ratio of the last
     two) and of one sample, for what is joined to none of them; 0 where the list is all of the space.
     """
@@ -41,7 +41,7 @@ def completed(operator: Operator, wave: Wave, drawn: Samples) -> Samples:
     first, _ = distinct(wave, x)
     if len(first) > len(x) / FEW or len(first) * operator.width > ELEMENTS:
         return drawn
-    room = max(256, len(x))
+    limit = max(256, len(x))
     listed = fresh = x[first.sort().values]
     log = _moduli(wave, listed)
     shells = [float(torch.exp(2 * (log - log.max())).sum())]  # weights over the heaviest |ψ|² seen
@@ -56,10 +56,10 @@ def completed(operator: Operator, wave: Wave, drawn: Samples) -> Samples:
         listed, log = torch.cat([listed, fresh]), torch.cat([log, more])
         shells = [shell * float(torch.exp(2 * (top - log.max()))) for shell in shells]
         shells.append(float(torch.exp(2 * (more - log.max())).sum()))
-        if shells[-1] < TAIL * sum(shells) or len(listed) >= room or len(fresh) * operator.width > ELEMENTS:
+        if shells[-1] < TAIL * sum(shells) or len(listed) >= limit or len(fresh) * operator.width > ELEMENTS:
             break
     weight = torch.exp(2 * (log - log.max()))
-    order = weight.argsort(descending=True)[:room]
+    order = weight.argsort(descending=True)[:limit]
     total, kept = float(weight.sum()), float(weight[order].sum())
     next_shell = shells[-1] ** 2 / max(shells[-2], 1e-300) / total
     beyond = max(next_shell, 1 / len(x)) if len(listed) < wave.space.size else 0.0

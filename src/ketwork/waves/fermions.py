@@ -52,8 +52,8 @@ def hubbard(
     up: int | None = None,
     down: int | None = None,
 ) -> PauliSum:
-    """H = −Σ_⟨ij⟩σ t_ij (c†_iσ c_jσ + h.c.) + Σ_i U_i n_i↑ n_i↓, the Fermi–Hubbard model; half filled unless told
-    otherwise.
+    """H = −Σ_⟨ij⟩σ t_ij (c†_iσ c_jσ + h.c.) + Σ_i U_i n_i↑ n_i↓, the Fermi–Hubbard model; half filled by
+    default.
 
     >>> from ketwork.waves import chain, exact
     >>> round(exact.ground_energy(hubbard(chain(2, periodic=False), interaction=4.0)), 8)  # (U − √(U² + 16t²))/2

@@ -38,8 +38,8 @@ def by_vmap(module: nn.Module, named: Named, x: Tensor, *, rows: int) -> tuple[T
     split = {name: _as_real(p) for name, p in given.items()}
 
     def part_of(parameters: dict[str, Tensor], one: Tensor, imaginary: bool) -> Tensor:
-        whole = {name: _as_given(value, given[name]) for name, value in parameters.items()}
-        out = functional_call(module, whole, (one[None],))[0]
+        every = {name: _as_given(value, given[name]) for name, value in parameters.items()}
+        out = functional_call(module, every, (one[None],))[0]
         return out.imag if imaginary else out.real if out.is_complex() else out
 
     def rows_of(imaginary: bool) -> Tensor:

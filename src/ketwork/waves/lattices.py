@@ -1,4 +1,4 @@
-"""Lattices: sites in space, the bonds between them by distance, and the symmetries of the whole."""
+"""Lattices: sites in space, the bonds between them by distance, and their symmetries."""
 
 import math
 from collections.abc import Sequence
@@ -144,7 +144,7 @@ class Lattice:
 
 
 def chain(length: int, periodic: bool = True) -> Lattice:
-    """A chain of `length` sites, periodic unless told otherwise."""
+    """A chain of `length` sites, periodic unless `periodic=False`."""
     return _bravais("chain", (length, 1), (periodic, False), [[1, 0], [0, 1]], [[0, 0]])
 
 

@@ -71,9 +71,9 @@ class LocalSum(Operator):
                 columns = (rows + step) % levels @ weights
                 table = matrix[np.arange(len(rows)), columns]
                 if np.abs(table).max(initial=0.0) > 1e-14:
-                    whole = np.zeros(self.space.sites, dtype=int)
-                    whole[list(sites)] = step
-                    gathered.setdefault(tuple(whole.tolist()), []).append((sites, table))
+                    change = np.zeros(self.space.sites, dtype=int)
+                    change[list(sites)] = step
+                    gathered.setdefault(tuple(change.tolist()), []).append((sites, table))
         complex_ = any(np.abs(t.imag).max(initial=0) > 1e-12 for group in gathered.values() for _, t in group)
         return tuple(
             _Shift(step, tuple((s, torch.from_numpy(t if complex_ else real_if_close(t))) for s, t in group))

@@ -90,8 +90,8 @@ class Run(Presented):
         tensors, about = wave_files.pack_wave(self.wave)
         tensors["run.history"] = table_of(self.history)
         tensors["run.energy"] = torch.tensor(self.energy.numbers(), dtype=torch.float64)
-        told = {"ended": self.ended, "exact": self.exact, "notes": list(self.notes)}
-        return wave_files.write(path, _KEY, tensors, {"wave": about, "run": told})
+        about_run = {"ended": self.ended, "exact": self.exact, "notes": list(self.notes)}
+        return wave_files.write(path, _KEY, tensors, {"wave": about, "run": about_run})
 
     @classmethod
     def load(cls, path: str | Path, module: nn.Module | None = None) -> Run:
@@ -99,15 +99,15 @@ class Run(Presented):
         tensors, about = wave_files.read(path, _KEY, "run")
         empty = torch.empty(0)
         history, energy = tensors.get("run.history", empty), tensors.get("run.energy", empty)
-        told = about.get("run")
-        if history.shape[1:] != (COLUMNS,) or energy.shape != (7,) or not isinstance(told, dict):
+        about_run = about.get("run")
+        if history.shape[1:] != (COLUMNS,) or energy.shape != (7,) or not isinstance(about_run, dict):
             raise wave_files.broken(path, "run", "its steps are missing")
-        exact, notes = told.get("exact"), told.get("notes")
+        exact, notes = about_run.get("exact"), about_run.get("notes")
         return cls(
             Expectation(*energy.double().tolist()),
             wave_files.unpack_wave(Wave, path, tensors, about.get("wave"), module),
             tuple(steps_of(history)),
-            str(told.get("ended", "steps")),
+            str(about_run.get("ended", "steps")),
             float(exact) if isinstance(exact, int | float) else None,
             tuple(map(str, notes)) if isinstance(notes, list) else (),
         )

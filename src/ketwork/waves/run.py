@@ -12,6 +12,7 @@ from ketwork._compat import moved, renamed
 from ketwork.quantum import generator_from
 from ketwork.records import Checkpoint, files
 from ketwork.waves import checkpoints, progress_bar
+from ketwork.waves.deflation import Penalty, drawn_once
 from ketwork.waves.guards import Guard
 from ketwork.waves.local_energy import check_same_space
 from ketwork.waves.operators import Operator
@@ -41,6 +42,9 @@ def ground_state(
     seed: int | torch.Generator = 0,
     final: int = 8,
     guard: Guard | None = None,
+    excited: bool = False,
+    orthogonal_to: Sequence[Wave] = (),
+    penalty: float | None = None,
     checkpoint: Checkpoint | str | Path | None = None,
     on_step: Callable[[Step], None] | Sequence[Callable[[Step], None]] | None = None,
     progress: bool | Callable[[Step], None] = False,
@@ -65,6 +69,10 @@ def ground_state(
         seed: what chains are drawn by.
         final: how many times `n_samples` the last energy is measured on.
         guard: when to stop; see `Guard`.
+        excited: whether the wave is kept from the ground state, by its symmetry, so that its energy is not held against
+            the ground state's.
+        orthogonal_to: waves of lower states: each overlap with one costs `penalty`, twice the operator's scale unless
+            given, in the energies of the steps. `run.energy` is without. See `spectrum`.
         checkpoint: a file, or `Checkpoint(path, every, resume)`. A run that resumes gives the numbers of one that was
             never interrupted. Where a checkpoint cannot be written the run goes on, and warns.
         on_step: called after each step with its `Step`; `waves.JsonLines` and `waves.TensorBoard` are such.
@@ -86,10 +94,11 @@ def ground_state(
     sampler = FullSum() if n_samples is None else sampler or default_sampler(wave, operator)
     sampler.check(wave)
     kept, resumed = _checkpoint(checkpoint, every, resume)
-    heard = [] if on_step is None else [on_step] if callable(on_step) else list(on_step)
+    strength = 2 * operator.scale if penalty is None else penalty
+    listeners = [] if on_step is None else [on_step] if callable(on_step) else list(on_step)
     with ExitStack() as stack:
         if progress:
-            heard.append(progress if callable(progress) else stack.enter_context(progress_bar.bar(steps)))
+            listeners.append(progress if callable(progress) else stack.enter_context(progress_bar.bar(steps)))
         training = Training(
             operator,
             wave,
@@ -100,8 +109,13 @@ def ground_state(
             optimizer or default_optimizer(wave),
             guard or Guard(),
             generator_from(seed),
-            tuple(heard),
+            tuple(listeners),
             kept,
+            tuple(
+                Penalty(lower, drawn_once(lower, sampler, n_samples, index), strength)
+                for index, lower in enumerate(orthogonal_to)
+            ),
+            excited or bool(orthogonal_to),
         )
         if resumed is None:
             training.start()
@@ -123,12 +137,12 @@ def default_sampler(wave: Wave, operator: Operator | None = None) -> Sampler:
 
 
 def default_optimizer(wave: Wave) -> Optimizer:
-    """Stochastic reconfiguration; with ten times its rate for determinants, which start near the ground state.
+    """Stochastic reconfiguration; with four times its rate for determinants, which start near the ground state.
 
     The rate is divided by an operator's largest energy a site, which a molecule's core electrons decide and not what
     is left to correct.
     """
-    return SR(rate=5.0) if wave.signed else SR()
+    return SR(rate=2.0) if wave.signed else SR()
 
 
 def _check(operator: Operator, wave: Wave, steps: int, n_samples: int | None) -> None:

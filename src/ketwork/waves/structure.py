@@ -74,8 +74,9 @@ def _solved(operator: Operator) -> frozenset[int] | None:
         if value.is_complex() and bool((value.imag.abs()[moved] > 1e-10).any()):
             return None
         table = torch.cat([change, (value.real > 0).long()[:, None]], 1)[moved]
-        equations |= {tuple(line) for line in torch.unique(table, dim=0).tolist()}
-    return _solution(np.array(sorted(equations), dtype=bool).reshape(-1, space.sites + 1))
+        equations |= {line.tobytes() for line in np.packbits(table.bool().numpy(), axis=1)}
+    packed = np.frombuffer(b"".join(sorted(equations)), dtype=np.uint8).reshape(len(equations), -1)
+    return _solution(np.unpackbits(packed, axis=1, count=space.sites + 1).astype(bool))
 
 
 def _solution(table: np.ndarray) -> frozenset[int] | None:

@@ -13,9 +13,10 @@ from torch import Tensor
 from ketwork.records import Checkpoint
 from ketwork.waves import checkpoints
 from ketwork.waves.completion import completed
+from ketwork.waves.deflation import Penalty
 from ketwork.waves.estimates import Expectation
 from ketwork.waves.guards import Guard, Trouble, Watch
-from ketwork.waves.objectives import Local, local_of, resolution
+from ketwork.waves.objectives import Local, local_of, resolution, summary
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import Optimizer, State
 from ketwork.waves.reconfiguration import rows
@@ -46,6 +47,8 @@ class Training:
     generator: torch.Generator
     on_step: tuple[OnStep, ...] = ()
     checkpoint: Checkpoint | None = None
+    penalties: tuple[Penalty, ...] = ()
+    excited: bool = False
     chains: Tensor = field(default_factory=lambda: torch.empty(0))
     state: State = field(default_factory=dict)
     history: list[Step] = field(default_factory=list)
@@ -97,7 +100,7 @@ class Training:
         for index in range(len(self.history), self.steps):
             began = time.perf_counter()
             drawn, chains = self._draw(self.n_samples)
-            local = local_of(self.operator, self.wave, drawn)
+            local = self._penalised(local_of(self.operator, self.wave, drawn), drawn)
             trouble = self._watched(local, drawn)
             if trouble is not None and trouble.reason == "nan":
                 self.wave.set_vector(self.before)
@@ -106,8 +109,8 @@ class Training:
             self.chains, self.state = chains, state
             self.history.append(Step(index, local.mean, drawn.acceptance, time.perf_counter() - began, turn))
             self._remember()
-            for hear in self.on_step:
-                hear(self.history[-1])
+            for listener in self.on_step:
+                listener(self.history[-1])
             if self.checkpoint is not None and len(self.history) % self.checkpoint.every == 0:
                 self._save()
             if self.watch.settled:
@@ -125,6 +128,16 @@ class Training:
             ] = None
         return full, chains
 
+    def _penalised(self, local: Local, drawn: Samples) -> Local:
+        """With the energy of overlaps with lower states."""
+        if not self.penalties:
+            return local
+        values = local.values.to(torch.complex128)
+        for penalty in self.penalties:
+            values = values + penalty.values(self.wave, drawn.flat).to(values.device)
+        mean = summary(self.operator, self.wave, values, local.weights, drawn)
+        return Local(values if self.wave.complex else values.real, local.weights, mean)
+
     def _update(self, index: int, drawn: Samples, local: Local) -> tuple[float, State]:
         self.before = self.wave.vector()
         o, epsilon = rows(self.wave, drawn.flat, local.values, local.weights)
@@ -140,7 +153,7 @@ class Training:
         """The energy on fresh samples, half of them from new chains, and the verdict on it."""
         drawn = self._fresh()
         local = local_of(self.operator, self.wave, drawn)
-        ground = ground_energy(self.operator)
+        ground = None if self.excited else ground_energy(self.operator)
         run = Run(local.mean, self.wave, tuple(self.history), ended, ground, tuple(self.notes))
         size = self._resolution(local.mean)
         if ground is not None and (overlap := most_overlap(local.mean, ground, size)) < 0.5:
@@ -185,7 +198,7 @@ class Training:
             self.wave,
             tuple(self.history),
             ended,
-            ground_energy(self.operator, BOUNDED),
+            None if self.excited else ground_energy(self.operator, BOUNDED),
             tuple(self.notes),
         )
 

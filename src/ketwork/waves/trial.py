@@ -35,7 +35,7 @@ def tried(evaluate: Callable[[Tensor], Tensor], space: Space, x: Tensor) -> Tens
         )
     if not torch.equal(out, evaluate(x)):
         raise ValueError(
-            "Argument `module` must give the same output when asked again, but does not. "
+            "Argument `module` must give the same output when evaluated again, but does not. "
             "Use `.eval()`, or take dropout out."
         )
     some, again = out[:3], evaluate(x[:3])

@@ -29,8 +29,7 @@ class Wave:
 
     Args:
         module: the network. It is tried on a few configurations: its output must have one entry for each, finite (or
-            −∞, an amplitude of 0), not all the same, the same when asked again, and the same whatever else is in the
-            batch.
+            −∞, an amplitude of 0), not all the same, the same when evaluated again and whatever else is in the batch.
         space: the configurations.
         seed: what ketwork's own networks draw their parameters by.
         signs: sites of a sign rule: the amplitude is multiplied by (−1)^(sum of the levels there). `waves.sign_rule(H)`

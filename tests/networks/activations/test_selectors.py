@@ -1,4 +1,4 @@
-"""Which modules are layers: selectors, near misses, and the default a reader would draw."""
+"""Which modules are layers: selectors, near misses, and the main layers, the default."""
 
 import re
 
@@ -200,3 +200,136 @@ def test_modules_that_never_ran_are_named() -> None:
     record = study(network, torch.randn(20, 5), layers=["0", "4"], forward=lambda net, x: net[0](x))
     assert [layer.name for layer in record] == ["0"]
     assert record.skipped == {"4": "it never ran in the forward pass"}
+
+
+class T5LayerNorm(nn.Module):
+    """A norm that is none of PyTorch's, as transformers have."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * x.square().mean(-1, keepdim=True).rsqrt()
+
+
+class NormAct(nn.BatchNorm1d):
+    """A norm with its activation function in it, as timm has."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
+class NormRelu(nn.BatchNorm1d):
+    """The same without a module for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(super().forward(x))
+
+
+def test_a_norm_is_one_by_what_it_does_and_not_by_its_class_alone() -> None:
+    net = nn.Sequential(
+        nn.Linear(4, 6),
+        T5LayerNorm(6),
+        nn.Linear(6, 6),
+        NormAct(6),
+        nn.Linear(6, 6),
+        NormRelu(6),
+        nn.Linear(6, 2),
+    )
+    chosen = select(net)
+    assert list(chosen.chosen) == ["(model)", "0", "2", "3", "4", "5", "6"]
+    assert chosen.skipped == {
+        "1": "T5LayerNorm rescales the layer before it",
+        "3.act": "a part of 3 (NormAct)",
+    }
+
+
+class Adapted(nn.Module):
+    """A linear layer with a low-rank addition, as peft wraps it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(base.in_features, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, base.out_features, bias=False)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x))
+
+
+class TwoAttentions(nn.Module):
+    """A decoder's block: two attentions of one class are no blocks of their own, wrapped layers neither."""
+
+    def __init__(self, wrap: type[nn.Module]) -> None:
+        super().__init__()
+        self.self_attention, self.cross_attention = Mixing(wrap), Mixing(wrap)
+        self.out = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.cross_attention(self.self_attention(x)))
+
+
+class Mixing(nn.Module):
+    def __init__(self, wrap: type[nn.Module]) -> None:
+        super().__init__()
+        self.query, self.value = wrap(nn.Linear(6, 6)), wrap(nn.Linear(6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.query(x).tanh() * self.value(x)
+
+
+class Plain(nn.Sequential):
+    """Wraps nothing."""
+
+
+def test_blocks_are_the_same_with_adapters_and_inside_them_nothing_is_one() -> None:
+    nets = [nn.Sequential(*(TwoAttentions(wrap) for _ in range(2))) for wrap in (Plain, Adapted)]
+    for net in nets:
+        assert select(net).blocks == {"0", "1"}
+    adapted = select(nets[1])
+    names = [
+        name
+        for block in ("0", "1")
+        for name in (block, *(f"{block}.{part}" for part in ("self_attention", "cross_attention", "out")))
+    ]
+    assert list(adapted.chosen) == ["(model)", *names]
+    assert (
+        adapted.skipped["0.self_attention.query.base_layer"] == "a part of 0.self_attention.query (Adapted)"
+    )
+
+
+class DropPath(nn.Module):
+    """As in timm and transformers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rand(len(x), 1) if self.training else x
+
+
+def test_stochastic_depth_does_nothing_in_evaluation() -> None:
+    record = study(nn.Sequential(nn.Linear(5, 4), DropPath(), nn.Linear(4, 3)), torch.randn(20, 5))
+    assert [layer.name for layer in record] == ["0", "2"]
+    assert record.skipped == {"1": "DropPath does nothing in evaluation"}
+
+
+class Stage(nn.Module):
+    """Blocks as attributes, as RegNet has them."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        for i in range(depth):
+            self.add_module(f"b{i}", Residual(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.children():
+            x = block(x)
+        return x
+
+
+def test_a_stage_of_a_single_block() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), Stage(1), Stage(2))
+    assert select(network).blocks == {"1", "1.b0", "2", "2.b0", "2.b1"}

@@ -94,3 +94,12 @@ def test_no_device_asked_for_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     network = _network()
     monkeypatch.setattr(network, "to", refuse)
     assert study(network, torch.randn(6, 5)).complete
+
+
+def test_an_exported_program_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
+    module = torch.export.export(net, (torch.ones(2, 4),)).module()
+    with pytest.raises(
+        TypeError, match=r"exported program \(torch.export\), which shows no module inside it"
+    ):
+        study(module, torch.ones(2, 4))

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils.checkpoint import checkpoint
 
 import ketwork as kw
 
@@ -576,3 +577,45 @@ def test_values_that_are_no_numbers_are_not_drawn_from() -> None:
         net(x)
     with kw.collapse(net, {"0": [0, 1]}):
         assert net(x)[1].isnan().any()  # what the network itself would have passed on
+
+
+class Twice(nn.Module):
+    """A block that runs twice, as it is or under `torch.utils.checkpoint`, which runs it again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reentrant: bool | None = None
+        self.block, self.out = nn.Sequential(nn.Linear(8, 8), nn.Tanh()), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            kept = self.reentrant is None
+            x = self.block(x) if kept else checkpoint(self.block, x, use_reentrant=self.reentrant)
+        return self.out(x)
+
+
+@pytest.mark.parametrize("mode", ["project", "remove", "sample", "dephase"])
+def test_what_the_backward_pass_runs_again_collapses_as_it_did(mode: str) -> None:
+    torch.manual_seed(0)
+    net, x = Twice().eval(), normal(64, 8)
+    study = kw.study(net, x, layers=["block.0"])
+    gradients = []
+    for net.reentrant in (None, False, True):
+        one, other = x.clone().requires_grad_(), (x + 1).requires_grad_()
+        with kw.collapse(net, {"block.0": 3}, mode, study=study, seed=3):
+            first, second = net(one), net(other)  # two passes, then their gradients
+            first.square().sum().backward()
+            second.square().sum().backward()
+        gradients.append((one.grad, other.grad))
+    for again in gradients[1:]:
+        assert torch.allclose(again[0], gradients[0][0], rtol=1e-6, atol=0)
+        assert torch.allclose(again[1], gradients[0][1], rtol=1e-6, atol=0)
+
+
+def test_sparse_outputs_are_collapsed_as_dense_ones_are() -> None:
+    x, basis = normal(6, 5), orthonormal(5, 2)
+    net = nn.Sequential(Outputs(lambda x: x.to_sparse()))
+    with kw.collapse(net, {"0": basis}):
+        after = net(x)
+    assert after.layout == torch.sparse_coo
+    assert torch.allclose(after.to_dense(), restored(x @ basis @ basis.T, x), atol=1e-6)

@@ -162,3 +162,11 @@ def test_the_split_does_not_follow_labels_drawn_from_a_small_seed() -> None:
     drawn = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = kw.probe(x, drawn < HELD_SHARE)  # as the split would be, were it drawn from seed 0 alike
     assert float((drawn < HELD_SHARE)[found.held_out_].double().mean()) == pytest.approx(0.25, abs=0.06)
+
+
+def test_features_in_bfloat16_are_those_in_float32() -> None:
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    labels = x[:, 0] > 0
+    half, single = kw.probe(x, labels), kw.probe(x.float(), labels)
+    assert half.scores_["accuracy"] == single.scores_["accuracy"]
+    assert half.scores_["accuracy"] > 0.9

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -270,6 +271,26 @@ def test_a_kill_at_each_step_of_writing_leaves_a_whole_checkpoint(tmp_path, monk
         found = study("numbers", checkpoint=Checkpoint(folder, every=EVERY, resume=True))
         assert bytes_of(found, tmp_path / "resumed") == whole
         assert checkpoints(folder) == after(16, 18)
+
+
+def test_a_kill_while_safetensors_writes_leaves_nothing_to_a_finished_run(tmp_path):
+    """Whose own temporary file, of a name of its own, lies beside the file that it writes."""
+    folder = tmp_path / "folder"
+    child = os.fork()
+    if not child:
+
+        def dies(tensors, path, metadata):
+            (Path(path).parent / ".tmpBPEFhG").write_bytes(bytes(10_000))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        safetensors.torch.save_file = dies
+        study("numbers", checkpoint=Checkpoint(folder, every=EVERY))
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    (left,) = folder.glob(".*")
+    assert {path.name for path in left.iterdir()} == {"file", ".tmpBPEFhG"}
+    study("numbers", checkpoint=Checkpoint(folder, every=EVERY, resume=True))
+    assert checkpoints(folder) == after(16, 18)
 
 
 @pytest.mark.parametrize("damage", ["a bit", "the end", "all"])

@@ -9,12 +9,14 @@ from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
+from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
 from ketwork.networks.activations.labels import MOST_LABELS, Labels
 from ketwork.networks.activations.layout import Layout
 from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.reading import Reading
+from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
 from ketwork.networks.activations.wrappers import (
@@ -29,6 +31,7 @@ from ketwork.networks.activations.wrappers import (
 __all__ = [
     "IGNORED",
     "MOST_LABELS",
+    "MOST_VISITS",
     "NEVER",
     "POOLED",
     "Activation",
@@ -36,6 +39,7 @@ __all__ = [
     "Capture",
     "EmptyDataError",
     "Forward",
+    "IntegersRefusedError",
     "Key",
     "Labels",
     "LayerInfo",

@@ -89,6 +89,11 @@ class Axes:
             return self.masks[key] if self.masks[key] in names else None
         return names[0] if len(names) == 1 else None
 
+    def note(self, sentence: str) -> None:
+        """Adds what the record should say, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
     def take(self, findings: Findings) -> None:
         """Adds what an experiment has shown; what was known stays."""
         for key, layouts in findings.layouts.items():
@@ -96,7 +101,8 @@ class Axes:
         for key, name in findings.masks.items():
             self.masks.setdefault(key, name)
         self.passes += findings.passes
-        self.notes += [note for note in findings.notes if note not in self.notes]
+        for note in findings.notes:
+            self.note(note)
 
     def stored(self) -> KnownAxes:
         """What is known, for a checkpoint."""
@@ -132,5 +138,8 @@ def by_rules(module: nn.Module, output: Tensor, features: int | None) -> Layout 
     if axis is None and len(shape) < 4:
         axis = len(shape) - 1
     if axis is None or axis == samples:
-        return f"nothing says which axis of its output {shape} holds the features. Say which with `feature_axis=`"
+        return (
+            f"nothing says which axis of its output {shape} holds the features. Say which with "
+            "`reading=kw.Reading(feature_axis=…)`"
+        )
     return Layout(samples, axis, len(shape), features_by="given" if features is not None else "rules")

@@ -25,6 +25,7 @@ from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.masks import PositionMask, towers
 from ketwork.networks.activations.observation import Observation
 from ketwork.networks.activations.outputs import Leaf, activations
+from ketwork.networks.activations.repeats import in_backward
 from ketwork.networks.activations.samples import Path, Second, carriers
 from ketwork.networks.activations.selectors import tidy
 from ketwork.networks.activations.wrappers import evaluating
@@ -51,6 +52,11 @@ class Walker(ABC):
     _calls: Counter[str] = field(default_factory=Counter)
     _watching: Observation | None = None
     _thread: int = field(default_factory=threading.get_ident)
+
+    @property
+    def follows_backward(self) -> bool:
+        """Whether calls that a backward pass makes again are read, on whichever thread it runs."""
+        return False
 
     @abstractmethod
     def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -105,12 +111,18 @@ class Walker(ABC):
             unnamed = {path for path in axes if path[0] == 0}
             if groups and unnamed:
                 groups[None] = groups.get(None, set()) | unnamed
+            if len(masks) > 1 and not groups:
+                names = ", ".join(f"`{mask.name}`" for mask in masks)
+                self.axes.note(
+                    f"Nothing says which of the batch's entries each of its masks {names} belongs to, so none is used. "
+                    "Name one with `mask=`, or name entries alike (`decoder_input_ids`, `decoder_attention_mask`)."
+                )
             trials.append(Trial((inputs, named), samples, _call, axes, groups))
         return trials
 
     def output(self, path: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, chosen: bool) -> Any:
         """What the network continues with, None for what the module put out: the hook of a module."""
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread and not (self.follows_backward and in_backward()):
             return None  # another thread runs the same network
         if self._watching is not None:
             given = [
@@ -130,8 +142,11 @@ class Walker(ABC):
 
     @property
     def mine(self) -> bool:
-        """Whether a call of the network that begins now is to be read: not another thread's, nor an experiment's."""
-        return threading.get_ident() == self._thread and self._watching is None
+        """Whether a call of the network that begins now is to be read.
+
+        Not another thread's, nor an experiment's, nor one that a backward pass makes again.
+        """
+        return threading.get_ident() == self._thread and self._watching is None and not in_backward()
 
     @contextlib.contextmanager
     def _watched(self, observation: Observation) -> Iterator[None]:
@@ -146,7 +161,7 @@ class Walker(ABC):
 def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None]) -> Iterator[None]:
     """Puts the walker's hooks on the chosen modules, and on those that show how their neighbours' outputs lie.
 
-    `refuse` is told of a chosen module that takes no hooks (TorchScript).
+    `refuse` gets the name of a chosen module that takes no hooks (TorchScript).
     """
 
     def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ketwork.networks.activations.info import Key, LayerInfo
 from ketwork.networks.activations.layout import Grid, Layout
 from ketwork.networks.activations.masks import KEY, PositionMask, masks_of
 from ketwork.networks.activations.outputs import Leaf, described, replaced
+from ketwork.networks.activations.repeats import Visits, in_backward
 from ketwork.networks.activations.samples import count, count_second
 from ketwork.networks.activations.wrappers import unwrapped
 
@@ -32,7 +34,8 @@ Change = Callable[["Site"], Tensor | None]
 class Site:
     """One call of one layer, in the middle of a forward pass: `values` (samples, positions, features).
 
-    `present` (samples, positions) says which positions exist; None: all.
+    `present` (samples, positions) says which positions exist; None: all. `serial` counts calls; one that the backward
+    pass makes again (`torch.utils.checkpoint`) has the number of the first.
     """
 
     key: Key
@@ -40,6 +43,8 @@ class Site:
     positions: bool
     present: Tensor | None
     layout: Layout
+    serial: int = 0
+    again: bool = False
 
 
 @dataclass
@@ -53,6 +58,13 @@ class Intervention(Walker):
     _running: bool = False
     _second: bool = False  # samples are counted by the second axis of what the network is called with
     _trials: list[Trial] = field(default_factory=list)
+    _visits: Visits = field(default_factory=Visits)
+    _recording: bool = False  # gradients may flow
+
+    @property
+    def follows_backward(self) -> bool:
+        """Yes: what is run again becomes what it became."""
+        return True
 
     def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A forward pass of the whole network begins; the first one is the experiment that shows its axes."""
@@ -71,7 +83,7 @@ class Intervention(Walker):
                     self._second, self._trials, samples = True, others, second
         self._start(0 if samples is None else samples)
         self._masks = {mask.name: mask for mask in self.masks or masks}
-        self._running = True
+        self._running, self._recording = True, torch.is_grad_enabled()
         self.passes += 1
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -81,13 +93,28 @@ class Intervention(Walker):
 
     def listening(self, leaves: list[Leaf]) -> bool:
         """Always; a module that was called by itself is a forward pass of its own."""
-        if not self._running:
+        if not self._running and not in_backward():
+            self._recording = torch.is_grad_enabled()
             self._start(len(leaves[0].tensor) if leaves and leaves[0].tensor.ndim else 0)
         return True
 
     def visit(self, call: Call) -> Any:
         """The output that the network continues with."""
         path, reasons = call.key[0], []
+        serial, again = 0, in_backward() and not self._running and bool(call.leaves)
+        if again:
+            first = self._visits.match(path, call.leaves[0].tensor)
+            if first is None and threading.get_ident() != self._thread:
+                return None  # another thread's
+            again = first is not None
+            if first is None:
+                self._start(len(call.leaves[0].tensor))
+                call = replace(call, key=(path, 0))
+            else:
+                call, serial = replace(call, key=first.key), first.serial
+                self.samples, self._masks = first.samples, dict(first.masks)
+        elif self._recording and call.leaves:
+            serial = self._visits.add(call.key, call.leaves[0].tensor, self.samples, self._masks)
         layouts = self.axes.of(call.key)
         if layouts is None and self._running and self._trials:
             self.explore(self._trials, self.samples)  # the first batch did not reach it
@@ -103,7 +130,15 @@ class Intervention(Walker):
                 reasons.append(grid)
                 continue
             assert isinstance(layout, Layout)
-            site = Site(call.key, grid.values, grid.positions, self._present(call.key, leaf, grid), layout)
+            site = Site(
+                call.key,
+                grid.values,
+                grid.positions,
+                self._present(call.key, leaf, grid),
+                layout,
+                serial,
+                again,
+            )
             values = self.change(site)
             if values is None:
                 return None

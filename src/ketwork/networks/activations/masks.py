@@ -120,7 +120,10 @@ def _entries(content: Mapping[str, Any], name: str, present: Tensor) -> list[str
 
 
 def _tower(key: str, keys: list[str]) -> str:
-    """What comes before the name that a key shares with other towers' entries."""
+    """What comes before the name that a key shares with other towers' entries, or before a mask's name."""
+    for prefix in (each.removesuffix(KEY) for each in keys if each.endswith(f"_{KEY}")):
+        if key.startswith(prefix):
+            return prefix
     for base in (*_ENTRIES, KEY, *keys):
         if key.endswith(f"_{base}") and key != base:
             return key.removesuffix(base)

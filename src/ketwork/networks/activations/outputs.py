@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+_SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
+
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
@@ -19,7 +21,8 @@ class Leaf:
 
     `path` is written as one would index the output: "" for the output itself, "[0]", ".last_hidden_state".
     `present` (samples, positions) is given where the output itself says which positions exist (nested and
-    packed tensors); it is None otherwise. `source` is what stood there: the tensor itself, but for those.
+    packed tensors); it is None otherwise. `source` is what stood there: the tensor itself, but for those and for sparse
+    ones, which are read as dense.
     """
 
     tensor: Tensor
@@ -49,12 +52,12 @@ def version_of(tensor: Tensor) -> float:
 
 def described(output: Any) -> str:
     """A sentence that says what an output without activations holds instead."""
-    found = [
+    kinds = [
         f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
         for _, value in leaves(output)
         if value is not None
     ]
-    return f"its output holds no floating-point tensor (found: {', '.join(found) or 'nothing'})"
+    return f"its output holds no floating-point tensor (found: {', '.join(kinds) or 'nothing'})"
 
 
 def map_tensors(tree: Any, function: Any) -> Any:
@@ -131,6 +134,8 @@ def _in_form_of(source: Tensor | PackedSequence, tensor: Tensor) -> Tensor | Pac
         rows = tensor if source.sorted_indices is None else tensor[source.sorted_indices]
         steps = [rows[:count, t] for t, count in enumerate(source.batch_sizes.tolist())]
         return source._replace(data=torch.cat(steps))
+    if source.layout in _SPARSE:
+        return tensor.to_sparse(layout=source.layout)
     if source.is_nested:
         parts = [row[: len(part)] for row, part in zip(tensor, source.unbind(), strict=True)]
         return torch.nested.as_nested_tensor(parts, layout=source.layout)
@@ -138,6 +143,8 @@ def _in_form_of(source: Tensor | PackedSequence, tensor: Tensor) -> Tensor | Pac
 
 
 def _dense(tensor: Tensor, path: str) -> Leaf:
+    if tensor.layout in _SPARSE:
+        return Leaf(tensor.to_dense(), path, tensor)
     if not tensor.is_nested:
         return Leaf(tensor, path, tensor)
     lengths = torch.tensor([part.shape[0] for part in tensor.unbind()], device=tensor.device)

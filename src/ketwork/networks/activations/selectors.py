@@ -1,4 +1,4 @@
-"""Which modules of a network are its layers: names, selectors, and the default a reader would draw."""
+"""Which modules of a network are its layers: names, selectors, and the main layers, the default."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ _NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
+# By name, as each library has its own: stochastic depth, which drops whole branches in training.
+DROP_NAMES = ("DropPath", "StochasticDepth")
 # Layers that count as one whatever they have for children: convolutions are often subclassed with a padding
 # module inside, and attention calls its projections' weights without calling the projections.
-_WHOLE = (
+_SINGLE = (
     nn.Linear,
     nn.Bilinear,
     nn.modules.conv._ConvNd,
@@ -48,6 +50,19 @@ _WHOLE = (
     *_NORMS,
     *_NO_OPS,
 )
+_ACTIVATIONS = tuple(
+    kind
+    for kind in vars(nn.modules.activation).values()
+    if isinstance(kind, type)
+    and issubclass(kind, nn.Module)
+    and kind not in (nn.Module, nn.MultiheadAttention)
+)
+_NORM_NAME = re.compile(
+    r"Norm(alization)?(\d?[dD])?$"
+)  # LlamaRMSNorm, T5LayerNorm, LayerNorm2d, FrozenBatchNorm2d
+_ADAPTED = re.compile(
+    r"base_layer|original_module|lora_\w+", re.IGNORECASE
+)  # what adapters call what they wrap and add
 
 
 class SelectorError(LookupError):
@@ -59,7 +74,7 @@ class SelectorError(LookupError):
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen modules by dotted path, in the network's order, and why each other one was left out."""
+    """The chosen modules by dotted path, in the network's order, and why each other one is skipped."""
 
     chosen: dict[str, nn.Module]
     skipped: dict[str, str]
@@ -71,7 +86,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
 
     Args:
         model: any module; it is not changed.
-        layers: None for the layers a reader would draw: the repeated blocks' outputs, and of what is in
+        layers: None for the main layers: the repeated blocks' outputs, and of what is in
             them everything that changes the representation: weighted layers, activations and pooling,
             in networks of repeated blocks with small units made of these (an attention's projections, say)
             counted as one; not dropout, identity, reshapes, nor normalisations, which rescale what the layer
@@ -91,7 +106,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
     {'2': 'Dropout does nothing in evaluation'}
     """
     modules = {tidy(path): module for path, module in model.named_modules()}
-    blocks = frozenset(path for path in modules if _is_block(path, modules))
+    blocks = _blocks(modules)
     if layers is None:
         return _default(modules, blocks)
     if isinstance(layers, str) and layers == "all":
@@ -135,47 +150,97 @@ def _left_out(
     if path == ROOT:
         return None
     for parent in _ancestors(path):
-        if isinstance(modules[parent], _WHOLE):
+        if _is_one(modules[parent]):
             return f"a part of {parent} ({type(modules[parent]).__name__})"
         if blocks and _is_unit(parent, modules, blocks):
             return f"inside {parent}, which counts as one layer"
     kind = type(module).__name__
-    if isinstance(module, nn.modules.dropout._DropoutNd):
+    if isinstance(module, nn.modules.dropout._DropoutNd) or kind.endswith(DROP_NAMES):
         return f"{kind} does nothing in evaluation"
     if isinstance(module, _NO_OPS):
         return f"{kind} only passes on or reshapes"
-    if isinstance(module, _NORMS):
+    if _is_norm(module):
         return f"{kind} rescales the layer before it"
-    if path in blocks or _is_unit(path, modules, blocks) or isinstance(module, _WHOLE):
+    if path in blocks or _is_unit(path, modules, blocks) or _is_one(module):
         return None
     if any(True for _ in module.children()):
         return f"{kind} only holds the layers inside it"
     return None
 
 
-def _is_block(path: str, modules: dict[str, nn.Module]) -> bool:
-    """A composite that stands in an indexed container, or beside another of its own class."""
+def _is_one(module: nn.Module) -> bool:
+    """Whether a module counts as one layer whatever is inside it; so does a layer that an adapter (LoRA) wraps."""
+    return isinstance(module, _SINGLE) or any(_ADAPTED.fullmatch(name) for name, _ in module.named_children())
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module only normalizes: by its forward, or by its name where that is not PyTorch's own.
+
+    One with an activation function in it (timm's `BatchNormAct2d`) does more.
+    """
+    if any(not isinstance(child, _NO_OPS) for child in module.children()):
+        return False
+    if isinstance(module, _NORMS) and type(module).forward.__module__.startswith("torch."):
+        return True
+    return _NORM_NAME.search(type(module).__name__) is not None and all(
+        p.ndim <= 1 for p in module.parameters()
+    )
+
+
+def _blocks(modules: dict[str, nn.Module]) -> frozenset[str]:
+    """The repeated blocks, also where a stage holds a single one of what other stages of its class repeat.
+
+    `modules` has parents first.
+    """
+
+    def kinds(path: str) -> tuple[type, type]:
+        return type(modules[_parent(path)]), type(modules[path])
+
+    repeated: set[str] = set()
+    for path in modules:
+        if _is_block(path, modules, inside=not repeated.isdisjoint(_ancestors(path))):
+            repeated.add(path)
+    known = {kinds(path) for path in repeated}
+    return frozenset(repeated | {path for path in modules if path != ROOT and kinds(path) in known})
+
+
+def _is_block(path: str, modules: dict[str, nn.Module], inside: bool) -> bool:
+    """A composite that stands in an indexed container, or beside another of its own class.
+
+    Inside a block (a stage of blocks) only where all in the container are of one class, or the siblings' names are
+    numbered and they hold more than linear layers: a decoder's two attentions, and the parts of a block in a list,
+    are none.
+    """
     module = modules[path]
     if (
         path == ROOT
-        or isinstance(module, (*_CONTAINERS, *_WHOLE))
+        or isinstance(module, _CONTAINERS)
+        or _is_one(module)
         or not any(True for _ in module.children())
     ):
         return False
     parent = modules.get(_parent(path))
+    if parent is None:
+        return False
+    siblings = Counter(type(child) for child in parent.children())
     if isinstance(parent, _CONTAINERS):
-        return True
-    siblings = Counter(type(child) for child in parent.children()) if parent is not None else Counter()
-    return siblings[type(module)] > 1
+        return not inside or len(siblings) == 1
+    if siblings[type(module)] < 2:
+        return False
+    return not inside or (path[-1].isdigit() and any(_is_nonlinear(part) for part in module.modules()))
+
+
+def _is_nonlinear(module: nn.Module) -> bool:
+    return _is_norm(module) or isinstance(module, _ACTIVATIONS)
 
 
 def _is_unit(path: str, modules: dict[str, nn.Module], blocks: frozenset[str]) -> bool:
     """A composite of simple layers only, which a drawing would show as one box (an attention, a pooler)."""
     module = modules[path]
-    if path == ROOT or path in blocks or isinstance(module, (*_CONTAINERS, *_WHOLE)):
+    if path == ROOT or path in blocks or isinstance(module, _CONTAINERS) or _is_one(module):
         return False
     children = list(module.children())
-    simple = all(isinstance(child, _WHOLE) or not any(True for _ in child.children()) for child in children)
+    simple = all(_is_one(child) or not any(True for _ in child.children()) for child in children)
     return bool(children) and simple and any(True for _ in module.parameters())
 
 
@@ -197,15 +262,15 @@ def _matches(selector: Selector, path: str, module: nn.Module) -> bool:
 
 
 def _nothing_matches(selector: Selector, modules: dict[str, nn.Module]) -> str:
-    shown = repr(selector.pattern) if isinstance(selector, re.Pattern) else repr(selector)
+    text = repr(selector.pattern) if isinstance(selector, re.Pattern) else repr(selector)
     if isinstance(selector, nn.Module):
-        shown = f"a {type(selector).__name__} that is not a part of this network"
+        text = f"a {type(selector).__name__} that is not a part of this network"
     near: list[str] = []
     if isinstance(selector, (str, re.Pattern)):
         word = selector if isinstance(selector, str) else selector.pattern
         near = difflib.get_close_matches(word, modules, n=5, cutoff=0.3)
     hint = f"The nearest names are {', '.join(near)}." if near else f"Its modules are {_some(modules)}."
-    return f"Argument `layers` must name modules of the network, but {shown} matches none. {hint}"
+    return f"Argument `layers` must name modules of the network, but {text} matches none. {hint}"
 
 
 def _some(modules: dict[str, nn.Module], most: int = 8) -> str:

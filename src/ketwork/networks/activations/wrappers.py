@@ -35,6 +35,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
             "Argument `model` is a TorchScript module, which refuses forward hooks. "
             "Pass the Python module that it was scripted or traced from."
         )
+    if isinstance(model, torch.fx.GraphModule) and "eval" in vars(model):
+        raise TypeError(
+            "Argument `model` is the module of an exported program (torch.export), which shows no module inside it. "
+            "Pass the network that it was exported from."
+        )
     if _sharded(model):
         raise TypeError(
             "Argument `model` is sharded over processes (FSDP or tensor parallelism): no process has a whole layer, "

@@ -20,6 +20,8 @@ from ketwork.networks.activations import decode, encode
 from ketwork.quantum import Ket, Measurement
 
 MODES = ("project", "sample", "dephase", "remove")
+DRAWING = ("sample", "dephase")
+"""The modes that draw at random: outcomes, or phases."""
 
 
 @dataclass(frozen=True)

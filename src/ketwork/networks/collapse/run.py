@@ -1,4 +1,4 @@
-"""`collapse`: layers are measured while the network runs, which goes on from the collapsed states."""
+"""`collapse`: layers are measured while the network runs, which continues with the collapsed states."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ketwork._compat import renamed
 from ketwork.networks.activations import (
+    MOST_VISITS,
     POOLED,
     Key,
     LayerInfo,
@@ -22,7 +23,15 @@ from ketwork.networks.activations import (
     select,
     unwrapped,
 )
-from ketwork.networks.collapse.projections import MODES, Directions, Question, Target, directions, question
+from ketwork.networks.collapse.projections import (
+    DRAWING,
+    MODES,
+    Directions,
+    Question,
+    Target,
+    directions,
+    question,
+)
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Seed, generator_from
 
@@ -132,16 +141,32 @@ def collapse(
     ]
     collapsed = Collapsed()
     seeded: dict[torch.device, torch.Generator] = {}
+    states: dict[int, Tensor] = {}
 
     def change(site: Site) -> Tensor | None:
         device = site.values.device
         if device not in seeded:
             seeded[device] = generator_from(seed, device)
+        if mode not in DRAWING or not site.serial:
+            return changed(site, seeded[device])
+        if not site.again:
+            states[site.serial] = seeded[device].get_state()
+            states.pop(site.serial - MOST_VISITS, None)
+            return changed(site, seeded[device])
+        # The backward pass runs the layer again, which draws what it drew.
+        before = seeded[device].get_state()
+        seeded[device].set_state(states[site.serial])
+        try:
+            return changed(site, seeded[device])
+        finally:
+            seeded[device].set_state(before)
+
+    def changed(site: Site, generator: torch.Generator) -> Tensor | None:
         values = None
         for each in targeted:
             if site.key[0] in each.paths:
                 now = site.values if values is None else values
-                after, outcome = each.at(site, now, seeded[device])
+                after, outcome = each.at(site, now, generator)
                 values = after if after is not None else values
                 if outcome is not None:
                     collapsed.outcomes[site.key] = outcome
@@ -268,16 +293,16 @@ def mean_of(row: Layer) -> Tensor:
 def _row(rows: list[Layer], site: Site) -> Layer:
     """The row of a study for this call of the layer."""
     path, call = site.key
-    found = [row for row in rows if row.call in (call, POOLED)] or (
+    matching = [row for row in rows if row.call in (call, POOLED)] or (
         rows if len(rows) == 1 and call == 0 else []
     )
-    if not found:
+    if not matching:
         raise ValueError(
             f"Layer {path!r} is called {call + 1} times, but the study saw {len(rows)} of its calls. "
             "Study this network in the way it is called here."
         )
-    same_layer(found[0], site)
-    return found[0]
+    same_layer(matching[0], site)
+    return matching[0]
 
 
 def same_layer(row: Layer, site: Site) -> None:

@@ -45,7 +45,7 @@ class ComparedLayer:
 
     @classmethod
     def from_info(cls, info: LayerInfo, d: int) -> ComparedLayer:
-        """The layer of that name and call; later calls of a module are told apart by their number."""
+        """The layer of that name and call; later calls of a module are numbered."""
         label = info.name if info.call <= 0 else f"{info.name}#{info.call}"
         return cls(label, info.kind, d, d, info.aliases)
 
@@ -55,7 +55,7 @@ class Comparison(Presented):
     """How the layers of a model compare with those of another (`columns`), or with each other.
 
     `cka`, `bures`, `r2` … are frames, rows × columns; `definitions` says what each is. `n` counts what was
-    compared: samples, or positions of samples with `unit="position"`. `skipped` names modules left out, each
+    compared: samples, or positions of samples with `unit="position"`. `skipped` names skipped modules, each
     with its reason. `complete` is False where the pass ended early; `error` then says why.
     `matrices` has every measure as a float64 tensor, `errors` by how much projecting wide layers may have
     changed it (empty where nothing was projected).
@@ -195,13 +195,13 @@ class Comparison(Presented):
     @property
     def warnings(self) -> list[str]:
         """What a reader of the numbers should know."""
-        found = []
+        notes = []
         if not self.complete:
-            found.append(f"The pass ended early, after {self.n} {self._unit}: {self.error}")
+            notes.append(f"The pass ended early, after {self.n} {self._unit}: {self.error}")
         layers = dict.fromkeys((*self.rows, *self.columns))
         few = list(dict.fromkeys(layer.name for layer in layers if self.n < _FEW * layer.held))
         if few:
-            found.append(
+            notes.append(
                 f"Fewer than {_FEW} {self._unit} per dimension in {_listed(few)}: read bures beside bures_null; r2 is "
                 "uncertain, and NaN where samples do not outnumber dimensions. CKA is debiased."
             )
@@ -210,11 +210,11 @@ class Comparison(Presented):
             widest = max(layer.held for layer in layers if layer.held < layer.d)
             first = next(iter(self.matrices))
             largest = float(self.errors[first].nan_to_num().max())
-            found.append(
+            notes.append(
                 f"Projected at random to {widest} dimensions to stay within memory: {_listed(projected)}. This may "
                 f"have changed {first} by up to {largest:.2g}, see `errors`. Give more `memory=` for exact numbers."
             )
-        return found
+        return notes
 
     def frame(self, measure: str) -> pd.DataFrame:
         """One measure as a frame with the layers' names as labels; see `definitions` for the names."""
@@ -230,7 +230,7 @@ class Comparison(Presented):
         Compared with itself, each pair comes once, and no layer with itself. Columns `…_error` follow where
         layers were projected.
         """
-        found = []
+        rows = []
         every = {name: self.matrix(name) for name in self.measures}
         every |= {f"{name}_error": matrix for name, matrix in self.errors.items()}
         for i, layer in enumerate(self.rows):
@@ -245,8 +245,8 @@ class Comparison(Presented):
                     "N": self.n,
                     "n_per_d": self.n / max(layer.d, other.d),
                 }
-                found.append(row | {name: float(matrix[i, j]) for name, matrix in every.items()})
-        return pd.DataFrame(found, columns=["layer", "other", "d", "d_other", "N", "n_per_d", *every])
+                rows.append(row | {name: float(matrix[i, j]) for name, matrix in every.items()})
+        return pd.DataFrame(rows, columns=["layer", "other", "d", "d_other", "N", "n_per_d", *every])
 
     def best_match(self, measure: str | None = None) -> pd.DataFrame:
         """For each row's layer the column's layer that is most like it (never itself), and how much.
@@ -261,13 +261,13 @@ class Comparison(Presented):
         values = torch.where(values.isnan(), -math.inf, values)
         if self.itself:
             values.fill_diagonal_(-math.inf)
-        found = []
+        rows = []
         for i, layer in enumerate(self.rows):
             j = int(values[i].argmax())
             if values[i, j] == -math.inf:
                 continue
             mutual = int(values[:, j].argmax()) == i
-            found.append(
+            rows.append(
                 {
                     "layer": layer.name,
                     "match": self.columns[j].name,
@@ -275,7 +275,7 @@ class Comparison(Presented):
                     "mutual": mutual,
                 }
             )
-        return pd.DataFrame(found, columns=["layer", "match", measure, "mutual"]).set_index("layer")
+        return pd.DataFrame(rows, columns=["layer", "match", measure, "mutual"]).set_index("layer")
 
     def save(self, path: str | Path) -> None:
         """Writes the comparison to one safetensors file; replaces the file in one step."""
@@ -305,12 +305,12 @@ class Comparison(Presented):
     def _repr_html_(self) -> str:
         head, best = self._brief()
         notes = "".join(f"<p>! {html.escape(warning)}</p>" for warning in self.warnings)
-        shown = (
+        table = (
             "<p>no pair of layers has a value</p>"
             if best.empty
             else best.to_html(index=False, border=0, **_PRINTED)
         )
-        return f"<p>{html.escape(head).replace(chr(10), '<br>')}</p>{shown}{notes}"
+        return f"<p>{html.escape(head).replace(chr(10), '<br>')}</p>{table}{notes}"
 
     def _brief(self) -> tuple[str, pd.DataFrame]:
         """What is compared, in words, and each layer's best match with some measures of the two."""

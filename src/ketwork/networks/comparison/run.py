@@ -127,7 +127,7 @@ def compare(
     - `cka_distance`, `bures_distance`: the angles whose cosines these are.
     - `r2`: the share of the column's layer that the best linear map of the row's explains, adjusted for the
       number of parameters; `r2_reverse` the other way round. Both centred. Axes lighter than rounding (of
-      float32 values, and of float32 products once the data outgrow the rows) are left out of the map.
+      float32 values, and of float32 products once the data outgrow the rows) do not enter the map.
 
     None of them changes when either layer's features are rotated or scaled as a whole.
 
@@ -229,8 +229,8 @@ def compare(
             )
             for source, side in zip([data] if other_data is None else [data, other_data], sides, strict=False)
         ]
-        told = stack.enter_context(show_progress(progress, max_samples))
-        ending = stream(side_by_side(sources), run.take, progress=told)
+        bar = stack.enter_context(show_progress(progress, max_samples))
+        ending = stream(side_by_side(sources), run.take, progress=bar)
         gathered = run.finished()
         if group is not None:
             return _together(group, gathered, ending, settings, measures, center)

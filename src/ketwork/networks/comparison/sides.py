@@ -127,7 +127,7 @@ class Side:
         self.rows.pop((self.name, *key), None)
 
     def named(self) -> list[tuple[list[str | int], ComparedLayer]]:
-        """The layers with the keys of their rows, of those too that were left out later."""
+        """The layers with the keys of their rows, of those too that were skipped later."""
         layers = []
         for key, names in self.live.names(self.infos).items():
             info, width = self.infos[key]

@@ -71,7 +71,7 @@ def _labels(labels: DecodedLabels | None, axes: Tensor) -> dict[Any, Tensor]:
 
 
 def _bloch(matrices: Tensor) -> Tensor:
-    """Bloch vectors (n, 3) of unnormalised 2 × 2 states; those without weight are left out."""
+    """Bloch vectors (n, 3) of unnormalised 2 × 2 states; those without weight are skipped."""
     weight = matrices.diagonal(dim1=-2, dim2=-1).real.sum(-1)
     matrices = matrices[weight > 1e-12]
     weight = weight[weight > 1e-12]

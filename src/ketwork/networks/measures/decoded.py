@@ -33,9 +33,9 @@ class Decoding:
     @classmethod
     def from_state(cls, state: LabelState) -> Decoding:
         """What the layer's readouts gave."""
-        found = state.shared(probes.readings)
-        strengths = {kind: readout.strength for kind, readout in found.readouts.items()}
-        return cls(found.confusion, strengths, state.moments.discarded)
+        readings = state.shared(probes.readings)
+        strengths = {kind: readout.strength for kind, readout in readings.readouts.items()}
+        return cls(readings.confusion, strengths, state.moments.discarded)
 
     def check(self) -> None:
         """Confusion is square counts of known readouts."""
@@ -113,7 +113,7 @@ class DecodedLabels:
         """The best success of one measurement of one copy at telling labels a and b, equally likely: ½(1 + D).
 
         D is the trace distance of the two labels' states (Helstrom 1969). Where labels lost the shares δ of their
-        weight (see `discarded`) it lies within (δₐ + δ_b)/2 of that of the whole states. Cost O(d³) at most.
+        weight (see `discarded`) it lies within (δₐ + δ_b)/2 of that of the complete states. Cost O(d³) at most.
         """
         first, second = self._states([a, b])
         best = Measurement.helstrom(first, second, 0.5)

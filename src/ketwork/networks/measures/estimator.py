@@ -31,7 +31,7 @@ def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> 
 
     Args:
         features: (N, d), an array or tensor of real numbers.
-        labels: one a row; integers, strings and booleans are classes (integers −100 are left out), floating
+        labels: one a row; integers, strings and booleans are classes (integers −100 are skipped), floating
             numbers targets of a regression, (N,) or (N, m), which the linear kind alone reads.
         kind: `"linear"` or `"pretty good"`.
         seed: draws the held-out part, an integer or a generator.
@@ -46,7 +46,11 @@ def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> 
     >>> reader.predict(torch.eye(8)[:1])
     array([ True])
     """
-    x = np.asarray(features.detach().cpu() if isinstance(features, Tensor) else features)
+    if isinstance(features, Tensor):
+        features = features.detach().cpu()
+        if features.is_floating_point() and features.dtype.itemsize < 4:
+            features = features.float()  # NumPy knows no bfloat16
+    x = np.asarray(features)
     if x.ndim != 2 or x.dtype.kind not in "biuf":
         raise ValueError(
             f"Argument `features` must be real, of shape (samples, features), but is {x.dtype} of shape {x.shape}."
@@ -191,8 +195,8 @@ class ProbeRegressor(RegressorMixin, _Readable):
 
     def predict(self, X: Any) -> np.ndarray:
         """The targets read from each row, (N,) or (N, m)."""
-        found = self._read(X)
-        return found[:, 0] if self._flat else found
+        values = self._read(X)
+        return values[:, 0] if self._flat else values
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

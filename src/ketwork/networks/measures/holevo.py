@@ -51,7 +51,7 @@ def holevo_bits(state: LabelState) -> Estimate:
     column=Column("chance", "bits", 11),
 )
 def chance_level(state: LabelState) -> Estimate:
-    """χ of random labels, from the samples that were kept whole."""
+    """χ of random labels, from the samples that were kept in full."""
     if not state.several:
         return Estimate()
     kept = Rows.joined([state.labelled.held, state.labelled.checks])
@@ -116,9 +116,9 @@ def bounds(moments: ClassMoments, is_complex: bool) -> Interval:
 
     def entropies(rows: Tensor, lost: float, slack: float, count: float) -> Interval:
         kept = torch.linalg.eigvalsh(small_gram(as_complex(rows, is_complex))).flip(0).clamp(min=0)
-        whole = float(kept.sum()) + lost
+        total = float(kept.sum()) + lost
         rank = min(round(count), moments.d // int(fold))
-        return Known(kept / whole, fold * slack / whole, max(rank, 1)).entropy()
+        return Known(kept / total, fold * slack / total, max(rank, 1)).entropy()
 
     low, high = entropies(moments.rows, float(moments.lost.sum()), float(moments.slack.sum()), n)
     for code in moments.present.nonzero()[:, 0].tolist():
@@ -134,11 +134,11 @@ def bounds(moments: ClassMoments, is_complex: bool) -> Interval:
 def small_gram(rows: Tensor) -> Tensor:
     """The Gram matrix of the rows (r, d), (r, r), in float64 or complex128, without a wide copy of all of them."""
     wide = torch.complex128 if rows.is_complex() else torch.float64
-    found = torch.zeros(len(rows), len(rows), dtype=wide, device=rows.device)
+    gram = torch.zeros(len(rows), len(rows), dtype=wide, device=rows.device)
     for columns in rows.split(_COLUMNS, dim=1):
         part = columns.to(wide)
-        found += part @ part.mH
-    return found
+        gram += part @ part.mH
+    return gram
 
 
 def null_bits(kets: Tensor, counts: list[int]) -> float:
@@ -161,8 +161,8 @@ def null_bits(kets: Tensor, counts: list[int]) -> float:
     if len(smaller) > _SIZES:
         low, high = min(smaller), max(smaller)
         smaller = {round(low * (high / low) ** (i / (_SIZES - 1))) for i in range(_SIZES)}
-    whole, surprisal = _entropy_and_surprisal(kets)
-    curve = {size: _mean_entropy(kets, surprisal - whole, size) for size in smaller | {r // 2}} | {r: whole}
+    total, surprisal = _entropy_and_surprisal(kets)
+    curve = {size: _mean_entropy(kets, surprisal - total, size) for size in smaller | {r // 2}} | {r: total}
     entropy = _continued(curve, r)
     return sum(count / n * (entropy(n) - entropy(count)) for count in counts)
 

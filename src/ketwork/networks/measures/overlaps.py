@@ -113,12 +113,12 @@ class OverlapsOfRows(Overlaps):
 
     def axes(self) -> list[Axes]:
         """See `Overlaps`."""
-        found, factors = zip(*each(self._axes, len(self._rows)), strict=True)
+        axes, factors = zip(*each(self._axes, len(self._rows)), strict=True)
         widths = [factor.shape[1] for factor in factors]
         self._starts = [sum(widths[:i]) for i in range(len(widths) + 1)]
         self._factors = torch.cat(factors, dim=1)  # (n, Σ min(n, d))
         self._rows.clear()
-        return list(found)
+        return list(axes)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
         """See `Overlaps`."""
@@ -171,8 +171,8 @@ class OverlapsOfMoments(Overlaps):
         for i in range(count):
             for j in (i, *self.partners(i)):
                 self.lengths[i, j] = self.lengths[j, i] = self._centred_lengths(i, j, offsets)
-        whole = [origin + mean for origin, mean in zip(cross.origin, self._means, strict=True)]
-        self.constant = _constant(self.weights, whole, self.n)
+        means = [origin + mean for origin, mean in zip(cross.origin, self._means, strict=True)]
+        self.constant = _constant(self.weights, means, self.n)
 
     def squares(self) -> Tensor:
         """See `Overlaps`."""
@@ -184,9 +184,9 @@ class OverlapsOfMoments(Overlaps):
 
     def axes(self) -> list[Axes]:
         """See `Overlaps`."""
-        found, vectors = zip(*each(self._axes, len(self._means)), strict=True)
+        axes, vectors = zip(*each(self._axes, len(self._means)), strict=True)
         self._vectors = vectors
-        return list(found)
+        return list(axes)
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
         """See `Overlaps`."""

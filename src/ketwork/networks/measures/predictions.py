@@ -77,34 +77,39 @@ class Head:
         Raises:
             ValueError: the output has no such floating tensor.
         """
-        found: Any
+        tensor: Any
         if callable(self.path):
-            found = self.path(output, batch.content)
+            tensor = self.path(output, batch.content)
         else:
-            found = next(
+            tensor = next(
                 (leaf.tensor for leaf in activations(output) if leaf.path.lstrip(".") == self.path), None
             )
-        if not isinstance(found, Tensor) or not found.is_floating_point():
+        if isinstance(tensor, Tensor) and tensor.is_complex():
+            raise ValueError(
+                "Argument `model` must be a network whose output is real, but it is complex, which has no loss, "
+                "accuracy or KL divergence. Give `forward=lambda model, batch: model(batch).abs()`, or the like."
+            )
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             names = [leaf.path.lstrip(".") or "the output itself" for leaf in activations(output)]
             raise ValueError(
                 f"Argument `output` must name a floating tensor in the network's output, but is {self.path!r}; "
                 f"there are {', '.join(names) or 'none'}."
             )
-        return found
+        return tensor
 
     def rows(self, output: Any, batch: Batch) -> Tensor:
         """The predictions, (P, features): one a sample, or one a position that exists.
 
         Features are on the last axis, or on the second of outputs with four axes or more (images).
         """
-        found = self.tensor(output, batch)
-        if found.ndim >= 4:
-            found = found.movedim(1, -1)
-        if found.ndim < 2:
-            found = found.reshape(-1, 1)
-        if batch.mask is not None and found.ndim == 3 and found.shape[:2] == batch.mask.shape:
-            return found[batch.mask]
-        return found.reshape(-1, found.shape[-1])
+        values = self.tensor(output, batch)
+        if values.ndim >= 4:
+            values = values.movedim(1, -1)
+        if values.ndim < 2:
+            values = values.reshape(-1, 1)
+        if batch.mask is not None and values.ndim == 3 and values.shape[:2] == batch.mask.shape:
+            return values[batch.mask]
+        return values.reshape(-1, values.shape[-1])
 
     def natural(self, rows: Tensor) -> Tensor:
         """The rows as logits, or as numbers in units of their spread."""
@@ -164,9 +169,9 @@ class Predictions:
             paths: Sequence[Path] = _usual(example)
         else:
             paths = [output] if isinstance(output, str) or callable(output) else list(output)
-        found = cls(tuple(Head(path, loss or "squared") for path in paths))
-        rows = found.rows(example, batch)
-        return found if loss is not None else found.recognized(rows, batch.labels)
+        heads = cls(tuple(Head(path, loss or "squared") for path in paths))
+        rows = heads.rows(example, batch)
+        return heads if loss is not None else heads.recognized(rows, batch.labels)
 
     def recognized(self, rows: Sequence[Tensor], labels: Any) -> Predictions:
         """The same parts, each taken for what its values (P, features) and the labels say."""
@@ -198,7 +203,7 @@ class Predictions:
         for
         Bernoulli units √(p(1 − p)) v, and v otherwise; the entries of v are ±1. ∂ log p(ŷ) with ŷ drawn from p has the
         same second moment, but where the network is sure it is nearly always 0 and seldom large, while ξ is always
-        small: far fewer samples say the same.
+        small: far fewer samples are enough.
 
         p = softmax(z/T). A network is surer of data that it was trained on than of others, and there G at T = 1 alone
         says that hardly anything matters; so of the draws that a survey takes, two are at T = 4.

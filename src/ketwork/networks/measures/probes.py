@@ -65,9 +65,9 @@ def readings(state: LabelState) -> Readings:
     if not state.several:
         return Readings()
     readouts = read_out(state.labelled, fitting)
-    found = {kind: each.scores(held.kets) for kind, each in readouts.items() if len(held)}
+    scored = {kind: each.scores(held.kets) for kind, each in readouts.items() if len(held)}
     return Readings(
-        readouts, found, {kind: scores.confusion(each, held.targets) for kind, each in found.items()}
+        readouts, scored, {kind: scores.confusion(each, held.targets) for kind, each in scored.items()}
     )
 
 
@@ -88,15 +88,15 @@ def _declare(kind: str, score: str) -> None:
         needs="classes",
         show="number" if score == "auc" else "percent",
         column=header,
-        reading="The best of many layers is also the luckiest (selection bias): differences within the errors are "
-        "none.",
+        reading="Selection bias: the best of many layers is best by chance in part. Differences within the errors "
+        "are none.",
     )
     def scored(state: LabelState) -> Estimate:
-        found = state.shared(readings).scores.get(kind)
-        if found is None:
+        predicted = state.shared(readings).scores.get(kind)
+        if predicted is None:
             return Estimate()
         held = state.labelled.held
-        return scores.MEASURES[score](found, held.targets, held.samples)
+        return scores.MEASURES[score](predicted, held.targets, held.samples)
 
 
 for _kind in SHORT:
@@ -113,11 +113,11 @@ for _kind in SHORT:
 )
 def linear_r2(state: LabelState) -> Estimate:
     """R² of the linear probe."""
-    found = state.shared(readings).scores.get(LINEAR)
-    if found is None:
+    predicted = state.shared(readings).scores.get(LINEAR)
+    if predicted is None:
         return Estimate()
     held = state.labelled.held
-    return scores.r_squared(found, held.targets, held.samples)
+    return scores.r_squared(predicted, held.targets, held.samples)
 
 
 __all__ = ["KINDS", "SHORT", "Readings", "linear_r2", "readings"]

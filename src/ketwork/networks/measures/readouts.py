@@ -11,7 +11,7 @@ W = (C + λ tr C)⁻¹ Σ_k (μ_k − m) e_kᵀ / K, each class weighing the sam
 reference that turns the sign of an activation into a phase that a measurement can see; with y = (F(x−m), r),
 M_k = E_k y yᵀ and S their mean, outcome k has the probability ∝ ⟨y|S^(−½) M_k S^(−½)|y⟩ / K.
 C in F, S and M_k are mixed with the maximally mixed state. Without the filter the measurement whitens by S^(−½)
-alone and falls behind the more samples there are; with F = C^(−½) it would be the linear readout as r grows.
+alone and falls behind the more samples there are; with F = C^(−½) it would be the linear probe as r grows.
 
 λ and the mixing weight are those that read the check samples with the largest AUC plus balanced accuracy (numbers:
 the least squared error) after a fit without them; then all of the fitting part is used. Where the checks cannot
@@ -67,11 +67,11 @@ def read_out(
         return {kind: Readout(kind, _STRENGTHS[kind][0], solved) for kind in kinds}
     trial = Fit.from_sums(rest, basis)
     points = trial.points(checks.kets)
-    found = {}
+    readouts = {}
     for kind in kinds:
         worth = {s: _worth(trial.scores(kind, s, points), checks) for s in _STRENGTHS[kind]}
-        found[kind] = Readout(kind, max(worth, key=worth.__getitem__), solved)
-    return found
+        readouts[kind] = Readout(kind, max(worth, key=worth.__getitem__), solved)
+    return readouts
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ _TINY = 1e-300
 
 def _worth(scores: Tensor, checks: Rows) -> float:
     measures = (macro_auc, balanced_accuracy) if checks.targets.ndim == 1 else (r_squared,)
-    found = sum(measure(scores, checks.targets).value for measure in measures)
-    return -math.inf if math.isnan(found) else found
+    total = sum(measure(scores, checks.targets).value for measure in measures)
+    return -math.inf if math.isnan(total) else total
 
 
 def _leading(moments: ClassMoments) -> Tensor:

@@ -25,7 +25,7 @@ def accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Es
 
 
 def balanced_accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Estimate:
-    """Mean over the labels present of the share of their rows that is read rightly.
+    """Mean over the labels present of the share of their rows that is classified correctly.
 
     A single row of a label says nothing of its spread: it counts with that around the mean of all labels.
     """

@@ -91,11 +91,11 @@ PAIR_MEASURES: dict[str, PairMeasure] = {}
 
 def groups() -> dict[str, tuple[str, ...]]:
     """What can be asked for, and the matrices that it gives."""
-    found: dict[str, tuple[str, ...]] = {}
+    result: dict[str, tuple[str, ...]] = {}
     for measure in PAIR_MEASURES.values():
         if measure.distance_of is None:
-            found[measure.group] = (*found.get(measure.group, ()), measure.name)
-    return found
+            result[measure.group] = (*result.get(measure.group, ()), measure.name)
+    return result
 
 
 def pair_measure(

@@ -1,4 +1,4 @@
-"""Stable rank: how many times the leading eigenvalue fits into the whole state."""
+"""Stable rank: how many times the leading eigenvalue fits into the state."""
 
 from __future__ import annotations
 

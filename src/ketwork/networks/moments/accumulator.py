@@ -66,7 +66,7 @@ class Labelled:
 class LayerAccumulator:
     """Sums of one layer over N samples.
 
-    `samples` counts the samples that entered, `zeros` the zero vectors left out, `dropped` the samples left out for NaN
+    `samples` counts the samples that entered, `zeros` the zero vectors skipped, `dropped` the samples dropped for NaN
     or infinite values, `norms` is Σ‖a‖ over the vectors. `labelled` is None without labels, `sums` holds the measures'
     own sums by name.
     """

@@ -5,7 +5,7 @@ matrix a class; where those would not fit (`MOST_BYTES`), each class keeps the l
 and one matrix holds the exact sum over all classes. What a class lost is then known in its weight, and what
 all lost together is known exactly; the readouts give each class its weight's share of that.
 
-Where a memory budget has no room for that one matrix either, the rows of each class are a Frequent Directions
+Where that one matrix does not fit the memory budget either, the rows of each class are a Frequent Directions
 sketch (see `frequent_directions`): what class k lost has the known weight `lost` and lies between 0 and `slack` · 1,
 and the readouts spread it evenly over all directions.
 """
@@ -57,7 +57,7 @@ class ClassMoments:
     def from_vectors(cls, kets: Tensor, codes: Tensor, classes: int, most: int | None = None) -> ClassMoments:
         """The moments of kets (n, d) of the classes `codes` (n,). Cost O(n d) at first, O(n d²) beyond.
 
-        `most` is a budget in bytes; None has room for `MOST_BYTES` and the sum over all classes.
+        `most` is a budget in bytes; None allows `MOST_BYTES` and the sum over all classes.
         """
         counts = torch.bincount(codes, minlength=classes).double()
         sums = kets.new_zeros(len(counts), kets.shape[1], dtype=torch.float64)
@@ -157,11 +157,11 @@ class ClassMoments:
         if self.dense is not None or self.total is not None:
             return self._covariance.to(vectors) @ vectors
         mean, weights = self.means[self.present].mean(dim=0), self._weights()
-        found = -torch.outer(mean, mean @ vectors.to(mean)).to(vectors)
+        result = -torch.outer(mean, mean @ vectors.to(mean)).to(vectors)
         for rows, owners in self._chunks():
             shares = (rows.to(vectors) @ vectors) * weights[owners, None].to(vectors)
-            found += rows.to(vectors).T @ shares
-        return found + vectors * (float(weights @ self.lost) / self.d)
+            result += rows.to(vectors).T @ shares
+        return result + vectors * (float(weights @ self.lost) / self.d)
 
     def balanced(self) -> tuple[Tensor, Tensor]:
         """The mean m (d,) of the present classes' means, and the mean of their E (x−m)(x−m)ᵀ, (d, d)."""
@@ -180,16 +180,16 @@ class ClassMoments:
 
     def read(self, vectors: Tensor) -> Tensor:
         """vᵀ (E_k x xᵀ) v for each of the vectors (n, d) and each class, (n, K). Cost O(n R d) or O(n K d²)."""
-        found = vectors.new_zeros(len(vectors), len(self.counts))
+        result = vectors.new_zeros(len(vectors), len(self.counts))
         if self.dense is not None:
             for code in self.present.nonzero()[:, 0].tolist():
-                found[:, code] = ((vectors @ self.dense[code]) * vectors).sum(dim=1)
+                result[:, code] = ((vectors @ self.dense[code]) * vectors).sum(dim=1)
         else:
             for rows, owners in self._chunks():
-                found.index_add_(1, owners, (vectors @ rows.to(vectors).T).square())
+                result.index_add_(1, owners, (vectors @ rows.to(vectors).T).square())
         if self.total is not None:
-            found += ((vectors @ self.rest) * vectors).sum(dim=1, keepdim=True) * self.lost
-        return found / self.counts.clamp(min=1)
+            result += ((vectors @ self.rest) * vectors).sum(dim=1, keepdim=True) * self.lost
+        return result / self.counts.clamp(min=1)
 
     def own(self, code: int) -> tuple[Tensor | None, Tensor | None]:
         """What a class keeps of Σ x xᵀ: its factor (r, d) or its matrix (d, d), in float64."""
@@ -245,10 +245,10 @@ class ClassMoments:
                 return replace(self, dense=self._matrices(), rows=self.rows[:0], owners=self.owners[:0])
         if self.total is None and self.dense is not None and matrices <= most:
             return self
-        found = self
+        result = self
         if self.total is None and (self.most is None or d * d * 16 <= most) and not self.discarded:
-            found = replace(self._factors(), total=self._sum())
-        return found._truncated(max(1, min(_MOST_RANK, most // (2 * k * d * self.rows.element_size()))))
+            result = replace(self._factors(), total=self._sum())
+        return result._truncated(max(1, min(_MOST_RANK, most // (2 * k * d * self.rows.element_size()))))
 
     def _truncated(self, rank: int) -> ClassMoments:
         """Classes of more than 2 · rank rows keep that many of the leading directions of their factor."""
@@ -273,10 +273,10 @@ class ClassMoments:
     def _matrices(self) -> Tensor:
         if self.dense is not None:
             return self.dense
-        found = self.sums.new_zeros(len(self.counts), self.d, self.d)
+        result = self.sums.new_zeros(len(self.counts), self.d, self.d)
         for code in self.owners.unique().tolist():
-            found[code] = gram(self.rows[self.owners == code])
-        return found
+            result[code] = gram(self.rows[self.owners == code])
+        return result
 
     def _factors(self) -> ClassMoments:
         """Rows in place of matrices."""
@@ -312,11 +312,11 @@ def _leading(rows: Tensor, rank: int, shrink: bool) -> tuple[Tensor, float, floa
         if len(sketch.rows) > rank:
             sketch.shrink()
         return sketch.rows.to(rows), sketch.slack, sketch.lost
-    whole = rows.double()
-    if len(whole) > whole.shape[1]:
-        values, vectors = torch.linalg.eigh(whole.T @ whole)
+    full = rows.double()
+    if len(full) > full.shape[1]:
+        values, vectors = torch.linalg.eigh(full.T @ full)
         kept = (vectors * values.clamp(min=0).sqrt()).T[-rank:]
     else:
-        kept = torch.linalg.eigh(whole @ whole.T).eigenvectors[:, -rank:].T @ whole
+        kept = torch.linalg.eigh(full @ full.T).eigenvectors[:, -rank:].T @ full
     kept = kept.to(rows)
-    return kept, 0.0, float(whole.square().sum() - kept.double().square().sum())
+    return kept, 0.0, float(full.square().sum() - kept.double().square().sum())

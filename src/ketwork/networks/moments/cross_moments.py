@@ -130,23 +130,23 @@ class CrossMoments:
         """The same sums for layers in another order, 0 for those that are not here."""
         if places == list(range(len(self.dims))):
             return self
-        found = CrossMoments(dims, split)
-        found._begin([self.sums.new_zeros(1, d) for d in dims])
-        found.n = self.n
+        result = CrossMoments(dims, split)
+        result._begin([self.sums.new_zeros(1, d) for d in dims])
+        result.n = self.n
         for i, a in enumerate(places):
             if a is None:
                 continue
-            found.origin[i] = self.origin[a]
-            found.sums[found._columns(i)] = self.sums[self._columns(a)]
-            found.lengths[i] = self.lengths[a]
+            result.origin[i] = self.origin[a]
+            result.sums[result._columns(i)] = self.sums[self._columns(a)]
+            result.lengths[i] = self.lengths[a]
             for j, b in enumerate(places):
                 if b is None:
                     continue
-                found.lengths_of_pairs[i, j] = self.lengths_of_pairs[a, b]
-                found.weighted[i, found._columns(j)] = self.weighted[a, self._columns(b)]
-                if j == i or j in found._later(i):
-                    found.raw(i, j).copy_(self.raw(a, b) if a <= b else self.raw(b, a).mT)
-        return found
+                result.lengths_of_pairs[i, j] = self.lengths_of_pairs[a, b]
+                result.weighted[i, result._columns(j)] = self.weighted[a, self._columns(b)]
+                if j == i or j in result._later(i):
+                    result.raw(i, j).copy_(self.raw(a, b) if a <= b else self.raw(b, a).mT)
+        return result
 
     def raw(self, i: int, j: int) -> Tensor:
         """Σ x yᵀ of layers i ≤ j, (dᵢ, dⱼ)."""

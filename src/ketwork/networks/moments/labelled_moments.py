@@ -143,7 +143,7 @@ class LabelledMoments:
 
         `start` is the index of the batch's first sample in the data; `positions` says that each position has
         a label. None where the layer does not have those positions. Samples whose code is −1, and zero or
-        non-finite kets, are left out.
+        non-finite kets, are skipped.
         """
         n, t = values.shape[:2]
         device = values.device
@@ -163,8 +163,8 @@ class LabelledMoments:
         usable = (norms > 0) & torch.isfinite(norms)
         if targets.ndim == 1:
             usable &= targets >= 0
-        found = Rows(kets, targets, keys, samples)
-        return cls.from_rows(found if bool(usable.all()) else found[usable], rows.is_complex(), limits)
+        kept = Rows(kets, targets, keys, samples)
+        return cls.from_rows(kept if bool(usable.all()) else kept[usable], rows.is_complex(), limits)
 
     @classmethod
     def from_rows(cls, rows: Rows, is_complex: bool = False, limits: Limits | None = None) -> LabelledMoments:
@@ -216,12 +216,12 @@ class LabelledMoments:
         self.sums = self.sums + Sums.from_rows(fit, classes, self.limits.moments)
 
     def fitting(self, classes: int = 0) -> Sums:
-        """The sums over the whole fitting part, for so many classes at least."""
+        """The sums over the complete fitting part, for at least `classes` classes."""
         self.settle()
         return self.sums + Sums.from_rows(self.checks, classes, self.limits.moments)
 
     def counts(self, classes: int) -> Tensor:
-        """The kets of each class in the fitting part, for so many classes at least."""
+        """The kets of each class in the fitting part, for at least `classes` classes."""
         self.settle()
         known = self.sums.moments.counts.long()
         counts = torch.bincount(self.checks.codes, minlength=max(classes, len(known)))

@@ -20,7 +20,7 @@ from ketwork.networks.moments.projection import Projection
 from ketwork.records import Count, Malformed
 
 MEMORY = 2 << 30
-"""Bytes that the pairs of layers may take unless told otherwise."""
+"""Bytes that the pairs of layers may take by default."""
 
 ALWAYS = 16 << 20
 """Bytes up to which rows stay, however small the cross moments: they are exact."""
@@ -332,8 +332,8 @@ def least_bytes(widths: list[int], split: int | None = None) -> int:
 
 
 def _bytes_at(k: int, widths: list[int], split: int | None) -> int:
-    whole, half = ([min(d, k // by) if d > k else d for d in widths] for by in (1, 2))
-    return _moment_bytes(whole, split) + _moment_bytes(half, split)
+    full, half = ([min(d, k // by) if d > k else d for d in widths] for by in (1, 2))
+    return _moment_bytes(full, split) + _moment_bytes(half, split)
 
 
 def _moment_bytes(dims: list[int], split: int | None) -> int:

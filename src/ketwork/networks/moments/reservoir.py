@@ -1,4 +1,4 @@
-"""A bounded, fair sample of a layer's samples, kept whole enough to say how uncertain a number is.
+"""A bounded, fair sample of a layer's samples, kept completely enough to say how uncertain a number is.
 
 Each sample of a pass draws a random key; the samples with the smallest keys stay. So the reservoir is a
 uniform sample of all samples seen, two reservoirs merge into a fair one of both, and layers of one pass keep

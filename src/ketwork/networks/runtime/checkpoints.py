@@ -18,7 +18,16 @@ from filelock import FileLock, Timeout
 
 from ketwork.networks.activations import Batch
 from ketwork.networks.runtime.fingerprints import of_batch
-from ketwork.records import TEMPORARY, Checkpoint, Count, deferred, pack, read_parts, unpack, write_parts
+from ketwork.records import (
+    Checkpoint,
+    Count,
+    deferred,
+    pack,
+    read_parts,
+    remove_left_behind,
+    unpack,
+    write_parts,
+)
 
 SCHEMA = 2
 """The version of the file format; files of another one are refused."""
@@ -72,8 +81,7 @@ def open_checkpoints(
             "Wait until it ends, or give another folder."
         ) from error
     try:
-        for left in folder.glob(f"{TEMPORARY}*"):  # by a run that was killed while writing
-            left.unlink(missing_ok=True)
+        remove_left_behind(folder, alone=True)  # by a run that was killed while writing
         run = Checkpoints(folder, checkpoint.every, state, network, settings)
         if not checkpoint.resume and run.files():
             raise CheckpointError(

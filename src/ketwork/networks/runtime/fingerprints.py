@@ -46,23 +46,23 @@ def of_batch(parts: tuple[Any, ...], before: int = 0) -> int:
     >>> of_batch((x,)) == of_batch((x.clone(),)), of_batch((x,)) == of_batch((x.flip(0),))
     (True, False)
     """
-    found = before
+    checksum = before
     for part in parts:
         for path, value in leaves(part):
-            found = _added(zlib.crc32(path.encode(), found), value)
-    return found
+            checksum = _added(zlib.crc32(path.encode(), checksum), value)
+    return checksum
 
 
 def _added(before: int, value: Any) -> int:
-    found = before
+    checksum = before
     for tensor in _tensors(value):
-        told = repr((str(tensor.dtype), tuple(tensor.shape)))
-        found = zlib.crc32(_sums(tensor).cpu().numpy().tobytes(), zlib.crc32(told.encode(), found))
+        layout = repr((str(tensor.dtype), tuple(tensor.shape)))
+        checksum = zlib.crc32(_sums(tensor).cpu().numpy().tobytes(), zlib.crc32(layout.encode(), checksum))
     if isinstance(value, np.ndarray):
         value = value.tolist()  # texts and objects
     if isinstance(value, str | int | float | bool | list | None):
-        found = zlib.crc32(repr(value).encode(errors="surrogatepass"), found)
-    return found
+        checksum = zlib.crc32(repr(value).encode(errors="surrogatepass"), checksum)
+    return checksum
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

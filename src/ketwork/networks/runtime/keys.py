@@ -16,9 +16,9 @@ from ketwork.networks.activations import Batch, tensors
 
 def key_stream(generator: torch.Generator, batch: Batch) -> int:
     """The seed of the keys of data that begins with that batch, below 2⁶²."""
-    found = hashlib.sha256(str(int(torch.randint(2**62, (), generator=generator))).encode())
+    sha256 = hashlib.sha256(str(int(torch.randint(2**62, (), generator=generator))).encode())
     inputs = next(tensors(batch.content))  # labels, which come later, can be given in many forms
     if inputs.layout == torch.strided and not inputs.is_nested:
         first = inputs[0].detach().resolve_conj().cpu().contiguous().reshape(-1)
-        found.update(first.view(torch.uint8).numpy().tobytes())
-    return int.from_bytes(found.digest()[:8], "little") >> 2
+        sha256.update(first.view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(sha256.digest()[:8], "little") >> 2

@@ -115,10 +115,10 @@ class Plan:
         """The plan with one more layer, for which there is what the others left, or the smallest sketch."""
         for rank in (None, *_RANKS):
             share, work = _share(width, rank, _LEVELS[-1], classes)
-            found = replace(self, shares=(*self.shares, replace(share, late=True)), work=max(self.work, work))
-            if found.total <= self.memory:
+            plan = replace(self, shares=(*self.shares, replace(share, late=True)), work=max(self.work, work))
+            if plan.total <= self.memory:
                 break
-        return found
+        return plan
 
     @cached_property
     def _by_key(self) -> dict[Key, Share]:
@@ -156,15 +156,15 @@ def parse_bytes(memory: int | str) -> int:
     if isinstance(memory, bool) or not isinstance(memory, int | str):
         raise TypeError(message)
     if isinstance(memory, int):
-        found = memory
+        size = memory
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", memory, re.IGNORECASE | re.ASCII)
         if match is None or (match[3] and not match[2]):
             raise ValueError(message)
-        found = int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2].lower()])
-    if found < 1:
+        size = int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2].lower()])
+    if size < 1:
         raise ValueError(message)
-    return found
+    return size
 
 
 def plan_memory(
@@ -179,7 +179,7 @@ def plan_memory(
         pairs: whether every pair of layers is compared, which takes a quarter, or more where that is too little.
 
     Raises:
-        ValueError: the budget has no room for the smallest sketches; it says what they need.
+        ValueError: the smallest sketches do not fit the budget; it says what they need.
     """
     layers = list(widths.values())
     of_pairs = _LEAST_PAIRS * least_bytes([_numbers(width) for width in layers]) if pairs else 0
@@ -187,9 +187,9 @@ def plan_memory(
     exact = [(level, None) for level in _LEVELS[:-1]]
     sketches = [(level, _GOOD_RANK) for level in _LEVELS]
     for level, rank in (*exact, *sketches, (_LEVELS[-1], _RANKS[-1])):
-        found = _fitting(layers, memory, reserved, classes, level, rank)
-        if found is not None:
-            return found
+        plan = _fitting(layers, memory, reserved, classes, level, rank)
+        if plan is not None:
+            return plan
     least = _plan(layers, memory, 0, classes, _LEVELS[-1], len(layers), _RANKS[-1]).total
     least = max(-(-least * 4 // 3), least + of_pairs) if pairs else least
     raise ValueError(
@@ -214,9 +214,9 @@ def _fitting(
         for rank in _RANKS if count else _RANKS[:1]:
             if least is not None and rank < least:
                 break
-            found = _plan(layers, memory, pairs, classes, level, count, rank)
-            if found.total <= memory:
-                return found
+            plan = _plan(layers, memory, pairs, classes, level, count, rank)
+            if plan.total <= memory:
+                return plan
     return None
 
 
@@ -297,11 +297,11 @@ def _labels(width: Width, limits: Limits, classes: int) -> int:
 def _work(width: Width, rank: int | None, limits: Limits | None) -> int:
     """Bytes that the decompositions of one layer and the sorting of its labelled kets take at most."""
     d, numbers = width.d, _numbers(width)
-    found = [6 * 8 * numbers * d if rank is None else 5 * 16 * rank * numbers]
+    needs = [6 * 8 * numbers * d if rank is None else 5 * 16 * rank * numbers]
     if limits is not None:
         real, item = _real(width), width.itemsize // (2 if width.complex else 1)
         assert limits.moments is not None
-        found.append(2 * (limits.held + limits.checks + limits.waiting) * real * item + 2 * limits.moments)
-        found.append(24 * MOST_DIMENSIONS * real if real > MOST_DIMENSIONS else 6 * 8 * real * real)
-        found.append((limits.held + limits.checks) * real * 8 * 2)
-    return max(found)
+        needs.append(2 * (limits.held + limits.checks + limits.waiting) * real * item + 2 * limits.moments)
+        needs.append(24 * MOST_DIMENSIONS * real if real > MOST_DIMENSIONS else 6 * 8 * real * real)
+        needs.append((limits.held + limits.checks) * real * 8 * 2)
+    return max(needs)

@@ -1,4 +1,4 @@
-"""Progress: a bar of the library's own, or whatever the caller wants to be told."""
+"""Progress: the library's own bar, or a function of the caller's."""
 
 from __future__ import annotations
 

@@ -23,6 +23,14 @@ class PartialError(RuntimeError):
         self.partial = partial
 
 
+class ProgramExitError(RuntimeError):
+    """Code of the data or of the network called `sys.exit` in the middle of a pass; `__cause__` is the `SystemExit`."""
+
+    def __init__(self, cause: SystemExit) -> None:
+        super().__init__(f"the code of the data or of the network called sys.exit({cause.code!r})")
+        self.__cause__ = cause
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a pass; `partial` is the result of the batches before it, or None if none was finished."""
 
@@ -59,7 +67,8 @@ def stream(
     """Hands every batch to `take`, and how many samples have gone by, which it returns, to `progress`.
 
     `take` returns None for a batch that an earlier run has taken: `progress` is not called then. `at_end` is called
-    once the data end, inside the same protection.
+    once the data end, inside the same protection. A call of `sys.exit` is an error like others: it would end the
+    program as if the pass had ended well.
     """
     try:
         for item in source:
@@ -70,6 +79,8 @@ def stream(
             at_end()
     except KeyboardInterrupt:
         return Ending(interrupted=True)
+    except SystemExit as over:
+        return Ending(ProgramExitError(over))
     except Exception as error:  # noqa: BLE001 - whatever it is, what was gathered before it is kept
         return Ending(error)
     return Ending()

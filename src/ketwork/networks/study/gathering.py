@@ -111,7 +111,7 @@ class Gathering:
         if self._labels is not None and part.labelled is None:
             self.gathered.note(
                 f"The labels have {self._labels.targets.shape[1]} positions, layer {key[0]} has "
-                f"{activation.values.shape[1]}: its labels are not decoded."
+                f"{activation.values.shape[1]}: its labels are not decoded.{_hint(self._labels.targets)}"
             )
         self._pending[key] = part
         if self.gathered.pairs is not None:
@@ -230,6 +230,8 @@ class Gathering:
     def finished(self, live: Capture) -> StudyAccumulator:
         """What was gathered, its rows under the names by which they are shown."""
         gathered = self._raw()
+        for note in live.axes.notes:
+            gathered.note(note)
         names = live.names(self._rows)
         places = {key: place for key, (place, _) in names.items()}
         layers = [replace(row, info=row.info.named(*names[row.info.key])) for row in gathered.layers]
@@ -286,3 +288,14 @@ def _moved(part: Any, device: torch.device) -> Any:
     """An accumulator on a device."""
     header, tensors = pack(part)
     return unpack(type(part), header, {name: tensor.to(device) for name, tensor in tensors.items()})
+
+
+def _hint(codes: Tensor) -> str:
+    """What labels of positions may be meant as, where each is 0 or 1."""
+    values = codes.unique()
+    if len(values) != 2 or bool((values < 0).any()):
+        return ""
+    return (
+        " Where they are one-hot, give `labels.argmax(-1)` for classes; where a sample has several labels at once, "
+        "give `labels.float()`, which are decoded as numbers."
+    )

@@ -1,4 +1,4 @@
-"""`Study`: what a pass found of a network's layers; read, added up, saved."""
+"""`Study`: what a pass measured of a network's layers; read, added up, saved."""
 
 from __future__ import annotations
 

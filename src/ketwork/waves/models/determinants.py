@@ -115,15 +115,15 @@ class Backflow(Network):
         level = self.space.level(x)
         with torch.no_grad():
             moved, inputs = self._moved(x)
-        whole = [
+        matrices = [
             (m.detach() + f).expand(len(x), -1, -1, -1).clone().requires_grad_()
             for m, f in zip(self.m, moved, strict=True)
         ]
         with torch.enable_grad():
-            log, _ = self._determinants(level, whole)
+            log, _ = self._determinants(level, matrices)
             seen = torch.where(torch.isfinite(log), log, 0.0)
-            slopes = torch.autograd.grad(seen.sum(), whole, allow_unused=True)
-        given = [torch.zeros_like(w) if s is None else s for s, w in zip(slopes, whole, strict=True)]
+            slopes = torch.autograd.grad(seen.sum(), matrices, allow_unused=True)
+        given = [torch.zeros_like(w) if s is None else s for s, w in zip(slopes, matrices, strict=True)]
         given = [torch.where(torch.isfinite(log.detach())[:, None, None, None], s, torch.nan) for s in given]
         parts: dict[str, Tensor] = {f"m.{k}": s.sum(1).flatten(1) for k, s in enumerate(given)}
         if self.jastrow:

@@ -61,12 +61,22 @@ class SymmetricRBM(RBM):
 class Symmetrized(Network):
     """Any module projected onto a symmetry sector: ψ(x) = Σ_g χ_g* φ(g x)/|G|.
 
-    `characters` χ (group,) are 1 by default, the fully symmetric sector. Costs |group| evaluations of the
-    module.
+    `characters` χ (group,) are 1 by default, the fully symmetric sector. With `flip` (+1 or −1), also onto the states
+    that a flip of all levels multiplies by it. Costs |group| evaluations of the module, twice as many with `flip`.
     """
 
-    def __init__(self, inner: nn.Module, permutations: np.ndarray, characters: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        inner: nn.Module,
+        permutations: np.ndarray,
+        characters: Tensor | None = None,
+        *,
+        flip: int | None = None,
+    ) -> None:
         super().__init__()
+        if flip not in (None, 1, -1):
+            raise ValueError(f"Argument `flip` must be 1, −1 or None, but is {flip}.")
+        self.flip = flip
         self.inner = inner
         self.permutations = torch.from_numpy(np.asarray(permutations, dtype=np.int64))
         self.characters = characters
@@ -85,16 +95,26 @@ class Symmetrized(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """log of the mean over the group, scaled by the largest term so that nothing overflows."""
-        group = len(self.permutations)
-        log = self.inner(x[:, self.permutations].flatten(0, 1)).unflatten(0, (len(x), group))
-        if self.characters is None:
+        moved = x[:, self.permutations]
+        characters = self.characters
+        if self.flip is not None:
+            moved = torch.cat([moved, flipped(self.space, moved)], 1)
+            given = torch.ones(len(self.permutations)) if characters is None else characters
+            characters = torch.cat([given, self.flip * given])
+        log = self.inner(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
+        if characters is None:
             top = (log.real if log.is_complex() else log).detach().amax(1)
             return top + torch.log(torch.exp(log - top[:, None]).mean(1))
         log = log if log.is_complex() else torch.complex(log, torch.zeros_like(log))
         top = log.real.detach().amax(1)
-        weights = self.characters.conj().to(log.dtype)
+        weights = characters.conj().to(log.dtype)
         # Where a sector has a node the terms cancel to 0; the floor keeps the logarithm finite.
         return top + torch.log((weights * torch.exp(log - top[:, None])).mean(1) + 1e-30)
+
+
+def flipped(space: Space, x: Tensor) -> Tensor:
+    """Configurations (*batch, sites) with every level turned to levels − 1 − level."""
+    return 2 * space.first + space.slope * (space.levels - 1) - x
 
 
 def check_permutations(permutations: Tensor, space: Space) -> None:

@@ -1,4 +1,4 @@
-"""The arrays that the compiled loops of `kernels.py` read, and the two things they are asked for."""
+"""The arrays that the compiled loops of `kernels.py` read, and the two things they serve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

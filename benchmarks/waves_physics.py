@@ -1,0 +1,208 @@
+"""The tables of `benchmarks/waves.py --tables …`: error bars, molecules, fermions on lattices, larger magnets.
+
+    python benchmarks/waves_physics.py coverage
+    python benchmarks/waves_physics.py molecules --seeds 5
+
+Each line is printed when its runs are done. Energies are compared with exact ones: of the trained wave itself by a full
+sum (coverage), of Lanczos (molecules, lattices), of quantum Monte Carlo or published ones (larger).
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from ketwork import waves
+from ketwork.waves.problems import Problem, network, problem
+
+MOLECULES = {
+    "H2": "H 0 0 0; H 0 0 0.7414",
+    "LiH": "Li 0 0 0; H 0 0 1.5949",
+    "H2O": "O 0 0 0.1173; H 0 0.7572 -0.4692; H 0 -0.7572 -0.4692",
+    "N2": "N 0 0 0; N 0 0 1.0977",
+}
+MOLECULE_STEPS = {"H2": (60, 200), "LiH": (150, 200), "H2O": (150, 200), "N2": (300, 500)}
+
+
+def coverage(seeds: int) -> None:
+    """How often the final ± 1.96 standard errors hold the trained wave's own energy, over fresh runs."""
+    print("| system | runs | covered | median of |E − E_ψ|/stderr | largest |")
+    print("|---|---|---|---|---|")
+    for name, made in SYSTEMS.items():
+        inside, sizes = [], []
+        for seed in range(seeds):
+            operator, wave, settings = made(seed)
+            try:
+                run = waves.ground_state(operator, wave, seed=seed, **settings)
+            except waves.Stopped as stopped:
+                print(f"  {name}, seed {seed}: {stopped.reason}")
+                continue
+            truth = float(waves.expect(operator, wave, waves.FullSum().sample(wave, 1)))
+            off = abs(float(run.energy) - truth)
+            rounding = 20 * torch.finfo(wave.dtype).eps * abs(truth)
+            inside.append(off <= 1.96 * run.energy.stderr + rounding)
+            sizes.append(off / max(run.energy.stderr, rounding))
+        share = f"{sum(inside)} of {len(inside)} ({100 * np.mean(inside):.0f} %)"
+        print(
+            f"| {name} | {len(inside)} | {share} | {np.median(sizes):.2f} | {np.max(sizes):.1f} |", flush=True
+        )
+
+
+def molecules(seeds: int) -> None:
+    """STO-3G molecules with neural backflow, from Hartree–Fock, drawn without replacement."""
+    print(
+        "| molecule | determinants | parameters | Hartree–Fock, mHa above FCI | worst seed, mHa | seconds a run |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, atoms in MOLECULES.items():
+        of = waves.molecule(atoms)
+        exact = waves.exact.ground_energy(of.operator)
+        steps, samples = MOLECULE_STEPS[name]
+        off, seconds, count = [], [], 0
+        for seed in range(seeds):
+            wave = waves.Wave(waves.Backflow(), of.operator.space, seed=seed)
+            began = time.process_time()
+            run = waves.ground_state(of.operator, wave, steps=steps, n_samples=samples, seed=seed)
+            seconds.append(time.process_time() - began)
+            off.append(1e3 * (float(run.energy) - exact))
+            count = wave.count
+        above = 1e3 * (of.hartree_fock - exact)
+        every = ", ".join(f"{x:.2f}" for x in off)
+        print(
+            f"| {name} | {of.operator.space.size:,} | {count:,} | {above:.1f} | {max(off):.2f} ({every}) | "
+            f"{np.mean(seconds):.0f} |",
+            flush=True,
+        )
+
+
+def lattices(seeds: int) -> None:
+    """Fermions on lattices with neural backflow on the orbitals without interaction."""
+    print("| model | configurations | exact | relative error of each seed | seconds a run |")
+    print("|---|---|---|---|---|")
+    for name, of, settings in FERMIONS:
+        exact = waves.exact.ground_energy(of.operator)
+        off, seconds = [], []
+        for seed in range(seeds):
+            wave = waves.Wave(network("backflow", of), of.operator.space, seed=seed)
+            began = time.process_time()
+            run = waves.ground_state(of.operator, wave, seed=seed, **settings)
+            seconds.append(time.process_time() - began)
+            off.append((float(run.energy) - exact) / abs(exact))
+        every = ", ".join(f"{100 * x:.3f} %" for x in off)
+        print(
+            f"| {name} | {of.operator.space.size:,} | {exact:.6f} | {every} | {np.mean(seconds):.0f} |",
+            flush=True,
+        )
+
+
+def larger(seeds: int) -> None:
+    """Magnets beyond exact diagonalisation (but for 6 × 6), with projected translations."""
+    print("| model | wave | parameters | energy a site / 4 | reference | off | V-score | minutes |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, operator, module, reference, settings in magnets():
+        wave = waves.Wave(module, operator.space, seed=0)
+        began = time.process_time()
+        run = waves.ground_state(operator, wave, seed=0, final=16, **settings)
+        minutes = (time.process_time() - began) / 60
+        energy, error = float(run.energy) / wave.space.sites / 4, run.energy.stderr / wave.space.sites / 4
+        print(
+            f"| {name} | {type(module).__name__} | {wave.count:,} | {energy:.6f} ± {error:.6f} | {reference} | "
+            f"{100 * (energy / reference - 1):.2f} % | {run.energy.vscore:.1e} | {minutes:.1f} |",
+            flush=True,
+        )
+
+
+def _spins(operator: waves.Operator, make, **settings):
+    return lambda seed: (operator, waves.Wave(make(), operator.space, seed=seed), settings)
+
+
+SHORT = {"steps": 60, "n_samples": 512}
+COMPLEX = {"dtype": torch.complex64, "std": 0.05}
+SYSTEMS = {
+    "Ising chain 12, field 1, RBM": _spins(waves.ising(waves.chain(12), 1.0), waves.RBM, **SHORT),
+    "Ising chain 16, field 0.9 (ordered), RBM": _spins(waves.ising(waves.chain(16), 0.9), waves.RBM, **SHORT),
+    "Heisenberg chain 12, RBM, exchange": _spins(waves.heisenberg(waves.chain(12)), waves.RBM, **SHORT),
+    "J1–J2 chain 16, complex RBM": _spins(
+        waves.j1j2(waves.chain(16), 0.4), lambda: waves.RBM(2, **COMPLEX), **SHORT
+    ),
+    "Bose–Hubbard chain 8, dense network": _spins(
+        waves.bose_hubbard(waves.chain(8), 2.0, most=3, particles=8),
+        lambda: waves.FeedForward((16,)),
+        **SHORT,
+    ),
+    "Hubbard chain 6, backflow, without replacement": _spins(
+        waves.hubbard(waves.chain(6), 4.0), lambda: waves.Backflow((16,)), steps=60, n_samples=150, final=1
+    ),
+}
+
+
+def _fermions() -> list[tuple[str, Problem, dict[str, int]]]:
+    return [
+        (
+            "Hubbard 4×2, U/t = 4",
+            _rectangle("fermi-hubbard", 4.0),
+            {"steps": 250, "n_samples": 800},
+        ),
+        (
+            "t–V 4×4, V/t = 4",
+            problem("t-v", sites=4, lattice="square", interaction=4.0),
+            {"steps": 200, "n_samples": 500},
+        ),
+    ]
+
+
+def _rectangle(name: str, interaction: float) -> Problem:
+    lattice = waves.square(4, 2)
+    hops = np.zeros((8, 8))
+    for i, j in lattice.bonds():
+        hops[i, j] = hops[j, i] = -1.0
+    operator = waves.hubbard(lattice, interaction)
+    return Problem(name, operator, lattice, orbitals=(waves.free_orbitals(hops, 4),) * 2, suits="backflow")
+
+
+FERMIONS = _fermions()
+
+
+def magnets():
+    """Models, networks, references an energy a site (S·S), settings."""
+    for side, reference, steps in ((6, -0.678872, 300), (8, -0.673487, 300), (10, -0.671549, 300)):
+        square = waves.square(side)
+        machine = waves.SymmetricRBM(square.translations(), 4)
+        settings = {"steps": steps, "n_samples": 1008}
+        yield f"Heisenberg {side}×{side}", waves.heisenberg(square), machine, reference, settings
+    square = waves.square(6)
+    machine = waves.SymmetricRBM(square.translations(), 12, std=0.05, dtype=torch.complex64)
+    yield (
+        "J1–J2 6×6, J2 = 0.5",
+        waves.j1j2(square, j2=0.5),
+        machine,
+        -0.503810,
+        {"steps": 500, "n_samples": 1500},
+    )
+
+
+TABLES = {
+    "coverage": (coverage, 40),
+    "molecules": (molecules, 5),
+    "lattices": (lattices, 3),
+    "larger": (larger, 1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", nargs="+", choices=list(TABLES))
+    parser.add_argument("--seeds", type=int, help="how many runs of each, in place of a table's own number")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in given.tables:
+        table, seeds = TABLES[name]
+        print(f"\n{name}\n")
+        table(given.seeds or seeds)
+
+
+if __name__ == "__main__":
+    main()
