@@ -15,8 +15,6 @@ SOURCE = ROOT / "src" / "ketwork"
 LATER = (
     "src/ketwork/waves",
     "src/ketwork/circuits",
-    "src/ketwork/networks/activations",
-    "src/ketwork/networks/collapse",
     "src/ketwork/networks/compression",
     "docs/circuits.md",
     "docs/compress.md",

@@ -271,3 +271,74 @@ def test_a_budget_too_small_is_refused_with_what_it_takes(run, here):
     done = run("study", *SMALL, "--memory", "10")
     assert done.exit_code == 1
     assert "must be at least 1,920 bytes for these 3 layers, but is 10 bytes" in " ".join(done.stderr.split())
+
+
+@pytest.fixture
+def images(here):
+    """A network of floats, one that scales by itself, one of codes; images of 8 bits, and other integers."""
+    (here / "nets.py").write_text(
+        """
+import torch
+from torch import nn
+def floats():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2))
+class Scales(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = floats()
+    def forward(self, x):
+        return self.net(x.float() / 255)
+def codes():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(256, 4), nn.Linear(4, 2))
+"""
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    np.savez("bytes.npz", x=pixels, y=np.arange(40) % 3)
+    np.savez("floats.npz", x=pixels.astype(np.float32) / np.float32(255), y=np.arange(40) % 3)
+    np.savez("long.npz", x=pixels.astype(np.int64))
+    np.savez("rows.npz", x=pixels.reshape(40, 64))
+    return here
+
+
+@pytest.mark.parametrize("command", ["study", "compare", "collapse"])
+def test_images_of_8_bits_are_floats_of_one_255th_for_networks_of_floats(images, run, command):
+    found = {}
+    for name in ("bytes", "floats"):
+        done = run(command, "nets.py:floats", "--data", f"{name}.npz", "--json")
+        assert done.exit_code == 0, done.stderr
+        found[name] = json.loads(done.stdout)
+    source = found["bytes"]["settings"]["source"]["data"]
+    assert source["divisor"] == 255
+    assert "divisor" not in found["floats"]["settings"]["source"]["data"]
+    key = (
+        "table"
+        if "table" in found["bytes"]
+        else next(k for k, v in found["bytes"].items() if isinstance(v, list))
+    )
+    assert found["bytes"][key] == found["floats"][key]
+    if command == "study":
+        note = "The images of 8 bits (uint8) were divided by 255: the network got floats in [0, 1]."
+        assert note in found["bytes"]["warnings"]
+        assert note not in found["floats"]["warnings"]
+
+
+@pytest.mark.parametrize(("model", "data"), [("Scales", "bytes"), ("codes", "rows"), ("codes", "bytes")])
+def test_networks_that_take_integers_get_them_as_they_are(images, run, model, data):
+    done = run("study", f"nets.py:{model}", "--data", f"{data}.npz", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "divisor" not in found["settings"]["source"]["data"]
+    if model == "Scales":
+        other = json.loads(run("study", "nets.py:floats", "--data", "floats.npz", "--json").stdout)
+        entropy = {row["layer"].removeprefix("net."): row["entropy"] for row in found["table"]}
+        assert entropy == {row["layer"]: row["entropy"] for row in other["table"]}
+
+
+@pytest.mark.parametrize(("data", "kind"), [("long", "int64"), ("rows", "uint8")])
+def test_other_integers_for_networks_of_floats_are_refused(images, run, data, kind):
+    done = run("study", "nets.py:floats" if data == "long" else f"{NETS}:small", "--data", f"{data}.npz")
+    assert done.exit_code == 2
+    assert f"but its array has dtype {kind} and shape" in done.stderr
+    assert "Save it as in the network's training" in done.stderr

@@ -1,5 +1,7 @@
 """The page's text: what it says of small, unlabelled, partial and odd records, and what is refused."""
 
+import base64
+import hashlib
 import re
 import sys
 from dataclasses import replace
@@ -228,3 +230,33 @@ def test_a_sketched_layer_stands_as_intervals_with_their_definition_and_the_plan
         assert row[name].low <= exact[name].value <= row[name].high
         assert row[name].low < row[name].high
     assert row.words("rank_kept") == f"{row['rank_kept'].low:.0f} … {row['rank_kept'].high:.0f}"
+
+
+TURNED = "conv\u202e1.\u2067gnp"
+
+
+def test_characters_that_turn_text_are_spelled_out(tmp_path):
+    """A name with U+202E would read backwards, and could pass for another."""
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    network.add_module("a\u202eb", nn.Linear(4, 32))
+    network.add_module("relu", nn.ReLU())
+    network.add_module("c\u2066d", nn.Linear(32, 3))
+    labels = [f"{'left' if i % 2 else 'right'}\u202e" for i in range(60)]
+    study = kw.study(network, torch.randn(60, 4), labels=labels, compare=True)
+    study = study.described((f"{TURNED} was loaded",), command=TURNED, source={"data": {"spec": TURNED}})
+    study.save(tmp_path / "study")
+    curve = kw.collapse_curve(network, torch.randn(60, 4), ranks=[1])
+    small = kw.compress(network, torch.randn(60, 4), keep=0.9)
+    for record in (study, study.compare(), curve, small, kw.Study.load(tmp_path / "study")):
+        text = record.report(tmp_path / "page.html").read_text()
+        assert not {*text} & {*map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))}
+        assert not re.search(r"(?<!\\)\\u20(2[a-e]|6[6-9])", text.partition('type="application/json"')[2])
+        assert re.search(r"a(<wbr>)?\[U\+202E\]b", text)
+    text = study.report(tmp_path / "page.html").read_text()
+    assert "conv[U+202E]1.[U+2067]gnp was loaded" in text
+    assert "right[U+202E]" in text
+    assert text.count('<script type="module">') == 2
+    for script in re.findall(r'<script type="module">(.*?)</script>', text, re.DOTALL):
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in text  # which the page's policy allows

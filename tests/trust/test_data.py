@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -197,9 +198,60 @@ def test_declared_sizes_are_not_believed(shape, tmp_path, bounded):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", _npy(shape))
     for name in ("x.npy", "x.npz"):
-        with bounded(), pytest.raises(SourceError, match="Argument `data` must name") as raised:
-            load_data(str(tmp_path / name))
-        assert name in str(raised.value)
+        for samples in (None, 10):
+            with bounded(), pytest.raises(SourceError, match="Argument `data` must name") as raised:
+                load_data(str(tmp_path / name), samples=samples)
+            assert name in str(raised.value)
+
+
+def _bomb(path: Path, rows: int, width: int) -> None:
+    """An archive of zeros, a thousandth of what it unpacks to."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, shape, count in (("x", f"({rows}, {width})", rows * width), ("y", f"({rows},)", rows)):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                file.write(_npy(shape))
+                for start in range(0, 8 * count, 1 << 20):
+                    file.write(bytes(min(1 << 20, 8 * count - start)))
+
+
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_gives_few_samples(tmp_path):
+    """In the memory of those samples, not of the archive (a file of 1.5 MB may unpack to 1.7 GB)."""
+    path = tmp_path / "x.npz"
+    _bomb(path, 1_000, 16_000)
+    assert path.stat().st_size < 200_000  # for 128 MB
+    tracemalloc.start()
+    try:
+        loaded = load_data(str(path), samples=10)
+        ((x, y),) = loaded
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 40_000_000  # pieces of up to 16 MB are decompressed at a time
+    assert loaded.samples == 10
+    assert loaded.taken == "10 of 1,000 samples, drawn at random"
+    assert (tuple(x.shape), tuple(y.shape), float(x.abs().max())) == ((10, 16_000), (10,), 0)
+
+
+@pytest.mark.parametrize("samples", [1, 6, 29, 30, 50])
+@pytest.mark.parametrize("kind", ["classes", "numbers", "texts", "none"])
+def test_the_samples_drawn_from_an_archive_are_those_drawn_from_its_arrays(samples, kind, tmp_path):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(30, 2, 3)).astype(">f4")
+    y = {"classes": np.arange(30) % 4, "numbers": draw.normal(size=30), "texts": np.array(list("abcdef") * 5)}
+    arrays = {"x": x} | ({} if kind == "none" else {"y": y[kind]})
+    np.savez_compressed(tmp_path / "c.npz", **arrays)
+    np.savez(tmp_path / "plain.npz", **arrays)
+    np.savez(tmp_path / "transposed.npz", **arrays | {"x": np.asfortranarray(x)})  # which is read as a whole
+    whole = load_data(str(tmp_path / "transposed.npz"), samples=samples, seed=3)
+    for name in ("c.npz", "plain.npz"):
+        found = load_data(str(tmp_path / name), samples=samples, seed=3)
+        assert (found.samples, found.taken, found.labelled) == (whole.samples, whole.taken, whole.labelled)
+        assert found.label_names == whole.label_names
+        assert found.description["shape"] == whole.description["shape"]
+        for batch, other in zip(found, whole, strict=True):
+            both = [batch, other] if kind == "none" else [*batch, *other]
+            assert torch.equal(both[0], both[len(both) // 2])
+            assert torch.equal(both[-1], both[len(both) // 2 - 1])
 
 
 def test_an_archive_writes_nowhere(tmp_path, monkeypatch):

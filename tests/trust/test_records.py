@@ -1,5 +1,6 @@
 """Saved records that were damaged, or made to harm: each gives back what was saved, or a clear error."""
 
+import copy
 import json
 import os
 import random
@@ -414,3 +415,93 @@ def test_a_compressed_network_names_known_layers_of_its_own_size(parts, compress
     save_file(tensors, path, metadata={loader.KEY: json.dumps(signed)})
     with bounded(), pytest.raises(ValueError, match="must be a compressed Sequential, but"):
         kw.load_compressed(str(path), _wide())
+
+
+IMPOSSIBLE = (5e-324, 1e-320, 1e308, -1.5, 0, 2**53 + 1, 2**62, 2**64 - 1)
+
+
+def _numbers(value, place=()):
+    """The places of all numbers in nested lists and mappings."""
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        if type(value[key]) in (int, float):
+            yield (*place, key)
+        yield from _numbers(value[key], (*place, key))
+
+
+def _with(header, place, number):
+    header = copy.deepcopy(header)
+    holder = header
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = number
+    return header
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("classes", 5e-324), ("classes", 2**64 - 1), *(("curve", number) for number in IMPOSSIBLE)],
+)
+def test_impossible_numbers_in_a_record_are_refused_or_shown(name, number, files, tmp_path, bounded):
+    """Each number of the header in turn, with a digest of the new: an error of 5e-324, counts of 2⁶⁴ − 1."""
+    source, load = next((path, load) for path, load in files.items() if path.name == name)
+    tensors, header, path = load_file(source), _kept(source), tmp_path / "record"
+    del header["digest"]
+    places = {
+        (*("#" if type(key) is int else key for key in place[:-1]), place[-1]): place
+        for place in _numbers(header)
+    }
+    assert len(places) > 10
+    for place in places.values():
+        _files.write_tensors(path, tensors, _with(header, place, number), "ketwork")
+        with bounded():
+            read, why = attempt(load, path)
+            if read is None:
+                assert str(path) in why, place
+                assert len(why) < 2000
+            elif {"entropy", "linear_accuracy", "dead", "original", "change"} & {*place}:
+                found = CliRunner().invoke(app, ["show", str(path)])
+                assert found.exit_code == 0, (place, found)
+
+
+@pytest.mark.parametrize("part", ["samples", "batches", "position"])
+def test_counts_of_two_to_the_64_are_refused(part, files, tmp_path):
+    source = next(path for path in files if path.name == "classes")
+    tensors, header, path = load_file(source), _kept(source), tmp_path / "record"
+    del header["digest"]
+    _files.write_tensors(path, tensors, _with(header, ("gathered", part), 2**64 - 1), "ketwork")
+    with pytest.raises(
+        ValueError, match=rf"lacks a part of one \(gathered\.{part}: Expected `int` <= {2**62}\)"
+    ):
+        kw.Study.load(path)
+
+
+@pytest.mark.parametrize("state", ["short", "long", "zeros", "ones", "floats"])
+def test_a_checkpoint_with_a_generator_that_is_none_is_refused(state, tmp_path):
+    folder, x = tmp_path / "folder", torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+
+    def run(every=100):
+        return kw.study(_network(), x, batch_size=5, checkpoint=kw.Checkpoint(folder, every, resume=True))
+
+    words = _told(run(every=4))
+    before, last = sorted(folder.glob("*.safetensors"))
+    last.unlink()
+    tensors, about, _ = _files.read_tensors(before, "ketwork")
+    good = tensors["state.generator"] if "state.generator" in tensors else tensors["generator"]
+    name = next(name for name, tensor in tensors.items() if tensor is good)
+    tensors[name] = {
+        "short": good[:-1].clone(),
+        "long": torch.cat([good, good]),
+        "zeros": torch.zeros_like(good),
+        "ones": torch.full_like(good, 255),
+        "floats": good.float(),
+    }[state]
+    _files.write_tensors(before, tensors, about, "ketwork")
+    read, why = attempt(lambda _: run(), None)
+    if read is None:
+        assert "Argument `checkpoint` must be a folder with a complete checkpoint, but" in why
+        assert str(folder) in why
+    else:
+        assert state == "zeros"  # which is a state, if of another draw
+        assert _told(read) == words
+    assert read is None or state == "zeros"

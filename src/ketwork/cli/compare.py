@@ -95,7 +95,7 @@ def command(
             second = None if other is None else load_model(other, device)
 
             def read(network: LoadedModel) -> LoadedData:
-                return load_data(
+                source = load_data(
                     data,
                     text=text,
                     input=inputs,
@@ -107,9 +107,10 @@ def command(
                     image_size=size,
                     dtype=network.dtype,
                 )
+                return options.fitting(network, source)
 
             source = read(first)
-            own = second is not None and text is not None
+            own = second is not None and (text is not None or source.integers is not None)
             with progress_bar(source.samples if source.samples is not None else samples) as progress:
                 try:
                     record = compare_networks(

@@ -75,8 +75,8 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exception(error)
         complain(
-            f"the code of the model or of the data called sys.exit({error.code!r}), before there was anything to show or "
-            "save."
+            f"the code of the model or of the data called sys.exit({error.code!r}), before there was anything to "
+            "show or save."
         )
         raise typer.Exit(FAILED) from error
     except Exception as error:
@@ -88,7 +88,7 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
 
 
 def end_partial(ended: PartialError | Interrupted, number: str, save: Path | None, more: str = "") -> None:
-    """Ends a command with the right exit code where its result is that of some samples alone."""
+    """Ends a command with the right exit code where its result is that of so many samples alone."""
     kept = f"saved to {save}" if save is not None else "not saved: no --save was given"
     kept = f"What {number} before it gave is shown, and {kept}.{more}"
     if isinstance(ended, Interrupted):

@@ -8,10 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from typer.core import TyperCommand
 
 from ketwork.cli.console import UsageError
+from ketwork.networks.activations import IntegersRefusedError, batches, device_of
 from ketwork.networks.runtime import parse_bytes
 from ketwork.records import writable
 from ketwork.report import ready
@@ -113,7 +115,21 @@ def loaded(
 ) -> tuple[LoadedModel, LoadedData]:
     """The model and the data that a command names, or those of the demonstration; `reading` is for `load_data`."""
     network = load_model(model or DEMO_MODEL, device)
-    return network, load_data(data or demo, tokenizer=network.tokenizer, dtype=network.dtype, **reading)
+    source = load_data(data or demo, tokenizer=network.tokenizer, dtype=network.dtype, **reading)
+    return network, fitting(network, source)
+
+
+def fitting(network: LoadedModel, source: LoadedData) -> LoadedData:
+    """The data, as floats where they are integers that the network refuses, as a trial of two samples shows."""
+    if source.integers is None:
+        return source
+    first = next(batches(source.batches, batch_size=1, max_samples=2, device=device_of(network.model)))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            first.run(network.model, None)
+    except IntegersRefusedError:
+        return source.as_floats()
+    return source
 
 
 def both_or_neither(model: str | None, data: str | None) -> None:

@@ -155,10 +155,12 @@ def _plain(value: Any) -> bool:
 def decimals(stderr: float) -> int:
     """Decimals that show the error with one digit, or two where the first is 1; six at most.
 
-    >>> [decimals(error) for error in (0.0022, 0.011, 0.06, 3.0, 14.0, 0.0)]
-    [3, 3, 2, 0, 0, 2]
+    >>> [decimals(error) for error in (0.0022, 0.011, 0.06, 3.0, 14.0, 0.0, 5e-324)]
+    [3, 3, 2, 0, 0, 2, 6]
     """
     if stderr == 0:
         return 2
+    if stderr < 10.0**-_MOST:  # also where ten to its exponent is no number any more
+        return _MOST
     exponent = math.floor(math.log10(stderr))
     return min(max(0, -exponent + (stderr / 10.0**exponent < 2 and exponent < 0)), _MOST)

@@ -4,7 +4,7 @@ May import `quantum`. Others take `pack`, `unpack`, `read` and `write` of record
 """
 
 from ketwork.records.checkpoint import Checkpoint
-from ketwork.records.files import irregular, replacing, visible, writable, write_text
+from ketwork.records.files import irregular, replacing, undirected, visible, writable, write_text
 from ketwork.records.forms import Form, Malformed, check_codes, check_source, check_tensors
 from ketwork.records.presenting import Presented, presents
 from ketwork.records.record import Count, Kinds, Unknown, pack, read, unpack, write
@@ -32,6 +32,7 @@ __all__ = [
     "remove_left_behind",
     "replacing",
     "terminable",
+    "undirected",
     "unpack",
     "visible",
     "without_children",

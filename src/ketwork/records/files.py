@@ -117,10 +117,21 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
 def visible(text: str) -> str:
     """The text with a picture of each control character (␛) in its place, but for tabs and ends of lines.
 
+    What turns the direction of text is spelled out too, as `undirected` does.
+
     >>> visible("a\x1b[2Jb\tc")
     'a␛[2Jb\tc'
     """
-    return text.translate(_PICTURES)
+    return undirected(text.translate(_PICTURES))
+
+
+def undirected(text: str) -> str:
+    """The text with the characters spelled out that turn the direction of what follows, as names must not.
+
+    >>> undirected("conv\u202e1.gnp")
+    'conv[U+202E]1.gnp'
+    """
+    return text.translate(_DIRECTIONS)
 
 
 def irregular(path: str | Path) -> str | None:
@@ -202,6 +213,9 @@ def _parsed(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
 
+
+_DIRECTIONS = {code: f"[U+{code:04X}]" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Unicode's embeddings, overrides and isolates of bidirectional text."""
 
 _PICTURES = dict.fromkeys(range(127, 160), 0x2421)
 _PICTURES |= {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"}

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ketwork.networks.compression import Compressed
-from ketwork.records import presents, write_text
+from ketwork.records import presents, undirected, write_text
 from ketwork.report.plots import axes_of
 from ketwork.report.terminal_table import Column, bar, drawn, plain_table
 from ketwork.report.words import by_reason, short
@@ -30,7 +30,8 @@ _UNITS = {"parameters": "parameters", "macs": "multiply-adds", "latency": "ms a 
 def write_compressed(result: Compressed, path: str | Path) -> Path:
     """Writes the account of a compressed network as one HTML page that needs no network, and returns its path."""
     title = html.escape(f"ketwork: {result!r}")
-    write_text(path, f"<!doctype html><meta charset='utf-8'><title>{title}</title>{result._repr_html_()}")
+    page = f"<!doctype html><meta charset='utf-8'><title>{title}</title>{result._repr_html_()}"
+    write_text(path, undirected(page))
     return Path(path)
 
 

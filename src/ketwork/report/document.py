@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from ketwork._version import __version__
 from ketwork.networks.measures import MEASURES, PAIR_MEASURES
-from ketwork.records import write_text
+from ketwork.records import undirected, write_text
 from ketwork.report import findings
 from ketwork.report.words import megabytes
 
@@ -84,7 +84,7 @@ def write_page(path: Path, record: Any, page: Page) -> Path:
         data=Markup(_embedded(page.data)),
         version=__version__,
     )
-    write_text(path, text)
+    write_text(path, undirected(text))
     return path
 
 
@@ -163,7 +163,9 @@ def _resource(name: str) -> str:
 def _library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, from the package that bundles them."""
     bundle: str = _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script")
+    bundle = bundle.replace("</script", "<\\/script")
+    # In which the characters that names must not have would be spelled out, and the hash be another.
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", bundle)
 
 
 def _vl_convert() -> Any:

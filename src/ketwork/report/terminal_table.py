@@ -79,5 +79,5 @@ def plain_table(*headers: str) -> Table:
 
 def bar(share: float, length: int = _BAR) -> Text:
     """A share of 1 as a bar."""
-    filled = min(length, max(0, round(share * length)))
+    filled = round(min(1.0, max(0.0, share)) * length)
     return Text.assemble(("█" * filled, "cyan"), ("░" * (length - filled), "dim"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ketwork.records import presents, write_text
+from ketwork.records import presents, undirected, write_text
 from ketwork.report.figures import blank
 from ketwork.waves import Run, Step
 
@@ -54,7 +54,7 @@ def write_run(run: Run, path: str | Path, *, title: str = "A run of variational 
         if value
     )
     page = _PAGE.format(title=html.escape(title), rows=rows, picture=svg[svg.index("<svg") :])
-    write_text(path, page)
+    write_text(path, undirected(page))
     return Path(path)
 
 

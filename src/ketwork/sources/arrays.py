@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from ketwork._draws import choose
+from ketwork.sources.archives import member_of
 from ketwork.sources.batches import ArrayBatches, LoadedData, check_features
 from ketwork.sources.errors import DAMAGED, SourceError, listed, nearest
 from ketwork.sources.labels import encode_labels
@@ -24,11 +28,14 @@ def load_arrays(
     label: str | None,
     batch_size: int,
     dtype: torch.dtype,
+    samples: int | None = None,
+    seed: int = 0,
 ) -> LoadedData:
     """Batches of an array, and of the labels beside it.
 
     Of an `.npz` file, the array `inputs` (default `x`, or the only one) with the labels `label` (default `y`,
-    where there is one); an `.npy` file holds the one array, and is mapped into memory, not read.
+    where there is one); an `.npy` file holds the one array, and is mapped into memory, not read. Where `samples` are
+    fewer than an archive has, they are drawn, and no others are kept in memory.
     """
     if path.suffix == ".npy":
         with _reading(path):
@@ -37,8 +44,10 @@ def load_arrays(
     # Opened here, since NumPy leaves a file that is no archive open.
     with path.open("rb") as file, _reading(path), np.load(file, allow_pickle=False) as archive:
         input_name, label_name = _names(archive.files, inputs, label, path)
-        features = archive[input_name]
-        labels = None if label_name is None else archive[label_name]
+        parts = None if samples is None else _drawn(archive, input_name, label_name, samples, seed)
+        if parts is None:
+            parts = archive[input_name], None if label_name is None else archive[label_name], None, None
+    features, labels, names, taken = parts
     loaded = from_arrays(
         features,
         labels,
@@ -48,7 +57,33 @@ def load_arrays(
         label_name=label_name or "labels",
     )
     loaded.description.update(input=input_name, label=label_name)
-    return loaded
+    return loaded if taken is None else replace(loaded, taken=taken, label_names=names)
+
+
+def _drawn(
+    archive: Any, input_name: str, label_name: str | None, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None, str] | None:
+    """So many rows of the features and labels of an archive, the labels' names, and which rows they are.
+
+    None where it has no more rows, or they do not lie one after the other.
+
+    The archive is decompressed piece by piece: a small one may declare, and unpack to, more than fits into memory.
+    """
+    found = member_of(archive, input_name)
+    beside = None if label_name is None else member_of(archive, label_name)
+    if found is None or found.rows <= samples or (label_name is not None and beside is None):
+        return None
+    check_features(np.broadcast_to(np.empty((), found.dtype), found.shape), f"array {input_name!r}", "input")
+    if beside is not None and beside.rows != found.rows:
+        raise SourceError(
+            f"Argument `label` must name one label a sample, but {label_name!r} has {beside.rows} values for "
+            f"{found.rows} samples."
+        )
+    codes, names = None, None
+    if label_name is not None:
+        codes, names = encode_labels(archive[label_name], label_name, found.rows)
+    places, taken = choose(found.rows, samples, codes, seed)
+    return found.read(places), None if codes is None else codes[places], names, taken
 
 
 def from_arrays(

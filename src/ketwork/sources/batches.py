@@ -36,6 +36,36 @@ class LoadedData:
         """What a result's settings should say of the draw."""
         return {} if self.taken is None else {"taken": self.taken}
 
+    @property
+    def integers(self) -> str | None:
+        """The dtype of features that are integers, where the data are an array of them."""
+        features = self.batches.features if isinstance(self.batches, ArrayBatches) else None
+        return str(features.dtype) if features is not None and features.dtype.kind in "iu" else None
+
+    def as_floats(self) -> LoadedData:
+        """Images of 8 bits as floats in [0, 1], divided by 255, as a note says; for networks that refuse integers.
+
+        Raises:
+            SourceError: integers of another kind, of which no one knows how the network was trained on them.
+        """
+        batches = self.batches
+        assert isinstance(batches, ArrayBatches)
+        if batches.features.dtype != np.uint8 or batches.features.ndim < 3:
+            raise SourceError(
+                "Argument `data` must hold floating numbers for a network that takes them, but its array has dtype "
+                f"{self.integers} and shape {batches.features.shape}. Save it as in the network's training, by "
+                "`x.astype('float32')` and the same scale. (Images, uint8 with three axes or more, are divided by 255.)"
+            )
+        return replace(
+            self,
+            batches=replace(batches, divisor=255),
+            description=self.description | {"divisor": 255},
+            notes=(
+                *self.notes,
+                "The images of 8 bits (uint8) were divided by 255: the network got floats in [0, 1].",
+            ),
+        )
+
     def limit(self, most: int | None) -> int | None:
         """How many samples whoever reads the batches must stop after; None where no more are there."""
         return None if most is None or (self.samples is not None and self.samples <= most) else most
@@ -71,7 +101,8 @@ class Selectable(Protocol):
 class ArrayBatches:
     """Batches of an array, and of the labels beside it: tensors, or pairs of tensors.
 
-    Floating values take `dtype` (complex ones its complex partner), integers become int64. Each batch is a
+    Floating values take `dtype` (complex ones its complex partner), integers become int64, or `dtype` after they were
+    divided by `divisor`. Each batch is a
     copy, so that an array on disk is read one batch at a time and a network may write into its input.
     """
 
@@ -79,6 +110,7 @@ class ArrayBatches:
     labels: np.ndarray | None  # (N, *)
     batch_size: int
     dtype: torch.dtype
+    divisor: int | None = None
 
     def at(self, places: np.ndarray) -> ArrayBatches:
         """Batches of the samples at these places."""
@@ -92,6 +124,8 @@ class ArrayBatches:
         for start in range(0, len(self.features), self.batch_size):
             rows = slice(start, start + self.batch_size)
             x = to_tensor(self.features[rows], self.dtype)
+            if self.divisor is not None:
+                x = x.to(self.dtype) / self.divisor
             yield x if self.labels is None else (x, to_tensor(self.labels[rows], torch.float32))
 
 

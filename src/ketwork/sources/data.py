@@ -80,7 +80,13 @@ def load_data(
                 if path.suffix == ".npy":
                     _refuse("tables and .npz files", input=input, label=label)
                 loaded = load_arrays(
-                    path, inputs=_one(input), label=label, batch_size=batch_size, dtype=dtype
+                    path,
+                    inputs=_one(input),
+                    label=label,
+                    batch_size=batch_size,
+                    dtype=dtype,
+                    samples=samples,
+                    seed=seed,
                 )
         elif (factory := parse(spec)) is not None:
             _refuse("files", text=text, input=input, label=label, image_size=image_size)

@@ -360,3 +360,107 @@ def test_features_that_change_their_number() -> None:
     assert record.skipped["(model)"].startswith("it had 3 features and now has 6, so that axis 2")
     assert "feature_axis={'(model)': …}" in record.skipped["(model)"]
     assert study(nn.Identity(), sizes, reading=Reading(feature_axis=1))["(model)"].kets == 36
+
+
+class Capped(nn.Module):
+    """Scores that are squashed by a function, as in Gemma: no module says anything of what the whole puts out."""
+
+    def __init__(self, width: int, scores: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        self.head = nn.Linear(width, scores)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x)).tanh()
+
+
+def test_what_a_function_makes_of_the_last_layer_has_the_axes_of_that_layer() -> None:
+    network, x = Capped(6, 4), torch.randn(9, 6, 6)  # as many positions as inner features
+    _same(study(network, x, batch_size=3)["(model)"], network(x).flatten(0, 1))
+    # As many positions as scores: it may as well be transposed.
+    record = study(network, torch.randn(9, 4, 6), batch_size=3)
+    assert record.skipped["(model)"].startswith("nothing says which axis")
+
+
+class WithLoss(Capped):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        scores = super().forward(x)
+        return scores.mean(), scores, self.body(x)
+
+
+def test_a_loss_beside_the_scores() -> None:
+    network, x = WithLoss(6, 4), torch.randn(9, 7, 6)
+    row = study(network, x, batch_size=3)["(model)"]
+    assert row.leaf == "[1]"
+    _same(row, network(x)[1].flatten(0, 1))
+
+
+class Turned(Capped):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mT.exp()
+
+
+def test_what_lies_otherwise_than_the_last_layer_has_none_of_its_axes() -> None:
+    record = study(Turned(6, 4), torch.randn(9, 6, 6), batch_size=3)
+    assert record.skipped["(model)"].startswith("nothing says which axis")
+
+
+class Detector(nn.Module):
+    """A number for each position, as in ELECTRA."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 5)
+        self.head = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x)).squeeze(-1)
+
+
+@pytest.mark.parametrize("positions", [(6, 6), (6, 4), (1, 1)])
+def test_one_number_a_position(positions: tuple[int, int]) -> None:
+    network, batches = Detector(), [torch.randn(4, length, 3) for length in positions]
+    numbers = torch.cat([network(x).detach().flatten() for x in batches])
+    row = study(network, batches)["(model)"]
+    assert (row.d, row.N, row.kets) == (1, 8, 4 * sum(positions))
+    assert row.norm.value == pytest.approx(float(numbers.abs().mean()), rel=1e-5)
+    by_hand = study(network, torch.randn(4, 6, 3), reading=Reading(feature_axis={"(model)": 1}))["(model)"]
+    assert (by_hand.d, by_hand.kets) == (6, 4)
+
+
+class CrossAttention(nn.Module):
+    """A decoder that looks at its encoder, at first hardly by what it is asked: almost the same for all questions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = nn.Embedding(20, 6)
+        self.read = nn.Sequential(nn.Embedding(20, 6), nn.Linear(6, 6))
+        self.cross = nn.MultiheadAttention(6, 1, batch_first=True)
+        self.out = nn.Linear(6, 5)
+        with torch.no_grad():
+            self.cross.in_proj_weight[:12] *= 0.03
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        decoder_input_ids: Tensor,
+        attention_mask: Tensor,
+        decoder_attention_mask: Tensor,
+    ) -> Tensor:
+        memory = self.read(input_ids)
+        return self.out(self.cross(self.asked(decoder_input_ids), memory, memory)[0])
+
+
+def test_the_mask_of_a_layer_that_depends_on_its_tower_but_little() -> None:
+    mask = torch.ones(6, 4, dtype=torch.long)
+    mask[2, 2:] = 0
+    batch = {
+        "input_ids": torch.randint(20, (6, 4)),
+        "decoder_input_ids": torch.randint(20, (6, 4)),
+        "attention_mask": torch.ones(6, 4, dtype=torch.long),
+        "decoder_attention_mask": mask,
+    }
+    record = study(CrossAttention(), batch)
+    assert {layer.name: layer.kets for layer in record} == {
+        "read.0": 24, "read.1": 24, "asked": 22, "cross": 22, "out": 22,
+    }  # fmt: skip

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.activations.labels import MOST_LABELS
+from ketwork.networks.activations.labels import MOST_LABELS, Labels
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.measures.decoded import DecodedLabels
 
@@ -338,3 +338,33 @@ def test_one_hot_labels_are_named() -> None:
     assert "Where they are one-hot, give `labels.argmax(-1)` for classes" in notes
     assert "one-hot" not in " ".join(kw.study(net, (x, codes.argmax(-1))).warnings)
     assert kw.study(net, (x, codes.float())).settings["task"] == "values"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [f"name {code}" for code in range(MOST_LABELS + 1)],
+        np.arange(MOST_LABELS + 1),
+        torch.arange(MOST_LABELS + 1)[:, None],
+        pd.Series([f"name {code}" for code in range(MOST_LABELS + 1)]),
+        torch.arange(2 * (MOST_LABELS + 1)).reshape(-1, 2) // 2,
+    ],
+    ids=["texts", "integers", "a column", "pandas", "positions"],
+)
+@pytest.mark.parametrize("memory", [None, "100MB"])
+def test_too_many_labels_known_beforehand_are_refused_before_the_pass(labels, memory):
+    batches = iter([torch.zeros(2, 3)])
+    message = "must have at most 4096 different labels, but holds 4097. Group them, or give floating numbers"
+    with pytest.raises(ValueError, match=message):
+        kw.study(nn.Linear(3, 2), batches, labels=labels, memory=memory)
+    assert len(list(batches)) == 1  # nothing was read
+
+
+def test_labels_that_are_none_or_are_not_taken_do_not_count():
+    codes = torch.arange(MOST_LABELS + 3)
+    codes[-3:] = -100  # no label
+    Labels(codes).check_names(None)
+    with pytest.raises(ValueError, match="but holds 4099"):
+        Labels(torch.arange(MOST_LABELS + 3)).check_names(None)
+    stream = (X[start : start + 10] for start in range(0, 100, 10))
+    assert kw.study(nn.Linear(6, 2), stream, labels=torch.arange(5000), max_samples=20).samples == 20

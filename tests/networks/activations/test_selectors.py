@@ -1,4 +1,4 @@
-"""Which modules are layers: selectors, near misses, and the default a reader would draw."""
+"""Which modules are layers: selectors, near misses, and the main layers, the default."""
 
 import re
 
@@ -301,3 +301,35 @@ def test_blocks_are_the_same_with_adapters_and_inside_them_nothing_is_one() -> N
     assert (
         adapted.skipped["0.self_attention.query.base_layer"] == "a part of 0.self_attention.query (Adapted)"
     )
+
+
+class DropPath(nn.Module):
+    """As in timm and transformers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rand(len(x), 1) if self.training else x
+
+
+def test_stochastic_depth_does_nothing_in_evaluation() -> None:
+    record = study(nn.Sequential(nn.Linear(5, 4), DropPath(), nn.Linear(4, 3)), torch.randn(20, 5))
+    assert [layer.name for layer in record] == ["0", "2"]
+    assert record.skipped == {"1": "DropPath does nothing in evaluation"}
+
+
+class Stage(nn.Module):
+    """Blocks as attributes, as RegNet has them."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        for i in range(depth):
+            self.add_module(f"b{i}", Residual(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.children():
+            x = block(x)
+        return x
+
+
+def test_a_stage_of_a_single_block() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), Stage(1), Stage(2))
+    assert select(network).blocks == {"1", "1.b0", "2", "2.b0", "2.b1"}

@@ -77,7 +77,7 @@ def found(net: nn.Module, x: Tensor, repeat: bool) -> tuple[list[Feed], dict[str
         return ((out if isinstance(out, Tensor) else out.logits).flatten(0, -2),)
 
     layers, _ = weight_layers(net)
-    return *feeds(net.eval(), layers, call, Batch(x, None, None, len(x)), repeat), ran
+    return *feeds(net.eval(), layers, call, Batch(x, None, (), len(x)), repeat), ran
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {

@@ -9,6 +9,7 @@ from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
+from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
 from ketwork.networks.activations.labels import MOST_LABELS, Labels
 from ketwork.networks.activations.layout import Layout
@@ -38,6 +39,7 @@ __all__ = [
     "Capture",
     "EmptyDataError",
     "Forward",
+    "IntegersRefusedError",
     "Key",
     "Labels",
     "LayerInfo",

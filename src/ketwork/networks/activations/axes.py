@@ -138,5 +138,8 @@ def by_rules(module: nn.Module, output: Tensor, features: int | None) -> Layout 
     if axis is None and len(shape) < 4:
         axis = len(shape) - 1
     if axis is None or axis == samples:
-        return f"nothing says which axis of its output {shape} holds the features. Say which with `feature_axis=`"
+        return (
+            f"nothing says which axis of its output {shape} holds the features. Say which with "
+            "`reading=kw.Reading(feature_axis=…)`"
+        )
     return Layout(samples, axis, len(shape), features_by="given" if features is not None else "rules")

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ketwork.networks.activations.experiment import Trial
+from ketwork.networks.activations.integers import refused_integers
 from ketwork.networks.activations.masks import GIVEN, Mask, PositionMask, masks_of, towers
 from ketwork.networks.activations.outputs import map_tensors
 from ketwork.networks.activations.samples import carriers, count, take
@@ -68,6 +69,11 @@ class Batch:
             if isinstance(inputs, Mapping):
                 return model(**inputs)
             return model(*inputs) if _are_several(model, inputs) else model(inputs)
+        except RuntimeError as error:
+            refused = refused_integers(model, inputs, error)
+            if refused is None:
+                raise
+            raise refused from error
         except (TypeError, ValueError) as error:
             if not held_back:
                 raise

@@ -74,7 +74,7 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Settled:
     axis: int
     order: Order = "one"
     outer: int = 1
@@ -89,7 +89,7 @@ class _Open:
     rows: int
 
 
-_Verdict = _Found | _Open | str
+_Verdict = _Settled | _Open | str
 
 
 class Experiment:
@@ -186,7 +186,7 @@ class Experiment:
         """The axis of the samples, as far as two passes show it."""
         n, shape = len(places) - 1, sight.print.shape
         if sight.padded:
-            return _Found(0, by="format")
+            return _Settled(0, by="format")
         if not shape:
             return "its output is a single number"
         if 0 in shape:
@@ -246,7 +246,7 @@ class Experiment:
                 continue
             unsteady.append(key[0])
             verdicts[key, path] = (
-                _Found(verdict.axis, by="size")
+                _Settled(verdict.axis, by="size")
                 if verdict.axis is not None and verdict.rows == 1
                 else f"its output {shape} is another one each time the network runs on the same batch"
             )
@@ -273,27 +273,28 @@ class Experiment:
             if new is not None and new.print.shape == print_.shape:
                 verdicts[key, path] = _reordered(new.print, print_, n, order)
             elif n == 1 and print_.shape[0] == 1:
-                verdicts[key, path] = _Found(0, by="rules")  # a network of single samples
+                verdicts[key, path] = _Settled(0, by="rules")  # a network of single samples
 
     def _layout(self, first: Observation, sight: Sight, verdict: _Verdict) -> Layout | str | None:
         """The layout, with the axis of the features; None for an output without rows."""
         if verdict is EMPTY:
             return None
-        if not isinstance(verdict, _Found):
+        if not isinstance(verdict, _Settled):
             assert isinstance(verdict, str)
             return verdict
         shape = sight.print.shape
         if sight.padded:
             return Layout(0, len(shape) - 1, len(shape), samples_by="format", features_by="format")
-        if len(shape) == 1:
-            return Layout(0, None, 1, verdict.order, verdict.outer, verdict.by, "one number a sample")
+        if len(shape) == 1 or (sight.given is None and first.flow.is_single(sight.node)):
+            by = f"one number a {'sample' if len(shape) == 1 else 'position'}"
+            return Layout(verdict.axis, None, len(shape), verdict.order, verdict.outer, verdict.by, by)
         features, by = sight.given, "given"
         if features is None:
             axis = first.flow.settled(sight.node, verdict.axis)
             if axis is None:
                 return (
                     f"nothing says which axis of its output {shape} holds the features: no module that puts it out or "
-                    "reads it does. Say which with `feature_axis=` of `Reading`"
+                    "reads it does. Say which with `reading=kw.Reading(feature_axis=…)`"
                 )
             features, by = axis.number, axis.by
         if features == verdict.axis:
@@ -306,7 +307,7 @@ class Experiment:
         if sight.padded or not shape or shape[0] == n:
             return (
                 self._layout(
-                    first, sight, _Found(0, by="rules") if shape else "its output is a single number"
+                    first, sight, _Settled(0, by="rules") if shape else "its output is a single number"
                 )
                 or EMPTY
             )
@@ -342,7 +343,7 @@ class Experiment:
             for path, sight in seen.items()
             if key not in other.outputs
             or path not in other.outputs[key]
-            or not other.outputs[key][path].print.same(sight.print)
+            or not other.outputs[key][path].print.same(sight.print, exactly=True)
         }
 
 
@@ -368,13 +369,13 @@ def _matched(
     }
     sure = [outer for outer, match in matches.items() if match == "yes"]
     if rows == 1:
-        return _Open(axis, 1) if matches[1] == "no" else _Found(axis, by="experiment" if sure else "size")
+        return _Open(axis, 1) if matches[1] == "no" else _Settled(axis, by="experiment" if sure else "size")
     if len(sure) == 1:
         outer = sure[0]
         order: Order = (
             "sample by sample" if outer == 1 else "position by position" if outer == rows else "nested"
         )
-        return _Found(axis, order, outer if order == "nested" else 1)
+        return _Settled(axis, order, outer if order == "nested" else 1)
     if sure or "alike" in matches.values():
         return (
             f"axis {axis} of its output {old.shape} has {rows} rows a sample that are alike, so that which is whose is "
@@ -385,8 +386,8 @@ def _matched(
 
 def _reordered(new: Fingerprint, old: Fingerprint, n: int, order: Sequence[int]) -> _Verdict:
     """The verdict of a pass over the same samples in another order."""
-    found = [_matched(new, old, axis, old.shape[axis] // n, order, n) for axis in old.rows]
-    settled = [each for each in found if isinstance(each, _Found) and each.by == "experiment"]
+    fitting = [_matched(new, old, axis, old.shape[axis] // n, order, n) for axis in old.rows]
+    settled = [each for each in fitting if isinstance(each, _Settled) and each.by == "experiment"]
     if len(settled) == 1:
         return settled[0]
     if new.same(old):

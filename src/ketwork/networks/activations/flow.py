@@ -1,4 +1,4 @@
-"""Which axis of an output holds the features: told by the module that made it, or by the one that reads it.
+"""Which axis of an output holds the features: by the module that made it, or by the one that reads it.
 
 During one forward pass `Flow` follows tensors from module to module, through views of the same memory. What settles an
 axis, in this order:
@@ -7,8 +7,9 @@ axis, in this order:
    modules that keep every entry in its place (activation functions, normalizations);
 2. the types of modules that read it, or such a view of it, where they agree;
 3. the module's own parameters, where exactly one axis has the size of one of theirs;
-4. the tensor that the module was given, where it has the same shape; else what its inner layers agree on, where the
-   axis is the only one with the width of one of them;
+4. the tensor that the module was given, where it has the same shape; else what its inner layers agree on: those whose
+   outputs have its sizes, where these differ, in this order alone; or all, where the axis is the only one with the
+   width of one of them;
 5. other modules of its class;
 6. where no module of the whole pass says anything (`nn.Identity`, activation functions alone), the convention for data:
    features last.
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from ketwork.networks.activations.selectors import ROOT
+from ketwork.networks.activations.selectors import DROP_NAMES, ROOT
 
 # How many position axes the module's name promises; its output has one axis of channels before them.
 _CHANNELS_FIRST: tuple[tuple[type, int | None], ...] = (
@@ -76,7 +77,7 @@ def decides(module: nn.Module) -> bool:
     return (
         isinstance(module, kinds)
         or type(module).__name__ in _FEATURES_LAST_NAMES
-        or type(module).__name__.endswith(_LAYER_NORM_NAMES)
+        or type(module).__name__.endswith((*_LAYER_NORM_NAMES, *DROP_NAMES))
     )
 
 
@@ -120,6 +121,8 @@ class Flow:
         first = True
         for tensor in outputs:
             node = self._node(tensor)
+            if tensor.ndim == 0:
+                continue  # a loss comes before the scores that it is of
             self._note(path, module, node, inputs, first)
             self._nodes[node].state |= isinstance(module, nn.RNNBase) and not first
             first = False
@@ -137,14 +140,27 @@ class Flow:
         """Whether an output is what a recurrent layer returns beside its own."""
         return self._nodes[node].state
 
+    def is_single(self, node: int) -> bool:
+        """Whether an output is one that a module made with a single feature, without the axis of that feature."""
+        here = self._nodes[node]
+        for other in self._at[here.memory.cdata]:
+            each = self._nodes[other]
+            if each.made is None or each.shape[each.made.number] != 1 or each.offset != here.offset:
+                continue
+            axes = list(zip(each.shape, each.strides, strict=True))
+            del axes[each.made.number]
+            if axes == list(zip(here.shape, here.strides, strict=True)):
+                return True
+        return False
+
     def settled(self, node: int, samples: int) -> Axis | None:
         """The axis of features of an output whose samples stand on another axis; None where nothing settles it."""
         shape = self._nodes[node].shape
         left = [axis for axis in range(len(shape)) if axis != samples]
         if len(left) == 1:
             return Axis(left[0], "the only other axis")
-        found = self._settled(node, samples, set())
-        if found is None:
+        feature_axis = self._settled(node, samples, set())
+        if feature_axis is None:
             kind = self._nodes[node].kind
             alike = {
                 other.number
@@ -152,10 +168,10 @@ class Flow:
                 if each.kind == kind and kind and len(each.shape) == len(shape)
                 if (other := self._settled(place, -1, set())) is not None
             }
-            found = Axis(alike.pop(), f"as other {kind}") if len(alike) == 1 else None
-        if found is None and not any(each.made or each.read or each.sized for each in self._nodes):
-            found = Axis(len(shape) - 1, "the convention for data: features last")
-        return None if found is None or found.number == samples else found
+            feature_axis = Axis(alike.pop(), f"as other {kind}") if len(alike) == 1 else None
+        if feature_axis is None and not any(each.made or each.read or each.sized for each in self._nodes):
+            feature_axis = Axis(len(shape) - 1, "the convention for data: features last")
+        return None if feature_axis is None or feature_axis.number == samples else feature_axis
 
     def _settled(self, node: int, samples: int, seen: set[int]) -> Axis | None:
         here = self._nodes[node]
@@ -174,12 +190,21 @@ class Flow:
         if (agreed := _agreed(given)) is not None:
             return Axis(agreed.number, "as its input")
         inner = [
-            (axis, self._nodes[other].shape[axis.number])
+            (axis, self._nodes[other].shape)
             for other in here.inner
             if (axis := self._settled(other, samples, seen)) is not None
         ]
+        sizes = [size for axis, size in enumerate(here.shape) if axis != samples]
+        alike = [(axis, shape) for axis, shape in inner if sorted(shape) == sorted(here.shape)]
+        agreed = _agreed([axis for axis, _ in alike])
+        if (
+            agreed is not None
+            and len({*sizes}) == len(sizes)
+            and {shape for _, shape in alike} == {here.shape}
+        ):
+            return Axis(agreed.number, "as its inner layers")
         agreed = _agreed([axis for axis, _ in inner])
-        widths = {width for _, width in inner}
+        widths = {shape[axis.number] for axis, shape in inner}
         fits = [axis for axis, size in enumerate(here.shape) if axis != samples and size in widths]
         if agreed is not None and fits == [agreed.number]:
             return Axis(agreed.number, "as its inner layers")
@@ -305,7 +330,8 @@ def _last(module: nn.Module, shape: tuple[int, ...]) -> int | None:
 def _keeps(module: nn.Module) -> bool:
     """Whether each entry of a module's output stands where the one that it is made from stood."""
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, *_LAYER_NORMS)
-    return isinstance(module, (*_IN_PLACE, *norms)) or type(module).__name__.endswith(_LAYER_NORM_NAMES)
+    names = (*_LAYER_NORM_NAMES, *DROP_NAMES)
+    return isinstance(module, (*_IN_PLACE, *norms)) or type(module).__name__.endswith(names)
 
 
 def _sized(module: nn.Module, shape: tuple[int, ...]) -> list[int]:

@@ -161,7 +161,7 @@ class Walker(ABC):
 def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None]) -> Iterator[None]:
     """Puts the walker's hooks on the chosen modules, and on those that show how their neighbours' outputs lie.
 
-    `refuse` is told of a chosen module that takes no hooks (TorchScript).
+    `refuse` gets the name of a chosen module that takes no hooks (TorchScript).
     """
 
     def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ from ketwork.records import Malformed
 
 MOST_LABELS = 4096
 """A layer's sums grow with the number of labels (and of numbers a sample)."""
+
+_TOO_MANY = f"Argument `labels` must have at most {MOST_LABELS} different labels"
+_GROUP = "Group them, or give floating numbers for a regression."
 
 Task = Literal["classes", "positions", "values"]
 
@@ -75,9 +79,9 @@ class Labels:
         """The batch that was parsed last has entered: the names that it showed stay."""
         self._committed = len(self.names)
 
-    def of_batch(self, content: Any, found: Any, start: int, size: int) -> Tensor | None:
+    def of_batch(self, content: Any, own: Any, start: int, size: int) -> Tensor | None:
         """The targets of one batch: codes (N,) or (N, T) with −1 for none, or numbers (N, m)."""
-        labels = self._taken(content, found, start, size)
+        labels = self._taken(content, own, start, size)
         if labels is None or self.notes:
             return None
         try:
@@ -117,9 +121,9 @@ class Labels:
         codes = [self._code(value, start) for value in array.reshape(-1).tolist()]
         return torch.tensor(codes, dtype=torch.long).reshape(array.shape)
 
-    def _taken(self, content: Any, found: Any, start: int, size: int) -> Any:
+    def _taken(self, content: Any, own: Any, start: int, size: int) -> Any:
         if self.given is None:
-            return found
+            return own
         if self.given is False:
             return None
         if isinstance(self.given, str):
@@ -152,8 +156,8 @@ class Labels:
         """How many labels there are, as far as is known; numbers a sample; None without labels."""
         if self.task is None:
             return None
-        whole = self.task == "classes" and isinstance(self.given, (Tensor, np.ndarray, Sequence))
-        if whole and not isinstance(self.given, str):
+        per_sample = self.task == "classes" and isinstance(self.given, (Tensor, np.ndarray, Sequence))
+        if per_sample and not isinstance(self.given, str):
             return len(pd.unique(np.asarray(self.given).reshape(-1)))
         return max(len(self.names), self._numbers)
 
@@ -172,18 +176,29 @@ class Labels:
 
     def given_to(self, start: int, size: int) -> Any:
         """What was given for these samples beside the batches: a part of an array, or None."""
-        return np.asarray(self.given)[start : start + size] if self._whole else None
+        return np.asarray(self.given)[start : start + size] if self._per_sample else None
 
     @property
-    def _whole(self) -> bool:
+    def _per_sample(self) -> bool:
         return not (self.given is None or self.given is False or isinstance(self.given, str))
 
     def check_length(self, samples: int, limited: bool) -> None:
         """Refuses labels left over at the end of the data, which would mean that they belong to other data."""
-        if self._whole and not limited and len(self.given) != samples:
+        if self._per_sample and not limited and len(self.given) != samples:
             raise ValueError(
                 f"Argument `labels` must have one entry a sample, but has {len(self.given)} for {samples} samples."
             )
+
+    def check_names(self, samples: int | None) -> None:
+        """Refuses labels beside the data of which the first so many (None: all) are too many different ones."""
+        array = np.asarray(self.given) if self._per_sample else np.empty(0)
+        if array.ndim not in (1, 2) or array.dtype.kind not in "biuOUS":
+            return
+        array = array[:samples].reshape(-1)
+        with suppress(TypeError):  # what cannot be hashed is no label, as its batch will say
+            names = len(set(array.tolist()) - {IGNORED})
+            if names > MOST_LABELS:
+                raise ValueError(f"{_TOO_MANY}, but holds {names}. {_GROUP}")
 
     def _values(self, array: np.ndarray, start: int) -> Tensor:
         self._same_task("values")
@@ -214,10 +229,7 @@ class Labels:
                     f"{value!r} ({type(value).__name__})."
                 )
             if len(self.names) == MOST_LABELS:
-                raise ValueError(
-                    f"Argument `labels` must have at most {MOST_LABELS} different labels. Group them, or give "
-                    "floating numbers for a regression."
-                )
+                raise ValueError(f"{_TOO_MANY}. {_GROUP}")
             self._codes[value] = len(self.names)
             self.names.append(value)
         return self._codes[value]

@@ -77,8 +77,12 @@ class Layout:
     @property
     def words(self) -> str:
         """Both axes and how they were found, in words."""
-        features = "one number a sample" if self.features is None else f"features on axis {self.features}"
-        by = f" ({self.features_by})" if self.features_by else ""
+        features = (
+            (self.features_by or "one number a sample")
+            if self.features is None
+            else f"features on axis {self.features}"
+        )
+        by = f" ({self.features_by})" if self.features_by and self.features is not None else ""
         order = "" if self.order == "one" else f", {self.order}"
         return f"samples on axis {self.samples}{order} (by {self.samples_by}), {features}{by}"
 

@@ -52,12 +52,12 @@ def version_of(tensor: Tensor) -> float:
 
 def described(output: Any) -> str:
     """A sentence that says what an output without activations holds instead."""
-    found = [
+    kinds = [
         f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
         for _, value in leaves(output)
         if value is not None
     ]
-    return f"its output holds no floating-point tensor (found: {', '.join(found) or 'nothing'})"
+    return f"its output holds no floating-point tensor (found: {', '.join(kinds) or 'nothing'})"
 
 
 def map_tensors(tree: Any, function: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which modules of a network are its layers: names, selectors, and the default a reader would draw."""
+"""Which modules of a network are its layers: names, selectors, and the main layers, the default."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ _NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
+# By name, as each library has its own: stochastic depth, which drops whole branches in training.
+DROP_NAMES = ("DropPath", "StochasticDepth")
 # Layers that count as one whatever they have for children: convolutions are often subclassed with a padding
 # module inside, and attention calls its projections' weights without calling the projections.
 _SINGLE = (
@@ -47,6 +49,13 @@ _SINGLE = (
     nn.MultiheadAttention,
     *_NORMS,
     *_NO_OPS,
+)
+_ACTIVATIONS = tuple(
+    kind
+    for kind in vars(nn.modules.activation).values()
+    if isinstance(kind, type)
+    and issubclass(kind, nn.Module)
+    and kind not in (nn.Module, nn.MultiheadAttention)
 )
 _NORM_NAME = re.compile(
     r"Norm(alization)?(\d?[dD])?$"
@@ -65,7 +74,7 @@ class SelectorError(LookupError):
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen modules by dotted path, in the network's order, and why each other one was left out."""
+    """The chosen modules by dotted path, in the network's order, and why each other one is skipped."""
 
     chosen: dict[str, nn.Module]
     skipped: dict[str, str]
@@ -77,7 +86,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
 
     Args:
         model: any module; it is not changed.
-        layers: None for the layers a reader would draw: the repeated blocks' outputs, and of what is in
+        layers: None for the main layers: the repeated blocks' outputs, and of what is in
             them everything that changes the representation: weighted layers, activations and pooling,
             in networks of repeated blocks with small units made of these (an attention's projections, say)
             counted as one; not dropout, identity, reshapes, nor normalisations, which rescale what the layer
@@ -146,7 +155,7 @@ def _left_out(
         if blocks and _is_unit(parent, modules, blocks):
             return f"inside {parent}, which counts as one layer"
     kind = type(module).__name__
-    if isinstance(module, nn.modules.dropout._DropoutNd):
+    if isinstance(module, nn.modules.dropout._DropoutNd) or kind.endswith(DROP_NAMES):
         return f"{kind} does nothing in evaluation"
     if isinstance(module, _NO_OPS):
         return f"{kind} only passes on or reshapes"
@@ -179,18 +188,28 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _blocks(modules: dict[str, nn.Module]) -> frozenset[str]:
-    """The network's repeated blocks; `modules` has parents first."""
-    blocks: set[str] = set()
+    """The repeated blocks, also where a stage holds a single one of what other stages of its class repeat.
+
+    `modules` has parents first.
+    """
+
+    def kinds(path: str) -> tuple[type, type]:
+        return type(modules[_parent(path)]), type(modules[path])
+
+    repeated: set[str] = set()
     for path in modules:
-        if _is_block(path, modules, inside=not blocks.isdisjoint(_ancestors(path))):
-            blocks.add(path)
-    return frozenset(blocks)
+        if _is_block(path, modules, inside=not repeated.isdisjoint(_ancestors(path))):
+            repeated.add(path)
+    known = {kinds(path) for path in repeated}
+    return frozenset(repeated | {path for path in modules if path != ROOT and kinds(path) in known})
 
 
 def _is_block(path: str, modules: dict[str, nn.Module], inside: bool) -> bool:
     """A composite that stands in an indexed container, or beside another of its own class.
 
-    Inside a block, the two attentions of a decoder's and the parts of one kept in a list are none.
+    Inside a block (a stage of blocks) only where all in the container are of one class, or the siblings' names are
+    numbered and they hold more than linear layers: a decoder's two attentions, and the parts of a block in a list,
+    are none.
     """
     module = modules[path]
     if (
@@ -201,10 +220,18 @@ def _is_block(path: str, modules: dict[str, nn.Module], inside: bool) -> bool:
     ):
         return False
     parent = modules.get(_parent(path))
-    siblings = Counter(type(child) for child in parent.children()) if parent is not None else Counter()
+    if parent is None:
+        return False
+    siblings = Counter(type(child) for child in parent.children())
     if isinstance(parent, _CONTAINERS):
         return not inside or len(siblings) == 1
-    return not inside and siblings[type(module)] > 1
+    if siblings[type(module)] < 2:
+        return False
+    return not inside or (path[-1].isdigit() and any(_is_nonlinear(part) for part in module.modules()))
+
+
+def _is_nonlinear(module: nn.Module) -> bool:
+    return _is_norm(module) or isinstance(module, _ACTIVATIONS)
 
 
 def _is_unit(path: str, modules: dict[str, nn.Module], blocks: frozenset[str]) -> bool:
@@ -235,15 +262,15 @@ def _matches(selector: Selector, path: str, module: nn.Module) -> bool:
 
 
 def _nothing_matches(selector: Selector, modules: dict[str, nn.Module]) -> str:
-    shown = repr(selector.pattern) if isinstance(selector, re.Pattern) else repr(selector)
+    text = repr(selector.pattern) if isinstance(selector, re.Pattern) else repr(selector)
     if isinstance(selector, nn.Module):
-        shown = f"a {type(selector).__name__} that is not a part of this network"
+        text = f"a {type(selector).__name__} that is not a part of this network"
     near: list[str] = []
     if isinstance(selector, (str, re.Pattern)):
         word = selector if isinstance(selector, str) else selector.pattern
         near = difflib.get_close_matches(word, modules, n=5, cutoff=0.3)
     hint = f"The nearest names are {', '.join(near)}." if near else f"Its modules are {_some(modules)}."
-    return f"Argument `layers` must name modules of the network, but {shown} matches none. {hint}"
+    return f"Argument `layers` must name modules of the network, but {text} matches none. {hint}"
 
 
 def _some(modules: dict[str, nn.Module], most: int = 8) -> str:

@@ -159,7 +159,7 @@ class CollapseCurve(Presented):
         return read(cls, path, "collapse curve", SCHEMA, upgraded)
 
     def __repr__(self) -> str:
-        shown = pd.DataFrame(
+        parts = pd.DataFrame(
             {
                 "layer": [layer.label for layer in self.layers],
                 "d": [layer.d for layer in self.layers],
@@ -171,7 +171,7 @@ class CollapseCurve(Presented):
         )
         return (
             f"Collapse curve of {self.settings['model']}: {len(self.layers)} layers, N = {self.samples} samples, "
-            f"{self.passes} forward passes\nSmallest rank for which {self.criterion}:\n{shown.to_string(index=False)}"
+            f"{self.passes} forward passes\nSmallest rank for which {self.criterion}:\n{parts.to_string(index=False)}"
         )
 
 

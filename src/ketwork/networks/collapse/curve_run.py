@@ -119,8 +119,8 @@ def collapse_curve(
     network = unwrapped(model)
     data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
     label_key = labels if isinstance(labels, str) else None
-    with _evaluating(network), show_progress(progress, None) as told:
-        run = _Run(network, Metric.from_argument(metric), forward, label_key, told)
+    with _evaluating(network), show_progress(progress, None) as report:
+        run = _Run(network, Metric.from_argument(metric), forward, label_key, report)
         run.read(data, labels, mask, max_samples, batch_size)
         chosen = None if study is None or layers is None else set(select(network, layers).chosen)
         study = run.begin(study, layers, mask, center, reading)
@@ -295,19 +295,19 @@ class _Run:
         """The labels of each batch, as tensors."""
         start = 0
         for batch in self.batches:
-            found = batch.labels
+            here = batch.labels
             if isinstance(given, str):
                 if not isinstance(batch.content, dict) or given not in batch.content:
                     raise ValueError(f"Argument `labels` must name a key of each batch, but is {given!r}.")
-                found = batch.content[given]
+                here = batch.content[given]
             elif given is not None:
-                found = given[start : start + batch.size]
-                if len(found) != batch.size:
+                here = given[start : start + batch.size]
+                if len(here) != batch.size:
                     raise ValueError(
                         f"Argument `labels` must have one entry a sample, but has {len(given)} for {self.samples}."
                     )
             start += batch.size
-            yield _as_numbers(found)
+            yield _as_numbers(here)
 
 
 def _as_numbers(labels: Any) -> Tensor | None:

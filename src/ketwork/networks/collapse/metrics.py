@@ -57,13 +57,13 @@ class Metric:
     def scores(self, output: Any, labels: Tensor | None, original: Any, batch: Batch) -> Scores:
         """The scores of a batch, from the network's output and that of the original network."""
         if self.measure is not None:
-            found = torch.as_tensor(self.measure(output, labels, original)).detach()
-            if found.shape != (batch.size,):
+            per_sample = torch.as_tensor(self.measure(output, labels, original)).detach()
+            if per_sample.shape != (batch.size,):
                 raise ValueError(
                     f"Argument `metric` must return one number a sample, of shape ({batch.size},), but returned "
-                    f"shape {tuple(found.shape)}. Do not average in it."
+                    f"shape {tuple(per_sample.shape)}. Do not average in it."
                 )
-            return Scores(found.double().cpu(), torch.ones(batch.size, dtype=torch.float64))
+            return Scores(per_sample.double().cpu(), torch.ones(batch.size, dtype=torch.float64))
         reading = Predictions.from_output(None, None, original if self.name == "kl" else output, batch)
         if self.name == "kl":
             parts = []

@@ -1,4 +1,4 @@
-"""`collapse`: layers are measured while the network runs, which goes on from the collapsed states."""
+"""`collapse`: layers are measured while the network runs, which continues with the collapsed states."""
 
 from __future__ import annotations
 
@@ -293,16 +293,16 @@ def mean_of(row: Layer) -> Tensor:
 def _row(rows: list[Layer], site: Site) -> Layer:
     """The row of a study for this call of the layer."""
     path, call = site.key
-    found = [row for row in rows if row.call in (call, POOLED)] or (
+    matching = [row for row in rows if row.call in (call, POOLED)] or (
         rows if len(rows) == 1 and call == 0 else []
     )
-    if not found:
+    if not matching:
         raise ValueError(
             f"Layer {path!r} is called {call + 1} times, but the study saw {len(rows)} of its calls. "
             "Study this network in the way it is called here."
         )
-    same_layer(found[0], site)
-    return found[0]
+    same_layer(matching[0], site)
+    return matching[0]
 
 
 def same_layer(row: Layer, site: Site) -> None:

@@ -24,7 +24,7 @@ class PartialError(RuntimeError):
 
 
 class ProgramExitError(RuntimeError):
-    """Code of the data or of the network called `sys.exit` (or `exit`) in the middle of a pass, which `__cause__` is."""
+    """Code of the data or of the network called `sys.exit` in the middle of a pass; `__cause__` is the `SystemExit`."""
 
     def __init__(self, cause: SystemExit) -> None:
         super().__init__(f"the code of the data or of the network called sys.exit({cause.code!r})")
@@ -67,8 +67,8 @@ def stream(
     """Hands every batch to `take`, and how many samples have gone by, which it returns, to `progress`.
 
     `take` returns None for a batch that an earlier run has taken: `progress` is not called then. `at_end` is called
-    once the data end, inside the same protection. A call of `sys.exit` is an error like others: it would end the program
-    as if the pass had ended well.
+    once the data end, inside the same protection. A call of `sys.exit` is an error like others: it would end the
+    program as if the pass had ended well.
     """
     try:
         for item in source:

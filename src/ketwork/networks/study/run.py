@@ -51,7 +51,7 @@ from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
-from ketwork.records import Checkpoint, without_children
+from ketwork.records import Checkpoint, Malformed, without_children
 
 
 class StudyError(PartialError):
@@ -182,6 +182,8 @@ def study(
     saving = Checkpoint.from_argument(checkpoint)
     shares = Distributed.from_argument(distributed)
     data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
+    targets = Labels(labels)
+    targets.check_names(max_samples)
     settings = {
         "model": type(network).__name__,
         "layers": "default" if layers is None else str(layers),
@@ -197,9 +199,7 @@ def study(
     }
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums())
-        gathered = StudyAccumulator(
-            normalize, labels=Labels(labels), pairs=PairMoments() if compare else None
-        )
+        gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
         run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
         live = stack.enter_context(
             capture(
@@ -233,7 +233,14 @@ def study(
             )
             state, notes = saved.restore()
             if state is not None:
-                run.restore(state, live, target)
+                try:
+                    run.restore(state, live, target)
+                except Malformed as error:
+                    raise CheckpointError(
+                        f"Argument `checkpoint` must be a folder with a complete checkpoint, but the one after "
+                        f"{saved.saved} batches in {str(folder)!r} lacks a part of one ({error}). Remove it to "
+                        "continue with the one before, or to begin anew."
+                    ) from error
             for note in notes:
                 run.gathered.note(note)
         loop = Loop(run, live, saved, forward, labels if isinstance(labels, str) else None, budget, on_plan)
