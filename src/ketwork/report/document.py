@@ -165,7 +165,7 @@ def _library() -> str:
     bundle: str = _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
     bundle = bundle.replace("</script", "<\\/script")
     # In which the characters that names must not have would be spelled out, and the hash be another.
-    return re.sub("[\u202a-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", bundle)
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", lambda match: f"\\u{ord(match[0]):04x}", bundle)
 
 
 def _vl_convert() -> Any:

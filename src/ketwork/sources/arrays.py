@@ -73,21 +73,23 @@ def _drawn(archive: Any, input_name: str, label_name: str | None, samples: int, 
 
     The archive is decompressed piece by piece: a small one may declare, and unpack to, more than fits into memory.
     """
-    found = member_of(archive, input_name)
+    member = member_of(archive, input_name)
     beside = None if label_name is None else member_of(archive, label_name)
-    if found is None or found.rows <= samples or (label_name is not None and beside is None):
+    if member is None or member.rows <= samples or (label_name is not None and beside is None):
         return None
-    check_features(np.broadcast_to(np.empty((), found.dtype), found.shape), f"array {input_name!r}", "input")
-    if beside is not None and beside.rows != found.rows:
+    check_features(
+        np.broadcast_to(np.empty((), member.dtype), member.shape), f"array {input_name!r}", "input"
+    )
+    if beside is not None and beside.rows != member.rows:
         raise SourceError(
             f"Argument `label` must name one label a sample, but {label_name!r} has {beside.rows} values for "
-            f"{found.rows} samples."
+            f"{member.rows} samples."
         )
     codes, names = None, None
     if label_name is not None:
-        codes, names = encode_labels(archive[label_name], label_name, found.rows)
-    places, taken = choose(found.rows, samples, codes, seed)
-    return _Part(found.read(places), None if codes is None else codes[places], names, taken)
+        codes, names = encode_labels(archive[label_name], label_name, member.rows)
+    places, taken = choose(member.rows, samples, codes, seed)
+    return _Part(member.read(places), None if codes is None else codes[places], names, taken)
 
 
 def from_arrays(

@@ -78,7 +78,7 @@ def take(content: Any, places: Sequence[int], axes: Mapping[Path, int]) -> Any:
 
 
 def shortened(content: Any, axes: Mapping[Path, int]) -> Any | None:
-    """The batch with these entries' last position left out, on the axis after that of the samples.
+    """The batch with these entries' last position removed, on the axis after that of the samples.
 
     None where they do not all have as many positions, two at least.
     """
