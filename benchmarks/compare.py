@@ -99,8 +99,8 @@ def peer(model: nn.Module, batches: list[dict[str, torch.Tensor]], names: list[s
     layers = [f"model.{name}" for name in names]
     with warnings.catch_warnings(), torch.no_grad():  # it would keep the graph
         warnings.simplefilter("ignore")
-        whole = Packed(model)
-        theirs = FirstOfTuples(whole, whole, "a", "b", layers, layers, device="cpu")
+        total = Packed(model)
+        theirs = FirstOfTuples(total, total, "a", "b", layers, layers, device="cpu")
         return seconds(lambda: theirs.compare(loader))
 
 
@@ -129,13 +129,13 @@ def main() -> None:
     times = [
         [seconds(lambda call=call: call(batches)) for call in contestants] for _ in range(arguments.rounds)
     ]
-    forward, whole, alone = (statistics.median(column) for column in zip(*times, strict=True))
+    forward, total, alone = (statistics.median(column) for column in zip(*times, strict=True))
     names = [layer.name for layer in kw.compare(model, batches[:1], measures=["cka"]).rows]
     print(
         f"MiniLM, {arguments.sentences} sentences, {len(names)} layers, all pairs, torch {torch.__version__}"
     )
     print(f"plain forward          {forward:7.2f} s")
-    print(f"compare, all measures  {whole:7.2f} s   {whole / forward:5.2f} × the forward")
+    print(f"compare, all measures  {total:7.2f} s   {total / forward:5.2f} × the forward")
     print(f"compare, CKA alone     {alone:7.2f} s   {alone / forward:5.2f} × the forward")
     if arguments.peer:
         with tempfile.TemporaryDirectory() as folder:

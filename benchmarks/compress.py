@@ -102,7 +102,7 @@ def uniform(
 ) -> nn.Module:
     """The network with every layer but the last at one share of its parameters, such that the whole keeps `keep`."""
     small = deepcopy(net)
-    whole = parameters(small)
+    total = parameters(small)
     fold_batchnorm(small, lambda model: model(example))
     layers = [layer for layer in weight_layers(small)[0] if not layer.looks_up][:-1]
     fixed = parameters(small) - sum(layer.parameters for layer in layers)
@@ -118,7 +118,7 @@ def uniform(
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) <= keep * whole else (low, middle)
+        low, high = (middle, high) if cost(middle) <= keep * total else (low, middle)
     chosen = ranks(low)
     replace(small, {layer.path: cut(layer, chosen[layer.path]) for layer in layers})
     return small

@@ -163,7 +163,7 @@ def compared(
     with torch.no_grad():
         original = torch.cat([net(part) for part in test[0].split(500)]).double().log_softmax(-1)
     some = train[0][torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(1))[:samples]]
-    whole = bytes_of(net)
+    total = bytes_of(net)
     row(str(seed), "original", "1", f"{quality(net, original, *test)[0]:.4f}", "0", "", "")
     for cost, keep in (("parameters", 0.5), ("parameters", 0.25), ("macs", 0.5)):
         small = kw.compress(net, some, keep=keep, cost=cost).model
@@ -179,7 +179,7 @@ def compared(
 
         accuracy, kl = quality(call, original, *test)
         times = latencies([partial(call, test[0][:n]) for n in (1, 64)], repeats=9, least=0.01)
-        share = bytes_of(model) / whole
+        share = bytes_of(model) / total
         row(
             str(seed),
             name,
@@ -193,7 +193,7 @@ def compared(
     runs("int8", in_eight_bits(net, some))
     for share in SHARES:
         runs("ketwork, bytes", kw.compress(net, some, keep=share, cost="bytes").model)
-        runs("int8 and pruning", fitting(partial(pruned, net, some), share * whole))
+        runs("int8 and pruning", fitting(partial(pruned, net, some), share * total))
         cut = kw.compress(net, some, keep=min(1.0, share * 3.7)).model  # 8 bits and scales: 1 ÷ 3.7 of float
         runs("cut, then int8", in_eight_bits(cut, some))
 

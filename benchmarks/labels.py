@@ -120,7 +120,7 @@ def compared(
     start = time.perf_counter()
     with torch.no_grad():
         record = kw.study(network, turns, layers=LAYERS)
-    whole, plain, hidden = time.perf_counter() - start - turns.own, turns.seconds, turns.hidden
+    total, plain, hidden = time.perf_counter() - start - turns.own, turns.seconds, turns.hidden
 
     console.print(f"\n[bold]{name}[/]: {len(texts)} texts, {labels.mean():.0%} positive")
     table = Table("layer", "logistic regression", "linear readout", "difference", "pretty good", "difference")
@@ -154,7 +154,7 @@ def compared(
         f"scored on {held_out} held-out texts; below the targets ({TARGETS}): {', '.join(misses) or 'none'}"
     )
     console.print(
-        f"plain forward passes {plain:.1f} s; labelled study {whole:.1f} s = {whole / plain:.2f} × that "
+        f"plain forward passes {plain:.1f} s; labelled study {total:.1f} s = {total / plain:.2f} × that "
         f"(target ≤ {MOST_TIME}); fitting {len(record)} logistic regressions {fits:.1f} s on top of the passes"
     )
     if splits > 1:

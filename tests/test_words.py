@@ -12,14 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ketwork"
 
-LATER = (
-    "src/ketwork/waves",
-    "src/ketwork/circuits",
-    "src/ketwork/networks/compression",
-    "docs/circuits.md",
-    "docs/compress.md",
-    "docs/waves.md",
-)
+LATER: tuple[str, ...] = ()
 """Files and folders that are not checked yet."""
 
 NOT_IN_NAMES = {

@@ -90,8 +90,8 @@ def from_library(obj: Any) -> State:
 def _from_array(values: np.ndarray) -> State:
     size = len(values)
     dims = (2,) * (size.bit_length() - 1) if size > 1 and not size & (size - 1) else (size,)
-    found = torch.from_numpy(values)
-    return Ket(found[:, 0], dims) if values.shape[1] == 1 else Density.from_matrix(found, dims)
+    result = torch.from_numpy(values)
+    return Ket(result[:, 0], dims) if values.shape[1] == 1 else Density.from_matrix(result, dims)
 
 
 def _values(state: State) -> np.ndarray:

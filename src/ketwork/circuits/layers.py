@@ -54,8 +54,8 @@ class Layer:
 
     def select(self, state: Any) -> Tensor:
         """The amplitudes (outputs,) of a state vector that an SDK gives for the circuit: those where qubit 0 is 0."""
-        found = torch.as_tensor(np.asarray(state, dtype=complex))[: len(self.amplitudes)]
-        return found if self.amplitudes.is_complex() else found.real
+        result = torch.as_tensor(np.asarray(state, dtype=complex))[: len(self.amplitudes)]
+        return result if self.amplitudes.is_complex() else result.real
 
     def __repr__(self) -> str:
         return (

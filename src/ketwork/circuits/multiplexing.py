@@ -39,8 +39,8 @@ def multiplexed(
 
 def walsh_hadamard(values: np.ndarray) -> np.ndarray:
     """Σ_i (−1)^(i·j) values_i for every j, i·j counting common bits: the fast Walsh–Hadamard transform."""
-    found = values.reshape(-1)
+    result = values.reshape(-1)
     for k in range(len(values).bit_length() - 1):
-        pairs = found.reshape(-1, 2, 2**k)
-        found = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(-1)
-    return found
+        pairs = result.reshape(-1, 2, 2**k)
+        result = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(-1)
+    return result

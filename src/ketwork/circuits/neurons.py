@@ -220,12 +220,12 @@ def _through(estimate: Estimate, function: Callable[[float], float]) -> Estimate
 
 
 def _vector(values: Any, name: str) -> np.ndarray:
-    found = torch.as_tensor(values).detach().cpu()
-    if found.dim() != 1 or found.is_complex() or not len(found):
+    result = torch.as_tensor(values).detach().cpu()
+    if result.dim() != 1 or result.is_complex() or not len(result):
         raise ValueError(
-            f"Argument `{name}` must be a real vector (d,), but has shape {tuple(found.shape)}, {found.dtype}."
+            f"Argument `{name}` must be a real vector (d,), but has shape {tuple(result.shape)}, {result.dtype}."
         )
-    array: np.ndarray = found.double().numpy()
+    array: np.ndarray = result.double().numpy()
     if not np.isfinite(array).all() or not np.linalg.norm(array):
         raise ValueError(f"Argument `{name}` must be finite and not zero: it has no direction otherwise.")
     return array

@@ -32,7 +32,7 @@ def completed(operator: Operator, wave: Wave, drawn: Samples) -> Samples:
 
     Few are fewer than a twelfth of the samples. What is joined to the list is added up to three times, while it matters
     and the list has space: for as many configurations as there were samples (256 at least), the heaviest of them. The
-    share left out is what was cut off, and the larger of what the next shell would weigh (by the ratio of the last
+    share skipped is what was cut off, and the larger of what the next shell would weigh (by the ratio of the last
     two) and of one sample, for what is joined to none of them; 0 where the list is all of the space.
     """
     if drawn.weights is not None:
@@ -73,14 +73,14 @@ def _moduli(wave: Wave, x: Tensor) -> Tensor:
     return wave.log_and_sign(x)[0].real.double()
 
 
-def _new(wave: Wave, listed: Tensor, found: Tensor) -> Tensor:
+def _new(wave: Wave, listed: Tensor, result: Tensor) -> Tensor:
     """Those of the found configurations that are not listed, each once."""
-    _, where = distinct(wave, torch.cat([listed, found]))
+    _, where = distinct(wave, torch.cat([listed, result]))
     count = int(where.max()) + 1
-    old = torch.zeros(count, dtype=torch.bool, device=found.device)
+    old = torch.zeros(count, dtype=torch.bool, device=result.device)
     old[where[: len(listed)]] = True
-    row = torch.zeros(count, dtype=torch.int64, device=found.device)
-    row[where[len(listed) :]] = torch.arange(len(found), device=found.device)
-    seen = torch.zeros(count, dtype=torch.bool, device=found.device)
+    row = torch.zeros(count, dtype=torch.int64, device=result.device)
+    row[where[len(listed) :]] = torch.arange(len(result), device=result.device)
+    seen = torch.zeros(count, dtype=torch.bool, device=result.device)
     seen[where[len(listed) :]] = True
-    return found[row[seen & ~old]]
+    return result[row[seen & ~old]]

@@ -67,11 +67,11 @@ def by_backward(module: nn.Module, named: Named, x: Tensor) -> tuple[Tensor, Ten
 
 
 def _gradient(out: Tensor, parameters: list[nn.Parameter], keep: bool = False) -> Tensor:
-    found = torch.autograd.grad(out, parameters, retain_graph=keep, allow_unused=True)
+    result = torch.autograd.grad(out, parameters, retain_graph=keep, allow_unused=True)
     return torch.cat(
         [
             _as_real(torch.zeros_like(p) if g is None else g).reshape(-1)
-            for g, p in zip(found, parameters, strict=True)
+            for g, p in zip(result, parameters, strict=True)
         ]
     ).detach()
 

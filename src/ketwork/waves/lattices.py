@@ -106,12 +106,12 @@ class Lattice:
         if self.edges is not None:
             return np.array([identity])
         generators = {tuple(m.tolist()) for m in [*self.translations(), *self._point_maps()]}
-        found, fresh = {identity: None}, [identity]
+        result, fresh = {identity: None}, [identity]
         while fresh:
             made = (tuple(g[k] for k in member) for member in fresh for g in generators)
-            fresh = [m for m in dict.fromkeys(made) if m not in found]
-            found |= dict.fromkeys(fresh)
-        return np.array(list(found))
+            fresh = [m for m in dict.fromkeys(made) if m not in result]
+            result |= dict.fromkeys(fresh)
+        return np.array(list(result))
 
     def _point_maps(self) -> list[np.ndarray]:
         here = self.positions[0]

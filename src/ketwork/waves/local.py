@@ -95,8 +95,8 @@ class LocalSum(Operator):
                     place = place * space.levels + level[:, site]
                 total = total + table.to(x.device)[place]
             elements.append(total)
-        found = torch.stack(elements[1:], 1) if self._shifts else x.new_zeros((len(x), 0))
-        return space.value(reached, x.dtype), found
+        result = torch.stack(elements[1:], 1) if self._shifts else x.new_zeros((len(x), 0))
+        return space.value(reached, x.dtype), result
 
     def __add__(self, other: Any) -> Operator:
         """The sum: terms on the same sites are merged; short Pauli strings are turned into matrices."""

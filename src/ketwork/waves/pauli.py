@@ -100,8 +100,8 @@ class PauliSum(Operator):
         reads, coefficients, which, rounding, patterns = self._tables(x.device)
         parity = reads @ self.space.level(x).double().T % 2  # (terms, batch): rows add up fast
         signed = (1 - 2 * parity).to(coefficients.dtype).mul_(coefficients[:, None])
-        found = signed.new_zeros(len(patterns), len(x)).index_add_(0, which, signed)
-        return torch.where(found.abs() > rounding[:, None], found, 0.0).T.contiguous()
+        result = signed.new_zeros(len(patterns), len(x)).index_add_(0, which, signed)
+        return torch.where(result.abs() > rounding[:, None], result, 0.0).T.contiguous()
 
     def connected(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Every flip of x that a string makes, and its element; elements of strings may cancel to 0."""

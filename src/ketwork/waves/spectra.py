@@ -136,14 +136,14 @@ def spectrum(
                 check_symmetric(each, sector)
             title = ", ".join(part for part in (name, "" if sector is None else sector.name) if part)
             exact = _exact(each, sector, k)
-            found: list[Level] = []
+            result: list[Level] = []
             for index in range(k if exact is None else min(k, len(exact))):
-                found.append(
+                result.append(
                     _level(
                         each,
                         module() if sector is None else sector.module(module()),
                         title,
-                        found,
+                        result,
                         None if exact is None else float(exact[index]),
                         excited=sector is not None,
                         steps=steps,
@@ -156,7 +156,7 @@ def spectrum(
                         seed=seed + index,
                     )
                 )
-            levels += _separated(found)
+            levels += _separated(result)
     return Spectrum(tuple(levels))
 
 
@@ -218,25 +218,25 @@ def _level(
 
 def _separated(levels: list[Level]) -> list[Level]:
     """Levels refused where they are out of order, or not separated by their variance."""
-    found = list(levels)
-    for i in range(1, len(found)):
-        one, two = found[i - 1].reached, found[i].reached
+    result = list(levels)
+    for i in range(1, len(result)):
+        one, two = result[i - 1].reached, result[i].reached
         if float(two) < float(one) - 3 * math.hypot(one.stderr, two.stderr) - 1e-6 * abs(float(one)):
-            found[i - 1] = _refused(found[i - 1], f"level {i} lies below it, at {float(two):.8g}")
-            found[i] = _refused(found[i], "it lies below the level before")
-    for i, level in enumerate(found):
+            result[i - 1] = _refused(result[i - 1], f"level {i} lies below it, at {float(two):.8g}")
+            result[i] = _refused(result[i], "it lies below the level before")
+    for i, level in enumerate(result):
         gaps = [
             abs(float(level.reached) - float(other.reached))
-            for j, other in enumerate(found)
+            for j, other in enumerate(result)
             if abs(j - i) == 1
         ]
         apart = [gap for gap in gaps if gap > 1e-2 * abs(float(level.reached))]  # else degenerate
         if level.exact is None and apart and math.sqrt(max(level.reached.variance, 0.0)) > min(apart) / 2:
-            found[i] = _refused(
+            result[i] = _refused(
                 level,
                 f"√σ² = {math.sqrt(level.reached.variance):.2g} is more than half the distance of its neighbour",
             )
-    return found
+    return result
 
 
 def _refused(level: Level, why: str) -> Level:

@@ -31,9 +31,9 @@ def leak(operator: Operator) -> tuple[Tensor, Tensor] | None:
 def check_closed(operator: Operator) -> None:
     """Refuses an operator that leads out of its space: its expectation values there would be of another operator."""
     if "_closed" not in operator.__dict__:
-        found = leak(operator)
-        if found is not None:
-            inside, outside = ([f"{value:g}" for value in x.tolist()] for x in found)
+        result = leak(operator)
+        if result is not None:
+            inside, outside = ([f"{value:g}" for value in x.tolist()] for x in result)
             raise ValueError(
                 "Argument `operator` must keep to its space, but leads out of it: "
                 f"({_short(inside)}) is joined to ({_short(outside)}). Put it on a space without these fixed sums, "
@@ -105,19 +105,19 @@ def _rows(operator: Operator) -> list[tuple[Tensor, Tensor, Tensor]]:
     if space.size <= LISTED:
         parts = space.states(torch.float64).split(max(1, 2**20 // max(1, operator.width)))
         return [(x, *operator.connected(x)) for x in parts]
-    found = []
+    result = []
     x = space.random(max(16, min(PROBES, 2**20 // max(1, operator.width))), seed=0, dtype=torch.float64)
     for _ in range(2):
         if not len(x):
             break
         reached, element = operator.connected(x)
-        found.append((x, reached, element))
+        result.append((x, reached, element))
         row, place = torch.nonzero(element, as_tuple=True)
         beyond = reached[row, place]
         beyond = beyond[space.contains(beyond)]
         pick = torch.randperm(len(beyond), generator=torch.Generator().manual_seed(1))[: len(x)]
         x = beyond[pick]
-    return found
+    return result
 
 
 def _short(values: list[str]) -> str:

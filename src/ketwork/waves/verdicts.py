@@ -36,8 +36,8 @@ def ground_energy(operator: Operator, limit: int = SOLVED) -> float | None:
         return None
     if "_ground_energy" not in operator.__dict__:
         operator.__dict__["_ground_energy"] = exact.ground_energy(operator)
-    found: float = operator.__dict__["_ground_energy"]
-    return found
+    result: float = operator.__dict__["_ground_energy"]
+    return result
 
 
 def most_overlap(energy: Expectation, ground: float, resolution: float) -> float:

@@ -105,13 +105,13 @@ def test_latency_rejects_factors_that_are_slower_than_dense(monkeypatch: pytest.
     x = torch.randn(
         40, 256
     )  # 32 in the first batch: 2.1 ms for the first layer, 0.03 ms and a start for the last
-    whole = machine([lambda: net(x[:32])])[0]
+    total = machine([lambda: net(x[:32])])[0]
     for keep in (0.5, 0.7):
         result = kw.compress(net, x, keep=keep, cost="latency")
         assert result.table()["rank"].isna().tolist()[1:] == [True, True]
         cost = next(tried.cost for tried in result.candidates if tried.name == result.chosen)
         assert cost == pytest.approx(machine([lambda: result.model(x[:32])])[0])  # noqa: B023
-        assert cost <= keep * whole
+        assert cost <= keep * total
     least = float(
         re.search(
             r"at least ([\d.]+) of the latency",
@@ -134,9 +134,9 @@ def test_a_network_timed_to_be_too_slow_is_planned_anew(monkeypatch: pytest.Monk
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 32))
     x = torch.randn(40, 256)
-    whole = crowded([lambda: net(x[:32])])[0]
+    total = crowded([lambda: net(x[:32])])[0]
     result = kw.compress(net, x, keep=0.6, cost="latency")
-    costs = {tried.name: tried.cost / whole for tried in result.candidates}
+    costs = {tried.name: tried.cost / total for tried in result.candidates}
     assert max(costs.values()) <= 0.6 * 1.02, costs
 
 

@@ -162,8 +162,8 @@ def drifted(n: int, noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def test_the_ridge_solution_satisfies_its_normal_equations() -> None:
     weight, bias, x, other = drifted(3000, 0.3)
-    whole = pair(weight, x, other)
-    found = refit(weight, bias, whole, pair(weight, x[:2000], other[:2000]), pair(weight, x[2000:], other[2000:]),
+    total = pair(weight, x, other)
+    found = refit(weight, bias, total, pair(weight, x[:2000], other[:2000]), pair(weight, x[2000:], other[2000:]),
                   Metric.none(weight))  # fmt: skip
     d = torch.cov(other.T, correction=0)
     c = torch.cov(torch.cat([x @ weight.T, other], 1).T, correction=0)[:OUT, OUT:]
@@ -202,8 +202,8 @@ def test_with_little_data_the_ridge_is_the_one_that_does_best_on_the_rest() -> N
 
 def test_where_no_correction_helps_the_weight_stays() -> None:
     weight, bias, x, _ = drifted(60, 0.0)
-    whole = pair(weight, x, x)
-    found = refit(weight, bias, whole, whole, whole, Metric.none(weight))
+    total = pair(weight, x, x)
+    found = refit(weight, bias, total, total, total, Metric.none(weight))
     torch.testing.assert_close(found.dense, weight, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(found.bias, bias, atol=1e-12, rtol=1e-12)
     constant = pair(weight, x, torch.ones_like(x))
@@ -212,6 +212,6 @@ def test_where_no_correction_helps_the_weight_stays() -> None:
 
 def test_its_target_is_the_mean_of_the_originals_output() -> None:
     weight, bias, x, other = drifted(3000, 0.3)
-    whole = pair(weight, x, other)
-    found = refit(weight, bias, whole, whole, whole, Metric.none(weight))
+    total = pair(weight, x, other)
+    found = refit(weight, bias, total, total, total, Metric.none(weight))
     torch.testing.assert_close(found.target, (x @ weight.T + bias).mean(0))

@@ -58,10 +58,10 @@ def test_the_error_of_each_form_is_what_its_modules_make(name: str, weighted: bo
     for form in forms(layer):
         change = layer.rows_out(layer.factored(form, *reductions.cut(form))(x)).detach() - y
         error = float(metric.times((change - change.mean(0)).T).square().sum() / len(change))
-        assert error == pytest.approx(reductions.error(form), rel=1e-5, abs=1e-7 * reductions.whole), form
+        assert error == pytest.approx(reductions.error(form), rel=1e-5, abs=1e-7 * reductions.total), form
         assert float(change.mean(0).abs().max()) < 1e-9  # the mean output is kept
     inner = layer.channels
-    assert reductions.error(Form("both", layer.m, inner)) == pytest.approx(0, abs=1e-6 * reductions.whole)
+    assert reductions.error(Form("both", layer.m, inner)) == pytest.approx(0, abs=1e-6 * reductions.total)
     errors = [reductions.error(Form("inputs", rank)) for rank in range(1, inner + 1)]
     assert errors == sorted(errors, reverse=True)
 
@@ -121,8 +121,8 @@ def test_rounding_costs_what_it_is_said_to() -> None:
     error = float(metric.times(change.T).square().sum() / len(rows))
     assert reductions.error(DENSE.with_bits(8)) == pytest.approx(error, rel=1e-6)
     for form in forms(layer):
-        whole, eight = reductions.error(form), reductions.error(form.with_bits(8))
-        assert whole < eight < whole + 0.01 * reductions.whole
+        total, eight = reductions.error(form), reductions.error(form.with_bits(8))
+        assert total < eight < total + 0.01 * reductions.total
     weight = rounded_to_bits(layer.weight())
     scale = weight.abs().amax(1, keepdim=True) / 127
     assert float(((weight / scale) - (weight / scale).round()).abs().max()) < 1e-9  # integers

@@ -53,7 +53,7 @@ def test_the_plan_removes_less_of_what_is_measured_to_matter_more(work: Work) ->
         assert plan is not None
         return {"0": 16, "1": 16} | plan[1]
 
-    room = 0.5 * work.budget.whole - work.budget.fixed
+    room = 0.5 * work.budget.total - work.budget.fixed
     same = dict.fromkeys(("0", "1", "2"), 1.0)
     plain = kept({}, same)
     for feed in ("0", "1"):

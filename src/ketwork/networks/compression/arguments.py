@@ -71,7 +71,7 @@ def check_counts(**counts: Any) -> None:
 
 
 @contextmanager
-def shown(progress: bool | Callable[..., None] | None) -> Iterator[Callable[[int, int], None] | None]:
+def with_progress(progress: bool | Callable[..., None] | None) -> Iterator[Callable[[int, int], None] | None]:
     """What to call with the samples done and the samples in all: a bar of the library's own for True.
 
     A callable that takes one argument gets the samples done alone.

@@ -16,7 +16,7 @@ def taken_apart(model: nn.Module) -> dict[str, nn.Module]:
 
     Those that add biases or zeros to the keys are left.
     """
-    found: dict[str, nn.Module] = {
+    result: dict[str, nn.Module] = {
         path: module
         for path, module in model.named_modules()
         if type(module) is nn.MultiheadAttention
@@ -26,8 +26,8 @@ def taken_apart(model: nn.Module) -> dict[str, nn.Module]:
         and not module._forward_hooks
         and not module._forward_pre_hooks
     }
-    replace(model, {path: _apart(module) for path, module in found.items()})
-    return found
+    replace(model, {path: _apart(module) for path, module in result.items()})
+    return result
 
 
 def arguments(original: Any) -> dict[str, Any]:

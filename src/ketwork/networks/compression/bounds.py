@@ -44,15 +44,15 @@ def at(
         least = math.ceil(1000 * work.least) / 1000
         raise ValueError(
             f"Argument `keep` must be at least {least:.3f} of the {work.budget.kind} here, but is {keep}: "
-            f"{work.budget.fixed / work.budget.whole:.3f} are in modules that are left alone. Give a larger share."
+            f"{work.budget.fixed / work.budget.total:.3f} are in modules that stay unchanged. Give a larger share."
         )
     best: tuple[tuple[bool, float], Candidate] | None = None
     tried: list[Tried] = []
-    for candidate in work.candidates(keep * work.budget.whole):
+    for candidate in work.candidates(keep * work.budget.total):
         kl = work.kl(candidate)
         cost = work.budget.measure(candidate.model)
         tried.append(Tried(candidate.name, kl, cost))
-        late = cost > keep * work.budget.whole * (SLOWER if work.budget.kind == "latency" else _ROUNDING)
+        late = cost > keep * work.budget.total * (SLOWER if work.budget.kind == "latency" else _ROUNDING)
         if (best is None or (late, kl) < best[0]) and good(candidate):
             best = (late, kl), candidate
     return (None if best is None else best[1]), tried
@@ -69,12 +69,12 @@ def _smallest(
     that of
     the loss, taken to be linear in that of the share, meets it.
     """
-    whole = work.budget.whole
+    total = work.budget.total
     low, high = work.least, 1.0
     known: dict[float, float] = {}  # the losses at shares
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
-        known[middle] = loss(work.quick(middle * whole))
+        known[middle] = loss(work.quick(middle * total))
         low, high = (low, middle) if known[middle] <= bound else (middle, high)
     best, tried = at(work, high, lambda one: loss(one) <= bound)
     if best is None and high < 1:

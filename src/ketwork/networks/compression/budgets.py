@@ -33,7 +33,7 @@ class Budget:
     """
 
     kind: str
-    whole: float
+    total: float
     fixed: float
     sizes: Mapping[str, Sizes]
     has_bias: Mapping[str, bool]
@@ -89,7 +89,7 @@ class Budget:
 
 def budget(
     kind: str,
-    whole: float,
+    total: float,
     base: nn.Module,
     layers: Sequence[WeightLayer],
     survey: Survey,
@@ -101,7 +101,7 @@ def budget(
     sizes = {layer.path: sizes_of(layer, survey) for layer in layers}
     seconds: dict[str, dict[Form, float]] = {}
     overheads: dict[str, float] = {}
-    of_base = min(measure(base), whole)  # of what folding gave: never more, but for noise
+    of_base = min(measure(base), total)  # of what folding gave: never more, but for noise
     if kind == "latency":
         for layer in layers:
             if layer.looks_up or layer.repeated:  # its time is not that of a product of its own
@@ -118,7 +118,7 @@ def budget(
     each = next((p.itemsize for p in base.parameters() if p.is_floating_point()), 4)
     made = Budget(
         kind,
-        whole,
+        total,
         0.0,
         sizes,
         {layer.path: layer.has_bias for layer in layers},
@@ -148,15 +148,15 @@ def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]
 
     def seconds(model: nn.Module) -> float:
         ran = calibration.ran
-        found = latencies([lambda: calibration.output(model, batch)])[0]
+        result = latencies([lambda: calibration.output(model, batch)])[0]
         calibration.ran = ran  # no pass over the data
-        return found
+        return result
 
     def products(model: nn.Module) -> float:
         ran = calibration.ran
-        found = multiply_adds(lambda: calibration.output(model, few), few.size)
+        result = multiply_adds(lambda: calibration.output(model, few), few.size)
         calibration.ran = ran
-        return found
+        return result
 
     return {
         "parameters": lambda model: float(parameters(model)),
@@ -166,12 +166,12 @@ def measures(calibration: Calibration) -> dict[str, Callable[[nn.Module], float]
     }
 
 
-def _in_turns(calibration: Calibration, base: nn.Module, whole: float, model: nn.Module) -> float:
+def _in_turns(calibration: Calibration, base: nn.Module, total: float, model: nn.Module) -> float:
     """The seconds of a network where `base` takes `whole`: timed in turns, so that other work cancels."""
     batch, ran = calibration.fit[0], calibration.ran
     small, large = latencies([partial(calibration.output, one, batch) for one in (model, base)], least=_LEAST)
     calibration.ran = ran  # no pass over the data
-    return whole * small / large
+    return total * small / large
 
 
 def _timed(layer: WeightLayer, survey: Survey, multiple_of: int) -> dict[Form, float]:
@@ -216,8 +216,8 @@ def _overhead(layer: WeightLayer, survey: Survey) -> float:
     share = weight.numel() / (layer.m * layer.k)
     if share == 1:
         return 0.0
-    whole, part = latencies([partial(layer.module, x), partial(small.module, few)], least=_LEAST)
-    return min(max((part - share * whole) / (1 - share), 0.0), whole)
+    total, part = latencies([partial(layer.module, x), partial(small.module, few)], least=_LEAST)
+    return min(max((part - share * total) / (1 - share), 0.0), total)
 
 
 def _zeros(layer: WeightLayer, form: Form) -> list[torch.Tensor]:

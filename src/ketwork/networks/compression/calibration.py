@@ -134,16 +134,16 @@ class Calibration:
 
     def estimate(self, model: nn.Module, samples: int | None = None) -> Estimate:
         """`kl` with its standard error over samples (a sample's positions are not independent)."""
-        whole = len(self.held_back)
-        count = whole
+        complete = len(self.held_back)
+        count = complete
         if samples is not None:
             held = sum(batch.size for batch in self.held_back)
-            count = min(whole, max(1, round(samples * whole / held)))
+            count = min(complete, max(1, round(samples * complete / held)))
         sums: list[list[Tensor]] = [[] for _ in self.predictions.heads]
         counts: list[list[Tensor]] = [[] for _ in self.predictions.heads]
         with torch.no_grad():
             for i in range(count):
-                place = (2 * i + 1) * whole // (2 * count)
+                place = (2 * i + 1) * complete // (2 * count)
                 batch = self.held_back[place]
                 rows = zip(self.predictions.heads, self._truth[place], self.rows(model, batch), strict=True)
                 for j, (head, a, b) in enumerate(rows):
@@ -264,12 +264,12 @@ def calibration(
             f"Argument `data` must hold at least {HELD_BACK} samples, one of them being held back to choose by, but "
             f"holds {start}. Give a few hundred like those that the network will meet."
         )
-    whole = Calibration(fit, held_back, Predictions(()), forward, labels, progress)
+    complete = Calibration(fit, held_back, Predictions(()), forward, labels, progress)
     with torch.no_grad():
-        first = whole.output(model, fit[0])
-        whole.predictions = Predictions.from_output(output, loss, first, fit[0])
-        whole.check_width(fit[0], whole.predictions.rows(first, fit[0]))
-    return whole
+        first = complete.output(model, fit[0])
+        complete.predictions = Predictions.from_output(output, loss, first, fit[0])
+        complete.check_width(fit[0], complete.predictions.rows(first, fit[0]))
+    return complete
 
 
 def in_precision_of(model: nn.Module, batch: Batch) -> Batch:
@@ -288,7 +288,7 @@ def in_precision_of(model: nn.Module, batch: Batch) -> Batch:
 
 
 def _owners(batch: Batch, predictions: int) -> Tensor:
-    """The sample that each of a batch's predictions is of; each its own where they cannot be told apart."""
+    """The sample that each of a batch's predictions is of; each its own where they cannot be distinguished."""
     if batch.mask is not None and int(batch.mask.sum()) == predictions:
         return torch.arange(batch.size).repeat_interleave(batch.mask.sum(1).cpu())
     if predictions % batch.size == 0:

@@ -34,12 +34,12 @@ class Carrier:
 
 def by_class(model: nn.Module) -> dict[str, Carrier]:
     """The modules whose class says that they work channel by channel on the second axis, by path."""
-    found = {}
+    result = {}
     for path, module in model.named_modules():
         channels = _channels(module)
         if channels is not None:
-            found[path] = Carrier(path, "", channels)
-    return found
+            result[path] = Carrier(path, "", channels)
+    return result
 
 
 def _channels(module: Any) -> int | None:
@@ -57,7 +57,7 @@ def _channels(module: Any) -> int | None:
 
 def raw(model: nn.Module, sizes: set[int]) -> list[Carrier]:
     """Parameters of other modules with one axis longer than 1, of one of these sizes: scales and shifts."""
-    found = []
+    result = []
     for path, module in model.named_modules():
         plain = isinstance(
             module, (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, nn.RNNBase)
@@ -68,8 +68,8 @@ def raw(model: nn.Module, sizes: set[int]) -> list[Carrier]:
             if parameter is None or not parameter.is_floating_point():
                 continue
             if max(parameter.shape, default=0) == parameter.numel() > 1 and parameter.numel() in sizes:
-                found.append(Carrier(path, name, parameter.numel()))
-    return found
+                result.append(Carrier(path, name, parameter.numel()))
+    return result
 
 
 def narrowed(module: Any, name: str, kept: Tensor) -> Any:

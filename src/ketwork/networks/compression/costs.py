@@ -53,7 +53,7 @@ def multiply_adds_within(
     >>> multiply_adds_within(lambda: net(x), 4, {"1": net[1]})
     {'1': 100.0, '': 300.0}
     """
-    found = dict.fromkeys(modules, 0.0)
+    result = dict.fromkeys(modules, 0.0)
     fused = torch.backends.mha.get_fastpath_enabled()
     with contextlib.ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
@@ -69,7 +69,7 @@ def multiply_adds_within(
 
         def after(path: str) -> Callable[..., None]:
             def hook(*_: object) -> None:
-                found[path] += (count.products - begun.pop()) / samples
+                result[path] += (count.products - begun.pop()) / samples
 
             return hook
 
@@ -77,7 +77,7 @@ def multiply_adds_within(
             stack.callback(module.register_forward_pre_hook(before).remove)
             stack.callback(module.register_forward_hook(after(path)).remove)
         call()
-        return found | {"": count.products / samples}
+        return result | {"": count.products / samples}
 
 
 class _Count:

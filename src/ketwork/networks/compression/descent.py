@@ -42,18 +42,18 @@ class Descent:
         }
         self._moves = {item.name: self._best(item, _down) for item in self.items}
 
-    def to(self, room: float) -> dict[Name, Hashable] | None:
-        """The choice whose layers cost no more than `room`; None where the steps end above it.
+    def to(self, limit: float) -> dict[Name, Hashable] | None:
+        """The choice whose layers cost no more than `limit`; None where the steps end above it.
 
-        The descent may go on from there to less room, but for what was spent in the end.
+        The descent may continue from there to a lower limit, but for what was spent in the end.
         """
-        while self.total > room:
+        while self.total > limit:
             possible = [(move, name) for name, move in self._moves.items() if move is not None]
             if not possible:
                 return None
             (_, value, cost), name = min(possible, key=lambda one: one[0][0])
             self._take(name, value, cost)
-        return self._filled(room)
+        return self._filled(limit)
 
     def _take(self, name: Name, value: Hashable, cost: float) -> None:
         self.total += cost
@@ -61,12 +61,12 @@ class Descent:
         for item in self._near[name]:
             self._moves[item.name] = self._best(item, _down)
 
-    def _filled(self, room: float) -> dict[Name, Hashable]:
-        """What is left of the room spent: that does not change the descent itself."""
+    def _filled(self, limit: float) -> dict[Name, Hashable]:
+        """What is left of the limit spent: that does not change the descent itself."""
         before = dict(self.chosen), self.total, dict(self._moves)
 
         def up(error: float, cost: float) -> float | None:
-            return error / max(cost, 1e-12) if error < 0 and cost <= room - self.total else None
+            return error / max(cost, 1e-12) if error < 0 and cost <= limit - self.total else None
 
         ups = {item.name: self._best(item, up) for item in self.items}
         by_name = {item.name: item for item in self.items}
@@ -75,16 +75,16 @@ class Descent:
             if not better:
                 break
             (_, value, cost), name = min(better, key=lambda one: one[0][0])
-            if cost > room - self.total:  # what others took is gone
+            if cost > limit - self.total:  # what others took is gone
                 ups[name] = self._best(by_name[name], up)
                 continue
             self.total += cost
             self.chosen[name] = value
             for item in self._near[name]:
                 ups[item.name] = self._best(item, up)
-        found = self.chosen
+        result = self.chosen
         self.chosen, self.total, self._moves = before
-        return found
+        return result
 
     def _best(self, item: Item, rate: Callable[[float, float], float | None]) -> Move | None:
         """The value of the lowest rate of error and cost, both as changes, with that rate and the cost."""
@@ -96,9 +96,9 @@ class Descent:
                 continue
             self.chosen[item.name] = value
             cost = sum(self.price(layer, self.chosen) for layer in item.touches) - before
-            found = rate(error - item.errors[now], cost)
-            if found is not None and (best is None or found < best[0]):
-                best = found, value, cost
+            result = rate(error - item.errors[now], cost)
+            if result is not None and (best is None or result < best[0]):
+                best = result, value, cost
         self.chosen[item.name] = now
         return best
 

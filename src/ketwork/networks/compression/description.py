@@ -58,15 +58,15 @@ def described(original: nn.Module, small: nn.Module) -> dict[str, Any]:
     for path, module in small.named_modules(remove_duplicate=False):
         if isinstance(module, Attention) and path in old:
             with torch.device("meta"):
-                whole_one = Attention(**attention.arguments(old[path]))
-            old |= {f"{path}.{name}": part for name, part in whole_one.named_modules() if name}
+                total_one = Attention(**attention.arguments(old[path]))
+            old |= {f"{path}.{name}": part for name, part in total_one.named_modules() if name}
     new: dict[str, Any] = {}
     known: dict[nn.Module, str] = {}
     for path, module in small.named_modules(remove_duplicate=False):
-        whole = isinstance(module, nn.Sequential) and not isinstance(old.get(path), nn.Sequential)
+        total = isinstance(module, nn.Sequential) and not isinstance(old.get(path), nn.Sequential)
         if path not in old:
             continue
-        if whole:
+        if total:
             new[path] = known.get(module) or [_part(part, old[path]) for part in module.children()]
             known.setdefault(module, path)
         elif type(module) is not type(old[path]) or _changes(module, old[path]):
@@ -115,10 +115,10 @@ def _changes(module: nn.Module, old: nn.Module) -> tuple[dict[str, Any], dict[st
 def unique(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of a state, one of those that share the same memory."""
     seen: set[tuple[Any, ...]] = set()
-    found = {}
+    result = {}
     for name, tensor in state.items():
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         if tensor.numel() == 0 or key not in seen:
-            found[name] = tensor.detach().contiguous()
+            result[name] = tensor.detach().contiguous()
             seen.add(key)
-    return found
+    return result

@@ -73,8 +73,8 @@ class Factors:
 
     def share(self, rank: int) -> float:
         """What they discard as a share of the layer's whole weight; 0 where the layer is constant."""
-        whole = self.whole
-        return self.tail(rank) / whole if whole > 0 else 0.0
+        total = self.total
+        return self.tail(rank) / total if total > 0 else 0.0
 
     def cut(self, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """First factor (r, k), second (m, r) and bias (m,)."""
@@ -82,7 +82,7 @@ class Factors:
         return self.first[:rank], second, self.target - second @ self.mean_out[:rank]
 
     @property
-    def whole(self) -> float:
+    def total(self) -> float:
         """The layer's whole weight: what rank 0 discards."""
         return float(self.weights.sum())
 
@@ -129,7 +129,7 @@ class Pair:
         return Pair(self.inputs, self.cross[rows], self.outputs[rows])
 
 
-def refit(weight: Tensor, bias: Tensor, whole: Pair, part: Pair, rest: Pair, metric: Metric) -> Refit:
+def refit(weight: Tensor, bias: Tensor, total: Pair, part: Pair, rest: Pair, metric: Metric) -> Refit:
     """Minimises E ‖H (W x + b − W′ x̃ − b′)‖² + δ ‖H (W′ − W)‖².
 
     V = W + (X − W D)(D + δ)⁻¹, with D the covariance of x̃ and X = cov(W x, x̃). δ is the one, of powers of ten
@@ -137,14 +137,14 @@ def refit(weight: Tensor, bias: Tensor, whole: Pair, part: Pair, rest: Pair, met
     was not fitted to: fitted on `part`, judged on `rest`. O(k³ + m k²).
     """
     ridge = _ridge(weight, part, rest, metric)
-    covariance = whole.inputs.covariance()
+    covariance = total.inputs.covariance()
     dense = weight
     if ridge < torch.inf:
         values, vectors = torch.linalg.eigh(covariance)
-        missing = (whole.cross - weight @ covariance) @ vectors
+        missing = (total.cross - weight @ covariance) @ vectors
         dense = weight + missing / (values.clamp(min=0) + ridge) @ vectors.T
-    outputs = bias + whole.outputs
-    return Refit(dense, outputs - dense @ whole.inputs.left, outputs, ridge)
+    outputs = bias + total.outputs
+    return Refit(dense, outputs - dense @ total.inputs.left, outputs, ridge)
 
 
 def _ridge(weight: Tensor, part: Pair, rest: Pair, metric: Metric) -> float:

@@ -78,9 +78,8 @@ class Fits:
     def choices(self, layer: WeightLayer, budget: Budget, scale: float, few: bool = False) -> list[Choice]:
         """What can be done with the layer: dense, or a form that is cheaper, with the KL that it costs, in nats.
 
-        `scale` multiplies the estimated KL. Forms that cost no less than another of no more error are left out, and
-        with
-        `few` all but some.
+        `scale` multiplies the estimated KL. Forms that cost no less than another of no more error are skipped, and
+        with `few` all but some.
         """
         if layer.path not in self._choices:
             reductions, own = self.reductions(layer, True), budget.sizes[layer.path]
@@ -89,10 +88,10 @@ class Fits:
                 for form in budget.options(layer.path, reductions, self.multiple_of)
             ]
             self._choices[layer.path] = pareto(every)
-        found = self._choices[layer.path]
-        if few and len(found) > _FEW:
-            found = [found[round(i * (len(found) - 1) / (_FEW - 1))] for i in range(_FEW)]
-        return [Choice(one.form, one.cost, scale * one.error) for one in found]
+        result = self._choices[layer.path]
+        if few and len(result) > _FEW:
+            result = [result[round(i * (len(result) - 1) / (_FEW - 1))] for i in range(_FEW)]
+        return [Choice(one.form, one.cost, scale * one.error) for one in result]
 
 
 def one_shot(base: nn.Module, fits: Fits, forms: Forms, weighted: bool) -> nn.Module:
@@ -230,7 +229,7 @@ class _Twin:
         put(model, new)
         return cls(model, fits, variant, {layer.path: layer for layer in fits.layers}, cut)
 
-    def _whole(self, path: str) -> bool:
+    def _total(self, path: str) -> bool:
         layer = self.layers[path]
         return layer.known and layer.k <= WIDEST_INPUT
 
@@ -238,11 +237,11 @@ class _Twin:
         """Whether a layer is fitted here."""
         if path in self.cut:
             return True
-        return self.variant.refit_dense and self.layers[path].has_bias and self._whole(path)
+        return self.variant.refit_dense and self.layers[path].has_bias and self._total(path)
 
     def regressed(self, path: str) -> WeightLayer:
         """The layer whose inputs the fit is of: the layer, or the last module of its form."""
-        if self._whole(path):
+        if self._total(path):
             return self.layers[path]
         holder = nn.Module()
         holder.last = self._module(path)[-1]
@@ -250,7 +249,7 @@ class _Twin:
 
     def reaching(self, path: str, x: Tensor) -> Tensor:
         """What comes to it, where x comes to the layer."""
-        return x if self._whole(path) else self._module(path)[:-1](x)
+        return x if self._total(path) else self._module(path)[:-1](x)
 
     def fit(self, original: WeightLayer, *pairs: Pair) -> None:
         """`pairs` are of all batches, of those to fit a ridge on and of those to judge it by."""
@@ -260,18 +259,18 @@ class _Twin:
         rows = self.fits.rows.get(path)
         if rows is not None:
             bias, pairs = bias[rows], tuple(pair.of(rows) for pair in pairs)
-        whole, part, rest = pairs
-        if not self._whole(path):
+        total, part, rest = pairs
+        if not self._total(path):
             last = self.regressed(path)
-            found = refit(last.weight(), bias, whole, part, rest, metric)
-            self._set([last.module], [found.dense], found.bias, form)
+            result = refit(last.weight(), bias, total, part, rest, metric)
+            self._set([last.module], [result.dense], result.bias, form)
         else:
-            found = refit(layer.weight(), bias, whole, part, rest, metric)
+            result = refit(layer.weight(), bias, total, part, rest, metric)
             if form.dense:
-                self._set([self._module(path)], [found.dense], found.bias, form)
+                self._set([self._module(path)], [result.dense], result.bias, form)
             else:
                 reduced = Reductions(
-                    found.dense, found.bias, layer.kernel, metric, whole.inputs, target=found.target
+                    result.dense, result.bias, layer.kernel, metric, total.inputs, target=result.target
                 )
                 self._set(list(self._module(path)), *reduced.cut(form), form)
         self.fitted.add(path)

@@ -48,10 +48,10 @@ class Form:
         """The form in words."""
         if self.dense or not kernel:
             return "" if self.dense else "low rank"
-        whole = "×".join(map(str, kernel))
+        total = "×".join(map(str, kernel))
         one = "×".join("1" for _ in kernel)
         if self.name == "both":
-            return f"{one} → {whole} → {one}"
+            return f"{one} → {total} → {one}"
         first, second = taps(self.name, kernel)
         return " → ".join("×".join(map(str, part)) for part in (first, second))
 

@@ -179,14 +179,14 @@ class WeightLayer:
         one = tuple(1 for _ in range(n))
         kernels = (one, self.kernel, one) if form.name == "both" else taps(form.name, self.kernel)
         kernel = kernels[i]
-        whole = kernel == self.kernel and (kernel != one or i == 0)
-        if not whole and kernel == one:
+        total = kernel == self.kernel and (kernel != one or i == 0)
+        if not total and kernel == one:
             return skip_init(_CONVOLUTIONS[n], wide, out, 1, bias=bias, **options)
-        if whole and not self.known:
+        if total and not self.known:
             weight = conv.weight.new_empty(out, wide // prod(kernel), *kernel)
             tensors = {"weight": weight, "bias": weight.new_empty(out) if bias else None}
             return resized(conv, tensors, in_channels=wide // prod(kernel), out_channels=out)
-        here = [whole or size > 1 for size in kernel]
+        here = [total or size > 1 for size in kernel]
         settings: dict[str, Any] = {"padding_mode": conv.padding_mode}
         settings["stride"] = tuple(s if own else 1 for s, own in zip(conv.stride, here, strict=True))
         settings["dilation"] = tuple(d if own else 1 for d, own in zip(conv.dilation, here, strict=True))
@@ -241,7 +241,7 @@ class WeightLayer:
 
 
 def weight_layers(model: nn.Module) -> tuple[list[WeightLayer], dict[str, str]]:
-    """The layers that can be compressed, and why each other module with parameters of its own is left alone.
+    """The layers that can be compressed, and why each other module with parameters of its own stays unchanged.
 
     >>> net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3), nn.LayerNorm(3))
     >>> layers, left = weight_layers(net)
@@ -273,7 +273,7 @@ def weight_layers(model: nn.Module) -> tuple[list[WeightLayer], dict[str, str]]:
 
 
 def _reason(module: Any, path: str) -> str | None:
-    """Why a module with parameters is left alone, or None where it can be compressed."""
+    """Why a module with parameters stays unchanged, or None where it can be compressed."""
     kind = type(module).__name__
     if _kind(module) is None:
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
@@ -318,9 +318,9 @@ def _kind(module: nn.Module) -> tuple[str, bool] | None:
 
 
 def _weight_layer(module: Any, paths: tuple[str, ...]) -> WeightLayer:
-    found = _kind(module)
-    assert found is not None
-    kind, known = found
+    result = _kind(module)
+    assert result is not None
+    kind, known = result
     weight = module.weight
     if kind in ("Conv1D", "embedding"):
         k, m = weight.shape

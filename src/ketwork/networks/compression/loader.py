@@ -275,15 +275,15 @@ def _not_saved(*_: Any, **__: Any) -> None:
 
 def digest(tensors: dict, about: dict) -> str:
     """SHA-256 of the tensors, their names and shapes, and what is said about them."""
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    result = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        result.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        result.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return result.hexdigest()
 
 
 def unfused(network: nn.Module) -> nn.Module:
-    """The network, with encoders of torch.nn told not to fuse layers into one kernel, which reads their weights."""
+    """The network, with encoders of torch.nn set not to fuse layers into one kernel, which reads their weights."""
     for module in network.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
@@ -294,16 +294,16 @@ def unfused(network: nn.Module) -> nn.Module:
 
 def _fill(network: nn.Module, tensors: dict) -> None:
     """Puts the numbers into the network, those of 8 bits times their scales."""
-    whole = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALE)}
-    for name in tensors.keys() - whole.keys():
-        integers, scale = whole[name.removesuffix(SCALE)], tensors[name]
-        whole[name.removesuffix(SCALE)] = integers.float() * scale.reshape(-1, *[1] * (integers.ndim - 1))
+    total = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALE)}
+    for name in tensors.keys() - total.keys():
+        integers, scale = total[name.removesuffix(SCALE)], tensors[name]
+        total[name.removesuffix(SCALE)] = integers.float() * scale.reshape(-1, *[1] * (integers.ndim - 1))
     state = network.state_dict(keep_vars=True)
     shared: dict = {}
     for name, tensor in state.items():
         shared.setdefault(id(tensor), []).append(name)
-    missing, unexpected = network.load_state_dict(whole, strict=False)
-    known = {other for names in shared.values() if any(name in whole for name in names) for other in names}
+    missing, unexpected = network.load_state_dict(total, strict=False)
+    known = {other for names in shared.values() if any(name in total for name in names) for other in names}
     missing = [name for name in missing if name not in known]
     if missing or unexpected:
         raise ValueError(f"it lacks {missing[:3]} and has {unexpected[:3]} besides")

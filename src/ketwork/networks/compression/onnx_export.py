@@ -50,12 +50,12 @@ def export_onnx(
             "activations need ranges, but is None."
         )
     with tempfile.TemporaryDirectory(prefix="ketwork-") as folder, replacing(path) as target:
-        whole = Path(folder, "float.onnx")
-        _exported(model, inputs).save(str(whole))
+        total = Path(folder, "float.onnx")
+        _exported(model, inputs).save(str(total))
         if not eight:
-            target.write_bytes(whole.read_bytes())
+            target.write_bytes(total.read_bytes())
             return
-        _quantized(whole, Path(folder, "int8.onnx"), set(eight), calibration or ())
+        _quantized(total, Path(folder, "int8.onnx"), set(eight), calibration or ())
         target.write_bytes(Path(folder, "int8.onnx").read_bytes())
 
 

@@ -41,12 +41,12 @@ def windows(x: Tensor, conv: Any) -> Tensor:
 
 def grid(space: Sequence[int], conv: Any) -> tuple[int, ...]:
     """How many patches there are along each axis of an input of that size."""
-    pads, found = conv._reversed_padding_repeated_twice, []
+    pads, result = conv._reversed_padding_repeated_twice, []
     for axis, length in enumerate(space):
         back = 2 * (axes(conv) - 1 - axis)
         reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-        found.append((length + pads[back] + pads[back + 1] - reach) // conv.stride[axis] + 1)
-    return tuple(found)
+        result.append((length + pads[back] + pads[back + 1] - reach) // conv.stride[axis] + 1)
+    return tuple(result)
 
 
 def positions(x: Tensor, conv: Any) -> int:

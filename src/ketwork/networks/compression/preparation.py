@@ -47,50 +47,50 @@ def prepared(
     """
     first = calibration.fit[0]
     run = partial(_predicted, calibration, picked(first, torch.arange(min(first.size, _TRIED))))
-    whole = measures(calibration)[kind](base)
+    total = measures(calibration)[kind](base)
     folded = fold_batchnorm(base, run)
     apart = Apart.of(base)
-    found, left = weight_layers(base)
+    result, left = weight_layers(base)
     chosen = select(base, layers).chosen
-    for layer in found:
+    for layer in result:
         if not any(path in chosen for path in layer.paths):
             left[layer.path] = "not among `layers`"
-    found = _verified(base, [layer for layer in found if layer.path not in left], run, left)
-    fed, staying = feeds(base, found, calibration.rows, first)
+    result = _verified(base, [layer for layer in result if layer.path not in left], run, left)
+    fed, staying = feeds(base, result, calibration.rows, first)
     readers = {path for feed in fed for path in feed.readers}
-    inside = {layer.path for layer in found} if kind == "bytes" else readers
-    seen = survey(base, found, calibration, generator, inside, memory)
+    inside = {layer.path for layer in result} if kind == "bytes" else readers
+    seen = survey(base, result, calibration, generator, inside, memory)
     if group is not None:
         device = next(base.parameters()).device
         header, tensors = pack(group.add_up(seen))
         if group.rank:
             return None
         seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
-    for layer in found:
+    for layer in result:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
             left[layer.path] = "it was never called"
         elif seen.differentiable and (record.fisher is None or not bool(record.fisher.any())):
             left[layer.path] = "the predictions do not depend on its output"
-    found = [layer for layer in found if layer.path not in left]
-    left |= read_directly(base, [layer.paths for layer in found if not layer.repeated], run)
-    found = [layer for layer in found if layer.path not in left]
-    if not found:
+    result = [layer for layer in result if layer.path not in left]
+    left |= read_directly(base, [layer.paths for layer in result if not layer.repeated], run)
+    result = [layer for layer in result if layer.path not in left]
+    if not result:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:8])
         raise ValueError(
             "Argument `model` must have a linear layer or a convolution that can be compressed, but has none"
             f"{f' ({reasons})' if reasons else ''}."
         )
-    prices = budget(kind, whole, base, found, seen, calibration, multiple_of)
+    prices = budget(kind, total, base, result, seen, calibration, multiple_of)
     if kind == "latency":
         prices = replace(prices, measure=partial(_as_given, prices.measure, base, apart))
-    fits = Fits(found, seen, multiple_of=multiple_of)
-    fed = usable(fed, found, seen.order, WIDEST_INPUT)
-    states = states_of(base, fed, {layer.path: layer for layer in found})
+    fits = Fits(result, seen, multiple_of=multiple_of)
+    fed = usable(fed, result, seen.order, WIDEST_INPUT)
+    states = states_of(base, fed, {layer.path: layer for layer in result})
     narrowing = Narrowing(base, fits, fed, states)
     return Work(
         base,
-        found,
+        result,
         left,
         folded,
         calibration,
@@ -118,7 +118,7 @@ def _predicted(calibration: Calibration, batch: Batch, model: nn.Module) -> Tens
 
 
 def _verified(
-    base: nn.Module, found: Sequence[WeightLayer], run: Callable[[nn.Module], Tensor], left: dict[str, str]
+    base: nn.Module, result: Sequence[WeightLayer], run: Callable[[nn.Module], Tensor], left: dict[str, str]
 ) -> list[WeightLayer]:
     """The layers that compute W x + b; of those with a forward of their own it is tried whether x is known.
 
@@ -129,7 +129,7 @@ def _verified(
     def note(path: str, module: nn.Module, given: Any) -> None:
         inputs.setdefault(path, given[0][:_TRIED].detach())
 
-    own = [layer for layer in found if not layer.known and not layer.looks_up]
+    own = [layer for layer in result if not layer.known and not layer.looks_up]
     if own:
         handles = [layer.module.register_forward_pre_hook(partial(note, layer.path)) for layer in own]
         with torch.no_grad():
@@ -137,7 +137,7 @@ def _verified(
         for handle in handles:
             handle.remove()
     kept = []
-    for layer in found:
+    for layer in result:
         if layer.k > WIDEST_INPUT and layer.m > WIDEST:
             left[layer.path] = f"{layer.m} × {layer.k} moments would be too large"
         elif layer.known or layer.path not in inputs:

@@ -26,10 +26,12 @@ def configure(original: nn.Module, small: nn.Module) -> dict[str, int]:
     shapes = [_shapes(model) for model in (original, small)]
     if shapes[0] == shapes[1]:
         return {}
-    found = _changes(original.config, *shapes) if shapes[0].keys() == shapes[1].keys() else {}
+    result = _changes(original.config, *shapes) if shapes[0].keys() == shapes[1].keys() else {}
     # A size of heads may also be that of the stream, which has not changed.
     some = (
-        dict(part) for n in range(len(found), 0, -1) for part in combinations(list(found.items())[:_MOST], n)
+        dict(part)
+        for n in range(len(result), 0, -1)
+        for part in combinations(list(result.items())[:_MOST], n)
     )
     changes = next((part for part in some if _makes(small, part, shapes[1])), {})
     configured(small, changes)
@@ -50,15 +52,15 @@ def _changes(
             if a != b:
                 new.setdefault(a, set()).add(b)
     width = getattr(config, "head_dim", None) or 0
-    found = {}
+    result = {}
     for name, value in vars(config).items():
         if not isinstance(value, int) or isinstance(value, bool):
             continue
         unit = width if "heads" in name else 1
         sizes = new.get(value * unit, set())
         if unit and len(sizes) == 1 and (size := next(iter(sizes))) % unit == 0:
-            found[name] = size // unit
-    return found
+            result[name] = size // unit
+    return result
 
 
 def _makes(small: Any, changes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:

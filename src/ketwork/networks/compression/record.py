@@ -72,14 +72,14 @@ def recorded(
 
 
 def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
-    found = []
+    matches = []
     calibration = work.calibration
     if calibration.constant:
-        found.append(
+        matches.append(
             "The original predicts the same for all data held back, so the KL says nothing of other data."
         )
     elif calibration.certainty > _CERTAIN:
-        found.append(
+        matches.append(
             f"The original is nearly certain of the data held back (mean probability {calibration.certainty:.4f}), as "
             "networks are of data that they were trained on: on other data the KL can be many times larger. Calibrate "
             "on data that it was not trained on."
@@ -91,11 +91,11 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
     ]
     if few:
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
-        found.append(
+        matches.append(
             f"Fewer inputs than features were seen of {', '.join(few[:_NAMED])}{more}: other data will fare worse. "
             "Give more."
         )
-    return (*found, *_staying(work))
+    return (*matches, *_staying(work))
 
 
 def _staying(work: Work) -> list[str]:
@@ -135,7 +135,7 @@ def _row(
         apart = best.model.get_submodule(path)
         elsewhere = {p.removeprefix(f"{path}.") for p in own if p.startswith(f"{path}.")}
         now = [p for name, p in apart.named_parameters() if not _within(name, elsewhere)]
-        change, reason = _summed(path, inner), reason or "; ".join(_told(path, inner))
+        change, reason = _summed(path, inner), reason or "; ".join(_reported(path, inner))
     else:
         now = list(best.model.get_submodule(path).parameters(recurse=layer is not None))
         change = best.changes.get(name, LayerChange())
@@ -167,14 +167,14 @@ def _summed(path: str, inner: Mapping[str, LayerChange]) -> LayerChange:
     )
 
 
-def _told(path: str, inner: Mapping[str, LayerChange]) -> list[str]:
+def _reported(path: str, inner: Mapping[str, LayerChange]) -> list[str]:
     """What became of each of its matrices that changed, in words."""
-    found = []
+    matches = []
     for name, one in inner.items():
         words = [*([f"rank {one.rank}"] if one.rank is not None else []), *([one.note] if one.note else [])]
         if one.rank is not None or one.units is not None or "truncated" in one.note:
-            found.append(f"{name.removeprefix(f'{path}.')}: {', '.join(words)}")
-    return found or ["left dense"]
+            matches.append(f"{name.removeprefix(f'{path}.')}: {', '.join(words)}")
+    return matches or ["left dense"]
 
 
 def in_own_precision(network: nn.Module, small: nn.Module) -> bool:

@@ -157,7 +157,7 @@ def _cell(original: Any, layer: int, direction: int) -> Cell:
 
 def unrolled(model: nn.Module) -> dict[str, nn.Module]:
     """Takes the recurrent networks of a model apart, in place; the originals by path."""
-    found = {
+    result = {
         path: module
         for path, module in model.named_modules()
         if type(module) in (nn.LSTM, nn.GRU)
@@ -166,8 +166,8 @@ def unrolled(model: nn.Module) -> dict[str, nn.Module]:
         and not module._forward_hooks
         and not module._forward_pre_hooks
     }
-    replace(model, {path: Unrolled(module) for path, module in found.items()})
-    return found
+    replace(model, {path: Unrolled(module) for path, module in result.items()})
+    return result
 
 
 def rolled(model: nn.Module, originals: dict[str, nn.Module], changed: set[str]) -> None:

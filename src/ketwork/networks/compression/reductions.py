@@ -75,9 +75,9 @@ class Reductions:
         return self.target - self.weight @ self.inputs.left
 
     @property
-    def whole(self) -> float:
+    def total(self) -> float:
         """What is lost where nothing of the output is kept but its mean."""
-        return self.truncated.whole
+        return self.truncated.total
 
     def available(self) -> list[str]:
         """The splits whose moments are there."""
@@ -125,7 +125,7 @@ class Reductions:
     def _rounding(self, form: Form) -> float:
         """What weights of 8 bits add: exact at a few ranks, and between these in proportion."""
         if self.inputs is None:
-            return _ROUNDED * self.whole
+            return _ROUNDED * self.total
         if form.name == "both":
             return self._rounding(Form("inputs", form.inner)) + self._rounding(Form("outputs", form.rank))
         if form.rank is None:
@@ -157,7 +157,7 @@ class Reductions:
 
     def share(self, form: Form) -> float:
         """That as a share of the layer's whole weight; 0 where the layer is constant."""
-        return self.error(form) / self.whole if self.whole > 0 else 0.0
+        return self.error(form) / self.total if self.total > 0 else 0.0
 
     def cut(self, form: Form) -> tuple[list[Tensor], Tensor]:
         """The matrices of the form's modules, (outputs, channels · taps) each, and the bias of the last."""
@@ -241,9 +241,9 @@ class Split:
         lower = _factor(product, torch.kron(first @ first.T, torch.eye(s).to(first)), one_tap)
         onto = across.reshape(count * s, s * wide) @ weighted.T  # (R s, m)
         explained = torch.linalg.solve_triangular(lower, onto, upper=False)
-        whole = float((weighted @ covariance.reshape(s * wide, s * wide) * weighted).sum())
+        total = float((weighted @ covariance.reshape(s * wide, s * wide) * weighted).sum())
         gained = explained.square().sum(1).reshape(count, s).sum(1).cumsum(0)
-        errors = (whole - torch.cat([gained.new_zeros(1), gained])).clamp(min=0)
+        errors = (total - torch.cat([gained.new_zeros(1), gained])).clamp(min=0)
         mean = (inputs.left[order].reshape(s, wide) @ first.T).T.reshape(-1)
         target = bias + weight @ inputs.left
         return cls(metric, first, s, errors, target, mean, lower, explained)

@@ -26,7 +26,7 @@ from ketwork.records import Presented, replacing
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One module with parameters of its own, before and after. `reason` says why it was left alone, `form` what
+    """One module with parameters of its own, before and after. `reason` says why it is unchanged, `form` what
     became of its matrix."""
 
     path: str
@@ -89,7 +89,7 @@ class Compressed(Presented):
         `discarded` is the share of the layer's own weight, `kl_share` of what all layers are estimated to cost, each
         by itself, and `kl_increase` that share of the measured KL.
         """
-        whole = sum(row.change.kl_increase for row in self.layers)
+        total = sum(row.change.kl_increase for row in self.layers)
         return pd.DataFrame(
             {
                 "layer": row.path,
@@ -104,7 +104,7 @@ class Compressed(Presented):
                 "multiply_adds_before": row.multiply_adds_before,
                 "multiply_adds": row.multiply_adds,
                 "discarded": row.change.discarded,
-                "kl_increase": self.kl * (share := row.change.kl_increase / whole if whole else 0.0),
+                "kl_increase": self.kl * (share := row.change.kl_increase / total if total else 0.0),
                 "kl_share": share,
                 "reason": row.reason or row.change.note,
             }
@@ -214,15 +214,15 @@ class Compressed(Presented):
 
 def _plain(result: Compressed) -> dict[str, Any]:
     """All of a result but the network, as JSON has it; numbers that do not exist are None."""
-    found = {
+    matches = {
         field.name: getattr(result, field.name)
         for field in fields(result)
         if field.name not in ("model", "replaced")
     }
-    found |= {name: asdict(found[name]) for name in ("before", "after")}
-    found |= {name: [asdict(one) for one in found[name]] for name in ("layers", "candidates")}
-    found["warnings"] = list(found["warnings"])
-    return _finite(found)
+    matches |= {name: asdict(matches[name]) for name in ("before", "after")}
+    matches |= {name: [asdict(one) for one in matches[name]] for name in ("layers", "candidates")}
+    matches["warnings"] = list(matches["warnings"])
+    return _finite(matches)
 
 
 def _finite(value: Any) -> Any:

@@ -132,7 +132,7 @@ def compress(
         join(Distributed.from_argument(distributed)) as group,
         eager(base),
         without_checkpoints(),
-        arguments.shown(progress) as report,
+        arguments.with_progress(progress) as report,
     ):
         # Of a network whose states are truncated; it is as fast as can be all the same.
         warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)

@@ -48,7 +48,7 @@ class _Plan:
 class Work:
     """The network's copy with what was learnt of it.
 
-    `left` says why modules were left alone, `staying` why no units of a layer can be removed, by path.
+    `left` says why modules stay unchanged, `staying` why no units of a layer can be removed, by path.
     """
 
     base: nn.Module
@@ -75,17 +75,17 @@ class Work:
     @cached_property
     def least(self) -> float:
         """The least share of the whole that can be reached, by forms and by removing units."""
-        found = self.cheapest
+        result = self.cheapest
         if self.narrowing.feeds and self.budget.kind != "latency":
-            found = min(found, lowest(self.narrowing, self.budget, self.multiple_of))
-        return (self.budget.fixed + found) / self.budget.whole
+            result = min(result, lowest(self.narrowing, self.budget, self.multiple_of))
+        return (self.budget.fixed + result) / self.budget.total
 
     def quick(self, cost: float) -> Candidate:
         """The network at that cost, each layer fitted by itself, with the metric."""
-        room = cost - self.budget.fixed
-        made = self._cut("two-sided", self._estimated(), True, room)
+        limit = cost - self.budget.fixed
+        made = self._cut("two-sided", self._estimated(), True, limit)
         if made is None:
-            made = self._removal("removal and ranks", self._estimated(), {}, room)
+            made = self._removal("removal and ranks", self._estimated(), {}, limit)
         if made is None:
             raise ValueError(f"There is nothing that costs {cost:.6g} or less.")
         return made[0]
@@ -95,22 +95,22 @@ class Work:
         plans: list[tuple[float, str, _Plan]] = []
 
         def made(plan: Callable[[float], tuple[Candidate, _Plan] | None]) -> Iterator[Candidate]:
-            found = self._within(cost, plan)
-            if found is not None:
-                candidate, how = found
+            result = self._within(cost, plan)
+            if result is not None:
+                candidate, how = result
                 plans.append((self.kl(candidate), candidate.name, how))
                 yield candidate
 
-        room = cost - self.budget.fixed
+        limit = cost - self.budget.fixed
         estimated = self._estimated()
         trusted = estimated
         scales = estimated
-        if room >= self.cheapest or self.budget.kind == "latency":
-            forms = self._forms(max(room, self.cheapest), estimated)
+        if limit >= self.cheapest or self.budget.kind == "latency":
+            forms = self._forms(max(limit, self.cheapest), estimated)
             scales = self._scales(cost, forms)
             yield from made(partial(self._cut, "one-sided", estimated, False))
             yield from made(partial(self._cut, "two-sided", estimated, True))
-            if self._forms(max(room, self.cheapest), scales) != forms:
+            if self._forms(max(limit, self.cheapest), scales) != forms:
                 yield from made(partial(self._cut, "two-sided, measured ranks", scales, True))
                 if len(plans) == 3:
                     trusted = min((plans[1], estimated), (plans[2], scales), key=lambda one: one[0][0])[1]
@@ -132,36 +132,36 @@ class Work:
     def _within(
         self, cost: float, plan: Callable[[float], tuple[Candidate, _Plan] | None]
     ) -> tuple[Candidate, _Plan] | None:
-        """What `plan` makes of the room for layers at that cost: of less room while it was timed to be too slow.
+        """What `plan` makes of the limit for layers at that cost: of a lower limit while it was timed to be too slow.
 
         Together, layers cost something else than what each was timed at.
         """
-        room, found = cost - self.budget.fixed, None
+        limit, result = cost - self.budget.fixed, None
         for _ in range(_REPLANNED):
-            made = plan(room)
+            made = plan(limit)
             if made is None:
                 break
-            found = made
+            result = made
             if self.budget.kind != "latency":
                 break
-            measured = self.budget.measure(found[0].model)
+            measured = self.budget.measure(result[0].model)
             if measured <= cost * SLOWER:
                 break
-            room *= cost / measured
-        return found
+            limit *= cost / measured
+        return result
 
     def _cut(
-        self, name: str, scales: Mapping[str, float], weighted: bool, room: float
+        self, name: str, scales: Mapping[str, float], weighted: bool, limit: float
     ) -> tuple[Candidate, _Plan] | None:
-        """A network with all its units, in the metric or without; None where the room is less than that takes.
+        """A network with all its units, in the metric or without; None where the limit is less than that takes.
 
         Of a latency the cheapest is made nevertheless, since in the network it may cost less than alone.
         """
-        if room < self.cheapest:
+        if limit < self.cheapest:
             if self.budget.kind != "latency":
                 return None
-            room = self.cheapest
-        forms = self._forms(room, scales)
+            limit = self.cheapest
+        forms = self._forms(limit, scales)
         model = one_shot(self.base, self.fits, forms, weighted)
         return self._candidate(name, model, forms), _Plan(Variant(forms, weighted))
 
@@ -170,10 +170,10 @@ class Work:
         name: str,
         scales: Mapping[str, float] | None,
         of_units: Mapping[str, float],
-        room: float,
+        limit: float,
     ) -> tuple[Candidate, _Plan] | None:
         """A network with units removed and, given `scales`, ranks; None where nothing can be, or not so much."""
-        chosen = planned(self.narrowing, self.budget, room, self.multiple_of, scales, of_units)
+        chosen = planned(self.narrowing, self.budget, limit, self.multiple_of, scales, of_units)
         if chosen is None or not (chosen[1] or chosen[2]):
             return None
         forms, units, states = chosen
@@ -194,8 +194,8 @@ class Work:
 
     def at_most(self, candidate: Candidate) -> float:
         """The KL that it has at most, to two standard errors of the data held back."""
-        found = self.estimate(candidate)
-        return found.value + _ERRORS * found.stderr if math.isfinite(found.value) else math.inf
+        result = self.estimate(candidate)
+        return result.value + _ERRORS * result.stderr if math.isfinite(result.value) else math.inf
 
     def in_step(self) -> list[Batch]:
         """The batches whose activations fit into the memory, at one depth of the original and of its twin.
@@ -217,16 +217,16 @@ class Work:
     def _choices(self, scales: Mapping[str, float]) -> list[list[Choice]]:
         return [self.fits.choices(layer, self.budget, scales[layer.path]) for layer in self.layers]
 
-    def _forms(self, room: float, scales: Mapping[str, float]) -> Forms:
-        choices = allocate(self._choices(scales), room)
+    def _forms(self, limit: float, scales: Mapping[str, float]) -> Forms:
+        choices = allocate(self._choices(scales), limit)
         return {layer.path: choice.form for layer, choice in zip(self.layers, choices, strict=True)}
 
     def _estimated(self) -> dict[str, float]:
         """1 for each layer; without gradients, what makes its whole weight 1: no more is known until it is measured."""
         scales = {}
         for layer in self.layers:
-            whole = 0.0 if self.survey.differentiable else self.fits.reductions(layer, True).whole
-            scales[layer.path] = 2 / whole if whole > 0 else 1.0
+            total = 0.0 if self.survey.differentiable else self.fits.reductions(layer, True).total
+            scales[layer.path] = 2 / total if total > 0 else 1.0
         return scales
 
     def _scales(self, cost: float, forms: Forms) -> dict[str, float]:
@@ -254,7 +254,7 @@ class Work:
     def _unit_scales(self, cost: float, units: Mapping[str, int]) -> dict[str, float]:
         """Each feed's measured KL over the estimate, where it alone keeps no more than so many units.
 
-        Feeds whose KL is a small part of all are left out: what it grows to is not to be told from it.
+        Feeds whose KL is a small part of all are skipped: what it grows to is not to be distinguished from it.
         """
         known = self._measured.get("units")
         if known is not None and max(known[0] / cost, cost / known[0]) < _ALIKE:

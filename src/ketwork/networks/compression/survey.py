@@ -75,8 +75,8 @@ class Survey:
 
     def fisher(self, path: str) -> Tensor | None:
         """G of a layer, per prediction."""
-        found = self.layers[path].fisher
-        return None if found is None else found / (self.predictions * len(TEMPERATURES))
+        result = self.layers[path].fisher
+        return None if result is None else result / (self.predictions * len(TEMPERATURES))
 
     def positions(self, path: str) -> float:
         """Rows a sample."""
@@ -125,11 +125,11 @@ def survey(
     Raises:
         ValueError: a layer put out NaN or infinite values; it and the batch are named.
     """
-    found = Survey({layer.path: _wanted(layer, layer.path in inputs_of) for layer in layers})
+    result = Survey({layer.path: _wanted(layer, layer.path in inputs_of) for layer in layers})
     orders: list[list[str]] = []
     calibration.held = []
     samples = sum(batch.size for batch in calibration.fit)
-    live = _Live(found, samples, min(_PART, max(memory // 8, 2**16)))
+    live = _Live(result, samples, min(_PART, max(memory // 8, 2**16)))
     with contextlib.ExitStack() as stack:
         for layer in layers:
             handle = layer.module.register_forward_hook(live.hook(layer))
@@ -152,18 +152,18 @@ def survey(
                         calibration.advance(batch.size)
                     live.backward = False
                 else:
-                    found.differentiable = False
+                    result.differentiable = False
             live.end()
             calibration.held.append(live.held)
-            found.samples += batch.size
-            found.predictions += max(len(part) for part in rows)
+            result.samples += batch.size
+            result.predictions += max(len(part) for part in rows)
             orders.append(live.order)
             del rows
     for layer in layers:
         if layer.looks_up:
-            _add_unseen(layer, found.layers[layer.path])
-    found.order = _common(orders)
-    return found
+            _add_unseen(layer, result.layers[layer.path])
+    result.order = _common(orders)
+    return result
 
 
 def _add_unseen(layer: WeightLayer, seen: Surveyed) -> None:
@@ -214,8 +214,8 @@ class _Plain:
 class _Live:
     """The hooks' state during one batch."""
 
-    def __init__(self, found: Survey, samples: int, part: int) -> None:
-        self.found = found
+    def __init__(self, result: Survey, samples: int, part: int) -> None:
+        self.result = result
         self.samples = samples
         self.part = part  # bytes
         self.order: list[str] = []
@@ -233,11 +233,11 @@ class _Live:
         """Adds what waits."""
         for (path, what), rows in self._waiting.items():
             if rows:
-                self._add(self.found.layers[path], what, torch.cat(rows))
+                self._add(self.result.layers[path], what, torch.cat(rows))
         self._waiting = {}
 
     def hook(self, layer: WeightLayer) -> Callable[[nn.Module, Any, Any], Tensor]:
-        seen = self.found.layers[layer.path]
+        seen = self.result.layers[layer.path]
 
         def forward(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             x, mask = inputs[0].detach(), self.batch.mask
@@ -264,12 +264,12 @@ class _Live:
     def _later(self, layer: WeightLayer, what: str, rows: Tensor) -> None:
         """Adds rows, those of layers that are called at each step of a sequence many steps at a time."""
         if not layer.repeated:
-            self._add(self.found.layers[layer.path], what, rows)
+            self._add(self.result.layers[layer.path], what, rows)
             return
         waiting = self._waiting.setdefault((layer.path, what), [])
         waiting.append(rows)
         if sum(map(len, waiting)) >= _TOGETHER:
-            self._add(self.found.layers[layer.path], what, torch.cat(waiting))
+            self._add(self.result.layers[layer.path], what, torch.cat(waiting))
             waiting.clear()
 
     def _add(self, seen: Surveyed, what: str, rows: Tensor) -> None:

@@ -28,18 +28,20 @@ class Blocks:
     model: nn.Module
     layers: Mapping[str, WeightLayer]
     carriers: Mapping[str, Carrier]
-    _found: dict[str, list[tuple[str, Finding]]] = field(default_factory=dict)
+    _known: dict[str, list[tuple[str, Finding]]] = field(default_factory=dict)
     _kinds: dict[str, Any] = field(default_factory=dict)
 
     def note(self, path: str, finding: Finding) -> None:
         """Keeps what was found of a layer."""
-        self._found.setdefault(_pattern(path), []).append((path, finding))
+        self._known.setdefault(_pattern(path), []).append((path, finding))
 
     def expected(self, path: str) -> Finding | None:
         """What is expected of a layer, None where it is to be found out."""
-        known = self._found.get(_pattern(path), [])
+        known = self._known.get(_pattern(path), [])
         alike = [
-            (other, found, place) for other, found in known if (place := self._place(other, path)) is not None
+            (other, result, place)
+            for other, result in known
+            if (place := self._place(other, path)) is not None
         ]
         if not alike:
             return None

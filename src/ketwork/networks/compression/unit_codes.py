@@ -32,9 +32,9 @@ def places_of(came: Tensor, codes: Tensor) -> Tensor:
     powers = 2 ** torch.arange(len(codes))[:, None]
     names, order = (codes * powers).sum(0).sort()
     places = came.any(0).nonzero()[:, 0]
-    found = (came[:, places] * powers).sum(0)
-    unit = torch.searchsorted(names, found).clamp(max=len(names) - 1)
-    if bool((names[unit] != found).any()):  # a place that several units come to
+    result = (came[:, places] * powers).sum(0)
+    unit = torch.searchsorted(names, result).clamp(max=len(names) - 1)
+    if bool((names[unit] != result).any()):  # a place that several units come to
         raise NotSeparateError(MIXED)
     unit = order[unit]
     counts = torch.bincount(unit, minlength=len(names))

@@ -73,7 +73,7 @@ def feeds(
     trace = _Trace(model, layers, call, batch)
     kinds = {layer.path: layer for layer in layers}
     blocks = Blocks(model, kinds, trace.known)
-    found, why = [], {}
+    result, why = [], {}
     expected = set()
     for layer in layers:
         finding = blocks.expected(layer.path) if repeat else None
@@ -85,22 +85,24 @@ def feeds(
         if isinstance(finding, str):
             why[layer.path] = finding
         else:
-            found.append(finding)
-    if not found:
+            result.append(finding)
+    if not result:
         return [], why
     tried = picked(batch, torch.arange(min(batch.size, _TRIED)))
-    merged = _merged(found, [])
+    merged = _merged(result, [])
     good = _removable(model, kinds, merged, call, tried)
     if len(good) < len(merged):  # what is in between may have numbers for each channel that no class tells of
-        sizes = {size for feed in found for size in (feed.units, *(c.numel() for c in feed.readers.values()))}
+        sizes = {
+            size for feed in result for size in (feed.units, *(c.numel() for c in feed.readers.values()))
+        }
         shifts = list(trace.raw(between.raw(model, sizes)))
         if shifts:
-            merged = _merged(found, shifts)
+            merged = _merged(result, shifts)
             good = _removable(model, kinds, merged, call, tried)
-    for some, reason in ((found, UNEVEN), (merged, FIXED)):
+    for some, reason in ((result, UNEVEN), (merged, FIXED)):
         why |= {path: reason for feed in some for path in feed.sources}
     removable = {path for feed in good for path in feed.sources}
-    if removable and expected & {path for feed in found for path in feed.sources} - removable:
+    if removable and expected & {path for feed in result for path in feed.sources} - removable:
         return feeds(model, layers, call, batch, repeat=False)
     return good, {path: reason for path, reason in why.items() if path not in removable}
 
@@ -130,7 +132,7 @@ class _Trace:
     def feed(self, source: WeightLayer) -> Feed:
         """The layer's units, and the columns that each comes to.
 
-        How many rows a unit has is told by how many columns the first row comes to, of those that all come to.
+        How many rows a unit has is known by how many columns the first row comes to, of those that all come to.
         """
         first = torch.arange(source.m)[None] == 0
         seen, _ = self._from_layer(source, torch.cat([first, ~first]))
@@ -193,13 +195,13 @@ class _Trace:
 
         handles: list[Any] = []
         try:
-            found = self._run(count, lambda: handles.append(source.module.register_forward_hook(spoil)))
+            result = self._run(count, lambda: handles.append(source.module.register_forward_hook(spoil)))
         finally:
             for handle in handles:
                 handle.remove()
-        if (source.path in found[0] or calls[source.path] != 1) and not source.repeated:
+        if (source.path in result[0] or calls[source.path] != 1) and not source.repeated:
             raise NotSeparateError(REPEATED)
-        return found
+        return result
 
     def _run(self, count: int, prepare: Callable[[], Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """For layers and carriers that NaN came to whether it did, (samples, channels), of `count` equal samples."""
@@ -252,7 +254,7 @@ class _Trace:
         return seen, passed
 
 
-def _merged(found: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Tensor]]]) -> list[Feed]:
+def _merged(result: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Tensor]]]) -> list[Feed]:
     """Feeds that come to the same columns are one, its units the rows and columns that hang together.
 
     They are none where these are not alike in number. `shifts` are parameters with the columns that their entries
@@ -265,7 +267,7 @@ def _merged(found: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Ten
             hanging.add(node)
             hanging.merge(nodes[0], node)
 
-    for feed in found:
+    for feed in result:
         parts: list[tuple[str, Any, Tensor]] = [("row", path, own) for path, own in feed.sources.items()]
         parts += [("column", path, own) for path, own in feed.readers.items()]
         parts += [("channel", carrier, own) for carrier, own in feed.carriers.items()]
@@ -282,8 +284,8 @@ def _merged(found: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Ten
         places: dict[tuple[str, Any], list[int]] = defaultdict(list)
         for kind, path, place in sorted(nodes, key=lambda node: (node[0], str(node[1]), node[2])):
             places[kind, path].append(place)
-        groups[tuple(feed.path for feed in found if ("row", feed.path) in places)].append(places)
-    rows_of = {feed.path: feed.sources[feed.path].numel() for feed in found}
+        groups[tuple(feed.path for feed in result if ("row", feed.path) in places)].append(places)
+    rows_of = {feed.path: feed.sources[feed.path].numel() for feed in result}
     merged = []
     for paths, units in groups.items():
         sizes = [{key: len(own) for key, own in unit.items()} for unit in units]
@@ -299,7 +301,7 @@ def _merged(found: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Ten
 
 
 def _removable(
-    model: nn.Module, layers: dict[str, WeightLayer], found: list[Feed], call: Call, batch: Batch
+    model: nn.Module, layers: dict[str, WeightLayer], result: list[Feed], call: Call, batch: Batch
 ) -> list[Feed]:
     """Those whose removal does to the network what it should: all together, or else one by one."""
 
@@ -326,9 +328,9 @@ def _removable(
         except _REFUSALS:
             return False
 
-    if not found or works(found):
-        return found
-    return [feed for feed in found if works([feed])]
+    if not result or works(result):
+        return result
+    return [feed for feed in result if works([feed])]
 
 
 def smaller_carriers(model: nn.Module, stay: Staying) -> dict[str, nn.Module]:

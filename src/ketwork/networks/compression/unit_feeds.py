@@ -47,19 +47,19 @@ class Staying:
 
 
 def staying_of(
-    found: Sequence[Feed], units: Mapping[str, Tensor], layers: Mapping[str, WeightLayer]
+    result: Sequence[Feed], units: Mapping[str, Tensor], layers: Mapping[str, WeightLayer]
 ) -> Staying:
     """What stays of each layer and carrier that loses any, where these `units` of feeds stay, by path."""
     rows: dict[str, Tensor] = {}
     stay: dict[str, Tensor] = {}
     kept_of: dict[Carrier, Tensor] = {}
-    for feed in found:
+    for feed in result:
         if feed.path in units:
             kept = units[feed.path]
             rows |= {path: own[kept].flatten().sort().values for path, own in feed.sources.items()}
             kept_of |= {carrier: own[kept].flatten().sort().values for carrier, own in feed.carriers.items()}
             for path, columns in feed.readers.items():
-                whole = torch.ones(layers[path].k, dtype=torch.bool)
+                total = torch.ones(layers[path].k, dtype=torch.bool)
                 part = staying(columns, kept, layers[path].k)
-                stay[path] = stay.get(path, whole) & torch.zeros_like(whole).index_fill(0, part, True)
+                stay[path] = stay.get(path, total) & torch.zeros_like(total).index_fill(0, part, True)
     return Staying(rows, {path: mask.nonzero()[:, 0] for path, mask in stay.items()}, kept_of)

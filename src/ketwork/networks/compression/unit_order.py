@@ -59,8 +59,8 @@ class Order:
 
     def share(self, count: int) -> float:
         """That over the error of keeping none; 0 where the units say nothing."""
-        whole = float(self.errors[0])
-        return self.error(count) / whole if whole > 0 else 0.0
+        total = float(self.errors[0])
+        return self.error(count) / total if total > 0 else 0.0
 
 
 def ordered(readers: Sequence[Reader]) -> Order:
@@ -106,12 +106,12 @@ def repaired(weight: Tensor, bias: Tensor, inputs: Scatter, stay: Tensor) -> tup
     values, vectors = torch.linalg.eigh(covariance[stay][:, stay])
     values = values.clamp(min=0)
     across = carried @ covariance[gone][:, stay] @ vectors
-    explained, whole = across.square().sum(0), float((carried @ covariance[gone][:, gone] * carried).sum())
+    explained, total = across.square().sum(0), float((carried @ covariance[gone][:, gone] * carried).sum())
     largest = float(covariance.diagonal().max()) or 1.0
     best, ridge = torch.inf, largest
     for power in _RIDGES:
         damped = values + 10.0**power * largest
-        rest = whole - float((explained * (2 * damped - values) / damped.square()).sum())
+        rest = total - float((explained * (2 * damped - values) / damped.square()).sum())
         freedom = 1 - (1 + float((values / damped).sum())) / inputs.n
         score = max(rest, 0.0) / freedom**2 if freedom > 0 else torch.inf
         if score < best:

@@ -98,8 +98,8 @@ class Narrowing:
         for feed in self.feeds:
             if feed.path in (ranks or {}):
                 fits = Fits(list(layers.values()), survey, multiple_of=self.fits.multiple_of)
-                found = _shared_of(feed, layers, fits)
-                first, parts = found.cut(min(ranks[feed.path], len(found.first)))  # type: ignore[index]
+                result = _shared_of(feed, layers, fits)
+                first, parts = result.cut(min(ranks[feed.path], len(result.first)))  # type: ignore[index]
                 for path, part in zip(feed.readers, parts, strict=True):
                     seen = survey.layers[path]
                     assert seen.scatter is not None
@@ -128,7 +128,7 @@ def _shared_of(feed: Feed, layers: Mapping[str, WeightLayer], fits: Fits) -> Sha
 
 def states_of(base: nn.Module, feeds: Sequence[Feed], layers: Mapping[str, WeightLayer]) -> dict[str, str]:
     """The LSTM cells whose whole state is what the layers read that read a feed, by the feed's path."""
-    found = {}
+    result = {}
     for feed in feeds:
         cells = [path.rpartition(".")[0] for path in feed.sources if layers[path].repeated]
         alone = all(
@@ -138,8 +138,8 @@ def states_of(base: nn.Module, feeds: Sequence[Feed], layers: Mapping[str, Weigh
         if len(cells) == 1 and alone and f"{cells[0]}.recurrent" in feed.readers:
             cell = base.get_submodule(cells[0])
             if isinstance(cell, Cell) and cell.kind == "LSTM":
-                found[feed.path] = cells[0]
-    return found
+                result[feed.path] = cells[0]
+    return result
 
 
 @dataclass(frozen=True)
@@ -240,17 +240,17 @@ def descent(
 def planned(
     narrowing: Narrowing,
     budget: Budget,
-    room: float,
+    limit: float,
     multiple_of: int,
     scales: Mapping[str, float] | None,
     of_units: Mapping[str, float],
 ) -> tuple[dict[str, Form], dict[str, int], dict[str, int]] | None:
-    """The forms, the units of feeds that keep fewer than all, and the ranks of states, that cost no more than `room`.
+    """The forms, the units of feeds that keep fewer than all, and the ranks of states, that cost no more than `limit`.
 
-    As in `descent`. The result is None where the room is too small.
+    As in `descent`. The result is None where the limit is too small.
     """
     way, left = descent(narrowing, budget, multiple_of, scales, of_units)
-    chosen = way.to(room)
+    chosen = way.to(limit)
     if chosen is None:
         return None
     forms: dict[str, Form] = {}
@@ -258,13 +258,13 @@ def planned(
         form = chosen.get(("form", path), DENSE)
         assert isinstance(form, Form)
         forms[path] = _cheaper(budget, path, form, *left.sizes(path, chosen))[0]
-    found: dict[str, dict[str, int]] = {"units": {}, "state": {}}
+    result: dict[str, dict[str, int]] = {"units": {}, "state": {}}
     for feed in narrowing.feeds:
-        for kind, values in found.items():
+        for kind, values in result.items():
             count = chosen.get((kind, feed.path))
             if isinstance(count, int):
                 values[feed.path] = count
-    return forms, found["units"], found["state"]
+    return forms, result["units"], result["state"]
 
 
 def lowest(narrowing: Narrowing, budget: Budget, multiple_of: int) -> float:
@@ -284,9 +284,9 @@ def _cheaper(budget: Budget, path: str, form: Form, m: int, c: int) -> tuple[For
     price = budget.price(path, form, m, c)
     if form.dense:
         return form, price
-    whole = DENSE.with_bits(form.bits)
-    dense = budget.price(path, whole, m, c)
-    return (whole, dense) if dense <= price else (form, price)
+    complete = DENSE.with_bits(form.bits)
+    dense = budget.price(path, complete, m, c)
+    return (complete, dense) if dense <= price else (form, price)
 
 
 def usable(

@@ -150,12 +150,12 @@ class Backflow(Network):
             h = layer(h)
             if layer is not self.layers[-1]:
                 h = torch.tanh(h)
-        found, start = [], 0
+        result, start = [], 0
         shaped = h.unflatten(1, (self.determinants, -1))
         for m in self.m:
-            found.append(shaped[:, :, start : start + m.numel()].unflatten(2, m.shape))
+            result.append(shaped[:, :, start : start + m.numel()].unflatten(2, m.shape))
             start += m.numel()
-        return found, inputs
+        return result, inputs
 
     def _determinants(self, level: Tensor, matrices: list[Tensor]) -> tuple[Tensor, Tensor]:
         """log |Σ_k Π_g det| and its sign from orbital matrices (batch or 1, determinants, sites, fermions)."""

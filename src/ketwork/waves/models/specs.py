@@ -55,13 +55,13 @@ def unpack(spec: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
 
 
 def _known() -> dict[str, type[Network]]:
-    found, fresh = {}, [Network]
+    result, fresh = {}, [Network]
     while fresh:
         kind = fresh.pop()
         fresh += kind.__subclasses__()
         if kind.__module__.startswith("ketwork.waves."):
-            found[kind.__name__] = kind
-    return found
+            result[kind.__name__] = kind
+    return result
 
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -95,8 +95,8 @@ def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
     if "dtype" in value:
         return DTYPES[value["dtype"]]
     if "tensor" in value:
-        found = tensors[value["tensor"]]
-        return found.numpy() if value["numpy"] else found
+        result = tensors[value["tensor"]]
+        return result.numpy() if value["numpy"] else result
     if "lattice" in value:
         positions, period, cell = (_unpacked(array, tensors) for array in value["arrays"])
         edges = None if value["edges"] is None else tuple((int(i), int(j)) for i, j in value["edges"])

@@ -18,7 +18,7 @@ class Metropolis(Sampler):
     """Metropolis–Hastings with a symmetric rule, `default_rule(space)` unless given.
 
     `sweep` proposals lie between kept configurations (as many as there are sites by default). A chain starts
-    at a random configuration and drops `warmup` of these; a later draw goes on from the last configuration
+    at a random configuration and drops `warmup` of these; a later draw continues with the last configuration
     and drops `skip`. `chains` is 32 where flips run compiled (`RBM.tables`), and otherwise a quarter of the
     samples, since a module evaluates many chains in the time of one.
     """
