@@ -338,6 +338,33 @@ def test_the_checkpoint_of_a_run(tmp_path, bounded):
             assert str(path) in why if read is None else read.energy == energy
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("generator", lambda state: state[:-1].clone(), "tensor 'generator' is no generator's state"),
+        ("generator", torch.zeros_like, "tensor 'generator' is no generator's state"),
+        ("chains", lambda chains: chains.flatten(), r"must have shape \(chains, 4\), but has \(128,\)"),
+        ("chains", lambda chains: 7 * chains, "holds what is no configuration of the space"),
+        ("chains", lambda chains: chains.double(), "must have dtype torch.float32, but has torch.float64"),
+        ("chains", lambda chains: chains[1:].clone(), "has 31 chains, but this run keeps 32"),
+        ("chains", lambda chains: chains[:0].clone(), "has 0 chains, but this run keeps 32"),
+    ],
+)
+def test_a_runs_checkpoint_with_chains_or_a_generator_that_are_none(name, change, message, tmp_path):
+    operator, path = waves.ising(waves.chain(4), 1.0), tmp_path / "run"
+
+    def run(steps, **options):
+        wave = waves.Wave(waves.RBM(), operator.space, seed=0)
+        return waves.ground_state(operator, wave, steps=steps, n_samples=64, **options)
+
+    run(2, checkpoint=path)
+    tensors, about, _ = _files.read_tensors(path, "ketwork.waves")
+    tensors[name] = change(tensors[name]).contiguous()
+    _files.write_tensors(path, tensors, about, "ketwork.waves")
+    with pytest.raises(ValueError, match=message):
+        run(3, checkpoint=waves.Checkpoint(path, resume=True))
+
+
 @pytest.fixture(scope="module")
 def compressed(tmp_path_factory):
     """A compressed network's file, and its weights."""

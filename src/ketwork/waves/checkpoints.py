@@ -89,6 +89,8 @@ def load(path: str | PathLike[str], wave: Wave, operator: Operator) -> Saved:
             )
         if "chains" not in tensors:
             raise Malformed("there is no tensor 'chains'")
+        _check_chains(tensors["chains"], wave)
+        _check_generator(tensors["generator"])
     except Malformed as error:
         raise ValueError(f"{path} lacks a part of a checkpoint ({error}).") from error
     return Saved(
@@ -103,6 +105,25 @@ def load(path: str | PathLike[str], wave: Wave, operator: Operator) -> Saved:
         tensors["generator"],
         tensors["history"],
     )
+
+
+def _check_chains(chains: Tensor, wave: Wave) -> None:
+    """Raises Malformed where they are no configurations of the wave's space."""
+    if chains.ndim != 2 or chains.shape[1] != wave.space.sites:
+        raise Malformed(
+            f"tensor 'chains' must have shape (chains, {wave.space.sites}), but has {tuple(chains.shape)}"
+        )
+    if chains.dtype != wave.dtype:
+        raise Malformed(f"tensor 'chains' must have dtype {wave.dtype}, but has {chains.dtype}")
+    if not bool(wave.space.contains(chains.cpu()).all()):
+        raise Malformed("tensor 'chains' holds what is no configuration of the space")
+
+
+def _check_generator(state: Tensor) -> None:
+    try:
+        torch.Generator().set_state(state.cpu())
+    except RuntimeError as error:
+        raise Malformed(f"tensor 'generator' is no generator's state ({error})") from error
 
 
 def _belongs(wave: Wave, operator: Operator) -> dict[str, str]:

@@ -69,6 +69,12 @@ class Training:
         """The state of a checkpoint."""
         self.wave.set_vector(saved.vector)
         self.generator.set_state(saved.generator)
+        expected = self.sampler.kept(self.wave, self.n_samples)
+        if len(saved.chains) != expected:
+            raise ValueError(
+                f"The checkpoint has {len(saved.chains)} chains, but this run keeps {expected}. Resume with the "
+                "sampler and `n_samples` that it was made by."
+            )
         self.chains, self.state = saved.chains.to(self.wave.device), saved.optimizer
         self.history = saved.steps()
         self.saved = saved

@@ -39,7 +39,7 @@ class Metropolis(Sampler):
 
     def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
         """Random configurations (chains, sites), warmed up."""
-        state = wave.space.random(self._chains(wave, n_samples), seed=generator, dtype=wave.dtype)
+        state = wave.space.random(self.kept(wave, n_samples), seed=generator, dtype=wave.dtype)
         return self._run(wave, state.to(wave.device), self.warmup, 1, generator)[1]
 
     def draw(
@@ -51,7 +51,8 @@ class Metropolis(Sampler):
     def _rule(self, wave: Wave) -> Rule:
         return self.rule or default_rule(wave.space)
 
-    def _chains(self, wave: Wave, n_samples: int) -> int:
+    def kept(self, wave: Wave, n_samples: int) -> int:
+        """How many chains there are."""
         compiled = self._rule(wave).flips(wave.space) is not None and wave.tables() is not None
         return min(n_samples, self.chains or (COMPILED_CHAINS if compiled else max(16, n_samples // 4)))
 

@@ -66,6 +66,10 @@ class Sampler(ABC):
     ) -> tuple[Samples, Tensor]:
         """At least `n_samples` configurations (a whole number a chain), and the new state."""
 
+    def kept(self, wave: Wave, n_samples: int) -> int:
+        """How many chains the state has; none but for Markov chains."""
+        return 0
+
     @renamed(samples="n_samples", generator="seed")
     def sample(self, wave: Wave, n_samples: int, *, seed: int | torch.Generator = 0) -> Samples:
         """Configurations from fresh chains, warmed up."""

@@ -35,8 +35,12 @@ class Tempering(Sampler):
 
     def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
         """Random configurations (replicas·chains, sites), those of β = 1 first, warmed up."""
-        state = wave.space.random(self.replicas * self.chains, seed=generator, dtype=wave.dtype)
+        state = wave.space.random(self.kept(wave, n_samples), seed=generator, dtype=wave.dtype)
         return self._run(wave, state.to(wave.device), self.warmup, 0, generator)[1]
+
+    def kept(self, wave: Wave, n_samples: int) -> int:
+        """How many chains all replicas have."""
+        return self.replicas * self.chains
 
     def draw(
         self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
