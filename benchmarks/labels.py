@@ -29,14 +29,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pandas as pd
 import torch
-from ketwork.networks.measures.labels import SHORT, knowledge
+from ketwork.networks.measures.labels import SHORT
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.measures.probes import read_out
+from ketwork.networks.measures.decoded import DecodedLabels
+from ketwork.networks.measures.probes import SHORT
+from ketwork.networks.measures.readouts import read_out
 from ketwork.networks.moments.labelled_moments import LabelledMoments
 
 LAYERS = ["embeddings", *(f"encoder.layer.{i}" for i in range(6))]
@@ -135,10 +137,10 @@ def compared(
         value, shares = confused(labels[held], reference.predict(x[held]))
         error = math.sqrt(float((shares**2).sum()))
         row = [layer.name, f"{value:.3f} ± {error:.3f}"]
-        fitted = known.statistics.fitting(2)
-        readouts = read_out(known.statistics, fitted)
+        fitted = known.moments.fitting(2)
+        readouts = read_out(known.moments, fitted)
         for kind, short in SHORT.items():
-            rows = known.statistics.held
+            rows = known.moments.held
             order = rows.samples.argsort()
             codes = readouts[kind].scores(rows.kets).argmax(dim=1)[order].tolist()
             mine, own = confused(labels[held], np.array(known.names)[codes])
@@ -168,9 +170,11 @@ def over_splits(hidden: Tensor, labels: np.ndarray, splits: int, console: Consol
     for seed in range(splits):
         keys = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         for depth in range(len(LAYERS)):
-            statistics = LabelledMoments.of(hidden[:, depth, None], None, codes, keys, 0, positions=False)
-            assert statistics is not None
-            known = knowledge(statistics, (0, 1))
+            moments = LabelledMoments.from_batch(
+                hidden[:, depth, None], None, codes, keys, 0, positions=False
+            )
+            assert moments is not None
+            known = DecodedLabels.from_moments(moments, (0, 1))
             held = known.held_out.numpy()
             fit = np.setdiff1d(np.arange(len(labels)), held)
             x = hidden[:, depth].numpy()
