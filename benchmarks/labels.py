@@ -29,7 +29,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pandas as pd
 import torch
-from ketwork.networks.measures.labels import SHORT
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
