@@ -58,11 +58,11 @@ def digits(digit_network: nn.Module, mnist: tuple[Tensor, Tensor]) -> tuple[Stud
 
     def forward(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         scores = network(batch[0])
-        right.append((scores.argmax(dim=1) == batch[1]).sum())
+        right.append(scores.argmax(dim=1) == batch[1])
         return scores
 
     record = study(digit_network, (images, labels), forward=forward, batch_size=150)
-    return record, float(torch.stack(right).sum()) / len(images)
+    return record, float(torch.cat(right).double().mean())
 
 
 def test_the_digit_network_classifies_as_it_should_while_it_is_studied(digits: tuple[Study, float]) -> None:
@@ -115,11 +115,11 @@ def test_all_five_thousand_digits(digit_network: nn.Module, mnist: tuple[Tensor,
 
     def forward(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         scores = network(batch[0])
-        right.append((scores.argmax(dim=1) == batch[1]).sum())
+        right.append(scores.argmax(dim=1) == batch[1])
         return scores
 
     record = study(digit_network, mnist, forward=forward, batch_size=256)
-    assert float(torch.stack(right).sum()) / 5000 == pytest.approx(0.997, abs=0.001)
+    assert float(torch.cat(right).double().mean()) == pytest.approx(0.997, abs=0.001)
     assert record["fc_layers.2"].N == len(labels) == len(images) == 5000
 
 

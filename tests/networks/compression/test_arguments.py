@@ -144,5 +144,5 @@ def test_quantized_layers_take_less_and_say_so() -> None:
 
 def test_an_exported_module_is_refused_by_name() -> None:
     program = torch.export.export(mlp(), (X[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    with pytest.raises(TypeError, match=r"the module of a torch\.export program"):
+    with pytest.raises(TypeError, match=r"the module of an exported program \(torch\.export\)"):
         kw.compress(program.module(), X, keep=0.9)

@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from ketwork._compat import moved
 from ketwork.networks.compression.costs import COSTS
 
@@ -52,15 +49,6 @@ def target(cost: str, keep: float | None, max_kl: float | None, max_drop: float 
     if cost not in COSTS:
         raise ValueError(f"Argument `cost` must be one of {COSTS}, but is {cost!r}.")
     return Target(cost, keep, max_kl, max_drop)
-
-
-def check_modules(model: nn.Module) -> None:
-    """Raises a TypeError for what `torch.export` made of a network: numbers and calls, with no layers inside."""
-    if isinstance(model, torch.fx.GraphModule) and "eval" in vars(model):
-        raise TypeError(
-            "Argument `model` must be a network of layers, but is the module of a torch.export program, which has none "
-            "inside. Compress the network that was exported, and export the result."
-        )
 
 
 def check_counts(**counts: Any) -> None:

@@ -125,7 +125,6 @@ def compress(
     arguments.check_counts(multiple_of=multiple_of, batch_size=batch_size)
     held, draw = parse_bytes(memory), generator_from(seed)
     network = unwrapped(model)
-    arguments.check_modules(network)
     base = unfused(plain(network))
     with (
         warnings.catch_warnings(),

@@ -64,6 +64,24 @@ class StoredMoment:
             raise Malformed(
                 f"a sketch of {self.d} features must have as many columns, and their populations beside it"
             )
+        if self.n > 0:
+            self._check_diagonal()
+
+    def _check_diagonal(self) -> None:
+        """Σ w |ψⱼ|² ≥ |Σ √w ψⱼ|²/n for each feature, and not all are 0."""
+        if self.rows is not None:
+            diagonal = self.rows.to(self.first.dtype).abs().square().sum(0)
+        elif self.upper is not None:
+            row = torch.arange(self.d)
+            diagonal = self.upper[row * self.d - row * (row - 1) // 2].real
+        else:
+            assert self.populations is not None
+            diagonal = self.populations
+        least = 0.9 * self.first.abs().square() / self.n  # rounding aside
+        if not bool((diagonal >= least - 1e-30).all()) or not float(diagonal.sum()) > 0:
+            raise Malformed(
+                f"the second moments of {self.n} vectors cannot be less than their mean's square, or all 0"
+            )
 
 
 class Moment:
