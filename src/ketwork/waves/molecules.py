@@ -36,7 +36,8 @@ def molecule(
     import pyscf
 
     built = pyscf.gto.M(atom=atoms, basis=basis, charge=charge, spin=spin, unit="angstrom", verbose=0)
-    field = (pyscf.scf.RHF(built) if spin == 0 else pyscf.scf.ROHF(built)).run()
+    with pyscf.lib.temporary_env(pyscf.scf.hf, MUTE_CHKFILE=True):  # a temporary file that would stay open
+        field = (pyscf.scf.RHF(built) if spin == 0 else pyscf.scf.ROHF(built)).run()
     if not field.converged:
         raise ValueError("The Hartree–Fock calculation of these atoms did not converge. Check the geometry.")
     c = field.mo_coeff
