@@ -78,9 +78,9 @@ class StoredMoment:
             assert self.populations is not None
             diagonal = self.populations
         least = 0.9 * self.first.abs().square() / self.n  # rounding aside
-        if not bool((diagonal >= least - 1e-30).all()) or not float(diagonal.sum()) > 0:
+        if not bool((diagonal >= least - 1e-30).all()) or not 0 < float(diagonal.sum()) < math.inf:
             raise Malformed(
-                f"the second moments of {self.n} vectors cannot be less than their mean's square, or all 0"
+                f"the second moments of {self.n} vectors must add up to a number above 0, and none be less than their mean's square"
             )
 
 
