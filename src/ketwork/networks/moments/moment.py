@@ -8,6 +8,7 @@ Moments form a monoid under `+`: batches, processes and studies add up in any or
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -80,7 +81,8 @@ class StoredMoment:
         least = 0.9 * self.first.abs().square() / self.n  # rounding aside
         if not bool((diagonal >= least - 1e-30).all()) or not 0 < float(diagonal.sum()) < math.inf:
             raise Malformed(
-                f"the second moments of {self.n} vectors must add up to a number above 0, and none be less than their mean's square"
+                f"the second moments of {self.n} vectors must add up to a number above 0, and none be less than their "
+                "mean's square"
             )
 
 
