@@ -15,13 +15,13 @@ SMALL = ("collapse", f"{NETS}:small", "--data", f"{NETS}:batches")
 def test_json_of_the_demonstration_is_the_table_of_kw_collapse_curve(run) -> None:
     done = run("collapse", "--metric", "accuracy", "--json", "--layers", "conv*")
     assert (done.exit_code, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     expected = kw.collapse_curve(digits.model(), digits.held_out(), "accuracy", layers="conv*")
-    assert told["table"] == expected.table().to_dict("records")
-    assert told["smallest"] == expected.smallest().to_dict("records")
-    assert (told["samples"], told["passes"]) == (540, expected.passes)
-    assert told["settings"]["command"] == "ketwork collapse --metric accuracy --json --layers 'conv*'"
-    assert told["settings"]["source"]["data"]["spec"] == "ketwork.demo.digits:held_out"
+    assert printed["table"] == expected.table().to_dict("records")
+    assert printed["smallest"] == expected.smallest().to_dict("records")
+    assert (printed["samples"], printed["passes"]) == (540, expected.passes)
+    assert printed["settings"]["command"] == "ketwork collapse --metric accuracy --json --layers 'conv*'"
+    assert printed["settings"]["source"]["data"]["spec"] == "ketwork.demo.digits:held_out"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 140])
@@ -32,13 +32,13 @@ def test_the_table_fits_and_names_every_layer(run, width: int) -> None:
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert max(map(cell_len, lines)) <= width
-    told = json.loads(
+    printed = json.loads(
         run("collapse", "--samples", 100, "--layers", "conv*", "--layers", "readout", "--json").stdout
     )
-    for row in told["smallest"]:
+    for row in printed["smallest"]:
         (line,) = (line for line in lines if line.startswith(row["layer"]))
         assert {str(row["d"]), str(row["rank"])} <= set(line.split())
-    assert f"{told['passes']} forward passes" in " ".join(done.stdout.split())
+    assert f"{printed['passes']} forward passes" in " ".join(done.stdout.split())
 
 
 def test_saved_shown_and_drawn(run, here) -> None:
@@ -79,18 +79,18 @@ def test_wrong_usage(run, here, arguments: tuple[str, ...], code: int, message: 
 
 
 def test_layers_are_collapsed_about_their_mean_and_samples_drawn_by_the_seed(run) -> None:
-    def told(*options: object) -> dict:
+    def printed(*options: object) -> dict:
         done = run("collapse", "--samples", 50, "--layers", "readout", "--ranks", "1,4", "--json", *options)
         assert done.exit_code == 0, done.stderr
         return json.loads(done.stdout)
 
-    centred, plain = told("--center"), told()
+    centred, plain = printed("--center"), printed()
     assert centred["settings"]["center"] is True
     assert centred["table"] != plain["table"]
-    assert told("--around-mean")["table"] == centred["table"]  # as version 0.1 called it
+    assert printed("--around-mean")["table"] == centred["table"]  # as version 0.1 called it
     assert plain["settings"]["taken"] == "50 of 540 samples, 5 of each of 10 labels"
-    assert told("--seed", 0)["table"] == plain["table"]
-    assert told("--seed", 1)["table"] != plain["table"]
+    assert printed("--seed", 0)["table"] == plain["table"]
+    assert printed("--seed", 1)["table"] != plain["table"]
     expected = kw.collapse_curve(
         digits.model(), digits.held_out(), layers="readout", ranks=[1, 4], center=True, max_samples=50
     )

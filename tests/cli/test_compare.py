@@ -14,12 +14,12 @@ def test_compare_gives_the_numbers_of_kw_compare(here, run):
     arguments = ("ketwork.demo.digits:model", "--data", "ketwork.demo.digits:held_out")
     done = run("compare", *arguments, "--json", "--save", "c.safetensors", "--report", "c.html")
     assert done.exit_code == 0
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     expected = compare(digits.model(), digits.held_out())
-    assert [row["cka"] for row in told["table"]] == expected.table()["cka"].tolist()
-    assert told["n"] == 540
-    assert told["settings"]["source"]["model"]["spec"] == arguments[0]
-    assert "other" not in told["settings"]["source"]
+    assert [row["cka"] for row in printed["table"]] == expected.table()["cka"].tolist()
+    assert printed["n"] == 540
+    assert printed["settings"]["source"]["model"]["spec"] == arguments[0]
+    assert "other" not in printed["settings"]["source"]
     assert Comparison.load("c.safetensors").cka.equals(expected.cka)
     shown = run("show", "c.safetensors")
     for row in expected.best_match().reset_index().itertuples():
@@ -47,11 +47,11 @@ def test_data_that_fail_half_way_are_shown_saved_and_reported(here, run):
     assert failure == (
         "ketwork: OSError: disk gone. What 32 samples before it gave is shown, and saved to c.st."
     )
-    told = json.loads(done.stdout)
-    assert (told["n"], told["complete"], "disk" in told["error"]) == (32, False, True)
+    printed = json.loads(done.stdout)
+    assert (printed["n"], printed["complete"], "disk" in printed["error"]) == (32, False, True)
     saved = Comparison.load("c.st")
     assert (saved.n, saved.complete) == (32, False)
-    assert [row["cka"] for row in told["table"]] == saved.table()["cka"].tolist()
+    assert [row["cka"] for row in printed["table"]] == saved.table()["cka"].tolist()
     assert "<b>Incomplete.</b>" in (here / "c.html").read_text()
     assert "not saved: no --save was given" in run(*arguments).stderr
 
@@ -63,18 +63,18 @@ def test_data_that_fail_at_once_leave_nothing(here, run):
 
 
 def test_the_unit_that_is_compared(here, run):
-    def told(*options):
+    def printed(*options):
         arguments = ("ketwork.demo.digits:model", "--data", "ketwork.demo.digits:held_out", "--samples", 30)
         done = run("compare", *arguments, "--layers", "conv*", "--json", *options)
         assert done.exit_code == 0, done.stderr
         return json.loads(done.stdout)
 
-    samples, positions, flat = (told("--unit", unit) for unit in ("sample", "position", "flat"))
+    samples, positions, flat = (printed("--unit", unit) for unit in ("sample", "position", "flat"))
     assert [each["settings"]["unit"] for each in (samples, positions, flat)] == ["sample", "position", "flat"]
     assert (samples["n"], positions["n"], flat["n"]) == (30, 30 * 64, 30)
     assert [flat["table"][0][d] for d in ("d", "d_other")] == [16 * 64, 32 * 64]
-    old = told("--positions")  # as version 0.1 called it
+    old = printed("--positions")  # as version 0.1 called it
     assert old["table"] == positions["table"]
-    assert told()["table"] == samples["table"]
+    assert printed()["table"] == samples["table"]
     assert samples["settings"]["taken"] == "30 of 540 samples, 3 of each of 10 labels"
-    assert told("--seed", 1)["table"] != samples["table"]
+    assert printed("--seed", 1)["table"] != samples["table"]

@@ -43,7 +43,7 @@ def private_folder(parent: Path) -> Iterator[Path]:
 def remove_left_behind(parent: Path, alone: bool = False) -> None:
     """Removes the folders in `parent` that killed processes of this user left; with `alone` all that are there.
 
-    `alone` says that no other process writes there, so that no lock need be asked for.
+    `alone` says that no other process writes there, so that no lock is needed.
     """
     if fcntl is None and not alone:
         return

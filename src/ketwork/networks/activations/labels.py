@@ -89,7 +89,7 @@ class Labels:
         except ValueError as error:
             if self.given is not None:
                 raise
-            # They were not asked for: the study goes on without.
+            # Nobody gave them as labels: the study continues without.
             self.notes.append(f"The batches' own labels are not used. {error}")
             self.task = None
             return None

@@ -1,4 +1,4 @@
-"""What `compress` was asked for, checked: how small, in which cost, and the arguments that have older spellings."""
+"""The arguments of `compress`, checked: how small, in which cost, and those that have older spellings."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ketwork.networks.compression import attention
-from ketwork.networks.compression.loader import Attention, Recurrence
+from ketwork.networks.compression.loader import COUNTS, Attention, Recurrence
 
 _ARGUMENTS: dict[type, tuple[str, ...]] = {
     nn.Linear: ("in_features", "out_features"),
@@ -29,27 +29,14 @@ _ARGUMENTS: dict[type, tuple[str, ...]] = {
     ),
 }
 _BIASED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_COUNTS = (
-    "in_features",
-    "out_features",
-    "in_channels",
-    "out_channels",
-    "groups",
-    "num_features",
-    "num_parameters",
-    "num_channels",
-    "num_groups",
-)
-"""The attributes that may change where a module of the original gets other sizes."""
 
 
 def described(original: nn.Module, small: nn.Module) -> dict[str, Any]:
     """What `load_compressed` needs: for each path where `small` has a new module its parts.
 
     A part is the class and arguments of a layer of torch.nn, or `resized`, with the shapes of the tensors and the
-    counts of
-    the original's module at that path that have changed. A path that holds a module already described has the first
-    one's path instead.
+    counts of the original's module at that path that have changed. A path that holds a module already described has the
+    first one's path instead.
 
     Raises:
         TypeError: a new module is none that a file can describe.
@@ -106,7 +93,7 @@ def _changes(module: nn.Module, old: nn.Module) -> tuple[dict[str, Any], dict[st
                 tensors[name] = shape
     counts = {
         name: getattr(module, name)
-        for name in _COUNTS
+        for name in COUNTS
         if isinstance(getattr(old, name, None), int) and getattr(module, name) != getattr(old, name)
     }
     return (tensors, counts) if tensors or counts else None

@@ -70,7 +70,7 @@ class Flip(Rule):
         return np.arange(space.sites)[:, None] if simple else None
 
     def inverts(self, space: Space) -> bool:
-        """As asked for."""
+        """Where `invert` says so."""
         return self.invert
 
 

@@ -56,9 +56,9 @@ class Sampler(ABC):
     def check(self, wave: Wave) -> None:
         """Refuses a wave whose space this sampler would leave or cannot draw from."""
 
-    @abstractmethod
     def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
-        """The state before the first draw of `n_samples` configurations."""
+        """The state before the first draw of `n_samples` configurations: empty where nothing is kept between draws."""
+        return torch.empty(0, wave.space.sites, dtype=wave.dtype)
 
     @abstractmethod
     def draw(
@@ -88,10 +88,6 @@ class FullSum(Sampler):
         """Refuses a space too large to list, naming the limit."""
         _ = wave.space.keys
 
-    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
-        """Nothing is kept between draws."""
-        return torch.empty(0, wave.space.sites, dtype=wave.dtype)
-
     def draw(
         self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
     ) -> tuple[Samples, Tensor]:
@@ -111,10 +107,6 @@ class Direct(Sampler):
                 f"Direct sampling needs an autoregressive network, but {type(wave.module).__name__} has no "
                 "method `draw(count, generator=…)`. Use `waves.Metropolis()`."
             )
-
-    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
-        """Nothing is kept between draws."""
-        return torch.empty(0, wave.space.sites, dtype=wave.dtype)
 
     def draw(
         self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator

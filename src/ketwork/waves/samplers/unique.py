@@ -19,8 +19,8 @@ LISTED = 2**20
 class WithoutReplacement(Sampler):
     """Distinct configurations from |ψ|²: of an autoregressive network, or of a space of at most 2²⁰ configurations.
 
-    As many as asked for, or all of the space if it has no more, which is then summed over exactly. An energy's standard
-    error is that of `estimate` with inclusion probabilities.
+    As many as `n_samples`, or all of the space if it has no more, which is then summed over exactly. An energy's
+    standard error is that of `estimate` with inclusion probabilities.
 
     >>> from ketwork.waves import RBM, Wave, spins
     >>> drawn = WithoutReplacement().sample(Wave(RBM(), spins(8)), 100)
@@ -36,10 +36,6 @@ class WithoutReplacement(Sampler):
                 f"{type(wave.module).__name__} has no method `draw_unique`, and the space {wave.space.size:,}. Use "
                 "`waves.Metropolis()`."
             )
-
-    def start(self, wave: Wave, n_samples: int, *, generator: torch.Generator) -> Tensor:
-        """Nothing is kept between draws."""
-        return torch.empty(0, wave.space.sites, dtype=wave.dtype)
 
     def draw(
         self, wave: Wave, n_samples: int, state: Tensor, *, generator: torch.Generator
