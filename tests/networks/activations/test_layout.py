@@ -141,6 +141,10 @@ def test_channels_first_and_last(n: int, c: int, h: int, w: int, seed: int) -> N
     kets = dict.fromkeys(("0", "1", "6", "7"), channels_first) | dict.fromkeys(("2", "4", "5"), rows_last)
     must = {"0", "1", "4", "5", "7"}
     check(Kind(net, [normal(seed, n, 3, h, w), normal(seed + 1, n, 3, h, w)], kets, must=must))
+    # Channels of data in front of a norm, which alone says where they are.
+    first = nn.Sequential(Permuted(0, 3, 1, 2), nn.BatchNorm2d(c))
+    data = [normal(seed, n, h, w, c), normal(seed + 1, n, h, w, c)]
+    check(Kind(first, data, {"0": channels_first, "1": channels_first}, must={"0", "1"}))
 
 
 class Windows(nn.Module):

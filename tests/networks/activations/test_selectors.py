@@ -224,6 +224,10 @@ class NormAct(nn.BatchNorm1d):
         return self.act(super().forward(x))
 
 
+class FusedNorm(NormAct):
+    """The same under a norm's name."""
+
+
 class NormRelu(nn.BatchNorm1d):
     """The same without a module for it."""
 
@@ -232,20 +236,18 @@ class NormRelu(nn.BatchNorm1d):
 
 
 def test_a_norm_is_one_by_what_it_does_and_not_by_its_class_alone() -> None:
+    linear = nn.Linear
     net = nn.Sequential(
-        nn.Linear(4, 6),
-        T5LayerNorm(6),
-        nn.Linear(6, 6),
-        NormAct(6),
-        nn.Linear(6, 6),
-        NormRelu(6),
-        nn.Linear(6, 2),
-    )
+        *(linear(6, 6), T5LayerNorm(6)), *(linear(6, 6), NormAct(6)), *(linear(6, 6), FusedNorm(6)),
+        *(linear(6, 6), NormRelu(6)), *(linear(6, 6), nn.BatchNorm1d(6)),
+    )  # fmt: skip
     chosen = select(net)
-    assert list(chosen.chosen) == ["(model)", "0", "2", "3", "4", "5", "6"]
+    assert list(chosen.chosen) == ["(model)", "0", "2", "3", "4", "5", "6", "7", "8"]
     assert chosen.skipped == {
         "1": "T5LayerNorm rescales the layer before it",
         "3.act": "a part of 3 (NormAct)",
+        "5.act": "a part of 5 (FusedNorm)",
+        "9": "BatchNorm1d rescales the layer before it",
     }
 
 

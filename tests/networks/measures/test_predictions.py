@@ -128,3 +128,9 @@ def test_a_wrong_name_is_told_what_there_is() -> None:
         )
     with pytest.raises(ValueError, match=r"Argument `loss` must be one of .* but is 'mse'"):
         Predictions.from_output(None, "mse", torch.zeros(6, 3), NO_MASK)
+
+
+def test_complex_predictions_are_refused_by_name() -> None:
+    output = torch.randn(6, 3, dtype=torch.complex64)
+    with pytest.raises(ValueError, match="must be a network whose output is real, but it is complex"):
+        Head("", "kl").tensor(output, NO_MASK)

@@ -77,8 +77,8 @@ class LayerState(Shared):
 
     @property
     def exists(self) -> bool:
-        """Whether there is a state: of a centred one, whether anything is left beside the mean."""
-        return self.density is not None and bool((self._diagonal > 0).any())
+        """Whether there is a state."""
+        return self.density is not None
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:

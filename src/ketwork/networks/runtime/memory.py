@@ -81,7 +81,7 @@ class Share:
         return self.moment + self.reservoir + self.labels
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Plan:
     """What becomes of a budget of `memory` bytes: the layers' shares, and the bytes for pairs of layers and work.
 
