@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ketwork as kw
+from ketwork.networks.activations import Activation, capture
 
 SIZES = st.sampled_from([2, 3, 4, 6, 12])
 SEEDS = st.integers(0, 2**16)
@@ -165,6 +166,36 @@ def test_windows(n: int, t: int, size: int, d: int, seed: int) -> None:
     torch.manual_seed(seed)
     data = [normal(seed, n, t, d), normal(seed + 1, n, t, d)]
     check(Kind(Windows(d, size), data, {"inside": rows_last, "out": rows_last}, must={"out"}))
+
+
+class Lined(nn.Module):
+    """Each position's row in one line: those of a sample together, or those of a position."""
+
+    def __init__(self, d: int, by_sample: bool) -> None:
+        super().__init__()
+        self.by_sample, self.inside = by_sample, nn.Linear(d, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x if self.by_sample else x.transpose(0, 1)
+        return self.inside(rows.reshape(-1, x.shape[-1])).unflatten(0, rows.shape[:2])
+
+
+@given(
+    SIZES, st.sampled_from([2, 4, 6, 12]), SIZES, st.sampled_from(["windows", "samples", "positions"]), SEEDS
+)
+def test_rows_on_one_axis_go_to_their_own_samples(n: int, t: int, d: int, order: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    net = (Windows(d, 2) if order == "windows" else Lined(d, order == "samples")).eval()
+    x, seen = normal(seed, n, t, d), {}
+
+    def keep(activation: Activation) -> None:
+        seen[activation.key[0]] = activation.values.clone()
+
+    with capture(net, ["inside"], receive=keep) as live:
+        live.forward(lambda model: model(x), samples=n)
+    with torch.no_grad():
+        expected = net.inside(x)  # samples × positions × features, whatever way it takes in the network
+    assert torch.allclose(seen["inside"].reshape(expected.shape), expected, atol=1e-5)
 
 
 class Routed(nn.Module):
