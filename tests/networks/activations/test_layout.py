@@ -320,3 +320,39 @@ def test_the_record_says_what_the_experiment_cost_and_how_axes_were_found() -> N
     again = kw.study(net, normal(0, 60, 4), reading=kw.Reading(axes=record))
     assert again.settings["experiment_passes"] == 0
     assert again["1"].entropy == record["1"].entropy
+
+
+class Noisy(nn.Module):
+    """Adds noise of the global generator, in evaluation too; `count` of its own passes if it keeps a state instead."""
+
+    def __init__(self, stateful: bool) -> None:
+        super().__init__()
+        self.stateful, self.passes, self.inside = stateful, 0, nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        noise = torch.full((len(x), 6), float(self.passes)) if self.stateful else torch.randn(len(x), 6)
+        return self.inside(x) + noise
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_networks_that_give_something_else_each_time_are_recognized(stateful: bool) -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    record = kw.study(Noisy(stateful).eval(), normal(0, 60, 4), seed=0)
+    layouts = {layer.name: layer.info.layout for layer in record}
+    assert (layouts["inside"].samples_by, layouts["(model)"].samples_by) == ("experiment", "size")
+    assert layouts["(model)"].samples == 0
+    assert record["(model)"].accumulator.moment.n == 60
+    assert any("something else each time it runs on the same batch" in note for note in record.warnings)
+    if not stateful:
+        # The experiment itself leaves the generator where it was.
+        torch.set_rng_state(before)
+        net = Noisy(False).eval()
+        torch.manual_seed(3)
+        kw.study(net, normal(0, 60, 4), seed=0)
+        after = torch.rand(1)
+        torch.manual_seed(3)
+        with torch.no_grad():
+            net(normal(0, 60, 4))
+        assert torch.equal(torch.rand(1), after)

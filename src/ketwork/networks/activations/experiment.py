@@ -129,8 +129,11 @@ class Experiment:
         first = self._tried(trial, content, n) if n > 1 else None
         return first is not None and bool(self._dependents(trial, content, n, first, {entry}))
 
-    def _pass(self, trial: Trial, content: Any, n: int) -> Observation:
-        """One forward pass, which changes neither the network's buffers nor the global random state."""
+    def _pass(self, trial: Trial, content: Any, n: int, other_draws: bool = False) -> Observation:
+        """One forward pass, which changes neither the network's buffers nor the global random state.
+
+        Every pass draws the same random numbers, but for one with `other_draws`.
+        """
         self.passes += 1
         observation = Observation(n, self.given_axis, others=len(trial.groups) > 1)
         devices = sorted({p.device.index or 0 for p in self.network.parameters() if p.device.type == "cuda"})
@@ -142,6 +145,8 @@ class Experiment:
                 torch.no_grad(),
                 self.watch(observation),
             ):
+                if other_draws:
+                    torch.manual_seed(torch.initial_seed() ^ 1)
                 trial.run(self.network, content)
         finally:
             for buffer, version, before in buffers:
@@ -150,10 +155,10 @@ class Experiment:
                         buffer.copy_(before)
         return observation
 
-    def _tried(self, trial: Trial, content: Any, n: int) -> Observation | None:
+    def _tried(self, trial: Trial, content: Any, n: int, other_draws: bool = False) -> Observation | None:
         """A pass that may fail, as one over another number of samples does in a network of fixed batches."""
         try:
-            return self._pass(trial, content, n)
+            return self._pass(trial, content, n, other_draws)
         except Exception:  # noqa: BLE001  a network may raise anything on a batch that nobody gave it
             return None
 
@@ -168,6 +173,7 @@ class Experiment:
             return "its output is a single number"
         if 0 in shape:
             return EMPTY
+        output = f"its output {shape} for {n} samples"
         if second is None:
             return _Open(None, 0)
         other = second.outputs.get(key, {}).get(path)
@@ -177,18 +183,15 @@ class Experiment:
         grown = [axis for axis, size in enumerate(shape) if new.shape[axis] != size]
         if not grown:
             if new.same(sight.print):
-                return f"its output {shape} is shared by all samples of the batch"
-            return f"its output {shape} has no axis that grows with the number of samples"
+                return f"{output} is shared by all samples of the batch"
+            return f"{output} has no axis that grows with the number of samples"
         if len(grown) > 1:
             axes = " and ".join(map(str, grown))
-            return f"axes {axes} of its output {shape} grow with the number of samples, as of similarities between them"
+            return f"axes {axes} of {output} grow with their number, as of similarities between them"
         axis = grown[0]
         rows, rest = divmod(shape[axis], n)
         if rest or new.shape[axis] != rows * (n + 1):
-            return (
-                f"its output {shape} has no fixed number of rows for each of {n} samples, as where tokens are routed "
-                "to experts"
-            )
+            return f"{output} has no fixed number of rows for each, as where tokens are routed to experts"
         return _matched(new, sight.print, axis, rows, places)
 
     def _settle_open(
@@ -208,24 +211,24 @@ class Experiment:
             self._settle_by_order(trial, content, n, first, verdicts)
         if not _open(verdicts):
             return
-        again = self._tried(trial, content, n)
+        again = self._tried(trial, content, n, other_draws=True)
         unsteady = []
         for key, path in _open(verdicts):
             sight, verdict = first.outputs[key][path], verdicts[key, path]
             assert isinstance(verdict, _Open)
             other = None if again is None else again.outputs.get(key, {}).get(path)
-            shape = sight.print.shape
+            output = f"its output {sight.print.shape} for {n} samples"
             if other is not None and other.print.same(sight.print):
                 verdicts[key, path] = (
-                    f"the rows of its output {shape} do not follow the samples: each depends on the others, or they "
-                    "are in another order, as where tokens are routed to experts"
+                    f"the rows of {output} do not follow them: each depends on the others, or they are in another "
+                    "order, as where tokens are routed to experts"
                 )
                 continue
             unsteady.append(key[0])
             verdicts[key, path] = (
                 _Settled(verdict.axis, by="size")
                 if verdict.axis is not None and verdict.rows == 1
-                else f"its output {shape} is another one each time the network runs on the same batch"
+                else f"{output} is another one each time the network runs on the same batch"
             )
         if unsteady:
             findings.notes.append(
@@ -260,6 +263,7 @@ class Experiment:
             assert isinstance(verdict, str)
             return verdict
         shape = sight.print.shape
+        output = f"its output {shape} for {first.n} samples"
         if sight.padded:
             return Layout(0, len(shape) - 1, len(shape), samples_by="format", features_by="format")
         if len(shape) == 1 or (sight.given is None and first.flow.is_single(sight.node)):
@@ -270,24 +274,20 @@ class Experiment:
             axis = first.flow.settled(sight.node, verdict.axis)
             if axis is None:
                 return (
-                    f"nothing says which axis of its output {shape} holds the features: no module that puts it out or "
-                    "reads it does. Say which with `reading=kw.Reading(feature_axis=…)`"
+                    f"nothing says which axis of {output} holds the features: no module that puts it out or reads it "
+                    "does. Say which with `reading=kw.Reading(feature_axis=…)`"
                 )
             features, by = axis.number, axis.by
         if features == verdict.axis:
-            return f"axis {features} of its output {shape} holds the samples, not the features"
+            return f"axis {features} of {output} holds them, not the features"
         return Layout(verdict.axis, features, len(shape), verdict.order, verdict.outer, verdict.by, by)
 
     def _by_rules(self, first: Observation, sight: Sight, n: int) -> Layout | str:
         """The layout where no experiment can be made: samples on the first axis."""
         shape = sight.print.shape
         if sight.padded or not shape or shape[0] == n:
-            return (
-                self._layout(
-                    first, sight, _Settled(0, by="rules") if shape else "its output is a single number"
-                )
-                or EMPTY
-            )
+            known: _Verdict = _Settled(0, by="rules") if shape else "its output is a single number"
+            return self._layout(first, sight, known) or EMPTY
         return f"its output {shape} does not have the batch's {n} samples on its first axis"
 
     def _find_masks(self, trial: Trial, content: Any, n: int, first: Observation, findings: Findings) -> None:
@@ -377,10 +377,8 @@ def _matched(
         )
         return _Settled(axis, order, outer if order == "nested" else 1)
     if sure or "alike" in matches.values():
-        return (
-            f"axis {axis} of its output {old.shape} has {rows} rows a sample that are alike, so that which is whose is "
-            "not known"
-        )
+        output = f"its output {old.shape} for {n} samples"
+        return f"axis {axis} of {output} has {rows} alike rows a sample, so that which is whose is not known"
     return _Open(axis, rows)
 
 
@@ -391,7 +389,7 @@ def _reordered(new: Fingerprint, old: Fingerprint, n: int, order: Sequence[int])
     if len(settled) == 1:
         return settled[0]
     if new.same(old):
-        return f"its output {old.shape} is shared by all samples of the batch, or the same for all"
+        return f"its output {old.shape} for {n} samples is shared by all samples of the batch, or the same for all"
     return _Open(None, 0)
 
 
