@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks.compression.calibration import Calibration, calibration
+from ketwork.networks.compression.calibration import Calibration, calibrate
 
 
 def gathered(data, **options) -> Calibration:
     options = {"samples": None, "batch_size": 8} | options
-    return calibration(nn.Linear(1, 2), data, **options)
+    return calibrate(nn.Linear(1, 2), data, **options)
 
 
 def numbers(batches) -> list[int]:
@@ -72,7 +72,7 @@ def test_accuracy_against_labels_that_exist() -> None:
     x = torch.cat([-torch.ones(50, 1), torch.ones(50, 1)])
     labels = (x[:, 0] > 0).long()
     labels[4], labels[9] = 1, -100  # one wrong, one that does not exist, among the 20 held back
-    found = calibration(net, (x, labels), samples=None, batch_size=16)
+    found = calibrate(net, (x, labels), samples=None, batch_size=16)
     assert found.accuracy(net) == pytest.approx(18 / 19)
 
 
@@ -103,7 +103,7 @@ def test_harm_on_some_samples_is_of_batches_spread_over_the_data() -> None:
         moved.weight.fill_(2)
         moved.bias.zero_()
     x = torch.arange(100.0)[:, None]  # ten batches, of each of which two samples are held back
-    found = calibration(net, x, samples=None, batch_size=10, loss="squared")
+    found = calibrate(net, x, samples=None, batch_size=10, loss="squared")
     found.remember(net, 2**20)
 
     def mean(*samples: int) -> float:

@@ -4,22 +4,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.compression.calibration import Calibration, calibration
+from ketwork.networks.compression.calibration import Calibration, calibrate
 from ketwork.networks.compression.fits import Fits, Variant, one_shot, sequential
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.compression.survey import WIDEST_INPUT, survey
+from ketwork.networks.compression.survey import WIDEST_INPUT, run_survey
 
 
 def fits(
     net: nn.Module, x: Tensor, loss: str = "squared", batch_size: int = 100
 ) -> tuple[nn.Module, Fits, Calibration]:
     base = copied(net).requires_grad_(False)
-    gathered = calibration(base, x, samples=None, batch_size=batch_size, loss=loss)
+    gathered = calibrate(base, x, samples=None, batch_size=batch_size, loss=loss)
     gathered.remember(base, 2**30)
     layers, _ = weight_layers(base)
-    return base, Fits(layers, survey(base, layers, gathered, torch.Generator().manual_seed(0))), gathered
+    return base, Fits(layers, run_survey(base, layers, gathered, torch.Generator().manual_seed(0))), gathered
 
 
 def deep(width: int = 24, depth: int = 4) -> nn.Sequential:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.compression.lockstep import lockstep
+from ketwork.networks.compression.lockstep import run_in_step
 
 
 class Residual(nn.Module):
@@ -43,7 +43,7 @@ def test_all_meet_at_every_layer_with_what_a_plain_pass_gives_it() -> None:
 
         return run
 
-    assert lockstep(nets, [call(i) for i in range(3)], ORDER, meet) == set()
+    assert run_in_step(nets, [call(i) for i in range(3)], ORDER, meet) == set()
     assert met == ORDER
     for n, net in enumerate(nets):
         for i, x in enumerate(batches):
@@ -70,7 +70,7 @@ def test_weights_changed_at_a_meeting_are_what_follows_sees() -> None:
     with torch.no_grad():
         net.left.weight.zero_()
         net.left.bias.zero_()
-        lockstep([net], [call], ORDER, meet)
+        run_in_step([net], [call], ORDER, meet)
     torch.testing.assert_close(seen[0], expected)
 
 
@@ -88,7 +88,7 @@ def test_an_error_in_one_pass_ends_all_and_is_raised(where: int) -> None:
         return run
 
     with pytest.raises(RuntimeError, match=f"broken in {where}"):
-        lockstep(nets, [call(i) for i in range(3)], ORDER, lambda *_: None)
+        run_in_step(nets, [call(i) for i in range(3)], ORDER, lambda *_: None)
     assert threading.active_count() <= threads
     assert not any(module._forward_pre_hooks for net in nets for module in net.modules())
 
@@ -103,7 +103,7 @@ def test_an_error_at_a_meeting_ends_all_even_a_network_that_catches_everything()
 
     threads = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        lockstep([Stubborn()], [lambda net: net(torch.zeros(2, 4))] * 3, ORDER, lambda *_: 1 // 0)
+        run_in_step([Stubborn()], [lambda net: net(torch.zeros(2, 4))] * 3, ORDER, lambda *_: 1 // 0)
     assert threading.active_count() <= threads
 
 
@@ -119,7 +119,7 @@ def test_layers_that_run_in_different_order_are_missed_and_the_passes_end() -> N
     met: list[str] = []
     done: list[Tensor] = []
     calls = [lambda model, x=x: done.append(model(x)) for x in batches]
-    missed = lockstep([net], calls, ORDER, lambda path, _: met.append(path))
+    missed = run_in_step([net], calls, ORDER, lambda path, _: met.append(path))
     assert (met[0], met[-1]) == ("first", "last")
     assert missed == set(ORDER) - set(met)
     assert missed

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ketwork.networks.compression.calibration import calibration
+from ketwork.networks.compression.calibration import calibrate
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.preparation import prepared
 from ketwork.networks.compression.search import Work
@@ -18,7 +18,7 @@ def work() -> Work:
     torch.manual_seed(0)
     net = copied(nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 16), nn.Linear(16, 10))).requires_grad_(False)
     x = torch.randn(6000, 12) * torch.logspace(0.5, -0.5, 12)
-    gathered = calibration(net, x, samples=None, batch_size=100, loss="squared")
+    gathered = calibrate(net, x, samples=None, batch_size=100, loss="squared")
     gathered.remember(net, 2**30)
     found = prepared(
         net,

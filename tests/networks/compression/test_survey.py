@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.compression.calibration import Calibration, calibration
+from ketwork.networks.compression.calibration import Calibration, calibrate
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import copied
-from ketwork.networks.compression.survey import Survey, survey
+from ketwork.networks.compression.survey import Survey, run_survey
 from ketwork.networks.measures.predictions import TEMPERATURES
 
 
 def surveyed(net: nn.Module, data, generator: int = 0, **options) -> tuple[Survey, Calibration]:
     base = copied(net).requires_grad_(False)
     options = {"samples": None, "batch_size": 32} | options
-    gathered = calibration(base, data, **options)
+    gathered = calibrate(base, data, **options)
     layers, _ = weight_layers(base)
-    return survey(base, layers, gathered, torch.Generator().manual_seed(generator)), gathered
+    return run_survey(base, layers, gathered, torch.Generator().manual_seed(generator)), gathered
 
 
 def exact(tail: Callable[[Tensor], Tensor], y: Tensor, loss: str) -> Tensor:
@@ -167,7 +167,7 @@ def test_of_gradients_too_only_positions_that_exist_count() -> None:
     base = copied(net).requires_grad_(False)
     found = []
     for mask in (torch.ones(20, 3), torch.tensor([[1, 0, 0]]).expand(20, 3)):
-        gathered = calibration(base, x, samples=None, batch_size=32, mask=mask)
+        gathered = calibrate(base, x, samples=None, batch_size=32, mask=mask)
         layers, _ = weight_layers(base)
-        found.append(survey(base, layers, gathered, torch.Generator().manual_seed(0)).fisher("features"))
+        found.append(run_survey(base, layers, gathered, torch.Generator().manual_seed(0)).fisher("features"))
     torch.testing.assert_close(found[1], found[0] / 3)

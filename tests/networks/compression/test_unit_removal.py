@@ -11,14 +11,14 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, Lla
 
 from ketwork.networks.activations import Batch
 from ketwork.networks.compression import compress, load_compressed
-from ketwork.networks.compression.calibration import calibration
+from ketwork.networks.compression.calibration import calibrate
 from ketwork.networks.compression.covariance import Scatter
 from ketwork.networks.compression.descent import Descent, Item
 from ketwork.networks.compression.factors import Metric
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import weight_layers
 from ketwork.networks.compression.surgery import replace
-from ketwork.networks.compression.survey import survey
+from ketwork.networks.compression.survey import run_survey
 from ketwork.networks.compression.unit_codes import MIXED
 from ketwork.networks.compression.unit_discovery import FIXED, LOST, OUTPUT, feeds
 from ketwork.networks.compression.unit_feeds import Feed, staying_of
@@ -382,10 +382,12 @@ def test_what_the_survey_knows_is_cut_to_the_units_that_stay() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
     net.requires_grad_(False)
-    gathered = calibration(net, draw(100, 6).float(), samples=None, batch_size=25)
+    gathered = calibrate(net, draw(100, 6).float(), samples=None, batch_size=25)
     layers, _ = weight_layers(net)
     fed, _ = feeds(net, layers, gathered.rows, gathered.fit[0])
-    known = survey(net, layers, gathered, torch.Generator(), {path for feed in fed for path in feed.readers})
+    known = run_survey(
+        net, layers, gathered, torch.Generator(), {path for feed in fed for path in feed.readers}
+    )
     narrowing = Narrowing(net, Fits(layers, known), fed)
     kept = narrowing.order(fed[0]).kept(4)
     fits = narrowing.narrowed({"0": 4})

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.compression.calibration import calibration
+from ketwork.networks.compression.calibration import calibrate
 from ketwork.networks.compression.layers import weight_layers
-from ketwork.networks.compression.survey import Survey, survey
+from ketwork.networks.compression.survey import Survey, run_survey
 from ketwork.networks.runtime.distributed import Distributed, join
 from ketwork.records.checkpoint import Checkpoint
 from ketwork.records.record import pack
@@ -147,8 +147,8 @@ def surveyed(distributed: Distributed | None) -> Survey | None:
     model = Classifier().requires_grad_(False)
     with join(distributed) as group:
         mine = None if group is None else group.mine
-        gathered = calibration(model, data()[0][:, 0], samples=None, batch_size=BATCH, mine=mine)
-        found = survey(model, weight_layers(model)[0], gathered, torch.Generator().manual_seed(0))
+        gathered = calibrate(model, data()[0][:, 0], samples=None, batch_size=BATCH, mine=mine)
+        found = run_survey(model, weight_layers(model)[0], gathered, torch.Generator().manual_seed(0))
         if group is None:
             return found
         found = group.add_up(found)

@@ -217,7 +217,7 @@ class _Truth:
         return tuple(torch.cat(parts) for parts in zip(*here, strict=True))
 
 
-def calibration(
+def calibrate(
     model: nn.Module,
     data: Any,
     *,

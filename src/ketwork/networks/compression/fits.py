@@ -18,7 +18,7 @@ from ketwork.networks.compression.covariance import Scatter, added
 from ketwork.networks.compression.factors import Metric, Pair, refit
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
-from ketwork.networks.compression.lockstep import lockstep
+from ketwork.networks.compression.lockstep import run_in_step
 from ketwork.networks.compression.reductions import Reductions, rounded_to_bits
 from ketwork.networks.compression.surgery import replace as put
 from ketwork.networks.compression.surgery import sharing
@@ -170,7 +170,7 @@ def sequential(
         )
 
     calls = [lambda model, batch=batch: calibration.output(model, batch) for batch in batches]
-    lockstep([base, twin.model], calls, order, meet)
+    run_in_step([base, twin.model], calls, order, meet)
     return twin.finished()
 
 

@@ -61,7 +61,7 @@ class _Runner:
             raise _Abandoned
 
 
-def lockstep(
+def run_in_step(
     networks: Sequence[nn.Module],
     calls: Sequence[Callable[[nn.Module], Any]],
     order: Sequence[str],

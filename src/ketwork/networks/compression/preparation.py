@@ -18,7 +18,7 @@ from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.restructuring import Apart
 from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same, sharing
-from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, survey
+from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, run_survey
 from ketwork.networks.compression.unit_discovery import feeds
 from ketwork.networks.compression.unit_removal import Narrowing, states_of, usable
 from ketwork.networks.runtime import Processes
@@ -59,7 +59,7 @@ def prepared(
     fed, staying = feeds(base, result, calibration.rows, first)
     readers = {path for feed in fed for path in feed.readers}
     inside = {layer.path for layer in result} if kind == "bytes" else readers
-    seen = survey(base, result, calibration, generator, inside, memory)
+    seen = run_survey(base, result, calibration, generator, inside, memory)
     if group is not None:
         device = next(base.parameters()).device
         header, tensors = pack(group.add_up(seen))

@@ -14,7 +14,7 @@ from ketwork._version import __version__
 from ketwork.networks.activations import Forward, Layers, Mask, eager, unwrapped
 from ketwork.networks.compression import arguments
 from ketwork.networks.compression.bounds import reached
-from ketwork.networks.compression.calibration import calibration
+from ketwork.networks.compression.calibration import calibrate
 from ketwork.networks.compression.loader import unfused
 from ketwork.networks.compression.preparation import prepared
 from ketwork.networks.compression.record import recorded
@@ -137,7 +137,7 @@ def compress(
         warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
         if group is not None and group.rank:
             draw = group.apart(draw)
-        gathered = calibration(
+        gathered = calibrate(
             base,
             data,
             samples=max_samples,

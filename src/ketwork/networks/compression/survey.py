@@ -108,7 +108,7 @@ class Survey:
         self.order = _common([self.order, other.order])
 
 
-def survey(
+def run_survey(
     model: nn.Module,
     layers: Sequence[WeightLayer],
     calibration: Calibration,
