@@ -2,6 +2,10 @@
 
 Imports `networks`, `waves`, `records`; nothing but the command imports it. A result finds its page and plot through
 `records.presenting`, where the modules here register them.
+
+- Terminal: `studies`, `comparisons`, `curves`, `compressed`, all drawn by `terminal_table`
+- Pages: `page`, `curve_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`, `document`
+- Else: `plots`, `json_records`, `words`
 """
 
 from ketwork.report.comparisons import render_comparison
@@ -13,7 +17,7 @@ from ketwork.report.figures import blank, write
 from ketwork.report.json_records import as_json, comparison_as_json, compressed_as_json, curve_as_json
 from ketwork.report.page import write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_curve, plot_spectrum, plot_study
-from ketwork.report.terminal import render, render_plan
+from ketwork.report.studies import render, render_plan
 
 __all__ = [
     "as_json",

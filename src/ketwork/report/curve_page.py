@@ -10,7 +10,7 @@ from ketwork.networks.collapse import CollapseCurve
 from ketwork.records import presents
 from ketwork.report import findings
 from ketwork.report.document import Page, charts_module, target_of, write_page
-from ketwork.report.tables import smallest_ranks
+from ketwork.report.page_tables import smallest_ranks
 from ketwork.report.words import short
 
 

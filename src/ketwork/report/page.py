@@ -12,7 +12,7 @@ from ketwork.networks.study import Layer, Study, StudyAccumulator
 from ketwork.records import presents
 from ketwork.report import findings
 from ketwork.report.document import TITLES, Page, charts_module, target_of, write_page
-from ketwork.report.tables import best_matches, layer_table
+from ketwork.report.page_tables import best_matches, layer_table
 from ketwork.report.views import View, label_order, layer_views
 from ketwork.report.words import short
 

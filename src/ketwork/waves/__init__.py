@@ -6,6 +6,13 @@
 >>> run = waves.ground_state(H, psi, steps=60, n_samples=256, seed=0)
 >>> abs(run.energy - waves.exact.ising_chain_energy(8)) < 0.01
 True
+
+- Problems: `spaces`, `lattices`, `operators` (what an operator is), `pauli`, `local_matrices`, `fermions` and `algebra`
+  (their rows: connected configurations), `hamiltonians` and `molecules` (by name), `sectors`
+- Waves: `wave`, `models`, `samplers`, `local_energy`, `estimates`, `observables`
+- Training: `run`, `training`, `optimizers`, `reconfiguration`, `objectives`, `guards`, `verdicts`; `spectra` for excited
+  states, `dynamics` in time
+- Beside them: `exact`, `checkpoints`, `wave_files`, `conversions`
 """
 
 from importlib.util import find_spec
@@ -25,8 +32,8 @@ from ketwork.waves.fermions import hubbard, spinless
 from ketwork.waves.guards import Guard
 from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, spin_one_heisenberg, xxz
 from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
-from ketwork.waves.local import LocalSum
 from ketwork.waves.local_energy import local_energies
+from ketwork.waves.local_matrices import LocalSum
 from ketwork.waves.logs import JsonLines, TensorBoard
 from ketwork.waves.models.autoregressive import Autoregressive, CausalTransformer, MaskedDense
 from ketwork.waves.models.dense import FeedForward

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ketwork.waves.local import LocalSum
+from ketwork.waves.local_matrices import LocalSum
 from ketwork.waves.pauli import PauliSum
 from ketwork.waves.spaces import Space, qubits
 

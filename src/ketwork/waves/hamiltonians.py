@@ -9,7 +9,7 @@ import numpy as np
 
 from ketwork._compat import renamed
 from ketwork.waves.lattices import Lattice
-from ketwork.waves.local import LocalSum
+from ketwork.waves.local_matrices import LocalSum
 from ketwork.waves.pauli import PauliSum
 from ketwork.waves.spaces import bosons, spin_one, spins
 

@@ -1,4 +1,4 @@
-"""Sums of Pauli strings on two-level spaces.
+"""Sums of Pauli strings on two-level spaces, and the configurations that they connect.
 
 Each string is a product X^f Z^z with a phase: f says which sites it flips, z which signs it reads. Strings
 that flip the same sites share one connected configuration, so an Ising chain reaches N of them and not 2N.

@@ -1,6 +1,12 @@
 """From a module's call to rows of features: which modules, which axes, which batches, and the hooks that see them.
 
 May import `quantum` and `records`. Others take `Activation` (values and their `LayerInfo`), which `capture` hands over.
+
+- Axes: `experiment` (which counts samples), `feature_axis` (which holds features), `masks`, `axes` (what is known
+  before), `layout` (what came out)
+- Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`
+- Layers: `selectors` (which modules), `outputs` (where in an output), `info`, `wrappers`
+- Passes: `hooks`, with `captures` and `interventions` on them; `encoding` to kets and back
 """
 
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches

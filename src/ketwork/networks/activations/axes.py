@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from ketwork.networks.activations.feature_axis import made_axis
 from ketwork.networks.activations.findings import Findings
-from ketwork.networks.activations.flow import made_axis
 from ketwork.networks.activations.info import Key, LayerInfo
 from ketwork.networks.activations.layout import Layout
 

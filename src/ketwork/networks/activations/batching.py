@@ -1,4 +1,4 @@
-"""From whatever holds the data to batches: what to call the network with, labels, mask and size."""
+"""From whatever holds the data to batches: what to call the network with, labels, mask and size (by `samples`)."""
 
 from __future__ import annotations
 

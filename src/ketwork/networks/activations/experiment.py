@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from ketwork.networks.activations.findings import Findings
-from ketwork.networks.activations.fingerprints import Fingerprint
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
 from ketwork.networks.activations.observation import GivenAxis, Observation, Sight
+from ketwork.networks.activations.row_fingerprints import Fingerprint
 from ketwork.networks.activations.samples import Path, shortened, take
 
 FEW = 5

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ketwork.networks.activations.axes import Axes
 from ketwork.networks.activations.experiment import FEW, Experiment, Trial
+from ketwork.networks.activations.feature_axis import decides
 from ketwork.networks.activations.findings import Findings
-from ketwork.networks.activations.flow import decides
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.masks import PositionMask, towers
 from ketwork.networks.activations.observation import Observation

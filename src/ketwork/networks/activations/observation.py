@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ketwork.networks.activations.fingerprints import Fingerprint
-from ketwork.networks.activations.flow import Flow
+from ketwork.networks.activations.feature_axis import Flow
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.outputs import activations, version_of
+from ketwork.networks.activations.row_fingerprints import Fingerprint
 
 GivenAxis = Callable[[str, nn.Module, Tensor], int | None]
 """The axis of features that the user gave for an output."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations.fingerprints import totals
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.masks import PositionMask
+from ketwork.networks.activations.row_fingerprints import totals
 
 MOST_VISITS = 2048
 """How many calls are remembered, of all layers together."""

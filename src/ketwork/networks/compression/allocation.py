@@ -1,4 +1,7 @@
-"""Which form for which layer: one Lagrangian over all layers, Σ error + λ Σ cost, each layer free to stay dense."""
+"""Which form and rank for which layer: one Lagrangian over all layers, Σ error + λ Σ cost.
+
+Each layer is free to stay dense.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from ketwork._compat import renamed
 from ketwork._version import __version__
 from ketwork.networks.activations import Forward, Layers, Mask, eager, unwrapped
 from ketwork.networks.compression import arguments
-from ketwork.networks.compression.bounds import reached
 from ketwork.networks.compression.calibration import calibrate
 from ketwork.networks.compression.loader import unfused
 from ketwork.networks.compression.preparation import prepared
@@ -21,6 +20,7 @@ from ketwork.networks.compression.record import recorded
 from ketwork.networks.compression.result import Compressed
 from ketwork.networks.compression.surgery import plain
 from ketwork.networks.compression.survey import without_checkpoints
+from ketwork.networks.compression.targets import reached
 from ketwork.networks.measures import Output
 from ketwork.networks.runtime import Distributed, join, parse_bytes
 from ketwork.quantum import generator_from

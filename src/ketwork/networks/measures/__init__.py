@@ -1,7 +1,9 @@
 """Numbers of layers with standard errors and bounds, from moments.
 
-One file is one family of measures: spectral, coherence, activity, positions, holevo, probes; and those of pairs of
-layers, similarity. A new family is a new file here, which is found by itself (docs/contributing.md has two examples).
+One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, holevo, probes;
+and those of pairs of layers, similarity. A new family is a new file here, which is found by itself
+(docs/contributing.md has two examples). What they are computed from: `state` (decompositions, standard errors),
+`sketch_bounds`, `label_state`, `readouts` (fitted), `scores` (of readouts), `overlaps` (of pairs).
 May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
 measures are computed from (`LayerState`, `LabelState`).
 """
@@ -22,7 +24,7 @@ from ketwork.networks.measures.spectral import KEPT, discarded
 from ketwork.networks.measures.state import LayerState
 
 if TYPE_CHECKING:
-    from ketwork.networks.measures.estimator import Probe, ProbeRegressor, probe
+    from ketwork.networks.measures.probe_estimator import Probe, ProbeRegressor, probe
 
 __all__ = [
     "CATEGORICAL",
@@ -53,7 +55,8 @@ __all__ = [
     "similarities",
 ]
 
-_ESTIMATOR = "estimator"  # imports scikit-learn, which takes longer than all else: when it is first used
+# Imports scikit-learn, which takes longer than all else: when it is first used.
+_ESTIMATOR = "probe_estimator"
 _ORDER = ("spectral", "coherence", "activity", "positions", "holevo", "probes")
 """The families in the order of their columns; others follow in the order of their names."""
 

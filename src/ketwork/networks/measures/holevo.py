@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.bounds import Known, around
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.registry import Column, measure
+from ketwork.networks.measures.sketch_bounds import Known, around
 from ketwork.networks.moments import ClassMoments, Rows
 from ketwork.quantum import Density, Estimate, Interval, shannon_entropy
 

@@ -1,4 +1,4 @@
-"""Measures of how well labels are read out of a layer, scored on held-out samples that no fit has seen."""
+"""Measures of how well labels are read out of a layer, fitted by `readouts`, scored on held-out samples by `scores`."""
 
 from __future__ import annotations
 

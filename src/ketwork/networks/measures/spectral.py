@@ -1,4 +1,4 @@
-"""Measures of a layer's spectrum: how many dimensions it uses."""
+"""Measures of a layer's spectrum: how many dimensions it uses. Their standard errors are `Sample.stderr` in `state`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.bounds import around
 from ketwork.networks.measures.registry import Column, measure
+from ketwork.networks.measures.sketch_bounds import around
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate, Interval, shannon_entropy
 

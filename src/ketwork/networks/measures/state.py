@@ -1,4 +1,4 @@
-"""`LayerState`: what every measure of a layer is computed from, decomposed once and shared.
+"""`LayerState`: what every measure of a layer is computed from, decomposed once, and `Sample`, its standard errors.
 
 Standard errors are those of the sampling of data: the influence function of each number (its first-order
 change when one more vector enters the mean) is evaluated on the reservoir's vectors and summed over each sample,
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.bounds import Known
+from ketwork.networks.measures.sketch_bounds import Known
 from ketwork.networks.moments import LayerAccumulator
 from ketwork.quantum import Density
 

@@ -1,8 +1,9 @@
 """Checkpoints of a pass: a folder with its last two states, which one run at a time writes to.
 
 Each is one safetensors file, written in one step and signed with a digest: a crash while writing leaves the ones
-before, and a damaged one is known. The lock is the operating system's: it ends with the process that holds it, however
-that ends.
+before, and a damaged one is known. A run is resumed only where the network, the settings and the data read so far are
+those of the checkpoint (`_compare`, `has`); `study/run.py` lists the settings that must agree. The lock is the
+operating system's: it ends with the process that holds it, however that ends.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as a file has it."""
+    """A study as a file has it; the fields of its parts are declared in `StudyAccumulator` and `StoredLayer`."""
 
     gathered: StudyAccumulator
     layers: list[StoredLayer]

@@ -4,7 +4,7 @@ A sketch says of the eigenvalues λ₁ ≥ λ₂ ≥ … of ρ that lowᵢ ≤ �
 between 0 and slack·1), that Σ λᵢ = 1, and that no more than `rank` of them are not 0. Among all such spectra one
 majorises every other, and one is majorised by every other (`Known.purest`, `Known.most_mixed`; docs/scaling.md has the
 proof), so each Schur-concave or -convex number (entropy, purity, the largest eigenvalue) lies between its values at
-these two.
+these two. The slack is the sketch's own bound (`moments/frequent_directions.py`), as a share of the trace.
 """
 
 from __future__ import annotations

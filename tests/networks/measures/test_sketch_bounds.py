@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ketwork.networks.measures.bounds import Known
+from ketwork.networks.measures.sketch_bounds import Known
 
 
 def _between(spectrum: Tensor, known: Known) -> None:

@@ -1,4 +1,4 @@
-"""Sums of local matrices: any number of levels a site, any sites a term.
+"""Sums of local matrices, and the configurations that they connect: any number of levels a site, any sites a term.
 
 Every local matrix is a sum of shifts: M = Σ_s D_s X^s, where X^s moves the levels of the term's sites by s
 (modulo d) and D_s is diagonal, a table over those sites' levels. Terms that shift alike share a connected
