@@ -124,7 +124,10 @@ def compared(
     total, plain, hidden = time.perf_counter() - start - turns.own, turns.seconds, turns.hidden
 
     console.print(f"\n[bold]{name}[/]: {len(texts)} texts, {labels.mean():.0%} positive")
-    table = Table("layer", "logistic regression", "linear readout", "difference", "pretty good", "difference")
+    table = Table("layer", "logistic regression")
+    for kind in SHORT:
+        table.add_column(kind)
+        table.add_column("difference")
     fits, misses = 0.0, []
     for depth, layer in enumerate(record):
         known = layer.labels

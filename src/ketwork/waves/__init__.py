@@ -10,8 +10,8 @@ True
 - Problems: `spaces`, `lattices`, `operators` (what an operator is), `pauli`, `local_matrices`, `fermions` and `algebra`
   (their rows: connected configurations), `hamiltonians` and `molecules` (by name), `sectors`
 - Waves: `wave`, `models`, `samplers`, `local_energy`, `estimates`, `observables`
-- Training: `run`, `training`, `optimizers`, `reconfiguration`, `objectives`, `guards`, `verdicts`; `spectra` for excited
-  states, `dynamics` in time
+- Training: `run`, `training`, `optimizers`, `reconfiguration`, `objectives`, `guards`, `verdicts`; `spectra` for
+  excited states, `dynamics` in time
 - Beside them: `exact`, `checkpoints`, `wave_files`, `conversions`
 """
 
