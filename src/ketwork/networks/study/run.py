@@ -198,7 +198,7 @@ def study(
         "torch": torch.__version__,
     }
     with join(shares) as group, contextlib.ExitStack() as stack:
-        keep = Keep(normalize, reading.skip_bad, sums=own_sums())
+        keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
         gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
         run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
         live = stack.enter_context(
