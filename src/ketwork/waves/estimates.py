@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
+from scipy.special import fdtri, stdtrit
 from torch import Tensor
 
 from ketwork._compat import moved, renamed
@@ -13,6 +13,9 @@ from ketwork.quantum import Estimate, Interval
 
 MANY_CHAINS = 32
 """From this many chains on, the spread of the chains' means alone gives the error."""
+
+FROZEN = "no error is known: the chains never moved"
+"""What is said of numbers from chains of which no proposal was accepted."""
 
 FEW_CHAINS = 8
 """Below this many, chains are cut into batches, whose means take the place of theirs."""
@@ -23,9 +26,10 @@ class Expectation(Estimate):
 
     Args:
         value: the mean of the local values.
-        stderr: its standard error: 0 for a sum over all configurations.
+        stderr: its standard error: 0 for a sum over all configurations, NaN where nothing is known of it.
         variance: ⟨|O(x) − ⟨O⟩|²⟩, zero at an eigenstate.
-        tau: Σ_k ρ(k), the autocorrelation time in kept samples, 0 for independent ones (Sokal 1997).
+        tau: Σ_k ρ(k), the autocorrelation time in kept samples, 0 for independent ones (Sokal 1997), and infinite for
+            chains that never moved.
         rhat: R̂, the variance between and within (half) chains, 1 when they agree (Gelman et al., Bayesian Data
             Analysis, 11.4), and where all values are the same; NaN below two samples a chain.
         vscore: N·variance/(E − E∞)² (Wu et al. 2024, DOI 10.1126/science.adg9774); NaN where no E∞ is given.
@@ -88,6 +92,10 @@ class Expectation(Estimate):
         digits = max(0, 1 - math.floor(math.log10(self.stderr))) if 0 < self.stderr < math.inf else 8
         digits = min(digits, 12)
         error = f" ± {self.stderr:.{digits}f}" if self.stderr else " (exact sum)"
+        if math.isinf(self.tau):
+            return f"{self.value:.{digits}f}{f' {self.unit}' if self.unit else ''} ({FROZEN})"
+        if math.isnan(self.stderr):
+            error = " (error unknown)"
         score = "" if math.isnan(self.vscore) else f", V-score={self.vscore:.1e}"
         unit = f" {self.unit}" if self.unit else ""
         trust = f"[σ²={self.variance:.2g}, τ={self.tau:.1f}, R̂={self.rhat:.3f}{score}]"
@@ -116,8 +124,8 @@ def estimate(
     """The expectation value of local values (chains, length), which count alike or by `weights` of the same shape.
 
     Values that count alike come from chains: the standard error is the spread of the means of many chains; of few, the
-    larger of that and √(variance·(1 + 2τ)/n); of fewer than eight, chains are cut into batches first. Where a spread
-    of k means is used it is multiplied by t(k−1)/1.96, Student's quantile over the normal one, so that ± 1.96 errors
+    larger of that and √(variance·(1 + 2τ)/n); of fewer than eight, chains are cut into batches first, unless they
+    differ by more than their batches do. Where a spread of k means is used it is multiplied by t(k−1)/1.96, Student's quantile over the normal one, so that ± 1.96 errors
     cover at 95 %. One more sample like the farthest is added (in squares): all where rare values decide, else nothing.
 
     Values with weights come from a list of distinct configurations. A full sum has no error. With `inclusion`, the
@@ -201,7 +209,8 @@ def group_means(values: Tensor, least: int = MANY_CHAINS) -> Tensor:
     """The means (groups, *shape) of chains of values (chains, length, *shape); of batches where chains are few.
 
     Cutting a chain into batches takes them as independent, which holds if they are longer than its correlation; so it
-    is done with fewer than eight chains alone, until there are `least` batches.
+    is done with fewer than eight chains alone, until there are `least` batches, and not believed where the chains
+    differ by more than that allows (`mean_error`).
     """
     chains, length = values.shape[:2]
     if chains >= FEW_CHAINS or length == 1:
@@ -220,10 +229,29 @@ def spread_error(means: Tensor) -> Tensor:
     return (squares / groups).sqrt() * quantile_factor(groups)
 
 
+def mean_error(values: Tensor) -> Tensor:
+    """The standard error (*shape) of the mean of chains of values (chains, length, *shape), by the means of chains.
+
+    Of few chains by the means of batches, unless the chains' own means differ by more than those of batches do in one
+    of a hundred cases (an F test): then a chain is longer than a batch in being of one mind, and only whole chains are
+    independent.
+    """
+    means = group_means(values)
+    error = spread_error(means)
+    chains = len(values)
+    if chains == 1 or len(means) == chains:
+        return error
+    whole = spread_error(values.mean(1))
+    ratio = (
+        fdtri(chains - 1, len(means) - 1, 0.99) ** 0.5 * quantile_factor(chains) / quantile_factor(len(means))
+    )
+    return torch.where(whole > ratio * error, whole, error)
+
+
 def _error(centered: Tensor, variance: float, tau: float) -> float:
     chains = len(centered)
     correlated = math.sqrt(max(variance, 0.0) * (1 + 2 * tau) / centered.numel())
-    spread = float(spread_error(group_means(centered)))
+    spread = float(mean_error(centered))
     if math.isnan(spread):
         return correlated
     return spread if chains >= MANY_CHAINS else max(correlated, spread)

@@ -1,6 +1,7 @@
 """What to measure on a wave: operators, correlations, structure factors, overlaps, entanglement, with errors."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,11 @@ from torch import Tensor
 from ketwork._compat import moved
 from ketwork.waves.estimates import (
     FEW_CHAINS,
+    FROZEN,
     Expectation,
     draw_error,
-    group_means,
+    mean_error,
     quantile_factor,
-    spread_error,
     tail_error,
 )
 from ketwork.waves.lattices import Lattice
@@ -30,7 +31,7 @@ SWAPS = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """Values and their standard errors, of any shape; the error of a full sum is 0."""
+    """Values and their standard errors, of any shape; the error of a full sum is 0, that of frozen chains NaN."""
 
     value: Tensor
     stderr: Tensor
@@ -49,14 +50,35 @@ class Measured:
 
     def __str__(self) -> str:
         if self.value.numel() > 1:
-            return f"Measured of shape {tuple(self.value.shape)}, errors up to {float(self.stderr.max()):.2g}"
+            errors = f"errors up to {float(self.stderr.max()):.2g}"
+            if bool(self.stderr.isnan().all()):
+                errors = "errors unknown"
+            return f"Measured of shape {tuple(self.value.shape)}, {errors}"
+        if math.isnan(self.stderr):
+            return f"{float(self.value):.6g} (error unknown)"
         return f"{float(self.value):.6g} ± {float(self.stderr):.2g}"
 
 
 def expect(operator: Operator, wave: Wave, samples: Samples) -> Expectation:
-    """⟨ψ|O|ψ⟩ of any operator that keeps to the wave's space, from samples of the wave (or a `FullSum`'s)."""
+    """⟨ψ|O|ψ⟩ of any operator that keeps to the wave's space, from samples of the wave (or a `FullSum`'s).
+
+    Chains that never moved show one configuration each, and no spread: what they give has no error and no variance
+    (NaN, and a warning), however alike the values are. So it is with everything that is measured here.
+    """
     check_closed(operator)
-    return local_of(operator, wave, samples).mean
+    found = local_of(operator, wave, samples).mean
+    if not _frozen(samples):
+        return found
+    return Expectation(
+        found.value,
+        math.nan,
+        found.variance,
+        math.inf,
+        math.nan,
+        found.vscore,
+        found.imaginary,
+        unit=found.unit,
+    )
 
 
 def magnetizations(samples: Samples) -> Measured:
@@ -124,9 +146,10 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
     own = swaps + torch.stack([row.roll(shift) for row, shift in zip(swaps, shifts, strict=True)])
     without = (swaps.sum() - own.sum(0)) / (len(shifts) * max(1, chains - 2))
     variance = float((without - without.mean()).square().sum()) * (chains - 1) / chains
-    error = math.sqrt(variance) * quantile_factor(chains) if chains > 2 else math.nan
+    known = chains > 2 and not _frozen(samples)
+    error = math.sqrt(variance) * quantile_factor(chains) if known else math.nan
     return Measured(
-        torch.tensor(-math.log2(total), dtype=torch.float64),
+        torch.tensor(0.0 - math.log2(total), dtype=torch.float64),
         torch.tensor(error / total / math.log(2), dtype=torch.float64),
     )
 
@@ -170,11 +193,15 @@ def averaged(values: Tensor, samples: Samples) -> Measured:
     """The mean of values (chains, length, *shape) over samples, and its error from the spread of the chains' means.
 
     Chains are the independent ones, however long their correlations; where there are fewer than eight they are cut into
-    batches. The spread is widened by Student's quantile. Values of a list with weights have the error of its draws.
+    batches, unless they differ by more than their batches do. The spread is widened by Student's quantile. Values of a
+    list with weights have the error of its draws.
     """
     values = values.to(torch.complex128 if values.is_complex() else torch.float64)
     if samples.weights is None:
-        return Measured(values.mean((0, 1)), spread_error(group_means(values)))
+        error = mean_error(values)
+        return Measured(
+            values.mean((0, 1)), torch.full_like(error, math.nan) if _frozen(samples, 4) else error
+        )
     rest = [1] * (values.dim() - 2)
     weights = (samples.weights / samples.weights.sum()).to(torch.float64)
     weighed = weights.reshape(*values.shape[:2], *rest)
@@ -187,6 +214,18 @@ def averaged(values: Tensor, samples: Samples) -> Measured:
         drawn = draw_error(squares.flatten(0, 1), weights.flatten(), samples.inclusion.flatten())
         variance = variance + drawn.square()
     return Measured(mean, variance.sqrt())
+
+
+def _frozen(samples: Samples, level: int = 3) -> bool:
+    """Whether the chains never moved, which is also warned of, at the caller so many calls above."""
+    if samples.frozen:
+        warnings.warn(
+            f"{FROZEN[0].upper()}{FROZEN[1:]}, so that these samples need not be from |ψ|². Use `Tempering()`, another "
+            "rule, more `warmup`, or `FullSum()`.",
+            RuntimeWarning,
+            stacklevel=level,
+        )
+    return samples.frozen
 
 
 def _log(wave: Wave, x: Tensor) -> Tensor:
