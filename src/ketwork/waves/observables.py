@@ -82,14 +82,22 @@ def expect(operator: Operator, wave: Wave, samples: Samples) -> Expectation:
 
 
 def magnetizations(samples: Samples) -> Measured:
-    """⟨x_i⟩ of each site: σ^z for spins, occupations for particles. (sites,)"""
-    return averaged(samples.configurations, samples)
+    """⟨x_i⟩ of each site: σ^z for spins, occupations for particles. (sites,)
+
+    A site that showed one value alone may have others: one more sample with the farthest value of any site counts in
+    the error.
+    """
+    x = samples.configurations
+    return averaged(x, samples, _span(x.flatten()).double())
 
 
 def correlations(samples: Samples) -> Measured:
     """⟨x_i x_j⟩ of all pairs of sites (sites, sites); subtract ⟨x_i⟩⟨x_j⟩ for the connected part."""
     x = samples.configurations
-    return averaged(x[..., :, None] * x[..., None, :], samples)
+    products = x[..., :, None] * x[..., None, :]
+    same = torch.eye(x.shape[-1], dtype=torch.bool, device=x.device)
+    span = torch.where(same, _span(x.square().flatten()), _span(products.flatten()))
+    return averaged(products, samples, span.double())
 
 
 def structure_factor(samples: Samples, lattice: Lattice, momenta: Tensor) -> Measured:
@@ -189,12 +197,13 @@ def fidelity(first: Wave, second: Wave, samples: Samples, other: Samples) -> Mea
     return Measured(value, value.abs() * (relative[0] ** 2 + relative[1] ** 2).sqrt())
 
 
-def averaged(values: Tensor, samples: Samples) -> Measured:
+def averaged(values: Tensor, samples: Samples, span: Tensor | None = None) -> Measured:
     """The mean of values (chains, length, *shape) over samples, and its error from the spread of the chains' means.
 
     Chains are the independent ones, however long their correlations; where there are fewer than eight they are cut into
-    batches, unless they differ by more than their batches do. The spread is widened by Student's quantile. Values of a
-    list with weights have the error of its draws.
+    batches, unless they differ by more than their batches do. The spread is widened by Student's quantile, and by one
+    more sample that is `span` off (*shape; None: like the farthest seen), in squares: all where rare values decide, else
+    nothing. Values of a list with weights have the error of its draws.
     """
     values = values.to(torch.complex128 if values.is_complex() else torch.float64)
     if samples.weights is None:
@@ -214,6 +223,10 @@ def averaged(values: Tensor, samples: Samples) -> Measured:
         drawn = draw_error(squares.flatten(0, 1), weights.flatten(), samples.inclusion.flatten())
         variance = variance + drawn.square()
     return Measured(mean, variance.sqrt())
+
+
+def _span(values: Tensor) -> Tensor:
+    return values.max() - values.min()
 
 
 def _frozen(samples: Samples, level: int = 3) -> bool:

@@ -69,9 +69,9 @@ class Metric:
             return self
         if next(iter(activations(outputs[0])), None) is None:
             raise ValueError(
-                "Argument `model` must put out a floating tensor, or a tuple, mapping or dataclass with one, for metric "
-                f"{self.name!r}, but puts out {type(outputs[0]).__name__}. Give `forward=` that returns the tensor, or "
-                "a metric of your own, a callable (output, labels, original) -> scores."
+                "Argument `model` must put out a floating tensor, or a tuple, mapping or dataclass with one, for "
+                f"metric {self.name!r}, but puts out {type(outputs[0]).__name__}. Give `forward=` that returns the "
+                "tensor, or a metric of your own, a callable (output, labels, original) -> scores."
             )
         read = Predictions.from_output(None, None, outputs[0], batches[0])
         parts = [read.rows(*of) for of in zip(outputs, batches, strict=True)]
