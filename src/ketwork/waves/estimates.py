@@ -126,7 +126,8 @@ def estimate(
     Values that count alike come from chains: the standard error is the spread of the means of many chains; of few, the
     larger of that and √(variance·(1 + 2τ)/n); of fewer than eight, chains are cut into batches first, unless they
     differ by more than their batches do. Where a spread of k means is used it is multiplied by t(k−1)/1.96, Student's
-    quantile over the normal one, so that ± 1.96 errors cover at 95 %. One more sample like the farthest is added (in squares): all where rare values decide, else nothing.
+    quantile over the normal one, so that ± 1.96 errors cover at 95 %. One more sample like the farthest is added (in
+    squares): all where rare values decide, else nothing.
 
     Values with weights come from a list of distinct configurations. A full sum has no error. With `inclusion`, the
     probabilities q with which each was drawn without replacement (weights p/q, normalised), it is Σ w²(1 − q)|v − ⟨v⟩|²

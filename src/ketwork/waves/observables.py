@@ -202,8 +202,8 @@ def averaged(values: Tensor, samples: Samples, span: Tensor | None = None) -> Me
 
     Chains are the independent ones, however long their correlations; where there are fewer than eight they are cut into
     batches, unless they differ by more than their batches do. The spread is widened by Student's quantile, and by one
-    more sample that is `span` off (*shape; None: like the farthest seen), in squares: all where rare values decide, else
-    nothing. Values of a list with weights have the error of its draws.
+    more sample that is `span` off (*shape; None: like the farthest seen), in squares: all where rare values decide,
+    else nothing. Values of a list with weights have the error of its draws.
     """
     values = values.to(torch.complex128 if values.is_complex() else torch.float64)
     if samples.weights is None:
