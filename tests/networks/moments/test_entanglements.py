@@ -107,7 +107,7 @@ def test_parts_add_up_to_the_whole(work: int, kept: int, monkeypatch: pytest.Mon
 
 
 def test_what_is_kept_has_a_bound_of_its_work() -> None:
-    """Samples of 512 positions and features: sixteen, however many there are, and as many as there are of short ones."""
+    """Samples of 512 positions and features: sixteen, however many there are; of short ones as many as ever."""
     long = Entanglements.from_batch(random(20, 512, 512, dtype=torch.float32), None, keys(20))
     assert len(long.keys) == entanglements.LEAST
     assert long.cut == float(keys(20).sort().values[16])
