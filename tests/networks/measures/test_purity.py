@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
+from ketwork.networks.activations import Activation, LayerInfo
 from ketwork.networks.measures import LayerState
 from ketwork.networks.measures.purity import OwnPairs
+from ketwork.networks.moments import Keep, LayerAccumulator
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.run import study
 
@@ -34,10 +36,21 @@ def data(
     return x.to(wide if complex_ else dtype)
 
 
-def layer(x: Tensor, **settings: object) -> Layer:
-    x = x[:, 0] if x.shape[1] == 1 else x
-    reading = kw.Reading(feature_axis=-1)
-    return study(nn.Identity(), x, labels=False, reading=reading, batch_size=50, **settings)["(model)"]  # type: ignore[arg-type]
+def layer(x: Tensor, normalize: str = "state", center: bool = False, rank: int | None = None) -> Layer:
+    """The layer that puts out x (n, t, d); with a rank a sketch, beside which 16 samples are kept."""
+    n, t, _ = x.shape
+    info = LayerInfo("layer", 0, "Identity", positions=t > 1)
+    keys = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    keep = Keep(normalize, rank=rank, samples=128 if rank is None else 16, center=center)  # type: ignore[arg-type]
+    total = None
+    for some in torch.arange(n).split(50):
+        part = LayerAccumulator.from_batch(Activation(info, x[some]), None, keys[some], keep)
+        if total is None:
+            total = part
+        else:
+            total += part
+    assert total is not None
+    return Layer.from_accumulator(total, center, normalize, (), None)  # type: ignore[arg-type]
 
 
 def pairs(x: Tensor, normalize: str, center: bool) -> tuple[Tensor, Tensor]:
@@ -98,8 +111,8 @@ def test_bounds_under_a_sketch_hold_the_value_of_the_exact_study(
 ) -> None:
     x = data(300, t, 80, complex_=complex_, dtype=torch.float32, seed=t)
     exact = layer(x, **settings)
-    sketched = layer(x, memory="800kB" if complex_ else "450kB", **settings)
-    assert sketched.sketch is not None
+    sketched = layer(x, rank=16, **settings)
+    assert sketched.sketch == 16
     assert len(sketched.accumulator.reservoir.keys) < len(exact.accumulator.reservoir.keys)
     for name in (
         "participation_ratio",
@@ -118,7 +131,7 @@ def test_bounds_allow_for_the_rounding_of_float32() -> None:
     """A sketch that loses almost nothing, beside a moment of float32 products: they differ in the tenth digit."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(500, 1, 60, generator=g) * torch.cat([torch.ones(3), torch.full((57,), 1e-5)])
-    exact, sketched = layer(x, normalize="ensemble"), layer(x, normalize="ensemble", memory="200kB")
+    exact, sketched = layer(x, normalize="ensemble"), layer(x, normalize="ensemble", rank=15)
     assert sketched.sketch is not None
     assert sketched.sketch_error < 1e-9
     for name in ("participation_ratio", "entropy", "top_weight"):
@@ -130,7 +143,7 @@ def test_bounds_allow_for_the_rounding_of_float32() -> None:
 def test_parts_have_the_sums_of_the_whole() -> None:
     x = data(120, 5, 6)
     settings = {"normalize": "ensemble", "center": True}
-    whole = layer(x, **settings).accumulator.sample_weights
+    whole = layer(x, "ensemble", True).accumulator.sample_weights
     parts = [
         study(nn.Identity(), part, labels=False, reading=kw.Reading(feature_axis=-1), **settings)  # type: ignore[arg-type]
         for part in (x[:7], x[7:80], x[80:])
@@ -145,7 +158,7 @@ def test_parts_have_the_sums_of_the_whole() -> None:
 def test_older_records_have_no_bounds_that_are_not_certain() -> None:
     x = data(300, 1, 80, dtype=torch.float32)
     for normalize, certain in (("state", True), ("ensemble", False)):
-        row = layer(x, normalize=normalize, memory="450kB")
+        row = layer(x, normalize=normalize, rank=16)
         row.accumulator.sample_weights = None
         old = LayerState(row.accumulator, normalize)
         assert (OwnPairs.from_state(old).bounds((0.2, 0.3)) is not None) == certain

@@ -190,6 +190,11 @@ class LayerAccumulator:
             d = self.labelled.sums.moments.d
             if d != self.d * (2 if self.labelled.complex else 1):
                 raise Malformed(f"a layer of {self.d} features has labelled vectors of {d}")
+        spread, entangled = self.sample_weights, self.entanglements
+        if spread is not None and spread.weighted is not None and len(spread.weighted) != self.d:
+            raise Malformed(f"a layer of {self.d} features has weighted sums of {len(spread.weighted)}")
+        if entangled is not None and entangled.d != self.d:
+            raise Malformed(f"a layer of {self.d} features has entanglements of {entangled.d}")
         # A sum of a measure that this version does not know is skipped.
         self.sums = {name: part for name, part in self.sums.items() if not isinstance(part, Unknown)}
         kept = self.reservoir
