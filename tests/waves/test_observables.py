@@ -210,6 +210,19 @@ def test_chains_that_move_and_full_sums_are_not_frozen() -> None:
     assert not waves.Samples(torch.ones(40, 1, 6)).frozen  # independent draws
 
 
+def test_two_replicas_come_from_different_chains(ising) -> None:
+    """Four long chains in a state of two signs: pieces of one chain agree in sign, and would give too little entropy."""
+    exact = float(waves.renyi2(ising, [0, 1, 2], full(ising)).value)
+    inside = []
+    for seed in range(40):
+        samples = waves.Metropolis(chains=4).sample(ising, 1000, seed=seed)
+        found = waves.renyi2(ising, [0, 1, 2], samples)
+        inside.append(abs(float(found.value) - exact) <= 1.96 * float(found.stderr))
+    assert sum(inside) >= 35
+    two = waves.Samples(samples.configurations[:2, :4])
+    assert math.isnan(float(waves.renyi2(ising, [0, 1, 2], two).stderr))
+
+
 def test_a_site_that_showed_one_value_has_an_error() -> None:
     """A site that is down once in 2,000 is mostly seen up alone; its mean is 0.999, and not 1 ± 0."""
     wave = waves.Wave(waves.RBM(alpha=1), waves.spins(4))
@@ -234,7 +247,7 @@ def test_a_site_that_showed_one_value_has_an_error() -> None:
 def test_errors_cover_where_chains_seldom_turn_over(chains: int, length: int) -> None:
     """x = ±1 that turns once in 100 steps, as the magnet's sign in an ordered state: halves of chains agree."""
     inside, cut = [], []
-    for seed in range(300):
+    for seed in range(1000):
         rng = np.random.default_rng(seed)
         turns = rng.random((chains, length)) < 0.01
         turns[:, 0] = rng.random(chains) < 0.5
@@ -244,4 +257,4 @@ def test_errors_cover_where_chains_seldom_turn_over(chains: int, length: int) ->
         halves = x.unflatten(1, (-1, length // 9)).mean(2).flatten(0, 1)
         cut.append(abs(float(found.value)) <= 1.96 * float(halves.std()) / len(halves) ** 0.5)
     assert 0.92 <= np.mean(inside) <= 0.99
-    assert np.mean(cut) < 0.75  # what batches give that are taken as independent
+    assert np.mean(cut) < 0.8  # what batches give that are taken as independent

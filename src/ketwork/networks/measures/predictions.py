@@ -281,11 +281,16 @@ def _usual(example: Any) -> list[Path]:
     """The parts that matter where nobody says: those called logits, else all floating tensors."""
     leaves = [leaf for leaf in activations(example) if leaf.tensor.ndim > 0 and not leaf.tensor.is_complex()]
     names = [leaf.path.removeprefix(".") for leaf in leaves]
-    named = isinstance(example, Mapping) or is_dataclass(example) or hasattr(example, "_fields")
-    if not named:
+    fields = getattr(example, "_fields", ())  # of a named tuple, whose parts are found by their places
+    called = {f"[{place}]": field for place, field in enumerate(fields)}
+    if not (called or isinstance(example, Mapping) or is_dataclass(example)):
         return list(names) or [""]
-    outer = [name for name in names if not name.startswith(_INNER)]
-    logits = [name for name in outer if name.endswith("logits") or name.startswith("logits")]
+    outer = [name for name in names if not called.get(name, name).startswith(_INNER)]
+    logits = [
+        name
+        for name in outer
+        if (word := called.get(name, name)).endswith("logits") or word.startswith("logits")
+    ]
     if logits:
         return list(logits)
     if type(example).__module__.startswith("transformers"):
