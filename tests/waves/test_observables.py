@@ -211,7 +211,7 @@ def test_chains_that_move_and_full_sums_are_not_frozen() -> None:
 
 
 def test_two_replicas_come_from_different_chains(ising) -> None:
-    """Four long chains in a state of two signs: pieces of one chain agree in sign, and would give too little entropy."""
+    """Pieces of one chain may agree in sign, and would give too little entropy."""
     exact = float(waves.renyi2(ising, [0, 1, 2], full(ising)).value)
     inside = []
     for seed in range(40):

@@ -57,12 +57,14 @@ class SampleWeights:
         some, longest = counts > 0, int(counts.max()) if samples else 0
         t = counts[some].double()
         each = _summed(weights, owners, counts)[some]
-        numbers = torch.stack([each.square().sum(), t.square().sum(), (each * t).sum()]).tolist()
+        sums = torch.stack([each.square().sum(), t.square().sum(), (each * t).sum()])
+        squares, pairs, products = sums.tolist()
         if not center:
-            return cls(len(t), longest, *numbers)
-        sums = _summed(vectors, owners, counts)[some]
-        both = torch.stack([each, t]).to(sums) @ sums
-        return cls(len(t), longest, *numbers, float(sums.abs().square().sum()), both[0], both[1])
+            return cls(len(t), longest, squares, pairs, products)
+        whole = _summed(vectors, owners, counts)[some]
+        weighted, counted = torch.stack([each, t]).to(whole) @ whole
+        lengths = float(whole.abs().square().sum())
+        return cls(len(t), longest, squares, pairs, products, lengths, weighted, counted)
 
     def __iadd__(self, other: Self) -> Self:
         self.samples += other.samples
