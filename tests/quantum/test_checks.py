@@ -147,11 +147,59 @@ def test_a_deviation_too_small_for_the_number_itself_is_seen() -> None:
         Density.from_matrix(torch.eye(2, dtype=torch.float64) * (0.5 + 1.5e-8))
 
 
-def test_deviations_of_matrices_are_printed() -> None:
-    skew = torch.tensor([[0.5, 0.1], [0.0, 0.5]])
-    with pytest.raises(ValueError, match=r"differs from its adjoint by 0.1\b"):
+MATRICES = {
+    "not Hermitian": (lambda t: Density.from_matrix(torch.tensor([[0.5, OFF], [0, 0.5]], dtype=t)), OFF, 0.5),
+    "an observable": (lambda t: Ket.basis(0, 2).expect(torch.tensor([[2, OFF], [0, 2]], dtype=t)), OFF, 2),
+    "no basis": (lambda t: Measurement.projective((1 + OFF) * torch.eye(2, dtype=t)), 2 * OFF, 1),
+    "effects": (lambda t: Measurement.from_effects((1 - OFF) * torch.eye(2, dtype=t)[None]), OFF, 1),
+    "a negative effect": (
+        lambda t: Measurement.from_effects(
+            torch.diag_embed(torch.tensor([[1 + OFF, 1], [-OFF, 0]], dtype=t))
+        ),
+        OFF,
+        1,
+    ),
+    "a negative eigenvalue": (
+        lambda t: Density.from_matrix(torch.diag(torch.tensor([1 + OFF, -OFF], dtype=t))),
+        OFF,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 3.45e-4), (torch.float64, 1.49e-8)])
+@pytest.mark.parametrize(("call", "off", "scale"), MATRICES.values(), ids=MATRICES)
+def test_a_refused_matrix_is_printed_with_deviation_and_tolerance(
+    call: Any, off: float, scale: float, dtype: torch.dtype, allowed: float
+) -> None:
+    with pytest.raises(ValueError, match=r"must (be Hermitian|have|sum to)") as caught:
+        call(dtype)
+    found = re.search(r"off by ([\d.e-]+) where ([\d.e-]+) is allowed", str(caught.value))
+    assert found, caught.value
+    assert float(found[1]) == pytest.approx(off, rel=0.05)
+    assert float(found[2]) == pytest.approx(allowed * scale, rel=0.05)
+
+
+def test_what_is_hardly_refused_differs_from_what_is_allowed_as_it_is_printed() -> None:
+    tol = math.sqrt(torch.finfo(torch.float64).eps)
+    skew = torch.tensor([[0.5, 0.5 * tol * 1.0001], [0, 0.5]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="must be Hermitian") as caught:
         Density.from_matrix(skew)
-    with pytest.raises(ValueError, match=r"orthonormal columns, but they are off by 0.21\b"):
-        Measurement.projective(1.1 * torch.eye(2))
-    with pytest.raises(ValueError, match=r"sum to the identity, but is off by 0.5\b"):
-        Measurement.from_effects(torch.eye(2)[None] / 2)
+    found = re.search(r"off by ([\d.e-]+) where ([\d.e-]+) is allowed", str(caught.value))
+    assert found
+    assert float(found[1]) > float(found[2])
+
+
+def test_the_matrix_of_a_batch_that_is_off_is_the_one_printed() -> None:
+    """Each matrix has a tolerance of its own, by its largest entry: a large matrix is off by more, and allowed."""
+    large, small = 1e6 * torch.eye(2), torch.eye(2)
+    large[0, 1], small[0, 1] = 100.0, 0.01
+    with pytest.raises(ValueError, match=r"off by 0.01 where 0.00035 is allowed"):
+        Density.from_matrix(torch.stack([large, small]), normalize=True)
+
+
+def test_a_negative_probability_is_printed() -> None:
+    with pytest.raises(ValueError, match=r"must be non-negative, but has -1e-09 where 0 is the least"):
+        Ensemble(torch.tensor([1 + 1e-9, -1e-9], dtype=torch.float64), Ket(torch.eye(2)))
+    with pytest.raises(ValueError, match=r"must be real, but is torch.complex64"):
+        Ensemble(torch.tensor([1, 0j]), Ket(torch.eye(2)))

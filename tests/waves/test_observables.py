@@ -169,3 +169,92 @@ def test_bad_regions_spaces_and_chains(ising) -> None:
     other = waves.Wave(waves.RBM(), waves.spins(6))
     with pytest.raises(ValueError, match="must be on the same space"):
         waves.fidelity(ising, other, full(ising), full(other))
+
+
+def product(sites: int, field: float) -> waves.Wave:
+    """A product state whose sites are up with probability 1/(1 + e^−4b)."""
+    wave = waves.Wave(waves.RBM(alpha=1), waves.spins(sites))
+    wave.set_vector(torch.cat([torch.full((sites,), field), torch.zeros(wave.count - sites)]))
+    return wave
+
+
+def test_chains_that_never_moved_have_no_error() -> None:
+    wave, operator = product(6, 40.0), waves.ising(waves.chain(6), 0.4)
+    for count in (16, 160):
+        samples = waves.Metropolis(chains=16).sample(wave, count, seed=0)
+        assert samples.frozen
+        with pytest.warns(RuntimeWarning, match=r"chains never moved, so that .*Use `Tempering\(\)`"):
+            energy = waves.expect(operator, wave, samples)
+        assert energy.value == pytest.approx(-6.0)
+        assert math.isnan(energy.stderr)
+        assert math.isnan(energy.variance)
+        assert "±" not in str(energy)
+        assert "the chains never moved" in str(energy)
+        with pytest.warns(RuntimeWarning, match="never moved"):
+            found = waves.magnetizations(samples)
+        assert bool(found.stderr.isnan().all())
+        assert "errors unknown" in str(found)
+        with pytest.warns(RuntimeWarning, match="never moved"):
+            found = waves.renyi2(wave, [0, 1], samples)
+        assert str(found) == "0 (error unknown)"
+
+
+def test_chains_that_move_and_full_sums_are_not_frozen() -> None:
+    wave = product(6, 0.3)
+    assert not sampled(wave).frozen
+    assert not full(product(6, 40.0)).frozen
+    still = waves.Samples(torch.ones(4, 9, 6))
+    assert still.frozen
+    still.configurations[3, 8, 5] = -1
+    assert not still.frozen
+    assert not waves.Samples(torch.ones(40, 1, 6)).frozen  # independent draws
+
+
+def test_two_replicas_come_from_different_chains(ising) -> None:
+    """Pieces of one chain may agree in sign, and would give too little entropy."""
+    exact = float(waves.renyi2(ising, [0, 1, 2], full(ising)).value)
+    inside = []
+    for seed in range(40):
+        samples = waves.Metropolis(chains=4).sample(ising, 1000, seed=seed)
+        found = waves.renyi2(ising, [0, 1, 2], samples)
+        inside.append(abs(float(found.value) - exact) <= 1.96 * float(found.stderr))
+    assert sum(inside) >= 35
+    two = waves.Samples(samples.configurations[:2, :4])
+    assert math.isnan(float(waves.renyi2(ising, [0, 1, 2], two).stderr))
+
+
+def test_a_site_that_showed_one_value_has_an_error() -> None:
+    """A site that is down once in 2,000 is mostly seen up alone; its mean is 0.999, and not 1 ± 0."""
+    wave = waves.Wave(waves.RBM(alpha=1), waves.spins(4))
+    bias = math.log(2000.0) / 4
+    wave.set_vector(torch.cat([torch.tensor([bias, 0.1, 0.0, -0.1]), torch.zeros(wave.count - 4)]))
+    exact = (wave.amplitudes().square() @ wave.space.states().double())[0]
+    assert float(exact) == pytest.approx(0.999, abs=1e-4)
+    inside, alone = 0, 0
+    for seed in range(40):
+        samples = sampled(wave, seed, 1024)
+        alone += bool((samples.configurations[..., 0] == 1).all())
+        found = waves.magnetizations(samples)
+        inside += bool((found.value[0] - exact).abs() <= 1.96 * found.stderr[0])
+        correlated = waves.correlations(samples)
+        assert correlated.stderr.diagonal().max() == 0  # x² is 1 for certain
+        assert float(correlated.stderr[0, 1]) > 0
+    assert alone > 10
+    assert inside >= 36
+
+
+@pytest.mark.parametrize(("chains", "length"), [(16, 63), (4, 252)])
+def test_errors_cover_where_chains_seldom_turn_over(chains: int, length: int) -> None:
+    """x = ±1 that turns once in 100 steps, as the magnet's sign in an ordered state: halves of chains agree."""
+    inside, cut = [], []
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        turns = rng.random((chains, length)) < 0.01
+        turns[:, 0] = rng.random(chains) < 0.5
+        x = torch.from_numpy(1.0 - 2 * (turns.cumsum(1) % 2))[..., None]
+        found = averaged(x, waves.Samples(x))
+        inside.append(abs(float(found.value)) <= 1.96 * float(found.stderr))
+        halves = x.unflatten(1, (-1, length // 9)).mean(2).flatten(0, 1)
+        cut.append(abs(float(found.value)) <= 1.96 * float(halves.std()) / len(halves) ** 0.5)
+    assert 0.92 <= np.mean(inside) <= 0.99
+    assert np.mean(cut) < 0.8  # what batches give that are taken as independent

@@ -17,6 +17,16 @@ def tolerance(x: Tensor) -> float:
     return math.sqrt(torch.finfo(x.dtype).eps)
 
 
+def beyond(off: float, tol: float) -> str:
+    """A deviation beside the tolerance, both in words that tell them apart.
+
+    >>> beyond(0.1, 0.2), beyond(1.2345e-7, 1.2341e-7)
+    ('off by 0.1 where 0.2 is allowed', 'off by 1.2345e-07 where 1.2341e-07 is allowed')
+    """
+    digits = next((n for n in range(2, 17) if f"{off:.{n}g}" != f"{tol:.{n}g}"), 17)
+    return f"off by {off:.{digits}g} where {tol:.{digits}g} is allowed"
+
+
 def floating(x: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
     """`x` as a finite real or complex tensor of at least 32 bits: float16 and bfloat16 become float32.
 
@@ -86,10 +96,9 @@ def unit(value: Tensor, name: str, what: str, remedy: str, tol: float) -> None:
     value = value.detach()
     off = (value - 1).abs()
     if bool((off > tol).any()):
-        worst = value.flatten()[off.argmax()].item()
+        worst, most = value.flatten()[off.argmax()].item(), off.max().item()
         raise ValueError(
-            f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}, off by {off.max().item():.2g} where "
-            f"{tol:.2g} is allowed. {remedy}"
+            f"Argument `{name}` must have {what} 1, but has {what} {worst:.6g}, {beyond(most, tol)}. {remedy}"
         )
 
 
@@ -97,9 +106,13 @@ def probabilities(p: ArrayLike, name: str, shape: str = "(*batch, n)", like: Ten
     """`p` as real, non-negative numbers whose sum over the last axis is 1, in the precision of `like` at least."""
     q = floating(p, name, like)
     axes(q, name, shape, 1)
-    if q.is_complex() or bool((q.detach() < 0).any()):
+    if q.is_complex():
+        raise ValueError(f"Argument `{name}` must be real, but is {q.dtype}. Use its squared modulus.")
+    least = q.detach().amin().item() if q.numel() else 0.0
+    if least < 0:
         raise ValueError(
-            f"Argument `{name}` must be real and non-negative, but is not. Use a square or softmax."
+            f"Argument `{name}` must be non-negative, but has {least:.3g} where 0 is the least. Use a square or "
+            "softmax, or `.clamp(min=0)` where it is rounding."
         )
     unit(q.sum(-1), name, "sum", "Divide it by its sum.", tolerance(q))
     if like is None or _bits(like.dtype) <= _bits(q.dtype):
@@ -127,11 +140,12 @@ def hermitian(x: Tensor, name: str) -> Tensor:
     if x.shape[-1] != x.shape[-2]:
         raise ValueError(f"Argument `{name}` must be square, but has shape {tuple(x.shape)}.")
     y = x.detach()
-    off = (y - y.mH).abs()
-    if bool((off > tolerance(y) * y.abs().amax((-2, -1), keepdim=True)).any()):
+    off, tol = (y - y.mH).abs().amax((-2, -1)), tolerance(y) * y.abs().amax((-2, -1))
+    if bool((off > tol).any()):
+        worst = (off - tol).argmax()
         raise ValueError(
-            f"Argument `{name}` must be Hermitian, but differs from its adjoint by {off.max().item():.2g}. "
-            f"Use `({name} + {name}.mH) / 2`."
+            f"Argument `{name}` must be Hermitian, but differs from its adjoint, "
+            f"{beyond(off.flatten()[worst].item(), tol.flatten()[worst].item())}. Use `({name} + {name}.mH) / 2`."
         )
     return (x + x.mH) / 2
 
@@ -146,7 +160,7 @@ def orthonormal(basis: ArrayLike, name: str, d: int | None = None, like: Tensor 
     off = (c.mH @ c - torch.eye(b.shape[0], dtype=b.dtype, device=b.device)).abs().max().item()
     if off > tolerance(b):
         raise ValueError(
-            f"Argument `{name}` must have orthonormal columns, but they are off by {off:.2g}. "
+            f"Argument `{name}` must have orthonormal columns, but they are {beyond(off, tolerance(b))}. "
             "Use `torch.linalg.qr(basis).Q`."
         )
     return b

@@ -61,13 +61,14 @@ class Measurement:
         off = (e.detach().sum(0) - torch.eye(e.shape[-1], dtype=e.dtype, device=e.device)).abs().max().item()
         if off > tol:
             raise ValueError(
-                f"Argument `effects` must sum to the identity, but is off by {off:.2g}. "
+                f"Argument `effects` must sum to the identity, but is {check.beyond(off, tol)}. "
                 "Add the effect `1 - effects.sum(0)`."
             )
         w, v, keep = psd_eigh(wide(e), noise(e.shape[-1], e.real.dtype))
         if bool((w < -tol).any()):
             raise ValueError(
-                f"Argument `effects` must have no negative eigenvalue, but has {w.min().item():.3g}."
+                f"Argument `effects` must have no negative eigenvalue, but has {w.min().item():.3g}, "
+                f"{check.beyond(-w.min().item(), tol)}. Use `m.mH @ m` of any m, which has none."
             )
         rows = w.clamp(min=0).sqrt().unsqueeze(-1) * v.mH
         rank = max(int(keep.sum(-1).max()), 1)  # eigenvalues ascend: the last ones are kept

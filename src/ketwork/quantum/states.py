@@ -249,7 +249,8 @@ class Density(SpectralState):
         if normalize:
             if bool((trace.detach() <= 0).any()):
                 raise ValueError(
-                    f"Argument `m` must have positive trace, but has trace {trace.min().item():.6g}."
+                    f"Argument `m` must have positive trace, but has trace {trace.min().item():.3g}. Leave out states "
+                    "without data."
                 )
             rho = rho / trace[..., None, None]
         else:
@@ -258,8 +259,9 @@ class Density(SpectralState):
             least = torch.linalg.eigvalsh(wide(rho.detach()))[..., 0]
             if bool((least < -tol).any()):
                 raise ValueError(
-                    f"Argument `m` must have no negative eigenvalue, but has {least.min().item():.3g}. "
-                    "Use a factor: `from_factor(x, normalize=True)` is positive by construction."
+                    f"Argument `m` must have no negative eigenvalue, but has {least.min().item():.3g}, "
+                    f"{check.beyond(-least.min().item(), tol)}. Use a factor: `from_factor(x, normalize=True)` is "
+                    "positive by construction."
                 )
         return cls(rho, False, check.dims_of(dims, rho.shape[-1]))
 

@@ -3,7 +3,6 @@
 import math
 from typing import Any, Self
 
-import numpy as np
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
@@ -14,6 +13,12 @@ from ketwork.quantum import Estimate, Interval
 MANY_CHAINS = 32
 """From this many chains on, the spread of the chains' means alone gives the error."""
 
+FROZEN = "no error is known: the chains never moved"
+"""What is said of numbers from chains of which no proposal was accepted."""
+
+SHORT = 10
+"""Batches shorter than so many autocorrelation times are not independent."""
+
 FEW_CHAINS = 8
 """Below this many, chains are cut into batches, whose means take the place of theirs."""
 
@@ -23,9 +28,10 @@ class Expectation(Estimate):
 
     Args:
         value: the mean of the local values.
-        stderr: its standard error: 0 for a sum over all configurations.
+        stderr: its standard error: 0 for a sum over all configurations, NaN where nothing is known of it.
         variance: ⟨|O(x) − ⟨O⟩|²⟩, zero at an eigenstate.
-        tau: Σ_k ρ(k), the autocorrelation time in kept samples, 0 for independent ones (Sokal 1997).
+        tau: Σ_k ρ(k), the autocorrelation time in kept samples, 0 for independent ones (Sokal 1997), and infinite for
+            chains that never moved.
         rhat: R̂, the variance between and within (half) chains, 1 when they agree (Gelman et al., Bayesian Data
             Analysis, 11.4), and where all values are the same; NaN below two samples a chain.
         vscore: N·variance/(E − E∞)² (Wu et al. 2024, DOI 10.1126/science.adg9774); NaN where no E∞ is given.
@@ -88,6 +94,10 @@ class Expectation(Estimate):
         digits = max(0, 1 - math.floor(math.log10(self.stderr))) if 0 < self.stderr < math.inf else 8
         digits = min(digits, 12)
         error = f" ± {self.stderr:.{digits}f}" if self.stderr else " (exact sum)"
+        if math.isinf(self.tau):
+            return f"{self.value:.{digits}f}{f' {self.unit}' if self.unit else ''} ({FROZEN})"
+        if math.isnan(self.stderr):
+            error = " (error unknown)"
         score = "" if math.isnan(self.vscore) else f", V-score={self.vscore:.1e}"
         unit = f" {self.unit}" if self.unit else ""
         trust = f"[σ²={self.variance:.2g}, τ={self.tau:.1f}, R̂={self.rhat:.3f}{score}]"
@@ -116,9 +126,10 @@ def estimate(
     """The expectation value of local values (chains, length), which count alike or by `weights` of the same shape.
 
     Values that count alike come from chains: the standard error is the spread of the means of many chains; of few, the
-    larger of that and √(variance·(1 + 2τ)/n); of fewer than eight, chains are cut into batches first. Where a spread
-    of k means is used it is multiplied by t(k−1)/1.96, Student's quantile over the normal one, so that ± 1.96 errors
-    cover at 95 %. One more sample like the farthest is added (in squares): all where rare values decide, else nothing.
+    larger of that and √(variance·(1 + 2τ)/n); of fewer than eight, chains are cut into batches first, where these are
+    much longer than τ. Where a spread of k means is used it is multiplied by t(k−1)/1.96, Student's
+    quantile over the normal one, so that ± 1.96 errors cover at 95 %. One more sample like the farthest is added (in
+    squares): all where rare values decide, else nothing.
 
     Values with weights come from a list of distinct configurations. A full sum has no error. With `inclusion`, the
     probabilities q with which each was drawn without replacement (weights p/q, normalised), it is Σ w²(1 − q)|v − ⟨v⟩|²
@@ -201,14 +212,20 @@ def group_means(values: Tensor, least: int = MANY_CHAINS) -> Tensor:
     """The means (groups, *shape) of chains of values (chains, length, *shape); of batches where chains are few.
 
     Cutting a chain into batches takes them as independent, which holds if they are longer than its correlation; so it
-    is done with fewer than eight chains alone, until there are `least` batches.
+    is done with fewer than eight chains alone, until there are `least` batches, and not believed where batches are
+    short (`mean_error`).
     """
     chains, length = values.shape[:2]
-    if chains >= FEW_CHAINS or length == 1:
-        return values.mean(1)
-    pieces = max(1, min(length // 4, -(-least // chains)))
-    stretch = length // pieces
+    stretch = stretch_of(chains, length, least)
+    pieces = length // stretch
     return values[:, : pieces * stretch].unflatten(1, (pieces, stretch)).mean(2).flatten(0, 1)
+
+
+def stretch_of(chains: int, length: int, least: int = MANY_CHAINS) -> int:
+    """The length of batches that `group_means` takes: that of the chains where these are not few."""
+    if chains >= FEW_CHAINS or length == 1:
+        return length
+    return length // max(1, min(length // 4, -(-least // chains)))
 
 
 def spread_error(means: Tensor) -> Tensor:
@@ -220,10 +237,46 @@ def spread_error(means: Tensor) -> Tensor:
     return (squares / groups).sqrt() * quantile_factor(groups)
 
 
+def mean_error(values: Tensor) -> Tensor:
+    """The standard error (*shape) of the mean of chains of values (chains, length, *shape), by the means of chains.
+
+    Of few chains by the means of batches, where these are much longer than the values' autocorrelation time. Else only
+    whole chains are independent; of a single chain, which has no other to compare with, √(variance·(1 + 2τ)/n).
+    """
+    means = group_means(values)
+    error = spread_error(means)
+    chains, length = values.shape[:2]
+    if len(means) == chains:
+        return error
+    times = autocorrelation_times(values - values.mean((0, 1)))
+    if chains > 1:
+        correlated = spread_error(values.mean(1))
+    else:
+        variance = (values - values.mean((0, 1))).abs().square().mean((0, 1))
+        correlated = torch.maximum(error, (variance * (1 + 2 * times) / length).sqrt())
+    return torch.where(stretch_of(chains, length) >= SHORT * times, error, correlated)
+
+
+def autocorrelation_times(centered: Tensor) -> Tensor:
+    """Σ_k ρ(k) (*shape) of values (chains, length, *shape) less their mean, over all chains, to Sokal's window."""
+    length = centered.shape[1]
+    frequency = torch.fft.fft(centered, n=2 * length, dim=1)
+    raw = torch.fft.ifft(frequency.abs().square(), dim=1)[:, :length].real.mean(0)
+    steps = torch.arange(length, dtype=raw.dtype, device=raw.device).reshape(-1, *[1] * (raw.dim() - 1))
+    raw = raw / (length - steps)
+    rho = torch.where(raw[:1] > 0, raw / raw[:1], 0.0)
+    total = rho[1:].cumsum(0)
+    if not len(total):
+        return torch.zeros_like(raw[0])
+    beyond = steps[1:] >= 5 * (1 + 2 * total) / 2  # beyond five autocorrelation times there is only noise
+    beyond[-1] = True
+    return total.gather(0, beyond.double().argmax(0, keepdim=True))[0].clamp(min=0)
+
+
 def _error(centered: Tensor, variance: float, tau: float) -> float:
     chains = len(centered)
     correlated = math.sqrt(max(variance, 0.0) * (1 + 2 * tau) / centered.numel())
-    spread = float(spread_error(group_means(centered)))
+    spread = float(mean_error(centered))
     if math.isnan(spread):
         return correlated
     return spread if chains >= MANY_CHAINS else max(correlated, spread)
@@ -237,15 +290,7 @@ def _autocorrelation(centered: Tensor, variance: float) -> float:
     if chains >= MANY_CHAINS:
         spread = float(centered.mean(1).abs().square().sum()) / (chains - 1)
         return max(0.0, (length * spread / variance - 1) / 2)
-    frequency = torch.fft.fft(centered, n=2 * length)
-    raw = torch.fft.ifft(frequency.abs().square())[:, :length].real.mean(0)
-    rho = (raw / torch.arange(length, 0, -1, device=raw.device) / variance).cpu().numpy()
-    total = 0.0
-    for k in range(1, length):
-        total += float(np.real(rho[k]))
-        if k >= 5 * (1 + 2 * total) / 2:  # beyond five autocorrelation times there is only noise
-            break
-    return max(0.0, total)
+    return float(autocorrelation_times(centered))
 
 
 def _made(

@@ -1,6 +1,7 @@
 """What to measure on a wave: operators, correlations, structure factors, overlaps, entanglement, with errors."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from ketwork._compat import moved
 from ketwork.waves.estimates import (
-    FEW_CHAINS,
+    FROZEN,
+    SHORT,
     Expectation,
+    autocorrelation_times,
     draw_error,
-    group_means,
+    mean_error,
     quantile_factor,
-    spread_error,
+    stretch_of,
     tail_error,
 )
 from ketwork.waves.lattices import Lattice
@@ -30,7 +33,7 @@ SWAPS = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """Values and their standard errors, of any shape; the error of a full sum is 0."""
+    """Values and their standard errors, of any shape; the error of a full sum is 0, that of frozen chains NaN."""
 
     value: Tensor
     stderr: Tensor
@@ -49,25 +52,45 @@ class Measured:
 
     def __str__(self) -> str:
         if self.value.numel() > 1:
-            return f"Measured of shape {tuple(self.value.shape)}, errors up to {float(self.stderr.max()):.2g}"
+            errors = f"errors up to {float(self.stderr.max()):.2g}"
+            if bool(self.stderr.isnan().all()):
+                errors = "errors unknown"
+            return f"Measured of shape {tuple(self.value.shape)}, {errors}"
+        if math.isnan(self.stderr):
+            return f"{float(self.value):.6g} (error unknown)"
         return f"{float(self.value):.6g} ± {float(self.stderr):.2g}"
 
 
 def expect(operator: Operator, wave: Wave, samples: Samples) -> Expectation:
-    """⟨ψ|O|ψ⟩ of any operator that keeps to the wave's space, from samples of the wave (or a `FullSum`'s)."""
+    """⟨ψ|O|ψ⟩ of any operator that keeps to the wave's space, from samples of the wave (or a `FullSum`'s).
+
+    Chains that never moved show one configuration each, and no spread: what they give has no error and no variance
+    (NaN, and a warning), however alike the values are. So it is with everything that is measured here.
+    """
     check_closed(operator)
-    return local_of(operator, wave, samples).mean
+    found = local_of(operator, wave, samples).mean
+    if not _frozen(samples):
+        return found
+    return Expectation(found.value, tau=math.inf, imaginary=found.imaginary, unit=found.unit)
 
 
 def magnetizations(samples: Samples) -> Measured:
-    """⟨x_i⟩ of each site: σ^z for spins, occupations for particles. (sites,)"""
-    return averaged(samples.configurations, samples)
+    """⟨x_i⟩ of each site: σ^z for spins, occupations for particles. (sites,)
+
+    A site that showed one value alone may have others: one more sample with the farthest value of any site counts in
+    the error.
+    """
+    x = samples.configurations
+    return averaged(x, samples, _span(x.flatten()).double())
 
 
 def correlations(samples: Samples) -> Measured:
     """⟨x_i x_j⟩ of all pairs of sites (sites, sites); subtract ⟨x_i⟩⟨x_j⟩ for the connected part."""
     x = samples.configurations
-    return averaged(x[..., :, None] * x[..., None, :], samples)
+    products = x[..., :, None] * x[..., None, :]
+    same = torch.eye(x.shape[-1], dtype=torch.bool, device=x.device)
+    span = torch.where(same, _span(x.square().flatten()), _span(products.flatten()))
+    return averaged(products, samples, span.double())
 
 
 def structure_factor(samples: Samples, lattice: Lattice, momenta: Tensor) -> Measured:
@@ -96,9 +119,9 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
     """The Rényi-2 entropy S₂ = −log₂ Tr ρ_A² in bits, by the swap of two replicas (Hastings et al. 2010).
 
     Tr ρ_A² = ⟨ψ(x_A y_B) ψ(y_A x_B)/(ψ(x) ψ(y))⟩ over independent x, y from |ψ|² (DOI
-    10.1103/PhysRevLett.104.157201): each chain meets up to four others, and the error is that of leaving one chain out.
-    Where a swap leaves the space the amplitude is 0. The error grows exponentially with the entropy. For a full sum,
-    exact.
+    10.1103/PhysRevLett.104.157201): each chain meets up to four others, and the error is that of leaving one chain out
+    (of few, one batch that is much longer than τ; NaN of two chains that are not). Where a swap leaves the space the
+    amplitude is 0. The error grows exponentially with the entropy. For a full sum, exact.
     """
     _check_region(region, wave)
     if samples.complete:
@@ -110,25 +133,40 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
         )
     if samples.chains < 2:
         raise ValueError("The swap needs samples of at least two chains, but got one.")
-    x = samples.configurations
-    if len(x) < FEW_CHAINS and x.shape[1] >= 8:  # batches of long chains take the place of chains
-        pieces = min(x.shape[1] // 4, -(-FEW_CHAINS // len(x)))
-        x = x[:, : x.shape[1] // pieces * pieces].unflatten(1, (pieces, -1)).flatten(0, 1)
-    chains = len(x)
+    x, chains = samples.configurations, samples.chains
     shifts = sorted({1 + (k * (chains - 1)) // SWAPS for k in range(SWAPS)})
-    swaps = torch.stack([_swapped(wave, region, x, x.roll(-shift, 0)).mean(1) for shift in shifts])
+    swaps = torch.stack([_swapped(wave, region, x, x.roll(-shift, 0)) for shift in shifts])
     total = float(swaps.mean())
     if total <= 0:
         raise ValueError("The mean of the swap is not positive: too few samples for so much entanglement.")
-    # Delete-one-chain jackknife: a chain enters once at the front and once at the back of each shift.
-    own = swaps + torch.stack([row.roll(shift) for row, shift in zip(swaps, shifts, strict=True)])
-    without = (swaps.sum() - own.sum(0)) / (len(shifts) * max(1, chains - 2))
-    variance = float((without - without.mean()).square().sum()) * (chains - 1) / chains
-    error = math.sqrt(variance) * quantile_factor(chains) if chains > 2 else math.nan
+    error = math.nan if _frozen(samples) else _left_out(swaps, shifts)
     return Measured(
-        torch.tensor(-math.log2(total), dtype=torch.float64),
+        torch.tensor(0.0 - math.log2(total), dtype=torch.float64),
         torch.tensor(error / total / math.log(2), dtype=torch.float64),
     )
+
+
+def _left_out(swaps: Tensor, shifts: list[int]) -> float:
+    """The error of the mean of swaps (shifts, chains, length): of leaving out one chain, or batch of few long chains.
+
+    A chain enters once at the front and once at the back of each shift, so that two groups leave nothing (NaN).
+    """
+    _, chains, length = swaps.shape
+    stretch = stretch_of(chains, length)
+    each = swaps.mean(0)
+    if stretch < length and stretch < SHORT * float(autocorrelation_times(each - each.mean())):
+        stretch = length
+    pieces = length // stretch
+    means = (
+        swaps[..., : pieces * stretch].unflatten(2, (pieces, stretch)).mean(3).flatten(1)
+    )  # (shifts, groups)
+    groups = chains * pieces
+    if groups < 3:
+        return math.nan
+    back = torch.stack([row.roll(shift * pieces) for row, shift in zip(means, shifts, strict=True)])
+    without = (means.sum() - (means + back).sum(0)) / (len(shifts) * (groups - 2))
+    variance = float((without - without.mean()).square().sum()) * (groups - 1) / groups
+    return math.sqrt(variance) * quantile_factor(groups)
 
 
 def _swapped(wave: Wave, region: list[int], x: Tensor, y: Tensor) -> Tensor:
@@ -166,15 +204,21 @@ def fidelity(first: Wave, second: Wave, samples: Samples, other: Samples) -> Mea
     return Measured(value, value.abs() * (relative[0] ** 2 + relative[1] ** 2).sqrt())
 
 
-def averaged(values: Tensor, samples: Samples) -> Measured:
+def averaged(values: Tensor, samples: Samples, span: Tensor | None = None) -> Measured:
     """The mean of values (chains, length, *shape) over samples, and its error from the spread of the chains' means.
 
     Chains are the independent ones, however long their correlations; where there are fewer than eight they are cut into
-    batches. The spread is widened by Student's quantile. Values of a list with weights have the error of its draws.
+    batches, if these are much longer than τ. The spread is widened by Student's quantile, and by one more sample that
+    is `span` off (*shape; None: like the farthest seen), in squares: all where rare values decide, else nothing. Values
+    of a list with weights have the error of its draws.
     """
     values = values.to(torch.complex128 if values.is_complex() else torch.float64)
     if samples.weights is None:
-        return Measured(values.mean((0, 1)), spread_error(group_means(values)))
+        mean = values.mean((0, 1))
+        if _frozen(samples, 4):
+            return Measured(mean, torch.full_like(mean.real, math.nan))
+        span = (values - mean).abs().amax((0, 1)) if span is None else span
+        return Measured(mean, torch.hypot(mean_error(values), span / (values.shape[0] * values.shape[1])))
     rest = [1] * (values.dim() - 2)
     weights = (samples.weights / samples.weights.sum()).to(torch.float64)
     weighed = weights.reshape(*values.shape[:2], *rest)
@@ -187,6 +231,22 @@ def averaged(values: Tensor, samples: Samples) -> Measured:
         drawn = draw_error(squares.flatten(0, 1), weights.flatten(), samples.inclusion.flatten())
         variance = variance + drawn.square()
     return Measured(mean, variance.sqrt())
+
+
+def _span(values: Tensor) -> Tensor:
+    return values.max() - values.min()
+
+
+def _frozen(samples: Samples, level: int = 3) -> bool:
+    """Whether the chains never moved, which is also warned of, at the caller so many calls above."""
+    if samples.frozen:
+        warnings.warn(
+            f"{FROZEN[0].upper()}{FROZEN[1:]}, so that these samples need not be from |ψ|². Use `Tempering()`, another "
+            "rule, more `warmup`, or `FullSum()`.",
+            RuntimeWarning,
+            stacklevel=level,
+        )
+    return samples.frozen
 
 
 def _log(wave: Wave, x: Tensor) -> Tensor:

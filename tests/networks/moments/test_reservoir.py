@@ -15,7 +15,7 @@ def _reservoir(samples: int, seed: int, positions: int = 3) -> Reservoir:
     draw = torch.Generator().manual_seed(seed)
     values = torch.randn(samples, positions, 4, generator=draw)
     keys = torch.rand(samples, generator=draw, dtype=torch.float64)
-    return Reservoir.from_batch(values, None, keys, True)
+    return Reservoir.from_batch(values, None, keys)
 
 
 @pytest.mark.parametrize("sizes", [(5, 7, 9), (100, 100, 100), (1, 400, 3), (128, 0, 1)])

@@ -75,8 +75,9 @@ def collapse_curve(
         metric: how the network does, a mean over predictions (samples, or positions that exist):
 
             - `"kl"`: KL of the collapsed network's predictions from the original one's, in nats, with softmax of the
-              logits; outputs that are no logits stand for normal distributions of unit variance, KL = ½‖f − f′‖²;
-            - `"accuracy"`: the share of labels that the largest logit hits;
+              logits. Outputs that are probabilities (softmax, sigmoid) or their logarithms are recognized and taken as
+              such; numbers that are neither stand for normal distributions of unit variance, KL = ½‖f − f′‖²;
+            - `"accuracy"`: the share of labels that the largest logit, or probability, hits;
             - `"loss"`: cross entropy in nats for integer labels, mean square error for floating ones;
             - a callable (output, labels, original output) -> one number a sample, larger ones better.
         layers: which modules, as in `study`; of those in `study` if it is given.
@@ -222,6 +223,7 @@ class _Run:
             study = self._studied(layers, mask, center, reading)
         with torch.no_grad():
             self.outputs = [self._output(batch) for batch in self.batches]
+        self.metric = self.metric.recognized(self.outputs, self.labels, self.batches)
         self.original = self._scored(self.outputs)
         if not bool(self.original.sums.isfinite().all()):
             first = int((~self.original.sums.isfinite()).nonzero()[0])

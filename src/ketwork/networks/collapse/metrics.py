@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ketwork.networks.activations import IGNORED, Batch
+from ketwork.networks.activations import IGNORED, Batch, activations
 from ketwork.networks.measures import Predictions
 from ketwork.quantum import Estimate
 
 METRICS = ("accuracy", "loss", "kl")
+
+_LOOKED_AT = 1 << 22  # numbers of an output by which it is recognized
 
 ScoreSamples = Callable[[Any, Tensor | None, Any], Tensor]
 """Of (output, labels, original output) one number a sample, larger ones better."""
@@ -26,11 +28,13 @@ class Metric:
     """A mean over predictions of a quality (`better` +1) or of a loss (−1).
 
     `name` is one of `METRICS`, or that of `measure`, a callable (output, labels, original output) -> one number a
-    sample, larger ones better.
+    sample, larger ones better. `predictions` says what the network's output holds (see `recognized`), the same for all
+    batches and ranks.
     """
 
     name: str
     measure: ScoreSamples | None = None
+    predictions: Predictions | None = None
 
     @classmethod
     def from_argument(cls, metric: str | ScoreSamples) -> Metric:
@@ -54,6 +58,45 @@ class Metric:
         """Whether it is itself a distance from the original network."""
         return self.measure is None and self.name == "kl"
 
+    def recognized(
+        self, outputs: Sequence[Any], labels: Sequence[Tensor | None], batches: Sequence[Batch]
+    ) -> Metric:
+        """The metric that reads outputs as what the original network's are: logits, probabilities or numbers.
+
+        They are known by their values in all batches (a part of them, where these are many) and by the labels.
+        """
+        if self.measure is not None:
+            return self
+        if next(iter(activations(outputs[0])), None) is None:
+            raise ValueError(
+                "Argument `model` must put out a floating tensor, or a tuple, mapping or dataclass with one, for "
+                f"metric {self.name!r}, but puts out {type(outputs[0]).__name__}. Give `forward=` that returns the "
+                "tensor, or a metric of your own, a callable (output, labels, original) -> scores."
+            )
+        read = Predictions.from_output(None, None, outputs[0], batches[0])
+        parts = [read.rows(*of) for of in zip(outputs, batches, strict=True)]
+        widths = [part.shape[-1] for part in parts[0]]
+        alike = [
+            [part.shape[-1] for part in rows] == widths for rows in parts
+        ]  # not those of contrastive logits
+        numbers = sum(part.numel() for rows in parts for part in rows)
+        step = -(-numbers // _LOOKED_AT)
+        rows = [
+            torch.cat([p[::step] for p, a in zip(of, alike, strict=True) if a])
+            for of in zip(*parts, strict=True)
+        ]
+        known: list[Tensor] = []
+        for here, batch, of, a in zip(labels, batches, parts, alike, strict=True):
+            fitting = None if here is None else _fitting(here, batch, len(of[0]))
+            if a and fitting is not None:
+                known.append(fitting[::step])
+        every = len(known) == sum(alike) and len({part.shape[1:] for part in known}) == 1
+        read = read.recognized(rows, torch.cat(known).to(rows[0].device) if every else None)
+        # The unit of numbers must not depend on the data.
+        return replace(
+            self, predictions=Predictions(tuple(replace(head, spread=None) for head in read.heads))
+        )
+
     def scores(self, output: Any, labels: Tensor | None, original: Any, batch: Batch) -> Scores:
         """The scores of a batch, from the network's output and that of the original network."""
         if self.measure is not None:
@@ -64,16 +107,17 @@ class Metric:
                     f"shape {tuple(per_sample.shape)}. Do not average in it."
                 )
             return Scores(per_sample.double().cpu(), torch.ones(batch.size, dtype=torch.float64))
-        reading = Predictions.from_output(None, None, original if self.name == "kl" else output, batch)
+        reading = self.predictions or self.recognized([original], [labels], [batch]).predictions
+        assert reading is not None
         if self.name == "kl":
             parts = []
             for head in reading.heads:
-                head = replace(head, spread=None)  # the unit must be the same in all batches
                 kl = head.kl(head.rows(original, batch), head.rows(output, batch))
                 parts.append(_by_sample(kl, torch.ones_like(kl), batch))
             counts = parts[0].counts
             return Scores(torch.stack([part.sums * counts / part.counts for part in parts]).sum(0), counts)
-        rows = reading.heads[0].rows(output, batch)  # (P, features)
+        head = reading.heads[0]
+        rows = head.rows(output, batch)  # (P, features)
         targets = self._targets(labels, rows, batch)
         if targets.is_floating_point():
             if self.name == "accuracy":
@@ -83,7 +127,8 @@ class Metric:
             squares = (rows.double() - targets.reshape(len(rows), -1)).square().mean(-1)
             return _by_sample(squares, torch.ones_like(squares), batch)
         known = targets != IGNORED
-        rows = _logits(rows)
+        if head.loss in ("probabilities", "bernoulli"):
+            rows = head.natural(rows, torch.float64)
         if rows.shape[-1] == 1:  # one logit of two classes
             rows = torch.cat([torch.zeros_like(rows), rows], dim=-1)
         most = int(targets.max())
@@ -143,12 +188,14 @@ class Scores:
         return Scores(self.sums - other.sums, self.counts).mean()
 
 
-def _logits(rows: Tensor) -> Tensor:
-    """The rows, or their logarithms where they are probabilities already (a network that ends in a softmax)."""
-    near = torch.finfo(rows.dtype).eps ** 0.5
-    if rows.shape[-1] > 1 and bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < near).all()):
-        return rows.double().clamp(min=torch.finfo(torch.float64).tiny).log()
-    return rows
+def _fitting(labels: Tensor, batch: Batch, predictions: int) -> Tensor | None:
+    """The labels of a batch with one entry, or one row, for each prediction; None where they do not fit."""
+    mask = batch.mask
+    if mask is not None and labels.shape[:2] == mask.shape and len(mask) != predictions:
+        labels = labels[mask.to(labels.device)]
+    if len(labels) != predictions:
+        labels = labels.flatten()
+    return labels if len(labels) == predictions else None
 
 
 def _by_sample(each: Tensor, counts: Tensor, batch: Batch) -> Scores:

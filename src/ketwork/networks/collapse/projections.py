@@ -293,10 +293,11 @@ def _basis(basis: Tensor, layer: str) -> Directions:
     if basis.dtype in (torch.float16, torch.bfloat16):
         basis = basis.float()
     off = (basis.mH @ basis - torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)).abs().max()
-    if not off <= math.sqrt(torch.finfo(basis.dtype).eps):
+    allowed = math.sqrt(torch.finfo(basis.dtype).eps)
+    if not off <= allowed:
         raise ValueError(
-            f"The basis for layer {layer!r} must have orthonormal columns, but they are off by {float(off):.2g}. "
-            "Use `torch.linalg.qr(basis).Q`."
+            f"The basis for layer {layer!r} must have orthonormal columns, but they are off by {float(off):.2g} where "
+            f"{allowed:.2g} is allowed. Use `torch.linalg.qr(basis).Q`."
         )
     return Directions(basis.mH.unsqueeze(1))
 

@@ -32,6 +32,7 @@ from ketwork.networks.collapse.projections import (
     directions,
     question,
 )
+from ketwork.networks.measures import LayerState
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Seed, generator_from
 
@@ -286,8 +287,7 @@ def mean_of(row: Layer) -> Tensor:
             "Argument `center` is True, which needs a study of mean activations. Give one made by "
             "`kw.study(model, data, normalize='ensemble')`."
         )
-    moment = row.accumulator.moment
-    return moment.first / moment.n
+    return LayerState(row.accumulator, row.normalize, center=True).mean
 
 
 def _row(rows: list[Layer], site: Site) -> Layer:

@@ -36,7 +36,7 @@ def leading_plane(state: LayerState, labels: DecodedLabels | None = None) -> Lea
         return None
     held = state.eigenvalues / state.eigenvalues.sum()
     accumulator = state.accumulator
-    moment, reservoir = accumulator.moment, accumulator.reservoir
+    reservoir = accumulator.reservoir
     kets = reservoir.kets[:, 0][reservoir.valid()[:, 0]]
     axes = state.eigenstates[:2]
     axes = axes.to(torch.promote_types(axes.dtype, kets.dtype))
@@ -44,7 +44,7 @@ def leading_plane(state: LayerState, labels: DecodedLabels | None = None) -> Lea
     if state.center:
         norms = reservoir.norms[:, 0][reservoir.valid()[:, 0]][:_KETS, None]
         scale = norms.to(axes.dtype) if state.normalize == "ensemble" else 1
-        kets = kets * scale - moment.first.to(axes.dtype) / moment.n
+        kets = kets * scale - state.mean.to(axes.dtype)
     amplitudes = kets @ axes.mH  # (n, 2)
     both = amplitudes[:, :, None] * amplitudes.conj()[:, None, :]  # (n, 2, 2)
     own = torch.diag(held[:2]).to(axes.dtype)

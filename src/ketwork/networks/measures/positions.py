@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from ketwork.networks.measures.registry import Column, measure
@@ -16,14 +15,14 @@ from ketwork.quantum import Estimate
     "entanglement",
     title="entanglement",
     unit="bit",
-    definition="entanglement entropy between positions and features of one sample's state Σ aₜⱼ|t⟩|j⟩, averaged over "
-    "sampled samples (of at most 64 positions where both sides are larger)",
+    definition="entanglement entropy between positions and features of one sample's state Σ aₜⱼ|t⟩|j⟩ over all its "
+    "positions, averaged over kept samples, 128 at most, and no fewer than 16 of them where samples are long and wide",
     column=Column("entangl.", "bits", 9),
 )
 def entanglement(state: LayerState) -> Estimate:
-    """The mean over the reservoir's samples."""
-    entropies = state.shared(_entropies)
-    return Estimate() if entropies is None else _mean(entropies[0])
+    """The mean over the kept samples."""
+    kept = state.accumulator.entanglements
+    return Estimate() if kept is None else _mean(kept.entropies)
 
 
 @measure(
@@ -35,25 +34,12 @@ def entanglement(state: LayerState) -> Estimate:
     reading="Near 1 in deep layers: tokens have become alike (over-smoothing).",
 )
 def rank_collapse(state: LayerState) -> Estimate:
-    """The mean over the reservoir's samples with several positions."""
-    entropies = state.shared(_entropies)
-    if entropies is None:
+    """The mean over the kept samples with several positions, of a layer with several features."""
+    kept = state.accumulator.entanglements
+    if kept is None:
         return Estimate()
-    values, side = entropies
-    several = side > 1
-    return _mean(1 - values[several] / side[several].log2())
-
-
-def _entropies(state: LayerState) -> tuple[Tensor, Tensor] | None:
-    """The entanglement entropy of each kept sample, in bits, and the smaller number of its positions and features."""
-    grams, sides = state.accumulator.reservoir.grams, state.accumulator.reservoir.sides
-    if grams is None or sides is None:
-        return None
-    some = sides > 0
-    wide = torch.complex128 if grams.is_complex() else torch.float64
-    weights = torch.linalg.eigvalsh(grams[some].to(wide)).clamp(min=0)
-    weights = weights / weights.sum(dim=-1, keepdim=True)
-    return -torch.special.xlogy(weights, weights).sum(dim=-1) / math.log(2), sides[some].double()
+    several = kept.sides > 1
+    return _mean(1 - kept.entropies[several] / kept.sides[several].double().log2())
 
 
 def _mean(values: Tensor) -> Estimate:

@@ -17,7 +17,7 @@ The last two are the KL of normal distributions of width σ, or of width 1, arou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -111,12 +111,17 @@ class Head:
             return values[batch.mask]
         return values.reshape(-1, values.shape[-1])
 
-    def natural(self, rows: Tensor) -> Tensor:
-        """The rows as logits, or as numbers in units of their spread."""
+    def natural(self, rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The rows as logits, or as numbers in units of their spread, in their own dtype unless one is given.
+
+        Probabilities that rounding has made 0 or 1 become the least and the most that their own dtype tells from these.
+        """
+        info = torch.finfo(rows.dtype)
+        rows = rows if dtype is None else rows.to(dtype)
         if self.loss == "probabilities":
-            return rows.clamp(min=torch.finfo(rows.dtype).tiny).log()
+            return rows.clamp(min=info.tiny).log()
         if self.loss == "bernoulli":
-            return torch.logit(rows, eps=torch.finfo(rows.dtype).eps)
+            return torch.logit(rows.clamp(min=info.tiny, max=1 - info.eps / 2))
         if self.loss == "regression" and self.spread is not None:
             return rows / self.spread.to(rows)
         return rows
@@ -135,7 +140,7 @@ class Head:
 
     def kl(self, rows: Tensor, others: Tensor) -> Tensor:
         """KL of each prediction of the first network from the second's, (P,), float64, in nats."""
-        a, b = self.natural(rows.double()), self.natural(others.double())
+        a, b = self.natural(rows, torch.float64), self.natural(others, torch.float64)
         if self.loss in CATEGORICAL:
             a, b = F.log_softmax(a, dim=-1), F.log_softmax(b, dim=-1)
             return (a.exp() * (a - b)).sum(dim=-1).clamp(min=0)
@@ -276,10 +281,16 @@ def _usual(example: Any) -> list[Path]:
     """The parts that matter where nobody says: those called logits, else all floating tensors."""
     leaves = [leaf for leaf in activations(example) if leaf.tensor.ndim > 0 and not leaf.tensor.is_complex()]
     names = [leaf.path.removeprefix(".") for leaf in leaves]
-    if not isinstance(example, Mapping):
+    fields = getattr(example, "_fields", ())  # of a named tuple, whose parts are found by their places
+    called = {f"[{place}]": field for place, field in enumerate(fields)}
+    if not (called or isinstance(example, Mapping) or is_dataclass(example)):
         return list(names) or [""]
-    outer = [name for name in names if not name.startswith(_INNER)]
-    logits = [name for name in outer if name.endswith("logits") or name.startswith("logits")]
+    outer = [name for name in names if not called.get(name, name).startswith(_INNER)]
+    logits = [
+        name
+        for name in outer
+        if (word := called.get(name, name)).endswith("logits") or word.startswith("logits")
+    ]
     if logits:
         return list(logits)
     if type(example).__module__.startswith("transformers"):

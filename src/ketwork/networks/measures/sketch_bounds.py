@@ -4,7 +4,8 @@ A sketch says of the eigenvalues λ₁ ≥ λ₂ ≥ … of ρ that lowᵢ ≤ �
 between 0 and slack·1), that Σ λᵢ = 1, and that no more than `rank` of them are not 0. Among all such spectra one
 majorises every other, and one is majorised by every other (`Known.purest`, `Known.most_mixed`; docs/scaling.md has the
 proof), so each Schur-concave or -convex number (entropy, purity, the largest eigenvalue) lies between its values at
-these two. The slack is the sketch's own bound (`moments/frequent_directions.py`), as a share of the trace.
+these two, to the `rounding` of products in the network's own precision. The slack is the sketch's own bound
+(`moments/frequent_directions.py`), as a share of the trace.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ def around(value: float, *ends: float) -> Interval:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of a spectrum of sum 1: `low` (r,), descending, `slack` and `rank`."""
+    """What is known of a spectrum of sum 1: `low` (r,), descending, `slack` and `rank`, and relative `rounding`."""
 
     low: Tensor
     slack: float
     rank: int
+    rounding: float = 0.0
 
     @property
     def missing(self) -> float:
@@ -65,19 +67,27 @@ class Known:
 
     def entropy(self) -> Interval:
         """Of −Σ λ log₂ λ, in bits."""
-        return float(shannon_entropy(_one(self.purest))), float(shannon_entropy(_one(self.most_mixed)))
+        low, high = float(shannon_entropy(_one(self.purest))), float(shannon_entropy(_one(self.most_mixed)))
+        return self._rounded(low, high, max(1.0, high))
 
     def purity(self) -> Interval:
         """Of Σ λ²."""
-        return float(self.most_mixed.square().sum()), float(self.purest.square().sum())
+        low, high = float(self.most_mixed.square().sum()), float(self.purest.square().sum())
+        return self._rounded(low, high, high)
 
     def top(self) -> Interval:
         """Of the largest eigenvalue."""
-        return float(self.most_mixed.max()), float(self.purest.max())
+        low, high = float(self.most_mixed.max()), float(self.purest.max())
+        return self._rounded(low, high, high)
 
     def kept(self, rank: int) -> Interval:
         """Of the sum of so many of the largest eigenvalues."""
-        return float(self.most_mixed[:rank].sum()), float(self.purest[:rank].sum())
+        low, high = float(self.most_mixed[:rank].sum()), float(self.purest[:rank].sum())
+        return self._rounded(low, high, high)
+
+    def _rounded(self, low: float, high: float, scale: float) -> Interval:
+        """The interval with what rounding may add on either side."""
+        return max(low - self.rounding * scale, 0.0), high + self.rounding * scale
 
     @property
     def _floor(self) -> Tensor:

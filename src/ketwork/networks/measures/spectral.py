@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ketwork.networks.measures.purity import OwnPairs
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.sketch_bounds import around
 from ketwork.networks.measures.state import LayerState
@@ -82,15 +83,16 @@ def participation_ratio(state: LayerState) -> Estimate:
     values = state.weights @ state.eigenvalues + state.outside * state.elsewhere
     stderr = 2 * state.sample.stderr(values, purity)
 
-    def ratio(of: float) -> float:
-        d, unbiased = float(state.accumulator.d), state.sample.unbiased_purity(of)
+    def ratio(unbiased: float) -> float:
+        d = float(state.accumulator.d)
         if math.isnan(unbiased):
             return math.nan
         return min(max(1 / unbiased, 1.0), d) if unbiased > 0 else d
 
-    value, known = ratio(purity), state.known
-    ends = (ratio(known.purity()[1]), ratio(known.purity()[0])) if known else None
-    return bounded(value, value**2 * stderr, ends)
+    pairs = OwnPairs.from_state(state)
+    value, known = ratio(pairs.unbiased(purity)), state.known
+    ends = pairs.bounds(known.purity()) if known else None
+    return bounded(value, value**2 * stderr, None if ends is None else (ratio(ends[1]), ratio(ends[0])))
 
 
 @measure(

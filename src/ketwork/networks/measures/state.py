@@ -21,6 +21,7 @@ from ketwork.networks.moments import LayerAccumulator
 from ketwork.quantum import Density
 
 _NOTHING = 1e-12
+_ROUNDING = 4  # units in the last place by which sums of products of kets may be off
 
 Result = TypeVar("Result")
 
@@ -42,8 +43,10 @@ class Shared:
 class LayerState(Shared):
     """A layer's state ρ = Σ w|ψ⟩⟨ψ| / Σ w, with its eigenstates and the vectors that show how sure it is.
 
-    With `center`, ρ is the covariance of the vectors √w ψ over its trace. Of a sketched moment it is the state of what
-    the sketch holds, and `known` says how far the layer's may be from it.
+    With `center`, ρ is the covariance of the vectors √w ψ over its trace. Zero vectors have no direction: they are no
+    kets. But they are activations, so that the covariance of these ("ensemble") counts them, as a principal component
+    analysis does. Of a sketched moment ρ is the state of what the sketch holds, and `known` says how far the layer's
+    may be from it.
     """
 
     accumulator: LayerAccumulator
@@ -59,21 +62,37 @@ class LayerState(Shared):
         moment = self.accumulator.moment
         if moment.weight == 0:
             return None
-        factor = moment.factor()
-        mean = moment.first / moment.n
+        factor, mean = moment.factor(), self.mean
         if factor is not None:
             if self.center and moment.sketch is not None:
-                factor = _less(factor, mean.conj() * math.sqrt(moment.n))
+                factor = _less(factor, mean.conj() * math.sqrt(self.count))
             elif self.center:
                 factor = factor - mean.conj()
+                if self.zeros:
+                    factor = torch.cat([factor, mean.conj()[None] * math.sqrt(self.zeros)])
             length = torch.linalg.matrix_norm(factor)
             return Density.from_factor(factor / length) if length**2 > _NOTHING * moment.weight else None
         matrix = moment.matrix()
         if self.center:
-            matrix = matrix - moment.n * torch.outer(mean, mean.conj())
+            matrix = matrix - self.count * torch.outer(mean, mean.conj())
         matrix = matrix / moment.weight
         trace = matrix.diagonal().real.sum()
         return Density(matrix / trace, False, (moment.d,)) if trace > _NOTHING else None
+
+    @property
+    def zeros(self) -> int:
+        """Zero vectors that are vectors of this state: those of a covariance of activations."""
+        return self.accumulator.zeros if self.center and self.normalize == "ensemble" else 0
+
+    @property
+    def count(self) -> int:
+        """The number of vectors of this state."""
+        return self.accumulator.moment.n + self.zeros
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the vectors √w ψ, (d,), in 64 bits a number."""
+        return self.accumulator.moment.first / self.count
 
     @property
     def exists(self) -> bool:
@@ -101,9 +120,11 @@ class LayerState(Shared):
         trace = float(self._diagonal.sum())
         rows = moment.sketch.rows
         if self.center:  # what `density` kept of the sketch less the mean
-            rows = _less(rows, moment.first.conj() / math.sqrt(moment.n))
+            rows = _less(rows, self.mean.conj() * math.sqrt(self.count))
         held = float(rows.abs().square().sum())
-        return Known(self._eigen[0] * (held / trace), self.slack, min(moment.n - self.center, moment.d))
+        rounding = _ROUNDING * torch.finfo(self.accumulator.reservoir.kets.real.dtype).eps
+        rank = min(self.count - self.center, moment.d)
+        return Known(self._eigen[0] * (held / trace), self.slack, rank, rounding)
 
     @property
     def slack(self) -> float:
@@ -140,12 +161,14 @@ class LayerState(Shared):
     @cached_property
     def sample(self) -> Sample:
         """The reservoir's vectors as this state weighs them."""
-        return Sample.from_accumulator(self.accumulator, self.normalize, self.center)
+        return Sample.from_accumulator(
+            self.accumulator, self.normalize, self.mean if self.center else None, self.zeros
+        )
 
     @cached_property
     def plain_sample(self) -> Sample:
         """The reservoir's vectors, each of weight 1."""
-        return Sample.from_accumulator(self.accumulator, "state", False)
+        return Sample.from_accumulator(self.accumulator, "state")
 
     @cached_property
     def weights(self) -> Tensor:
@@ -169,7 +192,7 @@ class LayerState(Shared):
     def _diagonal(self) -> Tensor:
         moment = self.accumulator.moment
         diagonal = moment.diagonal()
-        return diagonal - moment.first.abs().square() / moment.n if self.center else diagonal
+        return diagonal - self.count * self.mean.abs().square() if self.center else diagonal
 
 
 @dataclass(frozen=True)
@@ -188,21 +211,34 @@ class Sample:
     samples: int
 
     @classmethod
-    def from_accumulator(cls, accumulator: LayerAccumulator, normalize: str, center: bool) -> Sample:
-        """The vectors of the layer's reservoir."""
+    def from_accumulator(
+        cls, accumulator: LayerAccumulator, normalize: str, mean: Tensor | None = None, zeros: int = 0
+    ) -> Sample:
+        """The vectors of the layer's reservoir, less a mean if there is one, to which so many zero vectors belong.
+
+        Of layers with positions it is not known how many zero vectors each sample has: they are left out here.
+        """
         reservoir, moment = accumulator.reservoir, accumulator.moment
         valid = reservoir.valid()
         weights = (reservoir.norms.double().square() if normalize == "ensemble" else valid.double()) * valid
         kets = reservoir.kets
         total = moment.weight if normalize == "ensemble" else float(moment.n)
-        if center:
-            mean = moment.first / moment.n
+        counts = reservoir.counts
+        if mean is not None:
+            if zeros and not accumulator.info.positions:
+                counts = counts.clamp(min=1)
+                valid = valid | (torch.arange(valid.shape[1], device=valid.device) == 0)
             kets = kets * weights.sqrt()[..., None].to(kets.real.dtype) - mean.to(kets)
             lengths = torch.linalg.vector_norm(kets, dim=-1)
             kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
             weights = torch.where(valid, lengths.double().square(), 0.0)
-            total = total - moment.n * float(mean.abs().square().sum())
-        return cls(kets, weights, valid, reservoir.counts, total, accumulator.samples)
+            total = total - (moment.n + zeros) * float(mean.abs().square().sum())
+        return cls(kets, weights, valid, counts, total, accumulator.samples)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all vectors of each kept sample are there."""
+        return not bool((self.counts > self.valid.sum(dim=1)).any())
 
     def weights_on(self, states: Tensor) -> Tensor:
         """|⟨v|ψ⟩|² of each kept vector on each of the states (k, d), (R, P, k)."""
@@ -242,27 +278,20 @@ class Sample:
         spread = float((counts * (each - mean)).square().sum()) * r / (r - 1)
         return mean, math.sqrt(spread) / float(counts.sum())
 
-    def unbiased_purity(self, purity: float) -> float:
-        """Tr ρ² from pairs of different samples only (of different vectors where each sample has one).
+    def own(self) -> tuple[Tensor, Tensor]:
+        """‖Aᵢ‖² and Wᵢ² of each kept sample, (R,), with Aᵢ the sum of w|ψ⟩⟨ψ| over its vectors and Wᵢ its trace.
 
-        (‖M‖² − Σᵢ‖Aᵢ‖²) / (W² − ΣWᵢ²), where Aᵢ is the sum of wᵗ|ψᵗ⟩⟨ψᵗ| over sample i and Wᵢ its trace;
-        for N unit vectors (N Tr ρ̂² − 1)/(N − 1). The own terms are exact where the reservoir holds all
-        samples with all their vectors, or one a sample of weight 1; else estimated without bias.
+        Exact where all vectors of a sample are kept; else estimated without bias from pairs of the kept ones.
         """
-        if self.samples < 2:
-            return math.nan
         kept = self.valid.sum(dim=1).double()
         counts = self.counts.double()
         scaled = self.kets * self.weights.sqrt()[..., None].to(self.kets.real.dtype)
         wide = scaled.shape[1] < scaled.shape[2]
         gram = scaled @ scaled.mH if wide else scaled.mH @ scaled  # either has the same ‖·‖²
         same = self.weights.square().sum(dim=1)
-        own = _all_pairs(same, gram.abs().double().square().sum(dim=(1, 2)), kept, counts)
-        trace = _all_pairs(same, self.weights.sum(dim=1).square(), kept, counts)
-        left = self.total**2 - self.samples * float(trace.mean())
-        if left <= 0:
-            return math.nan
-        return (self.total**2 * purity - self.samples * float(own.mean())) / left
+        pairs = gram.abs().double().square().sum(dim=(1, 2))
+        own = _all_pairs(same, pairs, kept, counts)
+        return own, _all_pairs(same, self.weights.sum(dim=1).square(), kept, counts)
 
 
 def _all_pairs(same: Tensor, pairs: Tensor, kept: Tensor, counts: Tensor) -> Tensor:

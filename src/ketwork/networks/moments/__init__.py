@@ -13,11 +13,13 @@ from ketwork.networks.moments.accumulator import (
 )
 from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
 from ketwork.networks.moments.cross_moments import CrossMoments
+from ketwork.networks.moments.entanglements import Entanglements
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Limits, Rows, Sums
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments, least_bytes
 from ketwork.networks.moments.pooling import UNITS, sample_rows
-from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
+from ketwork.networks.moments.reservoir import SAMPLES, kets_each
+from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 
 __all__ = [
@@ -25,11 +27,11 @@ __all__ = [
     "MEMORY",
     "MOST_BYTES",
     "NORMALIZATIONS",
-    "POSITIONS",
     "SAMPLES",
     "UNITS",
     "ClassMoments",
     "CrossMoments",
+    "Entanglements",
     "Keep",
     "Labelled",
     "LabelledMoments",
@@ -41,6 +43,7 @@ __all__ = [
     "Normalize",
     "PairMoments",
     "Rows",
+    "SampleWeights",
     "Sums",
     "Vectors",
     "kets_each",

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import Activation, LayerInfo, unit
+from ketwork.networks.moments.entanglements import Entanglements
 from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
+from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 from ketwork.records import Count, Malformed, Unknown
 
@@ -39,7 +41,7 @@ class Keep:
 
     `normalize` is one of `NORMALIZATIONS`; `skip_bad` leaves out samples with NaN or infinite values; the moment
     becomes a sketch of `rank` directions where that is given; the reservoir has place for `samples`; `limits` are of
-    what labels need. `sums` are the measures' own sums.
+    what labels need. `sums` are the measures' own sums. With `center` there is what pairs of centred samples need.
     """
 
     normalize: Normalize = "state"
@@ -48,6 +50,7 @@ class Keep:
     samples: int = SAMPLES
     limits: Limits | None = None
     sums: Mapping[str, type[LayerSum]] = field(default_factory=dict)
+    center: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class LayerAccumulator:
 
     `samples` counts the samples that entered, `zeros` the zero vectors skipped, `dropped` the samples dropped for NaN
     or infinite values, `norms` is Σ‖a‖ over the vectors. `labelled` is None without labels, `sums` holds the measures'
-    own sums by name.
+    own sums by name. `sample_weights` and, of a layer with positions, `entanglements` are None in older files.
     """
 
     info: LayerInfo
@@ -80,6 +83,8 @@ class LayerAccumulator:
     reservoir: Reservoir
     labelled: LabelledMoments | None = None
     sums: dict[str, LayerSum] = field(default_factory=dict)
+    sample_weights: SampleWeights | None = None
+    entanglements: Entanglements | None = None
 
     @classmethod
     def from_batch(
@@ -90,11 +95,12 @@ class LayerAccumulator:
         keep: Keep,
         labels: Labelled | None = None,
         worst: float = float("inf"),
+        cut: float = float("inf"),
     ) -> Self:
         """The accumulator of one batch: existing positions (N, T), a random key for each sample (N,).
 
-        Samples whose key is not below `worst` are not offered to the reservoir. `labelled` is None where the layer does
-        not have the positions that labels are of.
+        Samples whose key is not below `worst` are not offered to the reservoir, nor those not below `cut` to the
+        entanglements. `labelled` is None where the layer does not have the positions that labels are of.
 
         Raises:
             NonFiniteActivationError: NaN or infinite values, unless they are to be skipped.
@@ -123,9 +129,13 @@ class LayerAccumulator:
         sums = {name: kind.from_vectors(Vectors(rows, owners)) for name, kind in keep.sums.items()}
         zero = norms == 0
         zeros = int(zero.sum())
+        weights = norms.square()
+        everything = rows, weights, owners
         if zeros:
-            kets, norms = kets[~zero], norms[~zero]
-        weights = norms.square() if keep.normalize == "ensemble" else None
+            kets, weights, owners = kets[~zero], weights[~zero], owners[~zero]
+        nonzero = kets, torch.ones_like(weights), owners
+        # Zero vectors belong to a mean of raw activations, but have no direction.
+        counted = everything if keep.normalize == "ensemble" else nonzero
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
         return cls(
             activation.info,
@@ -133,16 +143,17 @@ class LayerAccumulator:
             zeros,
             len(bad),
             float(norms.sum(dtype=torch.float64)),
-            Moment.from_vectors(kets, weights, keep.rank),
+            Moment.from_vectors(kets, weights if keep.normalize == "ensemble" else None, keep.rank),
             Reservoir.from_batch(
                 values[offered],
                 present[offered] if present is not None else None,
                 keys[offered.to(keys.device)],
-                activation.info.positions,
                 keep.samples,
             ),
             labelled,
             sums,
+            SampleWeights.from_vectors(*counted, n, keep.center),
+            Entanglements.from_batch(values, present, keys, cut) if activation.info.positions else None,
         )
 
     def __iadd__(self, other: LayerAccumulator) -> Self:
@@ -161,6 +172,14 @@ class LayerAccumulator:
         else:
             self.labelled += other.labelled
         self.sums = {name: self._added(name, other) for name in self.sums.keys() & other.sums.keys()}
+        if self.sample_weights is None or other.sample_weights is None:
+            self.sample_weights = None
+        else:
+            self.sample_weights += other.sample_weights
+        if self.entanglements is None or other.entanglements is None:
+            self.entanglements = None
+        else:
+            self.entanglements += other.entanglements
         return self
 
     def check(self) -> None:
@@ -171,8 +190,19 @@ class LayerAccumulator:
             d = self.labelled.sums.moments.d
             if d != self.d * (2 if self.labelled.complex else 1):
                 raise Malformed(f"a layer of {self.d} features has labelled vectors of {d}")
+        spread, entangled = self.sample_weights, self.entanglements
+        if spread is not None and spread.weighted is not None and len(spread.weighted) != self.d:
+            raise Malformed(f"a layer of {self.d} features has weighted sums of {len(spread.weighted)}")
+        if entangled is not None and entangled.d != self.d:
+            raise Malformed(f"a layer of {self.d} features has entanglements of {entangled.d}")
         # A sum of a measure that this version does not know is skipped.
         self.sums = {name: part for name, part in self.sums.items() if not isinstance(part, Unknown)}
+        kept = self.reservoir
+        if self.entanglements is None and kept.grams is not None and kept.sides is not None:
+            self.entanglements = Entanglements.from_grams(
+                kept.keys, kept.counts, kept.grams, kept.sides, self.d
+            )
+        kept.grams = kept.sides = None
 
     def copy(self) -> Self:
         """The same, sharing no tensor that adding changes."""

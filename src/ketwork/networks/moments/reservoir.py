@@ -2,8 +2,8 @@
 
 Each sample of a pass draws a random key; the samples with the smallest keys stay. So the reservoir is a
 uniform sample of all samples seen, two reservoirs merge into a fair one of both, and layers of one pass keep
-the same samples. Of each sample it keeps a few of its kets with their norms (drawn among its positions
-without replacement), and the Gram matrix from which the entanglement of positions and features follows.
+the same samples. Of each sample it keeps a few of its kets with their norms, drawn among its positions
+without replacement.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from ketwork.records import Count, Form, Malformed
 SAMPLES = 128
 """Most samples kept: a standard error estimated from 128 is itself good to about 6 %."""
 
-POSITIONS = 64
-"""Most positions of a sample that enter its Gram matrix, where it has more positions and more features."""
-
 _BYTES = 2 << 20
 _MOST_KETS = 128
 
@@ -32,9 +29,8 @@ class Reservoir:
     """Up to `most` samples of one layer; the first axis of every tensor counts them.
 
     keys (R,) decide who stays; counts (R,) how many nonzero kets the sample has; kets (R, P, d) and norms
-    (R, P) some of them, of which the first min(P, counts) are real; grams (R, s, s) the smaller one of the
-    position-side and feature-side Gram matrices of the sample's activation, with `sides` (R,) its true size,
-    or None where the layer has no positions.
+    (R, P) some of them, of which the first min(P, counts) are real. `grams` (R, s, s) and `sides` (R,) are in files of
+    older versions alone, see `Entanglements.from_grams`.
     """
 
     keys: Annotated[Tensor, Form("real r")]
@@ -56,7 +52,6 @@ class Reservoir:
         values: Tensor,
         present: Tensor | None,
         keys: Tensor,
-        positions: bool,
         most: int = SAMPLES,
     ) -> Reservoir:
         """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,).
@@ -70,10 +65,7 @@ class Reservoir:
         if present is not None:
             valid &= present[kept]
         p = kets_each(d, t, values.element_size())
-        order = _order(keys, valid, min(p, POSITIONS) if positions and d > POSITIONS else p)
-        grams = sides = None
-        if positions:
-            grams, sides = _grams(values, valid, order)
+        order = _order(keys, valid, p)
         chosen, real = order[:, :p], valid.gather(1, order[:, :p])
         kets, norms = unit(values.gather(1, chosen[..., None].expand(n, p, d)))
         kets = torch.where(real[..., None], kets, torch.zeros_like(kets))
@@ -82,9 +74,7 @@ class Reservoir:
             valid.sum(dim=1),
             kets,
             torch.where(real, norms, torch.zeros_like(norms)),
-            grams,
-            sides,
-            most,
+            most=most,
         )
 
     @property
@@ -93,8 +83,6 @@ class Reservoir:
         return float(self.keys.max()) if len(self.keys) >= self.most else float("inf")
 
     def __iadd__(self, other: Reservoir) -> Reservoir:
-        if self.grams is None or other.grams is None:
-            self.grams = self.sides = None
         self.most = min(self.most, other.most)
         if len(self.keys) > self.most:
             stay = self.keys.argsort()[: self.most]
@@ -116,8 +104,8 @@ class Reservoir:
         return torch.arange(self.kets.shape[1], device=self.counts.device)[None] < self.counts[:, None]
 
     def _tensors(self) -> dict[str, Tensor]:
-        names = ("keys", "counts", "kets", "norms", "grams", "sides")
-        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
+        names = ("keys", "counts", "kets", "norms")
+        return {name: getattr(self, name) for name in names}
 
     def _append(self, other: Reservoir, which: Tensor) -> None:
         for name, mine, theirs in self._pairs(other):
@@ -135,33 +123,13 @@ class Reservoir:
             mine[leaving] = theirs[coming]
 
     def _pairs(self, other: Reservoir) -> list[tuple[str, Tensor, Tensor]]:
-        """Each field of both, brought to a common number of kets and size of Gram matrix."""
-        for name in ("kets", "norms"):
-            self._grow(other, name, axes=(1,))
-        if self.grams is not None and other.grams is not None:
-            self._grow(other, "grams", axes=(1, 2))
+        """Each field of both, brought to a common number of kets."""
+        size = max(self.kets.shape[1], other.kets.shape[1])
+        for reservoir in (self, other):
+            for name in ("kets", "norms"):
+                setattr(reservoir, name, _padded(getattr(reservoir, name), size))
         mine, theirs = self._tensors(), other._tensors()
-        return [(name, mine[name], theirs[name]) for name in mine if name in theirs]
-
-    def _grow(self, other: Reservoir, name: str, axes: tuple[int, ...]) -> None:
-        for axis in axes:
-            size = max(getattr(self, name).shape[axis], getattr(other, name).shape[axis])
-            for reservoir in (self, other):
-                setattr(reservoir, name, _padded(getattr(reservoir, name), axis, size))
-
-
-def _grams(values: Tensor, valid: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Gram matrices of activations with norm 1 in all, on the smaller of the sides positions and features."""
-    n, t, d = values.shape
-    if t > POSITIONS and d > POSITIONS:
-        chosen = order[:, :POSITIONS]
-        valid = valid.gather(1, chosen)
-        values = values.gather(1, chosen[..., None].expand(n, POSITIONS, d))
-    real = torch.where(valid[..., None], values, torch.zeros_like(values))
-    flat, _ = unit(real.flatten(1))
-    state = flat.reshape(real.shape)
-    grams = state.mH @ state if d < state.shape[1] else state @ state.mH
-    return grams, valid.sum(dim=1).clamp(max=d)
+        return [(name, mine[name], theirs[name]) for name in mine]
 
 
 def _order(keys: Tensor, valid: Tensor, most: int) -> Tensor:
@@ -181,9 +149,8 @@ def kets_each(d: int, t: int, itemsize: int) -> int:
     return min(t, max(2, min(affordable, _MOST_KETS)))
 
 
-def _padded(tensor: Tensor, axis: int, size: int) -> Tensor:
-    if tensor.shape[axis] == size:
+def _padded(tensor: Tensor, size: int) -> Tensor:
+    if tensor.shape[1] == size:
         return tensor
-    shape = list(tensor.shape)
-    shape[axis] = size - tensor.shape[axis]
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim=axis)
+    missing = tensor.new_zeros(len(tensor), size - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, missing], dim=1)

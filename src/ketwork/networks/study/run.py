@@ -132,8 +132,9 @@ def study(
         batch_size: for data that is not batched yet.
         normalize: `"state"`, every ket has weight 1, or `"ensemble"`, weight ‖a‖², which makes ρ the
             normalised second moment of the raw activations.
-        center: subtract the mean: ρ is then the covariance of the kets (with "ensemble", of the activations)
-            over its trace.
+        center: subtract the mean: ρ is then the covariance of the kets over its trace. With "ensemble" it is the
+            covariance of the activations, whose spectrum is that of a principal component analysis. Zero vectors count
+            in the latter, but not in the former, since they have no direction.
         seed: draws the samples kept for standard errors, an integer or a generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
         compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
@@ -198,7 +199,7 @@ def study(
         "torch": torch.__version__,
     }
     with join(shares) as group, contextlib.ExitStack() as stack:
-        keep = Keep(normalize, reading.skip_bad, sums=own_sums())
+        keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
         gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
         run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
         live = stack.enter_context(

@@ -39,6 +39,15 @@ class Samples:
         return self.amplitudes is not None and self.rows is None
 
     @property
+    def frozen(self) -> bool:
+        """Whether these are chains none of which has ever moved, so that they say nothing of |ψ|², nor of an error."""
+        if self.weights is not None:
+            return False
+        if self.configurations.shape[1] == 1:
+            return self.acceptance == 0
+        return bool((self.configurations == self.configurations[:, :1]).all())
+
+    @property
     def flat(self) -> Tensor:
         """The configurations in one batch (chains·length, sites)."""
         return self.configurations.flatten(0, 1)

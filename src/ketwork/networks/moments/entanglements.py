@@ -1,0 +1,155 @@
+"""Entanglement of a sample's positions with its features: the exact entropies of some samples, taken as they pass.
+
+A sample's activation A (T × d) of norm 1 is a state Σ aₜⱼ|t⟩|j⟩. Its entanglement entropy is that of the eigenvalues of
+AA† (T × T) or A†A (d × d), whichever is smaller, over all positions that exist. Only the entropy is kept. Of which
+samples is decided by their random keys, as in the reservoir: the first so many, so that layers of one pass have the
+same samples, and parts add up to those of all (see `_kept`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import torch
+from torch import Tensor
+
+from ketwork.records import Count, Form, Malformed
+
+MOST = 128
+"""At most so many samples: the standard error of a mean over 128 is itself good to about 6 %."""
+
+LEAST = 16
+"""So many at least, whatever they cost."""
+
+WORK = 4 * 10**9
+"""Beyond `LEAST`, multiplications for all samples of a layer together (`_work`)."""
+
+_EIGEN = 4  # an eigenvalue problem of n dimensions takes as long as so many times n³ multiplications
+_STEP = 8  # samples whose numbers of positions agree when rounded up to this are decomposed together
+_NUMBERS = 1 << 20  # of samples that are decomposed together, or one sample's if that is more
+
+
+@dataclass
+class Entanglements:
+    """Entropies (R,) in bits of R samples with their keys and numbers of positions that are not zero, by their keys.
+
+    A sample whose key is not below `cut` would not stay.
+    """
+
+    d: Count
+    keys: Annotated[Tensor, Form("real r")]
+    positions: Annotated[Tensor, Form("int r")]
+    entropies: Annotated[Tensor, Form("real r")]
+    cut: float = math.inf
+
+    def check(self) -> None:
+        """No entropy is beyond what so many positions and features allow."""
+        if not bool((self.positions > 0).all()):
+            raise Malformed("an entanglement entropy must be of samples with positions")
+        within = (self.entropies >= 0) & (self.entropies <= self.sides.double().log2() + 1e-6)
+        if not bool(within.all()) or len(self.keys) > MOST:
+            raise Malformed(
+                f"entanglement entropies must lie in 0 … log2 of the smaller side, of {MOST} samples at most"
+            )
+
+    @classmethod
+    def from_batch(cls, values: Tensor, present: Tensor | None, keys: Tensor, cut: float = math.inf) -> Self:
+        """Those of one batch: activations (N, T, d), existing positions (N, T), keys (N,); `cut` of those before.
+
+        Cost: O(T d s + s³) a sample that is kept, s = min(T, d); memory O(T d).
+        """
+        d = values.shape[-1]
+        valid = values.abs().amax(dim=-1) > 0
+        if present is not None:
+            valid &= present
+        counts, keys = valid.sum(dim=1), keys.to(values.device)
+        order = keys.argsort()
+        order = order[(counts[order] > 0) & (keys[order] < cut)]
+        kept = _kept(counts[order], d)
+        if kept < len(order):
+            cut = min(cut, float(keys[order[kept]]))
+        order = order[:kept]
+        return cls(d, keys[order], counts[order], _entropies(values[order], valid[order]), cut)
+
+    @classmethod
+    def from_grams(cls, keys: Tensor, counts: Tensor, grams: Tensor, sides: Tensor, d: int) -> Self | None:
+        """Those of normalised Gram matrices (R, s, s), as version 0.1 kept them; None where they lack positions."""
+        some = sides > 0
+        if bool((sides < counts.clamp(max=d)).any()) or not len(keys):
+            return None
+        order = some.nonzero().squeeze(1)[keys[some].argsort()]
+        wide = torch.complex128 if grams.is_complex() else torch.float64
+        entropies = _of_spectrum(torch.linalg.eigvalsh(grams[order].to(wide)))
+        return cls(d, keys[order], counts[order], entropies, math.nextafter(float(keys.max()), math.inf))
+
+    @property
+    def sides(self) -> Tensor:
+        """The smaller number of each sample's positions and features, (R,)."""
+        return self.positions.clamp(max=self.d)
+
+    def __iadd__(self, other: Self) -> Self:
+        keys = torch.cat([self.keys, other.keys])
+        self.cut = min(self.cut, other.cut)
+        order = keys.argsort(stable=True)
+        order = order[keys[order] < self.cut]
+        positions = torch.cat([self.positions, other.positions])
+        kept = _kept(positions[order], self.d)
+        if kept < len(order):
+            self.cut = float(keys[order[kept]])
+        order = order[:kept]
+        self.keys, self.positions = keys[order], positions[order]
+        self.entropies = torch.cat([self.entropies, other.entropies])[order]
+        return self
+
+
+def _kept(positions: Tensor, d: int) -> int:
+    """How many of the first samples (R,) in the order of their keys stay.
+
+    A sample stays if it is among the first `LEAST`, or if it is among the first `MOST` and all up to it take no more
+    than `WORK`. Each of these grows with what comes before, so that the first of a part hold all of it that is
+    among the first of the whole: parts may be cut before they are added.
+    """
+    work = _work(positions.double(), d).cumsum(0)
+    place = torch.arange(len(positions), device=positions.device)
+    return int(((place < LEAST) | ((place < MOST) & (work <= WORK))).sum())
+
+
+def _work(positions: Tensor, d: int) -> Tensor:
+    """Multiplications that samples of so many positions take, (R,): the Gram matrix and its eigenvalues."""
+    side = positions.clamp(max=d)
+    return positions * d * side + _EIGEN * side**3
+
+
+def _entropies(values: Tensor, valid: Tensor) -> Tensor:
+    """The entanglement entropy of each sample of (n, T, d) over its valid positions (n, T), in bits."""
+    n, t, d = values.shape
+    counts = valid.sum(dim=1)
+    sizes = (-(-counts // _STEP) * _STEP).clamp(max=t)
+    result = torch.zeros(n, dtype=torch.float64, device=values.device)
+    first = torch.argsort(~valid, dim=1, stable=True) if bool((counts < t).any()) else None
+    for size in sizes.unique().tolist():
+        for some in (sizes == size).nonzero().squeeze(1).split(max(1, _NUMBERS // max(1, size * d))):
+            rows = values[some]
+            if first is not None:
+                place = first[some, :size]
+                rows = rows.gather(1, place[..., None].expand(-1, size, d))
+                rows = torch.where(valid[some].gather(1, place)[..., None], rows, 0)
+            result[some] = _of_rows(rows)
+    return result
+
+
+def _of_rows(rows: Tensor) -> Tensor:
+    """The entanglement entropy of each (T, d) of (n, T, d)."""
+    rows = rows.to(torch.complex128 if rows.is_complex() else torch.float64)
+    rows = rows / rows.abs().amax(dim=(1, 2), keepdim=True)
+    gram = rows.mH @ rows if rows.shape[2] < rows.shape[1] else rows @ rows.mH
+    return _of_spectrum(torch.linalg.eigvalsh(gram))
+
+
+def _of_spectrum(weights: Tensor) -> Tensor:
+    """−Σ λ log₂ λ of eigenvalues (n, s) over their sums."""
+    weights = weights.clamp(min=0)
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    return (-torch.special.xlogy(weights, weights).sum(dim=-1) / math.log(2)).clamp(min=0)
