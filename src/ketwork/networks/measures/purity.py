@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ketwork.networks.measures.bounds import around
+from ketwork.networks.measures.sketch_bounds import around
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Interval
 
