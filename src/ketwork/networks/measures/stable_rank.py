@@ -21,4 +21,6 @@ def stable_rank(state: LayerState) -> Estimate:
     """1/λ₁ with the error of λ₁."""
     top = top_weight(state)
     value = 1 / top.value
-    return bounded(value, value**2 * top.stderr, (1 / top.high, 1 / top.low) if top.bounds else None)
+    if top.bounds:
+        return bounded(value, value**2 * top.stderr, (1 / top.high, 1 / top.low))
+    return Estimate(value, value**2 * top.stderr, plain=1 / top.plain)

@@ -2,7 +2,8 @@
 
 Standard errors are those of the sampling of data: the influence function of each number (its first-order
 change when one more vector enters the mean) is evaluated on the reservoir's vectors and summed over each sample,
-since positions of one sample are not independent; the variance of these sums over samples gives the error.
+since positions of one sample are not independent; the variance of these sums over samples gives the error. What is
+not linear in the state has more to it, see `deletion` and `correction`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures.bounds import Known
+from ketwork.networks.measures.sample import Sample
 from ketwork.networks.moments import LayerAccumulator
 from ketwork.quantum import Density
 
@@ -148,9 +150,14 @@ class LayerState(Shared):
         return Sample.from_accumulator(self.accumulator, "state", False)
 
     @cached_property
+    def amplitudes(self) -> Tensor:
+        """⟨v|ψ⟩ of each kept vector ψ on each eigenstate v, (R, P, r)."""
+        return self.sample.amplitudes_on(self.eigenstates)
+
+    @cached_property
     def weights(self) -> Tensor:
         """|⟨v|ψ⟩|² of each kept vector ψ on each eigenstate v, (R, P, r)."""
-        return self.sample.weights_on(self.eigenstates)
+        return self.amplitudes.abs().square().double()
 
     @cached_property
     def outside(self) -> Tensor:
@@ -170,108 +177,6 @@ class LayerState(Shared):
         moment = self.accumulator.moment
         diagonal = moment.diagonal()
         return diagonal - moment.first.abs().square() / moment.n if self.center else diagonal
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The reservoir's vectors as a state sees them: unit vectors (R, P, d) with weights, centred if asked.
-
-    `counts` (R,) are the positions of each sample of which `valid` (R, P) marks the kept ones; `total` is
-    the weight of all vectors of the pass over `samples` samples.
-    """
-
-    kets: Tensor
-    weights: Tensor
-    valid: Tensor
-    counts: Tensor
-    total: float
-    samples: int
-
-    @classmethod
-    def from_accumulator(cls, accumulator: LayerAccumulator, normalize: str, center: bool) -> Sample:
-        """The vectors of the layer's reservoir."""
-        reservoir, moment = accumulator.reservoir, accumulator.moment
-        valid = reservoir.valid()
-        weights = (reservoir.norms.double().square() if normalize == "ensemble" else valid.double()) * valid
-        kets = reservoir.kets
-        total = moment.weight if normalize == "ensemble" else float(moment.n)
-        if center:
-            mean = moment.first / moment.n
-            kets = kets * weights.sqrt()[..., None].to(kets.real.dtype) - mean.to(kets)
-            lengths = torch.linalg.vector_norm(kets, dim=-1)
-            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
-            weights = torch.where(valid, lengths.double().square(), 0.0)
-            total = total - moment.n * float(mean.abs().square().sum())
-        return cls(kets, weights, valid, reservoir.counts, total, accumulator.samples)
-
-    def weights_on(self, states: Tensor) -> Tensor:
-        """|⟨v|ψ⟩|² of each kept vector on each of the states (k, d), (R, P, k)."""
-        return (self.kets @ states.to(self.kets).mH).abs().square().double()
-
-    def stderr(self, values: Tensor, mean: float) -> float:
-        """Standard error of the weighted mean over all vectors of a number known on the kept ones, (R, P)."""
-        if self.samples < 2:
-            return math.nan
-        kept = self.valid.sum(dim=1).clamp(min=1).double()
-        influence = torch.where(self.valid, self.weights * (values - mean), 0.0)
-        each = influence.sum(dim=1) / kept
-        spread = torch.where(self.valid, influence - each[:, None], 0.0).square().sum(dim=1)
-        spread = spread / (kept - 1).clamp(min=1)
-        counts = self.counts.double()
-        # A sum over all positions, estimated from the kept ones, varies by this much from the choice alone.
-        chance = counts**2 * (1 - kept / counts.clamp(min=1)).clamp(min=0) * spread / kept
-        variance = float(((counts * each).square() - chance).mean())
-        if bool((counts > kept).any()):
-            alone = float((counts * influence.square().sum(dim=1) / kept).mean())
-            variance = max(variance, alone)  # never below that of independent positions
-        variance *= self.samples**2 / (self.samples - 1)
-        return math.sqrt(max(variance, 0.0)) / self.total
-
-    def mean(self, values: Tensor) -> tuple[float, float]:
-        """The mean over the kept samples' vectors of a number of each, (R, P), and its standard error.
-
-        Only the kept samples were seen: their own spread is the error.
-        """
-        kept = self.valid.sum(dim=1).clamp(min=1).double()
-        counts = self.counts.double()
-        each = torch.where(self.valid, values, 0.0).sum(dim=1) / kept
-        mean = float((counts * each).sum() / counts.sum())
-        r = len(counts)
-        if r < 2:
-            return mean, math.nan
-        spread = float((counts * (each - mean)).square().sum()) * r / (r - 1)
-        return mean, math.sqrt(spread) / float(counts.sum())
-
-    def unbiased_purity(self, purity: float) -> float:
-        """Tr ρ² from pairs of different samples only (of different vectors where each sample has one).
-
-        (‖M‖² − Σᵢ‖Aᵢ‖²) / (W² − ΣWᵢ²), where Aᵢ is the sum of wᵗ|ψᵗ⟩⟨ψᵗ| over sample i and Wᵢ its trace;
-        for N unit vectors (N Tr ρ̂² − 1)/(N − 1). The own terms are exact where the reservoir holds all
-        samples with all their vectors, or one a sample of weight 1; else estimated without bias.
-        """
-        if self.samples < 2:
-            return math.nan
-        kept = self.valid.sum(dim=1).double()
-        counts = self.counts.double()
-        scaled = self.kets * self.weights.sqrt()[..., None].to(self.kets.real.dtype)
-        wide = scaled.shape[1] < scaled.shape[2]
-        gram = scaled @ scaled.mH if wide else scaled.mH @ scaled  # either has the same ‖·‖²
-        same = self.weights.square().sum(dim=1)
-        own = _all_pairs(same, gram.abs().double().square().sum(dim=(1, 2)), kept, counts)
-        trace = _all_pairs(same, self.weights.sum(dim=1).square(), kept, counts)
-        left = self.total**2 - self.samples * float(trace.mean())
-        if left <= 0:
-            return math.nan
-        return (self.total**2 * purity - self.samples * float(own.mean())) / left
-
-
-def _all_pairs(same: Tensor, pairs: Tensor, kept: Tensor, counts: Tensor) -> Tensor:
-    """Σ over all pairs of a sample's positions of a number whose sums over the kept ones are known, (R,).
-
-    `same` is the part of `pairs` where both positions are the same one.
-    """
-    other = counts * (counts - 1) * (pairs - same) / (kept * (kept - 1)).clamp(min=1)
-    return counts * same / kept.clamp(min=1) + other
 
 
 def _less(rows: Tensor, row: Tensor) -> Tensor:

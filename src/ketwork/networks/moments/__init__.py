@@ -17,10 +17,12 @@ from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoment
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments, least_bytes
 from ketwork.networks.moments.pooling import UNITS, sample_rows
-from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
+from ketwork.networks.moments.reservoir import HEAVIEST, POSITIONS, SAMPLES, kets_each
+from ketwork.networks.moments.spread import Spread
 from ketwork.networks.moments.sums import LayerSum, Vectors
 
 __all__ = [
+    "HEAVIEST",
     "HELD_SHARE",
     "MEMORY",
     "MOST_BYTES",
@@ -41,6 +43,7 @@ __all__ = [
     "Normalize",
     "PairMoments",
     "Rows",
+    "Spread",
     "Sums",
     "Vectors",
     "kets_each",

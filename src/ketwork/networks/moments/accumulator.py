@@ -17,7 +17,8 @@ from torch import Tensor
 from ketwork.networks.activations import Activation, LayerInfo, unit
 from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
-from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
+from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, Reservoir
+from ketwork.networks.moments.spread import Spread
 from ketwork.networks.moments.sums import LayerSum, Vectors
 from ketwork.records import Count, Malformed, Unknown
 
@@ -68,7 +69,8 @@ class LayerAccumulator:
 
     `samples` counts the samples that entered, `zeros` the zero vectors skipped, `dropped` the samples dropped for NaN
     or infinite values, `norms` is Σ‖a‖ over the vectors. `labelled` is None without labels, `sums` holds the measures'
-    own sums by name.
+    own sums by name. `spread` says how unevenly samples share in the sums (None in older records); `heaviest` has the
+    samples of the largest weight where kets weigh by their squared norm.
     """
 
     info: LayerInfo
@@ -80,6 +82,8 @@ class LayerAccumulator:
     reservoir: Reservoir
     labelled: LabelledMoments | None = None
     sums: dict[str, LayerSum] = field(default_factory=dict)
+    spread: Spread | None = None
+    heaviest: Reservoir | None = None
 
     @classmethod
     def from_batch(
@@ -90,11 +94,13 @@ class LayerAccumulator:
         keep: Keep,
         labels: Labelled | None = None,
         worst: float = float("inf"),
+        lightest: float = 0.0,
     ) -> Self:
         """The accumulator of one batch: existing positions (N, T), a random key for each sample (N,).
 
-        Samples whose key is not below `worst` are not offered to the reservoir. `labelled` is None where the layer does
-        not have the positions that labels are of.
+        Samples whose key is not below `worst` are not offered to the reservoir, and those of a weight not above
+        `lightest` not to the heaviest. `labelled` is None where the layer does not have the positions that labels are
+        of.
 
         Raises:
             NonFiniteActivationError: NaN or infinite values, unless they are to be skipped.
@@ -118,14 +124,17 @@ class LayerAccumulator:
             good[bad] = False
             stay = good[owners]
             rows, kets, norms, owners = rows[stay], kets[stay], norms[stay], owners[stay]
+            owners = (good.cumsum(0) - 1)[owners]
             values, keys = values[good], keys[good.to(keys.device)]
             present = present[good] if present is not None else None
         sums = {name: kind.from_vectors(Vectors(rows, owners)) for name, kind in keep.sums.items()}
         zero = norms == 0
         zeros = int(zero.sum())
         if zeros:
-            kets, norms = kets[~zero], norms[~zero]
+            kets, norms, owners = kets[~zero], norms[~zero], owners[~zero]
         weights = norms.square() if keep.normalize == "ensemble" else None
+        counts, lengths, shares = _by_sample(owners, norms, n - len(bad))
+        heavy = None if weights is None else shares
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
         return cls(
             activation.info,
@@ -140,9 +149,12 @@ class LayerAccumulator:
                 keys[offered.to(keys.device)],
                 activation.info.positions,
                 keep.samples,
+                None if heavy is None else heavy[offered],
             ),
             labelled,
             sums,
+            Spread.from_samples(counts, counts if heavy is None else heavy, lengths),
+            None if heavy is None else _heaviest(values, present, keys, heavy, lightest, keep.samples),
         )
 
     def __iadd__(self, other: LayerAccumulator) -> Self:
@@ -156,6 +168,14 @@ class LayerAccumulator:
         self.norms += other.norms
         self.moment += other.moment
         self.reservoir += other.reservoir
+        if self.spread is None or other.spread is None:
+            self.spread = None
+        else:
+            self.spread += other.spread
+        if self.heaviest is None or other.heaviest is None:
+            self.heaviest = None
+        else:
+            self.heaviest += other.heaviest
         if self.labelled is None or other.labelled is None:
             self.labelled = None  # the parts are the same samples at every layer, or there are none
         else:
@@ -167,6 +187,14 @@ class LayerAccumulator:
         """All parts are of the same features."""
         if self.reservoir.kets.shape[2] != self.d:
             raise Malformed(f"moments of {self.d} features have samples of {self.reservoir.kets.shape[2]}")
+        if self.heaviest is not None and (
+            self.heaviest.kets.shape[2] != self.d
+            or self.heaviest.weights is None
+            or self.reservoir.weights is None
+        ):
+            raise Malformed(
+                f"the heaviest samples must be of {self.d} features, and have their weights as all do"
+            )
         if self.labelled is not None:
             d = self.labelled.sums.moments.d
             if d != self.d * (2 if self.labelled.complex else 1):
@@ -188,10 +216,53 @@ class LayerAccumulator:
         """The number of activation vectors (kets) that entered: positions of samples."""
         return self.moment.n
 
+    @property
+    def lightest(self) -> float:
+        """A sample of a weight not above this would not be among the heaviest."""
+        return -self.heaviest.worst if self.heaviest is not None else 0.0
+
+    @property
+    def effective_samples(self) -> float:
+        """Kish's effective number of samples: (Σ w)²/Σ w² with w the weight of all of a sample's kets.
+
+        Of a record of an older version, which lacks Σ w², the number of samples.
+        """
+        if self.spread is None or not self.spread.weights > 0:
+            return float(self.samples)
+        return self.moment.weight**2 / self.spread.weights
+
     def _added(self, name: str, other: LayerAccumulator) -> LayerSum:
         part = self.sums[name]
         part += other.sums[name]
         return part
+
+
+def _by_sample(owners: Tensor, norms: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each sample the number of its kets, Σ‖a‖ and Σ‖a‖², each (n,), in float64."""
+    wide = norms.double()
+    rows = torch.stack([torch.ones_like(wide), wide, wide.square()], dim=1)
+    sums = wide.new_zeros(n, 3).index_add_(0, owners, rows)
+    counts, lengths, squares = sums.unbind(dim=1)
+    return counts, lengths, squares
+
+
+def _heaviest(
+    values: Tensor, present: Tensor | None, keys: Tensor, weights: Tensor, lightest: float, samples: int
+) -> Reservoir:
+    """The samples of a batch that may be among the heaviest of all."""
+    most = min(HEAVIEST, max(samples // 4, 1))
+    heavy = weights > lightest
+    if int(heavy.sum()) > most:
+        heavy = torch.zeros_like(heavy).index_fill_(0, weights.topk(most).indices, True)
+    return Reservoir.from_batch(
+        values[heavy],
+        present[heavy] if present is not None else None,
+        keys[heavy.to(keys.device)],
+        False,
+        most,
+        weights[heavy],
+        heaviest=True,
+    )
 
 
 def _owners(n: int, t: int, present: Tensor | None, device: torch.device) -> Tensor:

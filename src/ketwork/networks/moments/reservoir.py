@@ -23,8 +23,14 @@ SAMPLES = 128
 POSITIONS = 64
 """Most positions of a sample that enter its Gram matrix, where it has more positions and more features."""
 
+HEAVIEST = SAMPLES // 4
+"""Most samples that are kept for their weight, beside those drawn, where kets weigh by their squared norm."""
+
 _BYTES = 2 << 20
 _MOST_KETS = 128
+_FEWEST_KETS = (
+    8  # a sum over a sample's positions that is estimated from fewer has an error that is mostly noise
+)
 
 
 @dataclass
@@ -34,7 +40,8 @@ class Reservoir:
     keys (R,) decide who stays; counts (R,) how many nonzero kets the sample has; kets (R, P, d) and norms
     (R, P) some of them, of which the first min(P, counts) are real; grams (R, s, s) the smaller one of the
     position-side and feature-side Gram matrices of the sample's activation, with `sides` (R,) its true size,
-    or None where the layer has no positions.
+    or None where the layer has no positions; weights (R,) the weight of all of the sample's kets, where these weigh
+    by their squared norm.
     """
 
     keys: Annotated[Tensor, Form("real r")]
@@ -44,6 +51,7 @@ class Reservoir:
     grams: Annotated[Tensor, Form("ket r s s")] | None = None
     sides: Annotated[Tensor, Form("int r")] | None = None
     most: Count = SAMPLES
+    weights: Annotated[Tensor, Form("real r")] | None = None
 
     def check(self) -> None:
         """Gram matrices come with their sides."""
@@ -58,13 +66,17 @@ class Reservoir:
         keys: Tensor,
         positions: bool,
         most: int = SAMPLES,
+        weights: Tensor | None = None,
+        heaviest: bool = False,
     ) -> Reservoir:
         """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,).
 
-        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in.
+        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in. Of the
+        `heaviest` the weights (N,) decide who stays, as keys −w.
         """
-        kept = keys.argsort()[:most].to(values.device)
-        values, keys = values[kept], keys.to(values.device)[kept]
+        rank = -weights if heaviest and weights is not None else keys
+        kept = rank.argsort(stable=True)[:most].to(values.device)
+        values, keys, rank = values[kept], keys.to(values.device)[kept], rank.to(values.device)[kept]
         n, t, d = values.shape
         valid = values.abs().amax(dim=-1) > 0
         if present is not None:
@@ -78,13 +90,14 @@ class Reservoir:
         kets, norms = unit(values.gather(1, chosen[..., None].expand(n, p, d)))
         kets = torch.where(real[..., None], kets, torch.zeros_like(kets))
         return cls(
-            keys,
+            rank,
             valid.sum(dim=1),
             kets,
             torch.where(real, norms, torch.zeros_like(norms)),
             grams,
             sides,
             most,
+            None if weights is None else weights.to(values.device)[kept],
         )
 
     @property
@@ -95,6 +108,8 @@ class Reservoir:
     def __iadd__(self, other: Reservoir) -> Reservoir:
         if self.grams is None or other.grams is None:
             self.grams = self.sides = None
+        if self.weights is None or other.weights is None:
+            self.weights = None
         self.most = min(self.most, other.most)
         if len(self.keys) > self.most:
             stay = self.keys.argsort()[: self.most]
@@ -116,7 +131,7 @@ class Reservoir:
         return torch.arange(self.kets.shape[1], device=self.counts.device)[None] < self.counts[:, None]
 
     def _tensors(self) -> dict[str, Tensor]:
-        names = ("keys", "counts", "kets", "norms", "grams", "sides")
+        names = ("keys", "counts", "kets", "norms", "grams", "sides", "weights")
         return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
     def _append(self, other: Reservoir, which: Tensor) -> None:
@@ -176,9 +191,9 @@ def _order(keys: Tensor, valid: Tensor, most: int) -> Tensor:
 
 
 def kets_each(d: int, t: int, itemsize: int) -> int:
-    """How many kets of a sample are kept: at least two, or the spread inside a sample could not be seen."""
+    """How many kets of a sample are kept: at least eight, or the spread inside a sample could hardly be seen."""
     affordable = _BYTES // (SAMPLES * d * itemsize)
-    return min(t, max(2, min(affordable, _MOST_KETS)))
+    return min(t, max(_FEWEST_KETS, min(affordable, _MOST_KETS)))
 
 
 def _padded(tensor: Tensor, axis: int, size: int) -> Tensor:

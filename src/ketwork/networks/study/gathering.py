@@ -103,8 +103,11 @@ class Gathering:
         if share is not None:
             keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
         worst = row.reservoir.worst if row is not None else float("inf")
+        lightest = row.lightest if row is not None else 0.0
         try:
-            part = LayerAccumulator.from_batch(activation, present, self._keys, keep, self._labels, worst)
+            part = LayerAccumulator.from_batch(
+                activation, present, self._keys, keep, self._labels, worst, lightest
+            )
         except NonFiniteActivationError as bad:
             self._bad.bad[key] = Bad.from_activation(activation, bad.samples)
             return
