@@ -1,4 +1,4 @@
-"""Corrected numbers: without the bias of finite data, with ± that cover, inside their range; and where there are none."""
+"""Corrected numbers: without the bias of finite data, with ± that cover, in their range; and where there are none."""
 
 import math
 

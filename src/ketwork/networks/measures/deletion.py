@@ -94,8 +94,8 @@ class Deletion:
         )
 
     @cached_property
-    def top(self) -> tuple[Changes, float]:
-        """Of λ₁; and ⟨v|A|v⟩ summed over samples A, with v the leading eigenstate of the state without the sample.
+    def top(self) -> tuple[Tensor, float]:
+        """Of λ₁, (R,); and Σ ⟨v|A|v⟩ over samples A, with v the leading eigenstate of the state without the sample.
 
         The eigenstate comes from the span of the `_LEADING` first ones, with what others add to the second order.
         """
@@ -105,7 +105,6 @@ class Deletion:
         row = (
             columns @ first.conj()[..., None]
         )  # (R, r, 1): the part's first column in the basis of eigenstates
-        linear = (self._parts * float(eigenvalues[0]) - self._weights[:, 0]) * math.sqrt(self._kept)
         m = min(_LEADING, len(eigenvalues))
         inside = columns[:, :m] @ columns[:, :m].mH
         values, vectors = torch.linalg.eigh(torch.diag(eigenvalues[:m]).to(inside) - inside)
@@ -115,7 +114,7 @@ class Deletion:
         leading = vectors[:, :, -1]
         seen = (leading.conj()[:, None] @ columns[:, :m])[:, 0].abs().square().sum(dim=-1) - 2 * outside
         moved = float(self.state.sample.shares @ (seen - first.abs().square().sum(dim=-1)))
-        return Changes(exact, linear, 0.0), float(eigenvalues[0]) + min(moved, 0.0)
+        return exact, float(eigenvalues[0]) + min(moved, 0.0)
 
     @cached_property
     def purity(self) -> tuple[Changes, float]:
@@ -201,25 +200,27 @@ class Deletion:
         columns = (amplitudes * each[which][..., None].to(amplitudes.real.dtype)).mT
         columns = columns.to(torch.promote_types(exact, torch.complex64) if columns.is_complex() else exact)
         t = self._parts[which].to(exact)
-        differences = _divided(eigenvalues).to(exact)
+        shown = amplitudes.abs().square().to(exact)  # (m, P, r)
         weighted = columns.new_zeros(len(which), len(which)).real.double()
-        plain = weighted.clone()
+        plain, alone = weighted.clone(), torch.zeros_like(shown[..., 0])
         step = max(1, _NUMBERS // (4 * len(which) * len(eigenvalues)))
         for start in range(0, len(eigenvalues), step):
-            rows = torch.arange(start, min(start + step, len(eigenvalues)), device=eigenvalues.device)
+            rows = slice(start, min(start + step, len(eigenvalues)))
+            some = eigenvalues[rows].to(exact)
+            differences = _divided(eigenvalues[rows], eigenvalues).to(exact)
             parts = columns[:, rows] @ columns.mH  # (m, rows, r)
-            parts[:, torch.arange(len(rows)), rows] -= (t[:, None] * eigenvalues[rows].to(exact)).to(parts)
-            for matrix, scale in ((plain, None), (weighted, differences[rows].sqrt())):
+            parts.diagonal(start, 1, 2).sub_(t[:, None] * some)
+            for matrix, scale in ((plain, None), (weighted, differences.sqrt())):
                 flat = parts if scale is None else parts * scale
                 flat = torch.view_as_real(flat) if flat.is_complex() else flat
                 flat = flat.flatten(1)
                 matrix += (flat @ flat.mT).double()
+            if not sample.complete:
+                own = differences.diagonal(start) * some
+                here = shown[..., rows]
+                alone += (here * (shown @ differences.mT)).sum(dim=-1) - 2 * (here @ own) + own @ some
         kept = 1.0
         if not sample.complete:
-            shown = amplitudes.abs().square().to(exact)  # (m, P, r)
-            alone = ((shown @ differences) * shown).sum(dim=-1)
-            diagonal = differences.diagonal() * eigenvalues.to(exact)
-            alone = alone - 2 * (shown @ diagonal) + (diagonal * eigenvalues.to(exact)).sum()
             same = (each[which].double() ** 4 * alone.double()).sum(dim=1)
             here, counts = sample.valid.sum(dim=1)[which].double(), sample.counts[which].double()
             more = (counts / here.clamp(min=1)) ** 2
@@ -293,11 +294,10 @@ def _scale(t: Tensor, kept: float) -> Tensor:
     return c / (1 - (1 - c) * t)
 
 
-def _divided(eigenvalues: Tensor) -> Tensor:
-    """(ln λⱼ − ln λₖ)/(λⱼ − λₖ), 1/λ where both are equal."""
-    difference = eigenvalues[:, None] - eigenvalues
+def _divided(some: Tensor, eigenvalues: Tensor) -> Tensor:
+    """(ln λⱼ − ln λₖ)/(λⱼ − λₖ) with λⱼ of the first and λₖ of the second; 1/λ where both are equal."""
+    difference, total = some[:, None] - eigenvalues, some[:, None] + eigenvalues
     # ln(λⱼ/λₖ) = 2 artanh((λⱼ − λₖ)/(λⱼ + λₖ)), which stays exact where both are nearly equal.
-    total = eigenvalues[:, None] + eigenvalues
     x = difference / total
     near = x.abs() < 1e-4
     series = 2 * (1 + x.square() / 3) / total

@@ -124,15 +124,14 @@ def top_weight(state: LayerState) -> Estimate:
     if not state.exists:
         return Estimate()
     value, known = float(state.spectrum[0]), state.known
-    first = state.sample.variance(state.weights[..., 0], value)
     if known is not None:
-        return bounded(value, math.sqrt(first), known.top())
+        return bounded(value, state.sample.stderr(state.weights[..., 0], value), known.top())
     if not deletion(state).possible:
         return Estimate(plain=value)
     changes, seen = deletion(state).top
-    found = corrected(value, state, changes, first)
-    error = math.hypot(found.stderr, (value - seen) / math.sqrt(12))
-    return ranged(Estimate(found.value, error, plain=value), 1 / state.accumulator.d, 1.0)
+    seen = max(seen, 1 / state.accumulator.d)  # as λ₁ is
+    error = studentized(state, changes) * state.sample.stderr(state.weights[..., 0], value)
+    return Estimate((value + seen) / 2, math.hypot(error, (value - seen) / 2), plain=value)
 
 
 @measure(
