@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.measures.correction import MOST_BIAS, ranged
+from ketwork.networks.measures.deletion import Deletion
 from ketwork.quantum import Estimate
 
 
@@ -33,7 +34,12 @@ def test_the_bias_is_millers_and_madows_where_kets_are_basis_states() -> None:
     full = entropy(counts)
     without = sum(float(n) / 100 * entropy(counts - torch.eye(5)[i]) for i, n in enumerate(counts))
     assert layer.entropy.plain == pytest.approx(full, abs=1e-12)
-    assert layer.entropy.value == pytest.approx(full - 99 * (without - full), abs=2e-6)
+    expected = full - 99 * (without - full)
+    changes = Deletion(layer.state()).entropy
+    assert full - 0.99 / math.log(2) * float((changes.exact - changes.linear).sum()) == pytest.approx(
+        expected, abs=2e-6
+    )
+    assert layer.entropy.value == pytest.approx(expected, abs=layer.entropy.stderr / 50)  # cut at log₂ 5
     assert layer.entropy.value - full == pytest.approx(4 / (2 * 100 * math.log(2)), rel=0.05)
     assert layer.coherence.value == pytest.approx(0, abs=1e-6)
 
@@ -55,10 +61,10 @@ def test_entropy_and_coherence_are_those_of_the_distribution(positions: int) -> 
         tops.append(layer.top_weight)
     plain = sum(e.plain for e in entropies) / 40 - true
     left = sum(entropies) / 40 - true
-    assert plain < -0.12
+    assert plain < -0.08
     assert abs(left) < 0.03
     assert sum(abs(e - true) <= 1.96 * e.stderr for e in entropies) >= 34
-    assert sum(c.plain for c in coherences) / 40 > 0.1
+    assert sum(c.plain for c in coherences) / 40 > 0.07
     assert sum(abs(c) <= 1.96 * c.stderr for c in coherences) >= 35
     assert all(c > 0 for c in coherences)
     assert abs(sum(tops) / 40 - float(spectrum[0])) < abs(

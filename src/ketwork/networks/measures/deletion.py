@@ -306,7 +306,7 @@ def _divided(some: Tensor, eigenvalues: Tensor) -> Tensor:
 
 def _remainder(columns: Tensor, t: Tensor, eigenvalues: Tensor) -> Tensor:
     """∫₀^∞ [r(s) − r₀(s)] ds with r = −ln det(1 − X) − Tr X, X = U†(A + s)⁻¹U, and r₀ that of UU† = tA, (R,)."""
-    low, high = max(float(eigenvalues[-1]), 1e-9) / 30, 300 * float(eigenvalues[0])
+    low, high = max(float(eigenvalues[-1]), 1e-9) / 300, 1000 * float(eigenvalues[0])
     steps = math.ceil(math.log(high / low) / _STEP)
     nodes = low * torch.exp(_STEP * torch.arange(steps + 1, dtype=torch.float64))
     total = torch.zeros_like(t)
