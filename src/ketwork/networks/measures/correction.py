@@ -1,8 +1,8 @@
 """Estimates without the bias of finite data, by deleting one sample at a time; ± that covers; and ranges.
 
 The jackknife (Quenouille 1956, Biometrika 43; Efron & Stein 1981, Ann. Stat. 9): with θ₋ᵢ the number without sample
-i, the bias is (N − 1) Σᵢ (θ₋ᵢ − θ)/N. The first-order part of θ₋ᵢ − θ sums to 0 over all samples, so that it is left
-out of the mean over the kept ones. The jackknife's variance holds that of the second order twice; once is
+i, the bias is (N − 1) Σᵢ (θ₋ᵢ − θ)/N. The first-order part of θ₋ᵢ − θ sums to 0 over all samples, so that the
+mean over the kept ones is of the other parts alone. The jackknife's variance holds that of the second order twice; once is
 subtracted. docs/errors.md derives all of it.
 """
 
@@ -38,7 +38,10 @@ def corrected(
     centred = changes.exact - bias / (n - 1)
     more = (n - 1) / n * float(shares @ (centred.square() - changes.linear.square()))
     second = changes.second * unit**2
-    variance = max(first + more * unit**2 - second, second, 0.0)
+    own = float(shares @ ((n - 1) * rest - bias).square()) / (
+        n * (n - 1)
+    )  # the variance of the correction itself
+    variance = max(first + more * unit**2 - second, second, 0.0) + own * unit**2
     return Estimate(plain - bias * unit, studentized(state, centred) * math.sqrt(variance), plain=plain)
 
 

@@ -200,9 +200,9 @@ class Deletion:
         columns = (amplitudes * each[which][..., None].to(amplitudes.real.dtype)).mT
         columns = columns.to(torch.promote_types(exact, torch.complex64) if columns.is_complex() else exact)
         t = self._parts[which].to(exact)
-        shown = amplitudes.abs().square().to(exact)  # (m, P, r)
+        weights = amplitudes.abs().square().to(exact)  # (m, P, r)
         weighted = columns.new_zeros(len(which), len(which)).real.double()
-        plain, alone = weighted.clone(), torch.zeros_like(shown[..., 0])
+        plain, alone = weighted.clone(), torch.zeros_like(weights[..., 0])
         step = max(1, _NUMBERS // (4 * len(which) * len(eigenvalues)))
         for start in range(0, len(eigenvalues), step):
             rows = slice(start, min(start + step, len(eigenvalues)))
@@ -217,8 +217,8 @@ class Deletion:
                 matrix += (flat @ flat.mT).double()
             if not sample.complete:
                 own = differences.diagonal(start) * some
-                here = shown[..., rows]
-                alone += (here * (shown @ differences.mT)).sum(dim=-1) - 2 * (here @ own) + own @ some
+                here = weights[..., rows]
+                alone += (here * (weights @ differences.mT)).sum(dim=-1) - 2 * (here @ own) + own @ some
         kept = 1.0
         if not sample.complete:
             same = (each[which].double() ** 4 * alone.double()).sum(dim=1)
@@ -247,8 +247,8 @@ class Deletion:
         """The diagonal of each sample's UU† in the basis of neurons, (R, d), and of its mean's column; what is kept."""
         sample = self.state.sample
         lengths, each, mean = self._lengths
-        shown = sample.kets.abs().square().double()
-        a = (each.square()[:, None] @ shown)[:, 0]
+        weights = sample.kets.abs().square().double()
+        a = (each.square()[:, None] @ weights)[:, 0]
         moved = torch.zeros_like(a)
         if self.state.center:
             total = (sample.kets * lengths[..., None].to(sample.kets)).sum(dim=1) * mean[:, None].to(
@@ -259,7 +259,7 @@ class Deletion:
             return a, moved, 1.0
         p = self.state.populations
         inverse = torch.where(p > 0, 1 / p.clamp(min=1e-300), 0.0)
-        same = (each**4 * (shown.square() @ inverse - 1)).sum(dim=1)
+        same = (each**4 * (weights.square() @ inverse - 1)).sum(dim=1)
         pairs = (a - self._parts[:, None] * p).square() @ inverse
         here, counts = sample.valid.sum(dim=1).double(), sample.counts.double()
         more = (counts / here.clamp(min=1)) ** 2
@@ -306,7 +306,7 @@ def _divided(some: Tensor, eigenvalues: Tensor) -> Tensor:
 
 def _remainder(columns: Tensor, t: Tensor, eigenvalues: Tensor) -> Tensor:
     """∫₀^∞ [r(s) − r₀(s)] ds with r = −ln det(1 − X) − Tr X, X = U†(A + s)⁻¹U, and r₀ that of UU† = tA, (R,)."""
-    low, high = max(float(eigenvalues[-1]), 1e-9) / 300, 1000 * float(eigenvalues[0])
+    low, high = max(float(eigenvalues[-1]), 1e-9) / 1e5, 1000 * float(eigenvalues[0])
     steps = math.ceil(math.log(high / low) / _STEP)
     nodes = low * torch.exp(_STEP * torch.arange(steps + 1, dtype=torch.float64))
     total = torch.zeros_like(t)

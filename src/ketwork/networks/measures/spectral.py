@@ -45,7 +45,7 @@ def discarded(spectrum: Tensor) -> Tensor:
     definition="S(ρ) = −Tr ρ log₂ ρ of the layer's state ρ, the mean of its kets |ψ⟩⟨ψ|, corrected for finite data",
     column=Column("entropy", "bits", 3),
     reading="log₂ d where all dimensions are used alike, 0 where one is. With fewer independent samples than degrees "
-    "of freedom it cannot be had and is left out.",
+    "of freedom it cannot be estimated and is missing.",
 )
 def entropy(state: LayerState) -> Estimate:
     """−Σ λ log₂ λ; its influence function is the surprisal of a vector."""
@@ -83,7 +83,8 @@ def effective_rank(state: LayerState) -> Estimate:
     reading="As the effective rank, but the largest eigenvalues weigh more.",
 )
 def participation_ratio(state: LayerState) -> Estimate:
-    """1/Tr ρ², a U-statistic (Hoeffding 1948); the influence function of Tr ρ² is 2(⟨ψ|ρ|ψ⟩ − Tr ρ²)."""
+    """1/Tr ρ² with Tr ρ² a U-statistic (Hoeffding 1948); the middle of its values at Tr ρ² ± its standard error."""
+    # The influence function of Tr ρ² is 2(⟨ψ|ρ|ψ⟩ − Tr ρ²).
     if not state.exists:
         return Estimate()
     plain = float(state.spectrum.square().sum())
@@ -103,8 +104,10 @@ def participation_ratio(state: LayerState) -> Estimate:
         first = (n - 1) / n * float(shares @ (changes.exact - changes.exact.mean()).square())
     variance = max(first - changes.second, changes.second)
     error = studentized(state, changes.exact) * math.sqrt(variance)
-    found = ranged(Estimate(purity, error), 1 / d, 1.0)
-    return Estimate(1 / found.value, found.stderr / found.value**2, plain=1 / plain)
+    result = ranged(Estimate(purity, error), 1 / d, 1.0)
+    least = 1 / min(result.value + result.stderr, 1.0)
+    most = 1 / max(result.value - result.stderr, 1 / d)
+    return Estimate((least + most) / 2, (most - least) / 2, plain=1 / plain)
 
 
 @measure(
@@ -115,12 +118,10 @@ def participation_ratio(state: LayerState) -> Estimate:
     reading="Near 1: a common direction (often the mean) or a few huge activations hold nearly everything.",
 )
 def top_weight(state: LayerState) -> Estimate:
-    """λ₁; its influence function is |⟨v₁|ψ⟩|² − λ₁.
-
-    λ₁ of finite data is too large, and what the leading eigenstate of the other samples holds of each sample is too
-    small; by the same to second order. Where the eigenvalues below are nearly as large, the number lies anywhere
-    between, and ± holds that.
-    """
+    """λ₁; its influence function is |⟨v₁|ψ⟩|² − λ₁."""
+    # λ₁ of finite data is too large, and what the leading eigenstate of the other samples holds of each sample is too
+    # small; by the same to second order. Where the eigenvalues below are nearly as large, the number lies anywhere
+    # between, and ± holds that.
     if not state.exists:
         return Estimate()
     value, known = float(state.spectrum[0]), state.known
@@ -165,8 +166,8 @@ def _of_entropy(state: LayerState, value: float, first: float) -> Estimate:
     """S(ρ) of exact moments, corrected."""
     if not deletion(state).possible:
         return Estimate(plain=value)
-    found = corrected(value, state, deletion(state).entropy, first, BITS, MOST_BIAS)
-    return ranged(found, 0.0, math.log2(state.accumulator.d))
+    result = corrected(value, state, deletion(state).entropy, first, BITS, MOST_BIAS)
+    return ranged(result, 0.0, math.log2(state.accumulator.d))
 
 
 def _transformed(value: float, stderr: float, ends: Interval | None, plain: float) -> Estimate:

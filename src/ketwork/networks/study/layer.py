@@ -18,7 +18,7 @@ from ketwork.records import Presented, read, write
 
 SCHEMA = 2
 
-FEW_SAMPLES = 2
+FEW_SAMPLES = 4
 """Independent samples a dimension in use, below which the correction of entropy and effective rank is large."""
 
 
@@ -129,7 +129,7 @@ class Layer(Presented):
 
     @property
     def few_samples(self) -> bool:
-        """Whether independent samples are few beside the dimensions in use: N_eff below twice the effective rank."""
+        """Whether independent samples are few for the dimensions in use: N_eff below four times the effective rank."""
         used = self.estimate("effective_rank").plain
         return math.isfinite(used) and self.N_eff < FEW_SAMPLES * used
 

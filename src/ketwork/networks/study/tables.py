@@ -22,7 +22,7 @@ DEFINITIONS: dict[str, str] = {
     "N_eff": "independent samples, by the weight that each carries: Kish's (Σ w)²/Σ w² with w the weight of all of a "
     "sample's vectors; N where all weigh alike",
     "n_per_d": "N_eff / d, independent samples a dimension: entropy, effective rank and coherence are corrected for "
-    "finite data, which is no longer small below 2 a dimension in use",
+    "finite data, which is no longer small below 4 a dimension in use",
     "plain": "the number of the data at hand; `value` is that of the distribution they come from, corrected for finite "
     "data (jackknife over samples), and missing where the data are too few for that",
     "dropped": "samples skipped at this layer for NaN or infinite values",

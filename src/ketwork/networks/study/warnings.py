@@ -23,7 +23,7 @@ def pass_warnings(layers: Sequence[Layer]) -> list[str]:
         messages.append(
             f"Too few independent samples at {listed([layer.name for layer in missing])} (N_eff = {least:.0f}): the "
             "data's entropy, effective rank and coherence are too far from those of the distribution they come from, "
-            "and are left out (`long()` has them as `plain`). Give more samples; positions of one do not count."
+            "and are not shown (`long()` has them as `plain`). Give more samples; positions of one do not count."
         )
     few = [layer.name for layer in layers if layer.few_samples and layer not in missing]
     if few:
