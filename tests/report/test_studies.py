@@ -157,7 +157,7 @@ def test_few_vectors_a_dimension_are_marked():
     found = rows(text, record)
     assert "40!" not in found["0"]
     assert "40!" in found["1"]
-    assert "! Fewer than 10 vectors per dimension in 1:" in text
+    assert "! Too few independent samples at 1 (N_eff = 40)" in text
 
 
 def test_calls_zeros_and_drops_are_shown_where_there_are_any():

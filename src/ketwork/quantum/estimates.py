@@ -24,6 +24,7 @@ class Estimate(float):
         stderr: the standard error of the sampling of the data; NaN where there is none.
         bounds: (low, high) that hold for certain for the data that was seen, where the number is not exact.
         unit: what it is counted in.
+        plain: the number of the data at hand, where `value` is corrected for what finite data add to it.
 
     >>> entropy = Estimate(2.2891, 0.0022, unit="bit")
     >>> print(entropy, entropy > 2, f"{entropy:.1f}", entropy / 2)
@@ -32,25 +33,43 @@ class Estimate(float):
     1.25 … 1.75 –
     """
 
-    __slots__ = ("bounds", "stderr", "unit")
+    __slots__ = ("_plain", "bounds", "stderr", "unit")
 
     stderr: float
     bounds: Interval | None
     unit: str
+    _plain: float | None
 
     def __new__(
-        cls, value: float = math.nan, stderr: float = math.nan, bounds: Interval | None = None, unit: str = ""
+        cls,
+        value: float = math.nan,
+        stderr: float = math.nan,
+        bounds: Interval | None = None,
+        unit: str = "",
+        *,
+        plain: float | None = None,
     ) -> Self:
         """The estimate; `value` may be any real number."""
         self = super().__new__(cls, value)
         self.stderr, self.unit = float(stderr), unit
         self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        self._plain = None if plain is None else float(plain)
         return self
 
     @property
     def value(self) -> float:
         """The number alone."""
         return float(self)
+
+    @property
+    def plain(self) -> float:
+        """The number of the data at hand, without any correction: the value itself where there is none."""
+        return self.value if self._plain is None else self._plain
+
+    @property
+    def corrected(self) -> bool:
+        """Whether there is a plain number of the data beside the value, which is corrected (or missing)."""
+        return self._plain is not None and not math.isnan(self._plain)
 
     @property
     def low(self) -> float:
@@ -93,7 +112,7 @@ class Estimate(float):
         return format(self.value, spec) if spec else str(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.value, self.stderr, self.bounds, self.unit)
+        return _estimate, (self.value, self.stderr, self.bounds, self.unit, self._plain)
 
     def __pos__(self) -> Estimate:
         return self
@@ -139,12 +158,19 @@ class Estimate(float):
         if self.bounds is not None:
             low, high = sorted(map(function, self.bounds))
             bounds = (low, high)
-        return Estimate(function(self.value), slope * self.stderr, bounds, unit)
+        plain = None if self._plain is None else function(self._plain)
+        return Estimate(function(self.value), slope * self.stderr, bounds, unit, plain=plain)
 
     def _fine(self, value: float) -> str:
         """A number with as many digits as an error below all decimals lets it have."""
         lead = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else -math.inf
         return f"{value:.{int(max(1, lead - math.floor(math.log10(self.stderr)) + 1))}g}"
+
+
+def _estimate(
+    value: float, stderr: float, bounds: Interval | None, unit: str, plain: float | None
+) -> Estimate:
+    return Estimate(value, stderr, bounds, unit, plain=plain)
 
 
 def _plain(value: Any) -> bool:

@@ -29,7 +29,7 @@ TITLES = {
     "keeps": "keeps the metric",
     "share": "rank / d",
     "weight": "explained variance",
-    "n_per_d": "vectors per dimension",
+    "n_per_d": "samples per dimension",
     **{name: measure.title for name, measure in MEASURES.items()},
     **{name: measure.title for name, measure in PAIR_MEASURES.items()},
 }

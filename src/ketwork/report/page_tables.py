@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.measures import PAIR_MEASURES, Measure, measures_of
-from ketwork.networks.study import FEW_VECTORS
+from ketwork.networks.study import FEW_SAMPLES
 from ketwork.quantum import Estimate
 from ketwork.report.views import View
 from ketwork.report.words import plus_minus
@@ -151,8 +151,11 @@ def _column(measure: Measure, estimates: Sequence[Estimate]) -> list[Cell]:
 
 
 def _kets(row: View) -> Cell:
-    few = f"fewer than {FEW_VECTORS} a dimension: entropy and effective rank are limited by the data"
-    return Cell(f"{row.layer.kets:,}", row.layer.kets, mark=few if row.few_kets else "")
+    few = (
+        f"fewer than {FEW_SAMPLES} independent samples a dimension in use: the correction of entropy and "
+        "effective rank for finite data is large"
+    )
+    return Cell(f"{row.layer.kets:,}", row.layer.kets, mark=few if row.few_samples else "")
 
 
 def _sketch(row: View) -> Cell:

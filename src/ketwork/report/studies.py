@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ketwork.networks.measures import Measure
 from ketwork.networks.runtime import Plan, Share
-from ketwork.networks.study import FEW_VECTORS, Layer, Study
+from ketwork.networks.study import Layer, Study
 from ketwork.report.terminal_table import Column, bar, drawn, fitting, plain_table
 from ketwork.report.words import by_reason, dimmed, megabytes, plus_minus, short
 
@@ -113,8 +113,7 @@ def _cells(measure: Measure, layers: Sequence[Layer]) -> list[Text]:
 
 
 def _vectors(layer: Layer) -> Text:
-    few = layer.kets < FEW_VECTORS * layer.d
-    return Text(f"{layer.kets}!", "yellow") if few else Text(f"{layer.kets} ")
+    return Text(f"{layer.kets}!", "yellow") if layer.few_samples else Text(f"{layer.kets} ")
 
 
 def _sketch(layer: Layer) -> Text:
@@ -149,7 +148,8 @@ def _footer(study: Study, columns: Sequence[Column], kept: Sequence[Column], con
     centred = "mean vector subtracted" if settings.get("center") else "not centred"
     say(
         f"{study.samples:,} samples{taken}{most}; {_NORMALIZATION.get(normalize, normalize)} "
-        f"(normalize={normalize}), {centred}. Values ± one standard error."
+        f"(normalize={normalize}), {centred}. Values ± one standard error, "
+        "corrected for finite data."
     )
     for warning in study.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")

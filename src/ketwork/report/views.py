@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures import MEASURES, DecodedLabels, LeadingPlane, discarded, leading_plane
-from ketwork.networks.study import FEW_VECTORS, Layer, Study
+from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Estimate
 from ketwork.report.words import measured
 
@@ -49,9 +49,9 @@ class View:
         return measured(MEASURES[measure], self[measure])
 
     @property
-    def few_kets(self) -> bool:
+    def few_samples(self) -> bool:
         """Whether its numbers are limited by the data."""
-        return self.layer.kets < FEW_VECTORS * self.layer.d
+        return self.layer.few_samples
 
     @property
     def discarded(self) -> Tensor:

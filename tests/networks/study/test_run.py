@@ -210,7 +210,10 @@ def test_a_collapsed_layer_has_effective_rank_one() -> None:
 def test_the_bias_of_finite_data_is_shown() -> None:
     record = study(nn.Identity(), _data(100, 50))
     assert record.table()["n_per_d"].tolist() == [2.0]
-    assert any("Fewer than 10 vectors per dimension in (model)" in warning for warning in record.warnings)
+    assert any(
+        "Fewer than 4 independent samples per dimension in use in (model)" in warning
+        for warning in record.warnings
+    )
     # Random data has all dimensions; without correction half as many would show.
     assert record["(model)"].participation_ratio.value > 45
     assert 1 / float(record["(model)"].density.purity()) < 35

@@ -35,7 +35,7 @@ def test_a_row_is_found_by_its_layer(record: kw.Study) -> None:
         assert [row[name] for name in ("call", "kind", "d", "N", "kets")] == [
             layer.call, layer.kind, layer.d, layer.N, layer.kets,
         ]  # fmt: skip
-        assert row["n_per_d"] == layer.kets / layer.d
+        assert row["n_per_d"] == layer.N_eff / layer.d
 
 
 def test_the_columns_that_are_promised_are_there_and_defined(record: kw.Study) -> None:
@@ -65,7 +65,7 @@ def test_the_columns_that_are_promised_are_there_and_defined(record: kw.Study) -
 def test_long_says_the_same_in_rows(record: kw.Study) -> None:
     table, long = record.table(), record.long()
     assert list(long.columns) == [
-        "layer", "call", "quantity", "value", "stderr", "low", "high", "unit", "N", "d",
+        "layer", "call", "quantity", "value", "stderr", "low", "high", "plain", "unit", "N", "d",
     ]  # fmt: skip
     assert len(long) == len(table) * len(record.measures)
     for row in long.itertuples():

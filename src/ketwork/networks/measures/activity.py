@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
@@ -42,9 +44,14 @@ def zero(state: LayerState) -> Estimate:
     column=Column("norm", "", 14, page=False),
 )
 def norm(state: LayerState) -> Estimate:
-    """Σ‖a‖ over the vectors, with the spread of the kept ones."""
+    """Σ‖a‖ over the vectors, with the standard error of a ratio of means over all samples."""
     accumulator = state.accumulator
     if accumulator.kets == 0:
         return Estimate()
-    mean = accumulator.norms / accumulator.kets
+    mean, n, sums = accumulator.norms / accumulator.kets, accumulator.samples, accumulator.sample_weights
+    if n < 2:
+        return Estimate(mean)
+    if sums is not None:
+        residual = sums.norms - 2 * mean * sums.norm_products + mean**2 * sums.kets
+        return Estimate(mean, math.sqrt(max(residual, 0.0) * n / (n - 1)) / accumulator.kets)
     return Estimate(mean, state.plain_sample.stderr(accumulator.reservoir.norms.double(), mean))

@@ -6,8 +6,9 @@ import math
 
 import torch
 
+from ketwork.networks.measures.correction import MOST_BIAS, corrected, deletion, ranged
 from ketwork.networks.measures.registry import Column, measure
-from ketwork.networks.measures.spectral import bounded, entropy, entropy_of
+from ketwork.networks.measures.spectral import BITS, bounded, entropy, entropy_of
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate, shannon_entropy
 
@@ -17,7 +18,7 @@ from ketwork.quantum import Estimate, shannon_entropy
     title="coherence",
     unit="bit",
     definition="relative entropy of coherence in the neuron basis, S(diag ρ) − S(ρ): 0 if neurons fire alone, log₂ d "
-    "if all fire alike",
+    "if all fire alike; corrected for finite data",
     column=Column("coherence", "bits", 5),
     reading="Large: the layer's directions are superpositions of many neurons.",
 )
@@ -30,11 +31,14 @@ def coherence(state: LayerState) -> Estimate:
     value = classical - entropy_of(state)
     logs = torch.where(populations > 0, populations, 1.0).log2()
     in_basis = state.sample.kets.abs().square().double()
-    stderr = state.sample.stderr(-(in_basis @ logs) - state.surprisal, value)
+    first = state.sample.variance(-(in_basis @ logs) - state.surprisal, value)
     if state.known is None:
-        return Estimate(value, stderr)
+        if not deletion(state).possible:
+            return Estimate(plain=value)
+        result = corrected(value, state, deletion(state).coherence, first, BITS, MOST_BIAS)
+        return ranged(result, 0.0, math.log2(state.accumulator.d))
     low, high = state.known.entropy()
-    return bounded(value, stderr, (max(classical - high, 0.0), max(classical - low, 0.0)))
+    return bounded(value, math.sqrt(first), (max(classical - high, 0.0), max(classical - low, 0.0)))
 
 
 @measure(
@@ -64,10 +68,9 @@ def ket_coherence(state: LayerState) -> Estimate:
 )
 def coherent_share(state: LayerState) -> Estimate:
     """Coherence over the entropy in the neuron basis."""
-    part = coherence(state)
-    total = entropy(state).value + part.value
-    if not total > 1e-9:
+    part, rest = coherence(state), entropy(state)
+    total, plain = rest.value + part.value, rest.plain + part.plain
+    if not plain > 1e-9:
         return Estimate()
-    return bounded(
-        part.value / total, math.nan, (part.low / total, part.high / total) if part.bounds else None
-    )
+    share = Estimate(part.value / total if total > 0 else math.nan, plain=part.plain / plain)
+    return bounded(share.value, math.nan, (part.low / total, part.high / total)) if part.bounds else share

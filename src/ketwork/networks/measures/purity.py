@@ -37,8 +37,8 @@ class OwnPairs:
     def from_state(cls, state: LayerState) -> OwnPairs:
         """Those of a layer; what is not summed over all samples is estimated from the kept ones."""
         sample, sums = state.sample, state.accumulator.sample_weights
-        own, squares = (float(each.mean()) for each in sample.own())
-        t, r = sample.samples * squares, own / squares if squares > 0 else math.nan
+        own, t = (float(sample.shares @ each) for each in sample.own())
+        r = own / t if t > 0 else math.nan
         complete = len(sample.counts) == sample.samples and sample.complete and not state.zeros
         if complete:
             return cls(sample.total, t, r, (t, t), (r, r))

@@ -6,7 +6,8 @@ A family of measures is a file of this package. `measure` declares one of a laye
     def stable_rank(state: LayerState) -> Estimate: ...
 
 The function gets the layer's `LayerState` (of measures of labels its `Decoding`), and gives an `Estimate`: the value,
-its standard error, and its bounds where the layer is a sketch. A measure that needs a sum of its own declares that too
+its standard error, the `plain` value where the first is corrected for finite data, and its bounds where the layer is a
+sketch. A measure that needs a sum of its own declares that too
 (`sums=`, a `LayerSum`) and finds it in `state.accumulator.sums` by its name.
 """
 
@@ -62,8 +63,8 @@ class Measure:
         """The measure of a layer, in its unit; NaN where the sum of its own is missing, as in older records."""
         if self.sums is not None and self.name not in state.accumulator.sums:
             return Estimate(unit=self.unit)
-        value = self.compute(state)
-        return Estimate(value.value, value.stderr, value.bounds, self.unit)
+        value = state.shared(self.compute)
+        return Estimate(value.value, value.stderr, value.bounds, self.unit, plain=value.plain)
 
 
 class Registry(dict[str, Measure]):

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ketwork.networks.measures.correction import MOST_BIAS, corrected, deletion, ranged, studentized
 from ketwork.networks.measures.purity import OwnPairs
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.sketch_bounds import around
@@ -29,6 +30,10 @@ def entropy_of(state: LayerState) -> float:
     return max(0.0, float(shannon_entropy(state.spectrum / state.spectrum.sum())))  # and never −0
 
 
+BITS = 1 / math.log(2)
+"""Bits in a nat."""
+
+
 def discarded(spectrum: Tensor) -> Tensor:
     """1 − Σ λ of the k largest eigenvalues, (r,), for k = 1 … r."""
     return spectrum.flip(0).cumsum(0).flip(0) - spectrum
@@ -38,18 +43,20 @@ def discarded(spectrum: Tensor) -> Tensor:
     "entropy",
     title="entropy",
     unit="bit",
-    definition="S(ρ) = −Tr ρ log₂ ρ of the layer's state ρ, the mean of its kets |ψ⟩⟨ψ|",
+    definition="S(ρ) = −Tr ρ log₂ ρ of the layer's state ρ, the mean of its kets |ψ⟩⟨ψ|, corrected for finite data",
     column=Column("entropy", "bits", 3),
-    reading="log₂ d where all dimensions are used alike, 0 where one is. Limited by the data below some 10 vectors a "
-    "dimension.",
+    reading="log₂ d where all dimensions are used alike, 0 where one is. With fewer independent samples than degrees "
+    "of freedom it cannot be estimated and is missing.",
 )
 def entropy(state: LayerState) -> Estimate:
     """−Σ λ log₂ λ; its influence function is the surprisal of a vector."""
     if not state.exists:
         return Estimate()
     value = entropy_of(state)
-    known = state.known
-    return bounded(value, state.sample.stderr(state.surprisal, value), known.entropy() if known else None)
+    first = state.sample.variance(state.surprisal, value)
+    if state.known is not None:
+        return bounded(value, math.sqrt(first), state.known.entropy())
+    return _of_entropy(state, value, first)
 
 
 @measure(
@@ -64,7 +71,8 @@ def effective_rank(state: LayerState) -> Estimate:
     """2^S with the error of S."""
     s = entropy(state)
     value = 2**s.value
-    return bounded(value, value * math.log(2) * s.stderr, (2**s.low, 2**s.high) if s.bounds else None)
+    ends = (2**s.low, 2**s.high) if s.bounds else None
+    return _transformed(value, value * math.log(2) * s.stderr, ends, 2**s.plain)
 
 
 @measure(
@@ -76,39 +84,62 @@ def effective_rank(state: LayerState) -> Estimate:
     reading="As the effective rank, but the largest eigenvalues weigh more.",
 )
 def participation_ratio(state: LayerState) -> Estimate:
-    """1/Tr ρ²; the influence function of Tr ρ² is 2(⟨ψ|ρ|ψ⟩ − Tr ρ²)."""
+    """1/Tr ρ² with Tr ρ² a U-statistic (Hoeffding 1948); ± is half of what lies between its values at Tr ρ² ± error."""
+    # The influence function of Tr ρ² is 2(⟨ψ|ρ|ψ⟩ − Tr ρ²).
     if not state.exists:
         return Estimate()
-    purity = float(state.spectrum.square().sum())
+    plain = float(state.spectrum.square().sum())
+    if state.sample.samples < 2:
+        return Estimate(plain=1 / plain)
+    changes, purity = deletion(state).purity
     values = state.weights @ state.eigenvalues + state.outside * state.elsewhere
-    stderr = 2 * state.sample.stderr(values, purity)
+    d = float(state.accumulator.d)
 
     def ratio(unbiased: float) -> float:
-        d = float(state.accumulator.d)
         if math.isnan(unbiased):
             return math.nan
         return min(max(1 / unbiased, 1.0), d) if unbiased > 0 else d
 
-    pairs = OwnPairs.from_state(state)
-    value, known = ratio(pairs.unbiased(purity)), state.known
-    ends = pairs.bounds(known.purity()) if known else None
-    return bounded(value, value**2 * stderr, None if ends is None else (ratio(ends[1]), ratio(ends[0])))
+    value = ratio(purity)
+    if math.isnan(value):
+        return Estimate(plain=1 / plain)
+    first = 4 * state.sample.variance(values, plain)
+    if state.known is not None:
+        ends = OwnPairs.from_state(state).bounds(state.known.purity())
+        ends = None if ends is None else (ratio(ends[1]), ratio(ends[0]))
+        return bounded(value, value**2 * math.sqrt(first), ends)
+    n, shares = state.sample.samples, state.sample.shares
+    if state.sample.complete:
+        first = (n - 1) / n * float(shares @ (changes.exact - changes.exact.mean()).square())
+    variance = max(first - changes.second, changes.second)
+    error = studentized(state, changes.exact) * math.sqrt(variance)
+    half = (ratio(purity - error) - ratio(purity + error)) / 2
+    return Estimate(value, half, plain=1 / plain)
 
 
 @measure(
     "top_weight",
     title="weight of the leading eigenstate",
-    definition="the largest eigenvalue of ρ: the share of its leading eigenstate",
+    definition="the largest eigenvalue of ρ, corrected for finite data: the share of its leading eigenstate",
     column=Column("top weight", "", 6),
     reading="Near 1: a common direction (often the mean) or a few huge activations hold nearly everything.",
 )
 def top_weight(state: LayerState) -> Estimate:
     """λ₁; its influence function is |⟨v₁|ψ⟩|² − λ₁."""
+    # λ₁ of finite data is too large, and what the leading eigenstate of the other samples holds of each sample is too
+    # small; by the same to second order. Where the eigenvalues below are nearly as large, the number lies anywhere
+    # between, and ± holds that.
     if not state.exists:
         return Estimate()
     value, known = float(state.spectrum[0]), state.known
-    stderr = state.sample.stderr(state.weights[..., 0], value)
-    return bounded(value, stderr, known.top() if known else None)
+    if known is not None:
+        return bounded(value, state.sample.stderr(state.weights[..., 0], value), known.top())
+    if not deletion(state).possible:
+        return Estimate(plain=value)
+    changes, seen = deletion(state).top
+    seen = max(seen, 1 / state.accumulator.d)  # as λ₁ is
+    error = studentized(state, changes) * state.sample.stderr(state.weights[..., 0], value)
+    return Estimate((value + seen) / 2, math.hypot(error, (value - seen) / 2), plain=value)
 
 
 @measure(
@@ -136,3 +167,17 @@ def _rank(spectrum: Tensor) -> int:
     if len(spectrum) == 0:
         return 0
     return 1 + int(torch.sum(discarded(spectrum) > 1 - KEPT + 1e-12))
+
+
+def _of_entropy(state: LayerState, value: float, first: float) -> Estimate:
+    """S(ρ) of exact moments, corrected."""
+    if not deletion(state).possible:
+        return Estimate(plain=value)
+    result = corrected(value, state, deletion(state).entropy, first, BITS, MOST_BIAS)
+    return ranged(result, 0.0, math.log2(state.accumulator.d))
+
+
+def _transformed(value: float, stderr: float, ends: Interval | None, plain: float) -> Estimate:
+    if ends is not None:
+        return bounded(value, stderr, ends)
+    return Estimate(value, stderr, plain=plain)

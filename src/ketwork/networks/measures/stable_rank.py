@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.spectral import bounded, top_weight
 from ketwork.networks.measures.state import LayerState
@@ -18,7 +20,13 @@ from ketwork.quantum import Estimate
     reading="Near 1: one direction dominates, whatever the other eigenvalues are.",
 )
 def stable_rank(state: LayerState) -> Estimate:
-    """1/λ₁ with the error of λ₁."""
+    """1/λ₁: the middle of its values at λ₁ ± its standard error, and half of what is between them."""
     top = top_weight(state)
-    value = 1 / top.value
-    return bounded(value, value**2 * top.stderr, (1 / top.high, 1 / top.low) if top.bounds else None)
+    if top.bounds:
+        value = 1 / top.value
+        return bounded(value, value**2 * top.stderr, (1 / top.high, 1 / top.low))
+    if math.isnan(top.plain):
+        return Estimate()
+    least = 1 / min(top.value + top.stderr, 1.0)
+    most = 1 / max(top.value - top.stderr, 1 / state.accumulator.d)
+    return Estimate((least + most) / 2, (most - least) / 2, plain=1 / top.plain)

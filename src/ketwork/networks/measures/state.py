@@ -2,7 +2,8 @@
 
 Standard errors are those of the sampling of data: the influence function of each number (its first-order
 change when one more vector enters the mean) is evaluated on the reservoir's vectors and summed over each sample,
-since positions of one sample are not independent; the variance of these sums over samples gives the error.
+since positions of one sample are not independent; the variance of these sums over samples gives the error. What is
+not linear in the state has more to it, see `deletion` and `correction`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ketwork.networks.measures.sample import Sample
 from ketwork.networks.measures.sketch_bounds import Known
 from ketwork.networks.moments import LayerAccumulator
 from ketwork.quantum import Density
@@ -171,9 +173,14 @@ class LayerState(Shared):
         return Sample.from_accumulator(self.accumulator, "state")
 
     @cached_property
+    def amplitudes(self) -> Tensor:
+        """⟨v|ψ⟩ of each kept vector ψ on each eigenstate v, (R, P, r)."""
+        return self.sample.amplitudes_on(self.eigenstates)
+
+    @cached_property
     def weights(self) -> Tensor:
         """|⟨v|ψ⟩|² of each kept vector ψ on each eigenstate v, (R, P, r)."""
-        return self.sample.weights_on(self.eigenstates)
+        return self.amplitudes.abs().square().double()
 
     @cached_property
     def outside(self) -> Tensor:
@@ -193,114 +200,6 @@ class LayerState(Shared):
         moment = self.accumulator.moment
         diagonal = moment.diagonal()
         return diagonal - self.count * self.mean.abs().square() if self.center else diagonal
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The reservoir's vectors as a state sees them: unit vectors (R, P, d) with weights, centred if asked.
-
-    `counts` (R,) are the positions of each sample of which `valid` (R, P) marks the kept ones; `total` is
-    the weight of all vectors of the pass over `samples` samples.
-    """
-
-    kets: Tensor
-    weights: Tensor
-    valid: Tensor
-    counts: Tensor
-    total: float
-    samples: int
-
-    @classmethod
-    def from_accumulator(
-        cls, accumulator: LayerAccumulator, normalize: str, mean: Tensor | None = None, zeros: int = 0
-    ) -> Sample:
-        """The vectors of the layer's reservoir, less a mean if there is one, to which so many zero vectors belong.
-
-        Of layers with positions it is not known how many zero vectors each sample has: they are left out here.
-        """
-        reservoir, moment = accumulator.reservoir, accumulator.moment
-        valid = reservoir.valid()
-        weights = (reservoir.norms.double().square() if normalize == "ensemble" else valid.double()) * valid
-        kets = reservoir.kets
-        total = moment.weight if normalize == "ensemble" else float(moment.n)
-        counts = reservoir.counts
-        if mean is not None:
-            if zeros and not accumulator.info.positions:
-                counts = counts.clamp(min=1)
-                valid = valid | (torch.arange(valid.shape[1], device=valid.device) == 0)
-            kets = kets * weights.sqrt()[..., None].to(kets.real.dtype) - mean.to(kets)
-            lengths = torch.linalg.vector_norm(kets, dim=-1)
-            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
-            weights = torch.where(valid, lengths.double().square(), 0.0)
-            total = total - (moment.n + zeros) * float(mean.abs().square().sum())
-        return cls(kets, weights, valid, counts, total, accumulator.samples)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all vectors of each kept sample are there."""
-        return not bool((self.counts > self.valid.sum(dim=1)).any())
-
-    def weights_on(self, states: Tensor) -> Tensor:
-        """|⟨v|ψ⟩|² of each kept vector on each of the states (k, d), (R, P, k)."""
-        return (self.kets @ states.to(self.kets).mH).abs().square().double()
-
-    def stderr(self, values: Tensor, mean: float) -> float:
-        """Standard error of the weighted mean over all vectors of a number known on the kept ones, (R, P)."""
-        if self.samples < 2:
-            return math.nan
-        kept = self.valid.sum(dim=1).clamp(min=1).double()
-        influence = torch.where(self.valid, self.weights * (values - mean), 0.0)
-        each = influence.sum(dim=1) / kept
-        spread = torch.where(self.valid, influence - each[:, None], 0.0).square().sum(dim=1)
-        spread = spread / (kept - 1).clamp(min=1)
-        counts = self.counts.double()
-        # A sum over all positions, estimated from the kept ones, varies by this much from the choice alone.
-        chance = counts**2 * (1 - kept / counts.clamp(min=1)).clamp(min=0) * spread / kept
-        variance = float(((counts * each).square() - chance).mean())
-        if bool((counts > kept).any()):
-            alone = float((counts * influence.square().sum(dim=1) / kept).mean())
-            variance = max(variance, alone)  # never below that of independent positions
-        variance *= self.samples**2 / (self.samples - 1)
-        return math.sqrt(max(variance, 0.0)) / self.total
-
-    def mean(self, values: Tensor) -> tuple[float, float]:
-        """The mean over the kept samples' vectors of a number of each, (R, P), and its standard error.
-
-        Only the kept samples were seen: their own spread is the error.
-        """
-        kept = self.valid.sum(dim=1).clamp(min=1).double()
-        counts = self.counts.double()
-        each = torch.where(self.valid, values, 0.0).sum(dim=1) / kept
-        mean = float((counts * each).sum() / counts.sum())
-        r = len(counts)
-        if r < 2:
-            return mean, math.nan
-        spread = float((counts * (each - mean)).square().sum()) * r / (r - 1)
-        return mean, math.sqrt(spread) / float(counts.sum())
-
-    def own(self) -> tuple[Tensor, Tensor]:
-        """‖Aᵢ‖² and Wᵢ² of each kept sample, (R,), with Aᵢ the sum of w|ψ⟩⟨ψ| over its vectors and Wᵢ its trace.
-
-        Exact where all vectors of a sample are kept; else estimated without bias from pairs of the kept ones.
-        """
-        kept = self.valid.sum(dim=1).double()
-        counts = self.counts.double()
-        scaled = self.kets * self.weights.sqrt()[..., None].to(self.kets.real.dtype)
-        wide = scaled.shape[1] < scaled.shape[2]
-        gram = scaled @ scaled.mH if wide else scaled.mH @ scaled  # either has the same ‖·‖²
-        same = self.weights.square().sum(dim=1)
-        pairs = gram.abs().double().square().sum(dim=(1, 2))
-        own = _all_pairs(same, pairs, kept, counts)
-        return own, _all_pairs(same, self.weights.sum(dim=1).square(), kept, counts)
-
-
-def _all_pairs(same: Tensor, pairs: Tensor, kept: Tensor, counts: Tensor) -> Tensor:
-    """Σ over all pairs of a sample's positions of a number whose sums over the kept ones are known, (R,).
-
-    `same` is the part of `pairs` where both positions are the same one.
-    """
-    other = counts * (counts - 1) * (pairs - same) / (kept * (kept - 1)).clamp(min=1)
-    return counts * same / kept.clamp(min=1) + other
 
 
 def _less(rows: Tensor, row: Tensor) -> Tensor:

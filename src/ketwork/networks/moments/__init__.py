@@ -18,11 +18,12 @@ from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoment
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments, least_bytes
 from ketwork.networks.moments.pooling import UNITS, sample_rows
-from ketwork.networks.moments.reservoir import SAMPLES, kets_each
+from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, kets_each
 from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 
 __all__ = [
+    "HEAVIEST",
     "HELD_SHARE",
     "MEMORY",
     "MOST_BYTES",

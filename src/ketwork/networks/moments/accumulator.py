@@ -18,8 +18,8 @@ from ketwork.networks.activations import Activation, LayerInfo, unit
 from ketwork.networks.moments.entanglements import Entanglements
 from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
-from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
-from ketwork.networks.moments.sample_weights import SampleWeights
+from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, Reservoir
+from ketwork.networks.moments.sample_weights import PerSample, SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 from ketwork.records import Count, Malformed, Unknown
 
@@ -71,7 +71,8 @@ class LayerAccumulator:
 
     `samples` counts the samples that entered, `zeros` the zero vectors skipped, `dropped` the samples dropped for NaN
     or infinite values, `norms` is Σ‖a‖ over the vectors. `labelled` is None without labels, `sums` holds the measures'
-    own sums by name. `sample_weights` and, of a layer with positions, `entanglements` are None in older files.
+    own sums by name. `sample_weights` and, of a layer with positions, `entanglements` are None in older files;
+    `heaviest` has the samples of the largest weight where kets weigh by their squared norm.
     """
 
     info: LayerInfo
@@ -85,6 +86,7 @@ class LayerAccumulator:
     sums: dict[str, LayerSum] = field(default_factory=dict)
     sample_weights: SampleWeights | None = None
     entanglements: Entanglements | None = None
+    heaviest: Reservoir | None = None
 
     @classmethod
     def from_batch(
@@ -96,11 +98,13 @@ class LayerAccumulator:
         labels: Labelled | None = None,
         worst: float = float("inf"),
         cut: float = float("inf"),
+        lightest: float = 0.0,
     ) -> Self:
         """The accumulator of one batch: existing positions (N, T), a random key for each sample (N,).
 
-        Samples whose key is not below `worst` are not offered to the reservoir, nor those not below `cut` to the
-        entanglements. `labelled` is None where the layer does not have the positions that labels are of.
+        Samples whose key is not below `worst` are not offered to the reservoir, those not below `cut` not to the
+        entanglements, and those of a weight not above `lightest` not to the heaviest. `labelled` is None where the
+        layer does not have the positions that labels are of.
 
         Raises:
             NonFiniteActivationError: NaN or infinite values, unless they are to be skipped.
@@ -124,18 +128,22 @@ class LayerAccumulator:
             good[bad] = False
             stay = good[owners]
             rows, kets, norms, owners = rows[stay], kets[stay], norms[stay], owners[stay]
+            owners = (good.cumsum(0) - 1)[owners]
             values, keys = values[good], keys[good.to(keys.device)]
             present = present[good] if present is not None else None
         sums = {name: kind.from_vectors(Vectors(rows, owners)) for name, kind in keep.sums.items()}
         zero = norms == 0
         zeros = int(zero.sum())
-        weights = norms.square()
-        everything = rows, weights, owners
+        everything = rows, norms.square(), owners
         if zeros:
-            kets, weights, owners = kets[~zero], weights[~zero], owners[~zero]
-        nonzero = kets, torch.ones_like(weights), owners
-        # Zero vectors belong to a mean of raw activations, but have no direction.
-        counted = everything if keep.normalize == "ensemble" else nonzero
+            kets, norms, owners = kets[~zero], norms[~zero], owners[~zero]
+        per_sample = PerSample.from_norms(norms, owners, n - len(bad))
+        if keep.normalize == "ensemble":
+            # Zero vectors belong to a mean of raw activations, but have no direction.
+            weights, shares, counted = norms.square(), per_sample.squares, everything
+        else:
+            weights = shares = None
+            counted = kets, torch.ones_like(norms), owners
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
         return cls(
             activation.info,
@@ -143,17 +151,19 @@ class LayerAccumulator:
             zeros,
             len(bad),
             float(norms.sum(dtype=torch.float64)),
-            Moment.from_vectors(kets, weights if keep.normalize == "ensemble" else None, keep.rank),
+            Moment.from_vectors(kets, weights, keep.rank),
             Reservoir.from_batch(
                 values[offered],
                 present[offered] if present is not None else None,
                 keys[offered.to(keys.device)],
                 keep.samples,
+                None if shares is None else shares[offered],
             ),
             labelled,
             sums,
-            SampleWeights.from_vectors(*counted, n, keep.center),
+            SampleWeights.from_vectors(*counted, per_sample, keep.center),
             Entanglements.from_batch(values, present, keys, cut) if activation.info.positions else None,
+            None if shares is None else _heaviest(values, present, keys, shares, lightest, keep.samples),
         )
 
     def __iadd__(self, other: LayerAccumulator) -> Self:
@@ -167,6 +177,10 @@ class LayerAccumulator:
         self.norms += other.norms
         self.moment += other.moment
         self.reservoir += other.reservoir
+        if self.heaviest is None or other.heaviest is None:
+            self.heaviest = None
+        else:
+            self.heaviest += other.heaviest
         if self.labelled is None or other.labelled is None:
             self.labelled = None  # the parts are the same samples at every layer, or there are none
         else:
@@ -186,13 +200,21 @@ class LayerAccumulator:
         """All parts are of the same features."""
         if self.reservoir.kets.shape[2] != self.d:
             raise Malformed(f"moments of {self.d} features have samples of {self.reservoir.kets.shape[2]}")
+        if self.heaviest is not None and (
+            self.heaviest.kets.shape[2] != self.d
+            or self.heaviest.weights is None
+            or self.reservoir.weights is None
+        ):
+            raise Malformed(
+                f"the heaviest samples must be of {self.d} features, and have their weights as all do"
+            )
         if self.labelled is not None:
             d = self.labelled.sums.moments.d
             if d != self.d * (2 if self.labelled.complex else 1):
                 raise Malformed(f"a layer of {self.d} features has labelled vectors of {d}")
-        spread, entangled = self.sample_weights, self.entanglements
-        if spread is not None and spread.weighted is not None and len(spread.weighted) != self.d:
-            raise Malformed(f"a layer of {self.d} features has weighted sums of {len(spread.weighted)}")
+        weights, entangled = self.sample_weights, self.entanglements
+        if weights is not None and weights.weighted is not None and len(weights.weighted) != self.d:
+            raise Malformed(f"a layer of {self.d} features has weighted sums of {len(weights.weighted)}")
         if entangled is not None and entangled.d != self.d:
             raise Malformed(f"a layer of {self.d} features has entanglements of {entangled.d}")
         # A sum of a measure that this version does not know is skipped.
@@ -218,10 +240,43 @@ class LayerAccumulator:
         """The number of activation vectors (kets) that entered: positions of samples."""
         return self.moment.n
 
+    @property
+    def lightest(self) -> float:
+        """A sample of a weight not above this would not be among the heaviest."""
+        return -self.heaviest.worst if self.heaviest is not None else 0.0
+
+    @property
+    def effective_samples(self) -> float:
+        """Kish's effective number of samples: (Σ w)²/Σ w² with w the weight of all of a sample's kets.
+
+        Of a record of an older version, which lacks Σ w², the number of samples.
+        """
+        if self.sample_weights is None or not self.sample_weights.squares > 0:
+            return float(self.samples)
+        return self.moment.weight**2 / self.sample_weights.squares
+
     def _added(self, name: str, other: LayerAccumulator) -> LayerSum:
         part = self.sums[name]
         part += other.sums[name]
         return part
+
+
+def _heaviest(
+    values: Tensor, present: Tensor | None, keys: Tensor, weights: Tensor, lightest: float, samples: int
+) -> Reservoir:
+    """The samples of a batch that may be among the heaviest of all."""
+    most = min(HEAVIEST, max(samples // 4, 1))
+    heavy = weights > lightest
+    if int(heavy.sum()) > most:
+        heavy = torch.zeros_like(heavy).index_fill_(0, weights.topk(most).indices, True)
+    return Reservoir.from_batch(
+        values[heavy],
+        present[heavy] if present is not None else None,
+        keys[heavy.to(keys.device)],
+        most,
+        weights[heavy],
+        heaviest=True,
+    )
 
 
 def _owners(n: int, t: int, present: Tensor | None, device: torch.device) -> Tensor:

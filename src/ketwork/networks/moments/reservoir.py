@@ -20,8 +20,14 @@ from ketwork.records import Count, Form, Malformed
 SAMPLES = 128
 """Most samples kept: a standard error estimated from 128 is itself good to about 6 %."""
 
+HEAVIEST = SAMPLES // 4
+"""Most samples that are kept for their weight, beside those drawn, where kets weigh by their squared norm."""
+
 _BYTES = 2 << 20
 _MOST_KETS = 128
+_FEWEST_KETS = (
+    8  # a sum over a sample's positions that is estimated from fewer has an error that is mostly noise
+)
 
 
 @dataclass
@@ -29,8 +35,9 @@ class Reservoir:
     """Up to `most` samples of one layer; the first axis of every tensor counts them.
 
     keys (R,) decide who stays; counts (R,) how many nonzero kets the sample has; kets (R, P, d) and norms
-    (R, P) some of them, of which the first min(P, counts) are real. `grams` (R, s, s) and `sides` (R,) are in files of
-    older versions alone, see `Entanglements.from_grams`.
+    (R, P) some of them, of which the first min(P, counts) are real; weights (R,) the weight of all of the sample's
+    kets, where these weigh by their squared norm. `grams` (R, s, s) and `sides` (R,) are in files of older versions
+    alone, see `Entanglements.from_grams`.
     """
 
     keys: Annotated[Tensor, Form("real r")]
@@ -40,6 +47,7 @@ class Reservoir:
     grams: Annotated[Tensor, Form("ket r s s")] | None = None
     sides: Annotated[Tensor, Form("int r")] | None = None
     most: Count = SAMPLES
+    weights: Annotated[Tensor, Form("real r")] | None = None
 
     def check(self) -> None:
         """Gram matrices come with their sides."""
@@ -53,13 +61,17 @@ class Reservoir:
         present: Tensor | None,
         keys: Tensor,
         most: int = SAMPLES,
+        weights: Tensor | None = None,
+        heaviest: bool = False,
     ) -> Reservoir:
         """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,).
 
-        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in.
+        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in. Of the
+        `heaviest` the weights (N,) decide who stays, as keys −w.
         """
-        kept = keys.argsort()[:most].to(values.device)
-        values, keys = values[kept], keys.to(values.device)[kept]
+        rank = -weights if heaviest and weights is not None else keys
+        kept = rank.argsort(stable=True)[:most].to(values.device)
+        values, keys, rank = values[kept], keys.to(values.device)[kept], rank.to(values.device)[kept]
         n, t, d = values.shape
         valid = values.abs().amax(dim=-1) > 0
         if present is not None:
@@ -70,11 +82,12 @@ class Reservoir:
         kets, norms = unit(values.gather(1, chosen[..., None].expand(n, p, d)))
         kets = torch.where(real[..., None], kets, torch.zeros_like(kets))
         return cls(
-            keys,
+            rank,
             valid.sum(dim=1),
             kets,
             torch.where(real, norms, torch.zeros_like(norms)),
             most=most,
+            weights=None if weights is None else weights.to(values.device)[kept],
         )
 
     @property
@@ -83,6 +96,8 @@ class Reservoir:
         return float(self.keys.max()) if len(self.keys) >= self.most else float("inf")
 
     def __iadd__(self, other: Reservoir) -> Reservoir:
+        if self.weights is None or other.weights is None:
+            self.weights = None
         self.most = min(self.most, other.most)
         if len(self.keys) > self.most:
             stay = self.keys.argsort()[: self.most]
@@ -104,8 +119,8 @@ class Reservoir:
         return torch.arange(self.kets.shape[1], device=self.counts.device)[None] < self.counts[:, None]
 
     def _tensors(self) -> dict[str, Tensor]:
-        names = ("keys", "counts", "kets", "norms")
-        return {name: getattr(self, name) for name in names}
+        names = ("keys", "counts", "kets", "norms", "weights")
+        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
     def _append(self, other: Reservoir, which: Tensor) -> None:
         for name, mine, theirs in self._pairs(other):
@@ -144,9 +159,9 @@ def _order(keys: Tensor, valid: Tensor, most: int) -> Tensor:
 
 
 def kets_each(d: int, t: int, itemsize: int) -> int:
-    """How many kets of a sample are kept: at least two, or the spread inside a sample could not be seen."""
+    """How many kets of a sample are kept: at least eight, or the spread inside a sample could hardly be seen."""
     affordable = _BYTES // (SAMPLES * d * itemsize)
-    return min(t, max(2, min(affordable, _MOST_KETS)))
+    return min(t, max(_FEWEST_KETS, min(affordable, _MOST_KETS)))
 
 
 def _padded(tensor: Tensor, size: int) -> Tensor:

@@ -4,6 +4,9 @@ Sample i has Tᵢ vectors aᵢₜ = √w ψ. With Wᵢ = Σₜ ‖aᵢₜ‖² i
 of the state as it is or (with the last four) of the state less its mean μ:
 
     Σ (Wᵢ − 2 Re⟨μ, sᵢ⟩ + Tᵢ‖μ‖²)².
+
+Σ Wᵢ² also gives Kish's effective number of samples, (Σ W)²/Σ W², and Σ nᵢ², Σ nᵢℓᵢ and Σ ℓᵢ², with ℓᵢ the length Σₜ ‖a‖
+of its nᵢ nonzero activations, the exact standard error of the mean length.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from ketwork.records import Count, Form, Malformed
 class SampleWeights:
     """Sums over samples that have vectors: their number, the largest Tᵢ, Σ Wᵢ², Σ Tᵢ², Σ WᵢTᵢ and Σ‖sᵢ‖².
 
+    `kets` is Σ nᵢ², `norm_products` Σ nᵢℓᵢ and `norms` Σ ℓᵢ², of nonzero activations.
     `weighted` and `counted` (d,) are Σ Wᵢsᵢ and Σ Tᵢsᵢ, None where no mean is to be subtracted. Vectors that are zero
     count in Tᵢ where they are vectors of the state, as of one that weighs vectors by their squared norms.
     """
@@ -31,6 +35,9 @@ class SampleWeights:
     pairs: float = 0.0
     products: float = 0.0
     lengths: float = 0.0
+    kets: float = 0.0
+    norm_products: float = 0.0
+    norms: float = 0.0
     weighted: Annotated[Tensor, Form("sum d")] | None = None
     counted: Annotated[Tensor, Form("sum d")] | None = None
 
@@ -39,47 +46,62 @@ class SampleWeights:
         if (self.weighted is None) != (self.counted is None):
             raise Malformed("the weights of samples must have both sums of vectors, or neither")
         sums = (self.squares, self.pairs, self.products, self.lengths)
+        sums = (*sums, self.kets, self.norm_products, self.norms)
         if (
             not all(0 <= each < float("inf") for each in sums)
             or self.products**2 > 1.001 * self.squares * self.pairs
+            or self.norm_products**2 > 1.001 * self.kets * self.norms
         ):
             raise Malformed(f"sums of squared weights and numbers of vectors cannot be {sums}")
 
     @classmethod
     def from_vectors(
-        cls, vectors: Tensor, weights: Tensor, owners: Tensor, samples: int, center: bool
+        cls, vectors: Tensor, weights: Tensor, owners: Tensor, norms: PerSample, center: bool
     ) -> Self:
         """The sums of a batch of vectors √w ψ (n, d) with w (n,) and the number of the sample (n,) that each is of.
 
         Cost: O(n), and O(n d) where a mean is to be subtracted. `owners` ascend.
         """
-        counts = torch.bincount(owners, minlength=samples)
-        some, longest = counts > 0, int(counts.max()) if samples else 0
-        t = counts[some].double()
-        each = _summed(weights, owners, counts)[some]
-        sums = torch.stack([each.square().sum(), t.square().sum(), (each * t).sum()])
-        squares, pairs, products = sums.tolist()
-        if not center:
-            return cls(len(t), longest, squares, pairs, products)
-        whole = _summed(vectors, owners, counts)[some]
-        weighted, counted = torch.stack([each, t]).to(whole) @ whole
-        lengths = float(whole.abs().square().sum())
-        return cls(len(t), longest, squares, pairs, products, lengths, weighted, counted)
+        counts = torch.bincount(owners, minlength=len(norms.counts))
+        some, longest = counts > 0, int(counts.max()) if len(counts) else 0
+        t, each = counts[some].double(), summed(weights, owners, counts)[some]
+        n, lengths = norms.counts.double(), norms.lengths
+        products = (each * each, t * t, each * t, n * n, n * lengths, lengths * lengths)
+        sums = torch.stack([product.sum() for product in products]).tolist()
+        found = cls(len(t), longest, *sums[:3], 0.0, *sums[3:])
+        if center:
+            whole = summed(vectors, owners, counts)[some]
+            found.weighted, found.counted = torch.stack([each, t]).to(whole) @ whole
+            found.lengths = float(whole.abs().square().sum())
+        return found
 
     def __iadd__(self, other: Self) -> Self:
-        self.samples += other.samples
         self.longest = max(self.longest, other.longest)
-        self.squares += other.squares
-        self.pairs += other.pairs
-        self.products += other.products
-        self.lengths += other.lengths
+        for name in ("samples", "squares", "pairs", "products", "lengths", "kets", "norm_products", "norms"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("weighted", "counted"):
             mine, theirs = getattr(self, name), getattr(other, name)
             setattr(self, name, None if mine is None or theirs is None else mine + theirs)
         return self
 
 
-def _summed(rows: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class PerSample:
+    """Of each sample (n,): how many nonzero activations it has, their lengths Σ‖a‖ and the squares Σ‖a‖²."""
+
+    counts: Tensor
+    lengths: Tensor
+    squares: Tensor
+
+    @classmethod
+    def from_norms(cls, norms: Tensor, owners: Tensor, samples: int) -> Self:
+        """Of the norms (n,) of nonzero activations with the number of the sample (n,) that each is of, ascending."""
+        counts = torch.bincount(owners, minlength=samples)
+        sums = summed(torch.stack([norms.double(), norms.double().square()], dim=1), owners, counts)
+        return cls(counts, *sums.unbind(dim=1))
+
+
+def summed(rows: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
     """Σ of the rows (n, *) of each owner, in 64 bits a number: always in the same order, unlike additions by index."""
     wide = torch.complex128 if rows.is_complex() else torch.float64
     longest = int(counts.max()) if len(counts) else 0

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ketwork.networks.activations import Activation, Key
 from ketwork.networks.measures import MOST_DIMENSIONS
-from ketwork.networks.moments import MOST_BYTES, SAMPLES, Limits, kets_each, least_bytes
+from ketwork.networks.moments import HEAVIEST, MOST_BYTES, SAMPLES, Limits, kets_each, least_bytes
 from ketwork.records import Count
 
 _RANKS = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8)
@@ -282,7 +282,8 @@ def _moment(width: Width, rank: int | None) -> int:
 
 def _reservoir(width: Width, samples: int) -> int:
     each = kets_each(width.d, 1 << 30, width.itemsize) if width.positions else 1
-    return samples * each * width.d * width.itemsize
+    heaviest = min(HEAVIEST, max(samples // 4, 1))  # where kets weigh by their squared norm
+    return (samples + heaviest) * each * width.d * width.itemsize
 
 
 def _labels(width: Width, limits: Limits, classes: int) -> int:

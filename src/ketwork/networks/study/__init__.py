@@ -4,13 +4,12 @@ May import `comparison` and everything below it. Others take `Study`, the record
 """
 
 from ketwork.networks.study.accumulator import StudyAccumulator
-from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.layer import FEW_SAMPLES, Layer
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import StudyError, StudyInterrupted, study
-from ketwork.networks.study.warnings import FEW_VECTORS
 
 __all__ = [
-    "FEW_VECTORS",
+    "FEW_SAMPLES",
     "Layer",
     "Study",
     "StudyAccumulator",

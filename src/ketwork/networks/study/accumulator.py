@@ -125,7 +125,12 @@ class StudyAccumulator:
             if mine is None:
                 self.layers.append(replace(part.copy(), labelled=labelled))
                 continue
-            mine += replace(part, labelled=labelled, reservoir=copy.copy(part.reservoir))
+            mine += replace(
+                part,
+                labelled=labelled,
+                reservoir=copy.copy(part.reservoir),
+                heaviest=copy.copy(part.heaviest),
+            )
             aliases = tuple(dict.fromkeys((*mine.info.aliases, *part.info.aliases)))
             mine.info = replace(mine.info, aliases=aliases)
 

@@ -104,9 +104,10 @@ class Gathering:
             keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
         worst = row.reservoir.worst if row is not None else float("inf")
         cut = row.entanglements.cut if row is not None and row.entanglements is not None else float("inf")
+        lightest = row.lightest if row is not None else 0.0
         try:
             part = LayerAccumulator.from_batch(
-                activation, present, self._keys, keep, self._labels, worst, cut
+                activation, present, self._keys, keep, self._labels, worst, cut, lightest
             )
         except NonFiniteActivationError as bad:
             self._bad.bad[key] = Bad.from_activation(activation, bad.samples)

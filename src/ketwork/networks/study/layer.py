@@ -18,10 +18,16 @@ from ketwork.records import Presented, read, write
 
 SCHEMA = 2
 
+FEW_SAMPLES = 4
+"""Independent samples a dimension in use, below which the correction of entropy and effective rank is large."""
+
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A layer as a file has it; in a study its accumulator and the labels' names stand elsewhere."""
+    """A layer as a file has it; in a study its accumulator and the labels' names stand elsewhere.
+
+    `plain` has the numbers of the data at hand where `estimates` are corrected for finite data.
+    """
 
     normalize: Normalize
     center: bool
@@ -29,6 +35,7 @@ class StoredLayer:
     decoding: Decoding | None = None
     accumulator: LayerAccumulator | None = None
     names: list[str | int | bool] = field(default_factory=list)
+    plain: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +120,20 @@ class Layer(Presented):
         return self.accumulator.kets
 
     @property
+    def N_eff(self) -> float:
+        """Kish's effective number of samples, (Σ w)²/Σ w²: N where all samples weigh alike, few where few decide.
+
+        A sample's weight is that of all its vectors: their number, or with "ensemble" the sum of ‖a‖².
+        """
+        return self.accumulator.effective_samples
+
+    @property
+    def few_samples(self) -> bool:
+        """Whether independent samples are few for the dimensions in use: N_eff below four times the effective rank."""
+        used = self.estimate("effective_rank").plain
+        return math.isfinite(used) and self.N_eff < FEW_SAMPLES * used
+
+    @property
     def sketch(self) -> int | None:
         """The rank ℓ of the sketch that stands for the layer's moment, None where that is exact."""
         sketch = self.accumulator.moment.sketch
@@ -183,13 +204,14 @@ class Layer(Presented):
         decoding = None if self.labels is None else self.labels.decoding
         names = list(self.labels.names) if self.labels is not None and complete else []
         kept = self.accumulator if complete else None
-        return StoredLayer(self.normalize, self.center, self.estimates, decoding, kept, names)
+        plain = {name: e.plain for name, e in self.estimates.items() if e.corrected}
+        return StoredLayer(self.normalize, self.center, self.estimates, decoding, kept, names, plain)
 
     @classmethod
     def restored(cls, stored: StoredLayer, accumulator: LayerAccumulator, names: tuple[Any, ...]) -> Layer:
         """The layer that `stored` gave."""
         estimates = {
-            name: Estimate(e.value, e.stderr, e.bounds, MEASURES[name].unit)
+            name: Estimate(e.value, e.stderr, e.bounds, MEASURES[name].unit, plain=stored.plain.get(name))
             for name, e in stored.estimates.items()
             if name in MEASURES
         }

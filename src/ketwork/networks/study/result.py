@@ -176,7 +176,9 @@ class Study(Presented):
         return tables.table(self.layers, self.measures)
 
     def long(self) -> pd.DataFrame:
-        """One row a layer, call and measure: value, standard error, bounds where it is not exact, unit, N and d."""
+        """One row a layer, call and measure: value, standard error, bounds, plain value, unit, N and d.
+
+        `value` is corrected for finite data where that is known how, `plain` is the number of the data at hand."""
         return tables.long(self.layers, self.measures)
 
     def compare(self) -> Comparison:

@@ -19,7 +19,12 @@ DEFINITIONS: dict[str, str] = {
     "d": "features: neurons or channels, the dimension of the kets",
     "N": "samples",
     "kets": "activation vectors (kets): positions of samples that entered, zero vectors excluded",
-    "n_per_d": "kets / d: below about 10, entropy and effective rank are visibly limited by the data",
+    "N_eff": "independent samples, by the weight that each carries: Kish's (Σ w)²/Σ w² with w the weight of all of a "
+    "sample's vectors; N where all weigh alike",
+    "n_per_d": "N_eff / d, independent samples a dimension: entropy, effective rank and coherence are corrected for "
+    "finite data, which is no longer small below 4 a dimension in use",
+    "plain": "the number of the data at hand; `value` is that of the distribution they come from, corrected for finite "
+    "data (jackknife over samples), and missing where the data are too few for that",
     "dropped": "samples skipped at this layer for NaN or infinite values",
     "sketch": "rank ℓ of the sketch (Frequent Directions) that stands for the layer's d × d moment, which the memory "
     "budget has no place for; the layer is exact where there is none",
@@ -34,12 +39,12 @@ _BRIEF = ("entropy", "effective_rank", "coherence", "top_weight", "dead")
 _BRIEF_OF_LABELS = ("holevo", "holevo_null", "linear_balanced", "pgm_balanced", "linear_r2")
 """What a printed study shows."""
 
-_LONG = ["layer", "call", "quantity", "value", "stderr", "low", "high", "unit", "N", "d"]
+_LONG = ["layer", "call", "quantity", "value", "stderr", "low", "high", "plain", "unit", "N", "d"]
 
 
 def table(layers: Sequence[Layer], measures: Sequence[Measure]) -> pd.DataFrame:
     """One row a layer and call; see `Study.table`."""
-    columns = ["call", "kind", "d", "N", "kets", "n_per_d", "dropped"]
+    columns = ["call", "kind", "d", "N", "N_eff", "kets", "n_per_d", "dropped"]
     # Those of an older record that lacks them are computed here, with their bounds.
     touched = {m.name for m in measures for layer in layers if layer.estimate(m.name).bounds is not None}
     columns += ["sketch", "sketch_error"] if touched else []
@@ -65,7 +70,7 @@ def long(layers: Sequence[Layer], measures: Sequence[Measure]) -> pd.DataFrame:
         for each in measures:
             estimate = layer.estimate(each.name)
             low, high = estimate.bounds or (math.nan, math.nan)
-            numbers = (estimate.value, estimate.stderr, low, high)
+            numbers = (estimate.value, estimate.stderr, low, high, estimate.plain)
             rows.append((layer.name, layer.call, each.name, *numbers, each.unit, layer.N, layer.d))
     return pd.DataFrame(rows, columns=_LONG)
 
@@ -116,8 +121,9 @@ def _row(layer: Layer, measures: Sequence[Measure]) -> dict[str, Any]:
         "kind": layer.kind,
         "d": layer.d,
         "N": layer.N,
+        "N_eff": layer.N_eff,
         "kets": layer.kets,
-        "n_per_d": layer.kets / layer.d,
+        "n_per_d": layer.N_eff / layer.d,
         "dropped": layer.accumulator.dropped,
     }
     row |= {"sketch": layer.sketch, "sketch_error": layer.sketch_error}

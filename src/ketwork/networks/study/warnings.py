@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.layer import FEW_SAMPLES, Layer
 from ketwork.networks.study.tables import bounded
 
-FEW_VECTORS = 10
-"""Vectors a dimension, below which entropy and effective rank are visibly limited by the data."""
+_HEAVIEST = 5
+_HEAVY = 0.2
+_MANY = 50
 
 
 def pass_warnings(layers: Sequence[Layer]) -> list[str]:
     """Of the data: too few of them, and samples that were skipped."""
     messages = []
-    few = [layer.name for layer in layers if layer.kets < FEW_VECTORS * layer.d]
+    entropies = {layer: layer.estimate("entropy") for layer in layers}
+    missing = [layer for layer, s in entropies.items() if math.isnan(s) and not math.isnan(s.plain)]
+    if missing:
+        least = min(layer.N_eff for layer in missing)
+        messages.append(
+            f"Too few independent samples at {listed([layer.name for layer in missing])} (N_eff = {least:.0f}): the "
+            "data's entropy, effective rank and coherence are too far from those of the distribution they come from, "
+            "and are not shown (`long()` has them as `plain`). Give more samples; positions of one do not count."
+        )
+    few = [layer.name for layer in layers if layer.few_samples and layer not in missing]
     if few:
         messages.append(
-            f"Fewer than {FEW_VECTORS} vectors per dimension in {listed(few)}: entropy and effective rank are limited "
-            "by the data there. Give more samples."
+            f"Fewer than {FEW_SAMPLES} independent samples per dimension in use in {listed(few)}: the correction of "
+            "entropy, effective rank and coherence for finite data is large there. Give more samples."
         )
+    for layer in layers:
+        share = _heavy(layer)
+        if share > _HEAVY:
+            messages.append(
+                f"At {layer.name} {_HEAVIEST} of {layer.N} samples carry {share:.0%} of the weight (N_eff = "
+                f'{layer.N_eff:.0f}): its numbers and their ± rest on them. `normalize="state"` weighs vectors alike.'
+            )
     dropped = {layer.name: layer.accumulator.dropped for layer in layers if layer.accumulator.dropped}
     if dropped:
         counts = ", ".join(f"{count} at {name}" for name, count in dropped.items())
         messages.append(f"Samples skipped for NaN or infinite values: {counts}.")
     return messages
+
+
+def _heavy(layer: Layer) -> float:
+    """The share of the weight that the heaviest samples carry, where there are many."""
+    heaviest = layer.accumulator.heaviest
+    if (
+        heaviest is None
+        or heaviest.weights is None
+        or layer.N < _MANY
+        or not layer.accumulator.moment.weight > 0
+    ):
+        return 0.0
+    return float(heaviest.weights.sort().values[-_HEAVIEST:].sum()) / layer.accumulator.moment.weight
 
 
 def label_warnings(layers: Sequence[Layer]) -> list[str]:

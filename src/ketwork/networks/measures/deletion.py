@@ -1,0 +1,334 @@
+"""What becomes of a layer's state without one of its samples, exactly, with no decomposition of each.
+
+ρ without sample i is (ρ − UU†)/(1 − t), where U has a column √(w/W)|ψ⟩ for each vector of the sample and t = Tr UU† is
+its share of the weight. Centred states have one more column: deleting a sample moves the mean. With
+Tr B ln B − Tr A ln A = −t − ∫₀^∞ [ln det(1 − U†(A + s)⁻¹U) + t/(1 + s)] ds for B = A − UU†, the entropy needs matrices
+no larger than a sample's vectors at some 20 nodes s, which are spaced evenly in ln s.
+
+Where only some of a sample's vectors were kept, UU† is known up to the noise of that choice. Its deviation from tρ is
+shrunk until its mean square is the one that pairs of different vectors give without bias.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ketwork.networks.measures.purity import OwnPairs
+from ketwork.networks.measures.sample import all_pairs
+from ketwork.networks.measures.state import LayerState
+
+_NOTHING = 1e-12
+_STEP = 1.3  # of ln s: the rule's error is e^(−2π²/step), 3e−7
+_NUMBERS = 1 << 24
+_FEWEST = 24
+_LEADING = 24
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What deleting each kept sample does to a number: `exact` (R,) to all orders, `linear` (R,) to the first.
+
+    `second` is the variance of the second-order part, ½ Σ_{i≠j} k(i, j)² of its kernel over all pairs of samples.
+    """
+
+    exact: Tensor
+    linear: Tensor
+    second: float
+
+    def __sub__(self, other: Changes) -> Changes:
+        return Changes(self.exact - other.exact, self.linear - other.linear, math.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Deletion:
+    """The kept samples of a state as parts of it that can be deleted."""
+
+    state: LayerState
+
+    @cached_property
+    def possible(self) -> bool:
+        """Whether something is left without any of the samples."""
+        sample = self.state.sample
+        return sample.samples > 1 and sample.total > 0 and float(self._parts.max()) < 1 - 1e-9
+
+    @cached_property
+    def entropy(self) -> Changes:
+        """Of S(ρ), in nats."""
+        eigenvalues, _ = self._held
+        columns, t = self._columns
+        s = -float(torch.special.xlogy(eigenvalues, eigenvalues).sum())
+
+        def first_order(weights: Tensor, share: Tensor) -> Tensor:
+            return share * s + weights @ eigenvalues.log()
+
+        change = first_order(columns.abs().square().sum(dim=-1), t)
+        exact = change + (t * change - _remainder(columns, t, eigenvalues)) / (1 - t)
+        linear = first_order(self._weights, self._parts) * math.sqrt(self._kept)
+        return Changes(exact, linear, self._second(self._kernels))
+
+    @cached_property
+    def populations(self) -> Changes:
+        """Of S(diag ρ), in nats."""
+        p = self.state.populations
+        some = p > 0
+        p, (a, moved, kept) = p[some] / p.sum(), self._diagonals
+        s = -float(torch.special.xlogy(p, p).sum())
+        t = (a + moved).sum(dim=1)
+        scale = _scale(t, kept)
+        left = (p - (a + moved)[:, some] * scale[:, None]) / (1 - t * scale)[:, None]
+        left = left.clamp(min=0)
+        exact = -torch.special.xlogy(left, left).sum(dim=1) - s
+        linear = (a.sum(dim=1) * s + a[:, some] @ p.log()) * math.sqrt(kept)
+        return Changes(exact, linear, self._second(self._population_kernel))
+
+    @cached_property
+    def coherence(self) -> Changes:
+        """Of S(diag ρ) − S(ρ), in nats."""
+        difference = self.populations - self.entropy
+        return Changes(
+            difference.exact, difference.linear, self._second(self._kernels - self._population_kernel)
+        )
+
+    @cached_property
+    def top(self) -> tuple[Tensor, float]:
+        """Of λ₁, (R,); and Σ ⟨v|A|v⟩ over samples A, with v the leading eigenstate of the state without the sample.
+
+        The eigenstate comes from the span of the `_LEADING` first ones, with what others add to the second order.
+        """
+        eigenvalues, _ = self._held
+        columns, t = self._columns
+        first = columns[:, 0]  # (R, q)
+        row = (
+            columns @ first.conj()[..., None]
+        )  # (R, r, 1): the part's first column in the basis of eigenstates
+        m = min(_LEADING, len(eigenvalues))
+        inside = columns[:, :m] @ columns[:, :m].mH
+        values, vectors = torch.linalg.eigh(torch.diag(eigenvalues[:m]).to(inside) - inside)
+        gaps = (eigenvalues[0] - eigenvalues[m:]).clamp(min=_NOTHING)
+        outside = (row[:, m:, 0].abs().square() / gaps).sum(dim=-1)
+        exact = (values[:, -1] + outside) / (1 - t) - eigenvalues[0]
+        leading = vectors[:, :, -1]
+        seen = (leading.conj()[:, None] @ columns[:, :m])[:, 0].abs().square().sum(dim=-1) - 2 * outside
+        moved = float(self.state.sample.shares @ (seen - first.abs().square().sum(dim=-1)))
+        return exact, float(eigenvalues[0]) + min(moved, 0.0)
+
+    @cached_property
+    def purity(self) -> tuple[Changes, float]:
+        """Of Tr ρ² from pairs of different samples; and its value.
+
+        (Tr ρ̂² − Σᵢ‖Aᵢ‖²)/(1 − Σᵢtᵢ²), with Aᵢ = UU† of sample i; for N unit vectors (N Tr ρ̂² − 1)/(N − 1). `OwnPairs`
+        has both sums.
+        """
+        state, sample = self.state, self.state.sample
+        own, trace = (part / sample.total**2 for part in sample.own())
+        plain, pairs = float(state.spectrum.square().sum()), OwnPairs.from_state(state)
+        share = pairs.t / pairs.total**2
+        top, bottom = plain - pairs.r * share, 1 - share
+        if bottom <= 0:
+            return Changes(own, own, math.nan), math.nan
+        t = sample.sums(torch.ones_like(sample.weights))
+        values = state.weights @ state.eigenvalues + state.outside * state.elsewhere
+        with_all = sample.sums(values)
+        left = bottom - 2 * t + 2 * trace
+        exact = (top - 2 * (with_all - own)) / left - top / bottom
+        linear = 2 * (t * plain - with_all)
+        return Changes(exact, linear, self._second(2 * self._flat_kernels)), top / bottom
+
+    @cached_property
+    def _held(self) -> tuple[Tensor, Tensor]:
+        """The eigenvalues that are not 0, and which they are."""
+        eigenvalues = self.state.eigenvalues
+        held = eigenvalues > _NOTHING * eigenvalues[0]
+        return eigenvalues[held] / eigenvalues[held].sum(), held
+
+    @cached_property
+    def _parts(self) -> Tensor:
+        """t of each kept sample, (R,)."""
+        return self.state.sample.sums(torch.ones_like(self.state.sample.weights))
+
+    @cached_property
+    def _lengths(self) -> tuple[Tensor, Tensor, Tensor]:
+        """√(w/W) of each kept vector, (R, P), the same scaled to all T of a sample, and of a sample's mean, (R,)."""
+        sample = self.state.sample
+        more = sample.counts.double() / sample.kept
+        lengths = (sample.weights * sample.valid / sample.total).sqrt()
+        others = (self.state.count - sample.counts.double()).clamp(min=1)
+        return lengths, lengths * more.sqrt()[:, None], more / others.sqrt()
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        """The weight of each kept sample on each eigenstate, (R, r)."""
+        _, each, _ = self._lengths
+        return (self.state.weights[..., self._held[1]] * each.square()[..., None]).sum(dim=1)
+
+    @cached_property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """U of each kept sample in the basis of eigenstates, (R, r, q), less the noise of the choice, and its t."""
+        lengths, each, mean = self._lengths
+        amplitudes = self.state.amplitudes[..., self._held[1]]
+        rows = amplitudes.to(torch.complex128 if amplitudes.is_complex() else torch.float64)
+        columns = rows * each[..., None]
+        if self.state.center:
+            moved = (rows * lengths[..., None]).sum(dim=1, keepdim=True) * mean[:, None, None]
+            columns = torch.cat([columns, moved], dim=1)
+        t = columns.abs().square().sum(dim=(1, 2))
+        scale = _scale(t, self._kept)
+        return columns.mT * scale.sqrt()[:, None, None], t * scale
+
+    @cached_property
+    def _some(self) -> tuple[Tensor, Tensor]:
+        """Samples of which pairs are taken, and their shares."""
+        r = len(self._held[0])
+        return self.state.sample.some(max(_FEWEST, _NUMBERS // r**2))
+
+    @cached_property
+    def _pairs(self) -> tuple[Tensor, Tensor, float]:
+        """⟨Dᵢ, Dⱼ⟩ of the deviations D = UU† − tρ under the second derivative of −S, and plainly; and what is kept.
+
+        The second derivative weighs the elements of D by the divided differences of ln λ. Cost O(m d² (P + m)).
+        """
+        eigenvalues, held = self._held
+        which, shares = self._some
+        sample = self.state.sample
+        _, each, _ = self._lengths
+        amplitudes = self.state.amplitudes[which][..., held]
+        exact = torch.float64 if len(eigenvalues) <= 512 else torch.float32
+        columns = (amplitudes * each[which][..., None].to(amplitudes.real.dtype)).mT
+        columns = columns.to(torch.promote_types(exact, torch.complex64) if columns.is_complex() else exact)
+        t = self._parts[which].to(exact)
+        weights = amplitudes.abs().square().to(exact)  # (m, P, r)
+        weighted = columns.new_zeros(len(which), len(which)).real.double()
+        plain, alone = weighted.clone(), torch.zeros_like(weights[..., 0])
+        step = max(1, _NUMBERS // (4 * len(which) * len(eigenvalues)))
+        for start in range(0, len(eigenvalues), step):
+            rows = slice(start, min(start + step, len(eigenvalues)))
+            some = eigenvalues[rows].to(exact)
+            differences = _divided(eigenvalues[rows], eigenvalues).to(exact)
+            parts = columns[:, rows] @ columns.mH  # (m, rows, r)
+            parts.diagonal(start, 1, 2).sub_(t[:, None] * some)
+            for matrix, scale in ((plain, None), (weighted, differences.sqrt())):
+                flat = parts if scale is None else parts * scale
+                flat = torch.view_as_real(flat) if flat.is_complex() else flat
+                flat = flat.flatten(1)
+                matrix += (flat @ flat.mT).double()
+            if not sample.complete:
+                own = differences.diagonal(start) * some
+                here = weights[..., rows]
+                alone += (here * (weights @ differences.mT)).sum(dim=-1) - 2 * (here @ own) + own @ some
+        kept = 1.0
+        if not sample.complete:
+            same = (each[which].double() ** 4 * alone.double()).sum(dim=1)
+            here, counts = sample.valid.sum(dim=1)[which].double(), sample.counts[which].double()
+            more = (counts / here.clamp(min=1)) ** 2
+            pairs = weighted.diagonal()
+            true = all_pairs(same / more, pairs / more, here, counts)
+            kept = _ratio(float(shares @ true), float(shares @ pairs))
+        return weighted, plain, kept
+
+    @property
+    def _kept(self) -> float:
+        """The share of deviations' squares that is no noise of the choice of vectors."""
+        return self._pairs[2]
+
+    @property
+    def _kernels(self) -> Tensor:
+        return self._pairs[0] * self._kept
+
+    @property
+    def _flat_kernels(self) -> Tensor:
+        return self._pairs[1] * self._kept
+
+    @cached_property
+    def _diagonals(self) -> tuple[Tensor, Tensor, float]:
+        """The diagonal of each sample's UU† in the basis of neurons, (R, d), and of its mean's column; what is kept."""
+        sample = self.state.sample
+        lengths, each, mean = self._lengths
+        weights = sample.kets.abs().square().double()
+        a = (each.square()[:, None] @ weights)[:, 0]
+        moved = torch.zeros_like(a)
+        if self.state.center:
+            total = (sample.kets * lengths[..., None].to(sample.kets)).sum(dim=1) * mean[:, None].to(
+                sample.kets
+            )
+            moved = total.abs().square().double()
+        if sample.complete:
+            return a, moved, 1.0
+        p = self.state.populations
+        inverse = torch.where(p > 0, 1 / p.clamp(min=1e-300), 0.0)
+        same = (each**4 * (weights.square() @ inverse - 1)).sum(dim=1)
+        pairs = (a - self._parts[:, None] * p).square() @ inverse
+        here, counts = sample.valid.sum(dim=1).double(), sample.counts.double()
+        more = (counts / here.clamp(min=1)) ** 2
+        true = all_pairs(same / more, pairs / more, here, counts)
+        return a, moved, _ratio(float(sample.shares @ true), float(sample.shares @ pairs))
+
+    @cached_property
+    def _population_kernel(self) -> Tensor:
+        """⟨Dᵢ, Dⱼ⟩ of the deviations' diagonals under the second derivative of −S(diag ρ)."""
+        which, _ = self._some
+        a, _, kept = self._diagonals
+        p = self.state.populations
+        some = p > 0
+        deviation = (a[which] - self._parts[which][:, None] * p)[:, some] / p[some].sqrt()
+        return deviation @ deviation.mT * kept
+
+    def _second(self, kernel: Tensor) -> float:
+        """½ Σ k(i, j)² over all pairs of different samples."""
+        _, shares = self._some
+        squares = kernel.square()
+        squares = squares - torch.diag(squares.diagonal())
+        return float(shares @ squares @ shares) / 2
+
+
+def _ratio(true: float, pairs: float) -> float:
+    return min(max(true / pairs, 0.0), 1.0) if pairs > 0 else 1.0
+
+
+def _scale(t: Tensor, kept: float) -> Tensor:
+    """Of UU† with trace t, so that (ρ − UU†)/(1 − t) becomes ρ + √kept (what it was − ρ), (R,)."""
+    c = math.sqrt(kept)
+    return c / (1 - (1 - c) * t)
+
+
+def _divided(some: Tensor, eigenvalues: Tensor) -> Tensor:
+    """(ln λⱼ − ln λₖ)/(λⱼ − λₖ) with λⱼ of the first and λₖ of the second; 1/λ where both are equal."""
+    difference, total = some[:, None] - eigenvalues, some[:, None] + eigenvalues
+    # ln(λⱼ/λₖ) = 2 artanh((λⱼ − λₖ)/(λⱼ + λₖ)), which stays exact where both are nearly equal.
+    x = difference / total
+    near = x.abs() < 1e-4
+    series = 2 * (1 + x.square() / 3) / total
+    return torch.where(near, series, 2 * x.atanh() / torch.where(near, 1.0, difference))
+
+
+def _remainder(columns: Tensor, t: Tensor, eigenvalues: Tensor) -> Tensor:
+    """∫₀^∞ [r(s) − r₀(s)] ds with r = −ln det(1 − X) − Tr X, X = U†(A + s)⁻¹U, and r₀ that of UU† = tA, (R,)."""
+    low, high = max(float(eigenvalues[-1]), 1e-9) / 1e5, 1000 * float(eigenvalues[0])
+    steps = math.ceil(math.log(high / low) / _STEP)
+    nodes = low * torch.exp(_STEP * torch.arange(steps + 1, dtype=torch.float64))
+    total = torch.zeros_like(t)
+    for i, s in enumerate(nodes.tolist()):
+        inverse = 1 / (eigenvalues + s)
+        shared = t[:, None] * (eigenvalues * inverse)
+        value = _beyond(columns, inverse) + (torch.log1p(-shared) + shared).sum(dim=1)
+        edge = (
+            1 + 1 / math.expm1(_STEP) if i in (0, len(nodes) - 1) else 1.0
+        )  # the nodes beyond, where s r is geometric
+        total += value * (s * edge)
+    return total * _STEP
+
+
+def _beyond(columns: Tensor, inverse: Tensor) -> Tensor:
+    """−ln det(1 − X) − Tr X of X = U† diag(inverse) U, for U (R, r, q)."""
+    scaled = columns * inverse.sqrt()[:, None]
+    trace = scaled.abs().square().sum(dim=(1, 2))
+    r, q = columns.shape[1:]
+    if q == 1 or r == 1:
+        return -torch.log1p(-trace.clamp(max=1 - 1e-12)) - trace
+    x = scaled.mH @ scaled if q <= r else scaled @ scaled.mH
+    one = torch.eye(len(x[0]), dtype=x.dtype, device=x.device) * (1 + 1e-12)
+    return -torch.linalg.slogdet(one - x).logabsdet - trace
