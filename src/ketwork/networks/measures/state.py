@@ -216,7 +216,7 @@ class Sample:
     ) -> Sample:
         """The vectors of the layer's reservoir, less a mean if there is one, to which so many zero vectors belong.
 
-        Of layers with positions it is not known how many zero vectors each sample has: they are left out here.
+        Of layers with positions it is not known how many zero vectors each sample has: they are skipped here.
         """
         reservoir, moment = accumulator.reservoir, accumulator.moment
         valid = reservoir.valid()

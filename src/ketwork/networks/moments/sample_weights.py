@@ -61,9 +61,9 @@ class SampleWeights:
         squares, pairs, products = sums.tolist()
         if not center:
             return cls(len(t), longest, squares, pairs, products)
-        whole = _summed(vectors, owners, counts)[some]
-        weighted, counted = torch.stack([each, t]).to(whole) @ whole
-        lengths = float(whole.abs().square().sum())
+        rows = _summed(vectors, owners, counts)[some]
+        weighted, counted = torch.stack([each, t]).to(rows) @ rows
+        lengths = float(rows.abs().square().sum())
         return cls(len(t), longest, squares, pairs, products, lengths, weighted, counted)
 
     def __iadd__(self, other: Self) -> Self:

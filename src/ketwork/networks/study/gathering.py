@@ -103,7 +103,7 @@ class Gathering:
         if share is not None:
             keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
         worst = row.reservoir.worst if row is not None else float("inf")
-        cut = row.entanglements.cut if row is not None and row.entanglements is not None else float("inf")
+        cut = row.entanglements.cut if row is not None and row.entanglements is not None else None
         try:
             part = LayerAccumulator.from_batch(
                 activation, present, self._keys, keep, self._labels, worst, cut
