@@ -68,10 +68,10 @@ def expect(operator: Operator, wave: Wave, samples: Samples) -> Expectation:
     (NaN, and a warning), however alike the values are. So it is with everything that is measured here.
     """
     check_closed(operator)
-    found = local_of(operator, wave, samples).mean
+    mean = local_of(operator, wave, samples).mean
     if not _frozen(samples):
-        return found
-    return Expectation(found.value, tau=math.inf, imaginary=found.imaginary, unit=found.unit)
+        return mean
+    return Expectation(mean.value, tau=math.inf, imaginary=mean.imaginary, unit=mean.unit)
 
 
 def magnetizations(samples: Samples) -> Measured:

@@ -89,7 +89,7 @@ def test_parts_add_up_to_the_whole(work: int, kept: int, monkeypatch: pytest.Mon
     assert len(whole.keys) == pytest.approx(kept, abs=8 if kept == 24 else 0)
     assert by_key(whole).keys() == set(order.sort().values[: len(whole.keys)].tolist())
 
-    def part(some: slice, cut: float = math.inf) -> Entanglements:
+    def part(some: slice, cut: float | None = None) -> Entanglements:
         return Entanglements.from_batch(values[some], present[some], order[some], cut)
 
     pieces = [slice(0, 1), slice(1, 50), slice(50, 53), slice(53, 120)]

@@ -39,10 +39,10 @@ def _data(*shape: int, dtype: torch.dtype) -> Tensor:
 def _slow(vectors: Tensor, normalize: str, center: bool) -> Tensor:
     """ρ of all vectors (n, d), in double precision."""
     vectors = vectors.to(torch.complex128 if vectors.is_complex() else torch.float64)
-    norms = vectors.norm(dim=-1, keepdim=True)
-    vectors, norms = vectors[norms[:, 0] > 0], norms[norms > 0]
+    if not (center and normalize == "ensemble"):  # whose mean is of zero vectors too
+        vectors = vectors[vectors.norm(dim=-1) > 0]
     if normalize == "state":
-        vectors = vectors / norms[:, None]
+        vectors = vectors / vectors.norm(dim=-1, keepdim=True)
     if center:
         vectors = vectors - vectors.mean(dim=0)
     weights = vectors.norm(dim=-1).square()

@@ -42,7 +42,7 @@ class Sample:
         """The vectors of the layer's reservoir and, where kets weigh by their squared norm, the heaviest.
 
         Less a mean if there is one, to which so many zero vectors belong. Of layers with positions it is not known how
-        many zero vectors each sample has: they are left out here.
+        many zero vectors each sample has: they are skipped here.
         """
         moment = accumulator.moment
         kets, norms, counts, valid, shares, heaviest = _kept(accumulator, normalize)

@@ -97,7 +97,7 @@ class LayerAccumulator:
         keep: Keep,
         labels: Labelled | None = None,
         worst: float = float("inf"),
-        cut: float = float("inf"),
+        cut: float | None = None,
         lightest: float = 0.0,
     ) -> Self:
         """The accumulator of one batch: existing positions (N, T), a random key for each sample (N,).
@@ -219,12 +219,6 @@ class LayerAccumulator:
             raise Malformed(f"a layer of {self.d} features has entanglements of {entangled.d}")
         # A sum of a measure that this version does not know is skipped.
         self.sums = {name: part for name, part in self.sums.items() if not isinstance(part, Unknown)}
-        kept = self.reservoir
-        if self.entanglements is None and kept.grams is not None and kept.sides is not None:
-            self.entanglements = Entanglements.from_grams(
-                kept.keys, kept.counts, kept.grams, kept.sides, self.d
-            )
-        kept.grams = kept.sides = None
 
     def copy(self) -> Self:
         """The same, sharing no tensor that adding changes."""

@@ -35,14 +35,14 @@ _NUMBERS = 1 << 20  # of samples that are decomposed together, or one sample's i
 class Entanglements:
     """Entropies (R,) in bits of R samples with their keys and numbers of positions that are not zero, by their keys.
 
-    A sample whose key is not below `cut` would not stay.
+    A sample whose key is not below `cut` would not stay; None where any would.
     """
 
     d: Count
     keys: Annotated[Tensor, Form("real r")]
     positions: Annotated[Tensor, Form("int r")]
     entropies: Annotated[Tensor, Form("real r")]
-    cut: float = math.inf
+    cut: float | None = None
 
     def check(self) -> None:
         """No entropy is beyond what so many positions and features allow."""
@@ -55,7 +55,9 @@ class Entanglements:
             )
 
     @classmethod
-    def from_batch(cls, values: Tensor, present: Tensor | None, keys: Tensor, cut: float = math.inf) -> Self:
+    def from_batch(
+        cls, values: Tensor, present: Tensor | None, keys: Tensor, cut: float | None = None
+    ) -> Self:
         """Those of one batch: activations (N, T, d), existing positions (N, T), keys (N,); `cut` of those before.
 
         Cost: O(T d s + s³) a sample that is kept, s = min(T, d); memory O(T d).
@@ -66,10 +68,10 @@ class Entanglements:
             valid &= present
         counts, keys = valid.sum(dim=1), keys.to(values.device)
         order = keys.argsort()
-        order = order[(counts[order] > 0) & (keys[order] < cut)]
+        order = order[(counts[order] > 0) & (keys[order] < _number(cut))]
         kept = _kept(counts[order], d)
         if kept < len(order):
-            cut = min(cut, float(keys[order[kept]]))
+            cut = float(keys[order[kept]])
         order = order[:kept]
         return cls(d, keys[order], counts[order], _entropies(values[order], valid[order]), cut)
 
@@ -91,17 +93,22 @@ class Entanglements:
 
     def __iadd__(self, other: Self) -> Self:
         keys = torch.cat([self.keys, other.keys])
-        self.cut = min(self.cut, other.cut)
+        cut = min(_number(self.cut), _number(other.cut))
         order = keys.argsort(stable=True)
-        order = order[keys[order] < self.cut]
+        order = order[keys[order] < cut]
         positions = torch.cat([self.positions, other.positions])
         kept = _kept(positions[order], self.d)
         if kept < len(order):
-            self.cut = float(keys[order[kept]])
+            cut = float(keys[order[kept]])
+        self.cut = None if math.isinf(cut) else cut
         order = order[:kept]
         self.keys, self.positions = keys[order], positions[order]
         self.entropies = torch.cat([self.entropies, other.entropies])[order]
         return self
+
+
+def _number(cut: float | None) -> float:
+    return math.inf if cut is None else cut
 
 
 def _kept(positions: Tensor, d: int) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import unit
-from ketwork.records import Count, Form, Malformed
+from ketwork.records import Count, Form
 
 SAMPLES = 128
 """Most samples kept: a standard error estimated from 128 is itself good to about 6 %."""
@@ -36,23 +36,15 @@ class Reservoir:
 
     keys (R,) decide who stays; counts (R,) how many nonzero kets the sample has; kets (R, P, d) and norms
     (R, P) some of them, of which the first min(P, counts) are real; weights (R,) the weight of all of the sample's
-    kets, where these weigh by their squared norm. `grams` (R, s, s) and `sides` (R,) are in files of older versions
-    alone, see `Entanglements.from_grams`.
+    kets, where these weigh by their squared norm.
     """
 
     keys: Annotated[Tensor, Form("real r")]
     counts: Annotated[Tensor, Form("int r")]
     kets: Annotated[Tensor, Form("ket r p d")]
     norms: Annotated[Tensor, Form("real r p")]
-    grams: Annotated[Tensor, Form("ket r s s")] | None = None
-    sides: Annotated[Tensor, Form("int r")] | None = None
     most: Count = SAMPLES
     weights: Annotated[Tensor, Form("real r")] | None = None
-
-    def check(self) -> None:
-        """Gram matrices come with their sides."""
-        if (self.grams is None) != (self.sides is None):
-            raise Malformed("a reservoir must hold Gram matrices and their sides, or neither")
 
     @classmethod
     def from_batch(

@@ -70,9 +70,9 @@ class SampleWeights:
         sums = torch.stack([product.sum() for product in products]).tolist()
         found = cls(len(t), longest, *sums[:3], 0.0, *sums[3:])
         if center:
-            whole = summed(vectors, owners, counts)[some]
-            found.weighted, found.counted = torch.stack([each, t]).to(whole) @ whole
-            found.lengths = float(whole.abs().square().sum())
+            rows = summed(vectors, owners, counts)[some]
+            found.weighted, found.counted = torch.stack([each, t]).to(rows) @ rows
+            found.lengths = float(rows.abs().square().sum())
         return found
 
     def __iadd__(self, other: Self) -> Self:

@@ -103,7 +103,7 @@ class Gathering:
         if share is not None:
             keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
         worst = row.reservoir.worst if row is not None else float("inf")
-        cut = row.entanglements.cut if row is not None and row.entanglements is not None else float("inf")
+        cut = row.entanglements.cut if row is not None and row.entanglements is not None else None
         lightest = row.lightest if row is not None else 0.0
         try:
             part = LayerAccumulator.from_batch(

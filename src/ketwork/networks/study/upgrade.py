@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from ketwork.networks.comparison import upgraded_comparison
+from ketwork.networks.moments import Entanglements
+from ketwork.records import pack
 
 Header = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -70,13 +72,28 @@ def _accumulator(old: Header, place: str, tensors: Tensors) -> Header:
     info["layout"] = {"features": old["axis"], "ndim": 0}
     info["positions"] = f"{place}reservoir.grams" in tensors
     known = old["knowledge"]
+    kept = _named(f"{place}reservoir.", tensors)
     return {
         "info": info,
         **{name: statistics[name] for name in ("samples", "zeros", "dropped", "norms")},
         "moment": _moment(statistics, f"{place}moment.", tensors),
-        "reservoir": {"most": statistics["reservoir"]} | _named(f"{place}reservoir.", tensors),
+        "reservoir": {"most": statistics["reservoir"]} | kept,
+        "entanglements": _entanglements(kept, statistics["d"], f"{place}entanglements.", tensors),
         "labelled": None if known is None else _labelled(known["statistics"], f"{place}knowledge.", tensors),
     }
+
+
+def _entanglements(kept: dict[str, str], d: int, place: str, tensors: Tensors) -> Header | None:
+    """The entropies of what were Gram matrices then; None where these lack positions, or there are none."""
+    if "grams" not in kept:
+        return None
+    parts = (tensors[kept[name]] for name in ("keys", "counts", "grams", "sides"))
+    entropies = Entanglements.from_grams(*parts, d)
+    if entropies is None:
+        return None
+    header, made = pack(entropies)
+    tensors |= {f"{place}{name}": tensor for name, tensor in made.items()}
+    return header | {name: f"{place}{name}" for name in made}
 
 
 def _moment(statistics: Header, place: str, tensors: Tensors) -> Header:
