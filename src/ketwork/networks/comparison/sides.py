@@ -28,7 +28,7 @@ from ketwork.networks.activations import (
     map_tensors,
 )
 from ketwork.networks.comparison.result import ComparedLayer
-from ketwork.networks.moments import UNITS, sample_rows
+from ketwork.networks.moments import UNITS, sample_owners, sample_rows
 from ketwork.networks.runtime import Bad, BadValues
 
 
@@ -50,6 +50,7 @@ class Side:
     infos: dict[Key, tuple[LayerInfo, int]] = field(default_factory=dict)
     left_out: dict[Key, str] = field(default_factory=dict)
     batches: int = 0
+    owners: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     bad: BadValues = field(default_factory=BadValues)
     _samples: int = 0
 
@@ -120,6 +121,8 @@ class Side:
             return
         self.infos.setdefault(key, (activation.info, rows.shape[1]))
         self.rows[self.name, *key] = rows
+        if len(self.rows) == 1 or len(rows) != len(self.owners):
+            self.owners = sample_owners(activation.values, present, unit_of=self.unit).cpu()
 
     def leave_out(self, key: Key, reason: str) -> None:
         """Takes a layer out of this and later batches."""

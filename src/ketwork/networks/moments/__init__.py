@@ -13,11 +13,14 @@ from ketwork.networks.moments.accumulator import (
 )
 from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
 from ketwork.networks.moments.cross_moments import CrossMoments
+from ketwork.networks.moments.kept_samples import KeptSamples, first_samples
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Limits, Rows, Sums
 from ketwork.networks.moments.moment import Moment
-from ketwork.networks.moments.pair_moments import MEMORY, PairMoments, least_bytes
-from ketwork.networks.moments.pooling import UNITS, sample_rows
+from ketwork.networks.moments.pair_budget import least_bytes
+from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
+from ketwork.networks.moments.pooling import UNITS, sample_owners, sample_rows
 from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
+from ketwork.networks.moments.sample_keys import sample_keys
 from ketwork.networks.moments.sums import LayerSum, Vectors
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "ClassMoments",
     "CrossMoments",
     "Keep",
+    "KeptSamples",
     "Labelled",
     "LabelledMoments",
     "LayerAccumulator",
@@ -43,7 +47,10 @@ __all__ = [
     "Rows",
     "Sums",
     "Vectors",
+    "first_samples",
     "kets_each",
     "least_bytes",
+    "sample_keys",
+    "sample_owners",
     "sample_rows",
 ]

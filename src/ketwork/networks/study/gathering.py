@@ -165,7 +165,8 @@ class Gathering:
         if gathered.pairs is not None and self._pooled:
             finite = [rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]
             good = torch.stack(finite).all(dim=0)
-            gathered.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
+            finite_rows = {key: rows[good.to(rows.device)] for key, rows in self._pooled.items()}
+            gathered.pairs.add(finite_rows, keys=self._keys[good])
         gathered.samples += self._batch.size
         gathered.batches += 1
         self.skip()
