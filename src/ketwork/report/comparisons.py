@@ -64,9 +64,10 @@ def _footer(comparison: Comparison, console: Console) -> None:
             )
     if near := findings.redundant(comparison):
         measure = PAIR_MEASURES[near.measure].title
+        value = plus_minus([near.value])[0].strip()
         say(
-            f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} "
-            f"{plus_minus([near.value])[0].strip()}); {near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
+            f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} {value}); "
+            f"{near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
         )
     unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
     taken = f" ({comparison.settings['taken']})" if comparison.settings.get("taken") else ""
@@ -75,7 +76,8 @@ def _footer(comparison: Comparison, console: Console) -> None:
     layers = f"{len(comparison.rows)} × {len(comparison.columns)} layers"
     matched_by = PAIR_MEASURES[comparison.measures[0]].title
     say(
-        f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {matched_by}. Values ± one standard error."
+        f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {matched_by}. Values ± one standard "
+        "error."
     )
     for warning in comparison.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")

@@ -273,7 +273,9 @@ class _Run:
             if self.pairs.n == 0:
                 choose(self.sides)
             keys = sample_keys(self.done, first.size, self.pairs.seed)
-            self.pairs.add(*(side.rows for side in self.sides), keys=keys[self.sides[0].owners])
+            rows, owners = self.sides[0].rows, self.sides[0].owners
+            owner = owners[len(next(iter(rows.values())))] if rows else slice(None)
+            self.pairs.add(*(side.rows for side in self.sides), keys=keys[owner])
         self.done += first.size
         return self.done
 

@@ -38,7 +38,10 @@ class MisalignedError(ValueError):
 
 @dataclass
 class Side:
-    """One of the models during the pass. Its rows of the current batch are keyed by (side, path, call)."""
+    """One of the models during the pass. Its rows of the current batch are keyed by (side, path, call).
+
+    `owners` tells which sample each row is of, of the layers with so many rows.
+    """
 
     name: str
     model: nn.Module
@@ -50,7 +53,7 @@ class Side:
     infos: dict[Key, tuple[LayerInfo, int]] = field(default_factory=dict)
     left_out: dict[Key, str] = field(default_factory=dict)
     batches: int = 0
-    owners: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    owners: dict[int, Tensor] = field(default_factory=dict)
     bad: BadValues = field(default_factory=BadValues)
     _samples: int = 0
 
@@ -84,6 +87,7 @@ class Side:
         batch = replace(batch, content=map_tensors(batch.content, placed), masks=masks)
         self._samples = done
         self.rows.clear()
+        self.owners.clear()
         self.bad.clear()
         self.live.forward(
             lambda model: batch.run(model, self.forward),
@@ -121,8 +125,8 @@ class Side:
             return
         self.infos.setdefault(key, (activation.info, rows.shape[1]))
         self.rows[self.name, *key] = rows
-        if len(self.rows) == 1 or len(rows) != len(self.owners):
-            self.owners = sample_owners(activation.values, present, unit_of=self.unit).cpu()
+        if len(rows) not in self.owners:
+            self.owners[len(rows)] = sample_owners(activation.values, present, unit_of=self.unit).cpu()
 
     def leave_out(self, key: Key, reason: str) -> None:
         """Takes a layer out of this and later batches."""

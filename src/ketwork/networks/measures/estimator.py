@@ -26,8 +26,8 @@ def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> 
 
     The features' directions are read: each row is encoded as a unit ket. See `Probe`, which this returns with
     `scores_` on held-out samples (`accuracy`, `balanced`, `auc`, or `r2`, each an `Estimate` with its standard
-    error), `confusion_` (label, read), `held_out_`, the indices of those samples (at most 1,024), and `held_counts_`, how
-    many of them each label has. What `study` finds for a layer's pooled activations is this with both kinds.
+    error), `confusion_` (label, read), `held_out_`, the indices of those samples (at most 1,024), and `held_counts_`,
+    how many of them each label has. What `study` finds for a layer's pooled activations is this with both kinds.
 
     Args:
         features: (N, d), an array or tensor of real numbers.

@@ -207,7 +207,8 @@ def _worth(state: LabelState) -> float:
     if not len(kept):
         return 1.0
     _, first = kept.keys.unique_consecutive(return_inverse=True)
-    return independent_share(as_complex(kept.kets, state.labelled.complex), kept.codes, first)
+    kets = as_complex(kept.kets, state.labelled.complex)
+    return independent_share(kets, kept.codes, first, float(state.moments.counts.sum()))
 
 
 def state_of(moments: ClassMoments, code: int, is_complex: bool) -> Density:

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 _MOST = 512  # kets that labels are permuted on
-_POINTS = 160  # of the integral: good to 0.1 %
-_COUNTS = 6  # shares for which it is computed; others are interpolated
-_DRAWS = (4, 48)  # permutations, the fewer the more they take
-_WORK = 2e7
+_POINTS = 96  # of the integral: good to 0.2 %
+_COUNTS = 6  # shares for which it is computed at most, one for each factor of 2; others are interpolated
+_DRAWS = (4, 24)  # permutations, the fewer the more they take
+_WORK = 4e6
 _STEPS = 6
+_CLOSE = 2e-3
+_OVERHEAD = 1e5  # of a decomposition, however small, beside its cubes
 _TINY = 1e-14
 
 
@@ -54,9 +56,10 @@ def chance_bits(spectrum: Tensor, kets: float, counts: Sequence[float]) -> float
     """Holevo's χ of random labels with these counts, of a state with this spectrum made of so many independent kets."""
     total = float(sum(counts))
     shares = sorted({count / total for count in counts})
-    if len(shares) > _COUNTS:
-        low, high = shares[0], shares[-1]
-        shares = [low * (high / low) ** (i / (_COUNTS - 1)) for i in range(_COUNTS)]
+    low, high = shares[0], shares[-1]
+    nodes = min(2 + round(math.log2(high / low)), _COUNTS)
+    if len(shares) > nodes:
+        shares = [low * (high / low) ** (i / (nodes - 1)) for i in range(nodes)]
     # Over 1/α − 1 what is lost hardly changes.
     known = [loss(spectrum, kets, share) / (1 / share - 1) if share < 1 else 0.0 for share in shares]
 
@@ -71,19 +74,34 @@ def chance_bits(spectrum: Tensor, kets: float, counts: Sequence[float]) -> float
     return sum(count / total * interpolated(count / total) for count in counts if count > 0)
 
 
-def independent_share(kets: Tensor, codes: Tensor, samples: Tensor) -> float:
-    """How many independent kets each of the kets (r, d) is worth: from their labels `codes`, permuted by `samples`.
+def independent_share(kets: Tensor, codes: Tensor, samples: Tensor, total: float) -> float:
+    """How many independent kets each of `total` kets is worth, from some (r, d) of whole samples: codes, samples (r,).
 
-    The number of independent kets is that which gives the mean χ of the permutations; 1 where labels do not differ.
+    Where the labels of the samples are permuted, χ is that of so many independent kets. Of few samples it is another
+    number than of many; it is taken to go to its limit as one over their square, known from all and from halves.
     """
     _, owners, sizes = samples.unique(return_inverse=True, return_counts=True)
     order = owners.argsort(stable=True)
-    chosen = order[: int(sizes.cumsum(0)[sizes.cumsum(0) <= max(_MOST, int(sizes[0]))][-1])]
+    ends = sizes.cumsum(0)
+    count = max(int((ends <= _MOST).sum()), 1)
+    chosen = order[: int(ends[count - 1])]
     kets, codes, owners = kets[chosen], codes[chosen], owners[chosen]
-    _, codes, counts = codes.unique(return_inverse=True, return_counts=True)
-    if len(counts) < 2 or len(owners.unique()) < _DRAWS[0]:
-        return 1.0
     kets = _compact(kets)
+    worth = _independent(kets, codes, owners)
+    if count < 4 * _DRAWS[0] or len(kets) == count:
+        return worth
+    first = owners < count // 2
+    half = [_independent(kets[part], codes[part], owners[part]) for part in (first, ~first)]
+    left = 1 - min(len(kets) / total, 1.0) ** 2
+    return max(worth - (sum(half) / 2 - worth) * left / 3, worth / 2)
+
+
+def _independent(kets: Tensor, codes: Tensor, owners: Tensor) -> float:
+    """The share for these kets alone; 1 where labels do not differ."""
+    _, codes, counts = codes.unique(return_inverse=True, return_counts=True)
+    _, owners = owners.unique(return_inverse=True)
+    if len(counts) < 2 or int(owners.max()) + 1 < _DRAWS[0]:
+        return 1.0
     spectrum = _spectrum(kets)
     found = _permuted(kets, codes, owners, counts, _entropy(spectrum))
     if not found > 0:
@@ -96,6 +114,8 @@ def independent_share(kets: Tensor, codes: Tensor, samples: Tensor) -> float:
         if not expected > 0:
             return 1.0
         number *= min(max(expected / found, 0.2), 5.0)
+        if abs(expected / found - 1) < _CLOSE:
+            break
     return number / len(kets)
 
 
@@ -104,7 +124,7 @@ def _permuted(kets: Tensor, codes: Tensor, owners: Tensor, counts: Tensor, total
     generator = torch.Generator().manual_seed(0)
     samples = int(owners.max()) + 1
     sizes = [int(count) for count in counts]
-    work = sum(min(size, kets.shape[1]) ** 3 for size in sizes)
+    work = sum(min(size, kets.shape[1]) ** 3 for size in sizes) + _OVERHEAD * len(set(sizes))
     draws = int(min(max(_WORK / work, _DRAWS[0]), _DRAWS[1]))
     alike: dict[int, list[int]] = {}
     for code, size in enumerate(sizes):
@@ -153,7 +173,7 @@ def _filled(x: Tensor, kets: float, s: Tensor) -> Tensor:
 def _root(x: Tensor, kets: float, share: float) -> float:
     """The s with h(s) = share."""
     low, high = math.log(float(x.min()) * 1e-18), math.log(float(x.sum()) / (kets * share)) + 1
-    for _ in range(60):
+    for _ in range(44):
         middle = (low + high) / 2
         above = float((x / (x + math.exp(middle))).sum()) > share * kets
         low, high = (middle, high) if above else (low, middle)

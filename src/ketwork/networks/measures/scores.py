@@ -34,8 +34,9 @@ def accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Es
         return Estimate(math.nan)
     right = correct(scores, codes)
     count = _samples(samples, len(codes))
-    every = _shrunk(float(right.mean()), count)
-    return _share(right, torch.full_like(right, 1 / len(right)), torch.full_like(right, every), samples)
+    value = float(right.mean())
+    every = torch.full_like(right, _shrunk(value, count))
+    return _share(value, right, torch.full_like(right, 1 / len(right)), every, samples)
 
 
 def balanced_accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Estimate:
@@ -48,11 +49,12 @@ def balanced_accuracy(scores: Tensor, codes: Tensor, samples: Tensor | None = No
     right = correct(scores, codes)
     recall, places, counts = _recall(right, codes)
     count = _samples(samples, len(codes))
-    every = _shrunk(float(recall.mean()), count)
+    value = float(recall.mean())
+    every = _shrunk(value, count)
     independent = counts * (count / len(codes))
     expected = (independent * recall + _Z**2 * every) / (independent + _Z**2)
     weights = 1 / (counts[places] * len(counts)).double()
-    return _share(right, weights, expected[places], samples)
+    return _share(value, right, weights, expected[places], samples)
 
 
 def macro_auc(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> Estimate:
@@ -156,10 +158,11 @@ def _areas(scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
     return areas, ((beats - areas) / torch.where(mine, m, rest)).mean(dim=0), m, rest
 
 
-def _share(right: Tensor, weights: Tensor, expected: Tensor, samples: Tensor | None) -> Estimate:
-    """Σ weights · right with Wilson's error; `expected` is the chance of each row to be right, away from 0 and 1."""
-    n = len(right)
-    value, middle = float(weights @ right), float(weights @ expected)
+def _share(
+    value: float, right: Tensor, weights: Tensor, expected: Tensor, samples: Tensor | None
+) -> Estimate:
+    """`value` = Σ weights · right with Wilson's error; `expected` is each row's chance to be right, not 0 or 1."""
+    n, middle = len(right), float(weights @ expected)
     rows = weights * (right - expected)
     together = _together(rows, samples)
     # How much more samples vary than their rows would alone, with as many samples more as Wilson's interval adds,
