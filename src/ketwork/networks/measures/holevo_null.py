@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 _MOST = 512  # kets that labels are permuted on
-_POINTS = 96  # of the integral: good to 0.2 %
+_POINTS = 96  # of the integral: good to 0.5 %
 _COUNTS = 6  # shares for which it is computed at most, one for each factor of 2; others are interpolated
 _DRAWS = (4, 24)  # permutations, the fewer the more they take
 _WORK = 4e6

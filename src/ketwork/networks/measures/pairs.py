@@ -50,7 +50,8 @@ class PairMeasure:
 class Pair:
     """Two layers on their principal axes: `c` (dₓ, d_y) is C on these, `weights` Tr XᵀX and Tr YᵀY, n the rows.
 
-    `places` are where the two are among all layers, `evidence` the samples that were kept.
+    `places` are where the two are among all layers, `evidence` the samples that were kept; `null` is the chance level of
+    the nuclear norm (NaN: not known).
     """
 
     c: Tensor
@@ -61,6 +62,7 @@ class Pair:
     center: bool
     places: tuple[int, int] = (0, 0)
     evidence: Evidence | None = None
+    null: float = math.nan
 
     @cached_property
     def swapped(self) -> Pair:
@@ -110,7 +112,8 @@ class Pair:
 class Pairs:
     """All pairs: ‖C‖² (L, L), and where they were computed the layers' axes.
 
-    `evidence` are the samples that were kept, `along` xᵀ C y of their rows by the places of both layers.
+    `evidence` are the samples that were kept, `along` xᵀ C y of their rows by the places of both layers, `nulls` (L, L)
+    the chance levels of Bures similarity, where they were computed.
     """
 
     overlaps: Overlaps
@@ -119,6 +122,7 @@ class Pairs:
     center: bool
     evidence: Evidence | None = None
     along: list[dict[int, Tensor]] = field(default_factory=list)
+    nulls: Tensor | None = None
 
     @cached_property
     def hsic(self) -> Tensor:

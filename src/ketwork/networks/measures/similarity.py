@@ -24,6 +24,7 @@ from ketwork.networks.measures.pairs import (
 )
 from ketwork.quantum import Estimate
 
+_CLEAR = 2.0  # times the chance level, below which a bias to second order says little
 _LEFT = 0.1  # share of the samples that a fit must leave over for its adjustment to mean anything
 
 
@@ -65,14 +66,17 @@ def measured(
         axes = overlaps.axes()
     if errors or overlaps.clustered:
         evidence = Evidence.from_overlaps(overlaps, axes)
+    nulls = None
     if axes is not None:
+        if center and "bures" in wanted:
+            nulls = _chance_levels(overlaps, axes, evidence)
         filled = _Filled(matrices, stderrs, along)
-        squares = _by_pair(overlaps, axes, by_pair, filled, evidence, center)
+        squares = _by_pair(overlaps, axes, by_pair, filled, evidence, center, nulls)
     else:
         squares = overlaps.squares().cpu()
         if evidence is not None and any(measure.errors is not None for measure in of_all):
             along = [dict(overlaps.along(i)) for i in range(size)]
-    pairs = Pairs(overlaps, squares, axes, center, evidence, along)
+    pairs = Pairs(overlaps, squares, axes, center, evidence, along, nulls)
     for measure in of_all:
         assert measure.of_all is not None
         matrices[measure.name] = measure.of_all(pairs).cpu()
@@ -106,6 +110,7 @@ def _by_pair(
     filled: _Filled,
     evidence: Evidence | None,
     center: bool,
+    nulls: Tensor | None,
 ) -> Tensor:
     """Fills in the measures of single pairs; returns ‖C‖² of all."""
     squares = torch.diag(torch.stack([layer.values.square().sum() for layer in axes])).cpu()
@@ -128,7 +133,8 @@ def _by_pair(
             squares[i, j] = squares[j, i] = float(c.square().sum())
             if evidence is not None:
                 filled.along[i][j] = ((evidence.rows[i] @ c) * evidence.rows[j]).sum(dim=1)
-            pair = Pair(c, axes[i], axes[j], (weights[i], weights[j]), overlaps.n, center, (i, j), evidence)
+            both, null = (weights[i], weights[j]), math.nan if nulls is None else float(nulls[i, j])
+            pair = Pair(c, axes[i], axes[j], both, overlaps.n, center, (i, j), evidence, null)
             swapped = pair.swapped
             for measure in measures:
                 assert measure.of_pair is not None
@@ -174,28 +180,34 @@ def cka_biased(pairs: Pairs) -> Tensor:
     title="Bures",
     group="bures",
     definition="normalised Bures similarity, the root fidelity ‖XᵀY‖_*/√(Tr XᵀX Tr YᵀY) of the sample-side states; "
-    "features centred unless center=False; few samples inflate it, which ± counts as far as bures_corrected tells",
+    "features centred unless center=False; few samples inflate it, which ± counts",
     symmetric=True,
 )
 def bures(pair: Pair) -> Estimate:
-    """‖XᵀY‖_* / √(Tr XᵀX Tr YᵀY); uncentred, with the means put back."""
+    """‖XᵀY‖_* / √(Tr XᵀX Tr YᵀY); uncentred, with the means put back.
+
+    What few samples add is the whole of it between unrelated layers, and to second order √(v² − null²) lacks about as
+    much of a larger one, or more.
+    """
     found = pair.nuclear
-    return Estimate(found.value, math.hypot(found.stderr, found.bias))
+    beyond = found.value**2 - (0.0 if math.isnan(pair.null) else pair.null) ** 2
+    bias = max(found.bias, found.value - math.sqrt(max(beyond, 0.0)))
+    return Estimate(found.value, math.hypot(found.stderr, bias))
 
 
 @pair_measure(
     "bures_corrected",
     title="Bures, corrected",
     group="bures",
-    definition="the same less its bias to second order in 1/N (as v·exp(−bias/v), so that it stays above 0), good "
-    "where it is well above the chance level",
+    definition="the same less its bias to second order in 1/N (as v·exp(−bias/v), so that it stays above 0); – within "
+    "twice the chance level, where that order does not tell",
     symmetric=True,
 )
 def bures_corrected(pair: Pair) -> Estimate:
-    """The similarity less its bias, NaN where too few samples were kept to tell."""
+    """The similarity less its bias, NaN where too few samples were kept to tell, or near the chance level."""
     found = pair.nuclear
-    if found.value == 0:
-        return Estimate(found.value, found.stderr)
+    if found.value <= _CLEAR * pair.null:
+        return Estimate()
     factor = math.exp(-found.bias / found.value)
     return Estimate(found.value * factor, found.stderr * factor)
 
@@ -209,15 +221,19 @@ def bures_corrected(pair: Pair) -> Estimate:
 )
 def bures_null(pairs: Pairs) -> Tensor:
     """See `null_root_fidelity`; none for uncentred layers."""
-    if not pairs.center or pairs.axes is None:
-        return torch.full_like(pairs.squares, math.nan)
-    spectra = [layer.values.cpu() for layer in pairs.axes]
-    if not pairs.overlaps.clustered:
-        return null_root_fidelity(spectra, pairs.overlaps.n - 1)
-    nulls = torch.full_like(pairs.squares, math.nan)
+    return torch.full_like(pairs.squares, math.nan) if pairs.nulls is None else pairs.nulls
+
+
+def _chance_levels(overlaps: Overlaps, axes: list[Axes], evidence: Evidence | None) -> Tensor:
+    """The chance levels of Bures similarity of all pairs, (L, L)."""
+    spectra = [layer.values.cpu() for layer in axes]
+    if not overlaps.clustered:
+        return null_root_fidelity(spectra, overlaps.n - 1)
+    nulls = torch.full((len(axes), len(axes)), math.nan, dtype=torch.float64)
     for i in range(len(spectra)):
-        for j in pairs.overlaps.partners(i) if pairs.evidence is not None else ():
-            rows = pair_errors.independent_rows(pairs.evidence, i, j)
+        for j in overlaps.partners(i) if evidence is not None else ():
+            assert evidence is not None
+            rows = pair_errors.independent_rows(evidence, i, j)
             if math.isfinite(rows):
                 level = float(null_root_fidelity([spectra[i], spectra[j]], rows)[0, 1])
                 nulls[i, j] = nulls[j, i] = min(level, 1.0)

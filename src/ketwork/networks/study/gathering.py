@@ -17,6 +17,7 @@ from ketwork.networks.moments import (
     Moment,
     NonFiniteActivationError,
     PairMoments,
+    sample_keys,
     sample_rows,
 )
 from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
@@ -166,7 +167,8 @@ class Gathering:
             finite = [rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]
             good = torch.stack(finite).all(dim=0)
             finite_rows = {key: rows[good.to(rows.device)] for key, rows in self._pooled.items()}
-            gathered.pairs.add(finite_rows, keys=self._keys[good])
+            keys = sample_keys(self.position, len(good), gathered.pairs.seed)
+            gathered.pairs.add(finite_rows, keys=keys[good])
         gathered.samples += self._batch.size
         gathered.batches += 1
         self.skip()
