@@ -88,26 +88,30 @@ class Evidence:
         """The means over pairs of samples of k²l² and k³l, (L, L), with k, l the inner products of two layers' rows."""
         products = torch.stack([_beside(rows) for rows in self.rows])
         second = products.square()
-        pairs = self._pairs
+        pairs = self.pairs
         return second @ second.mT / pairs, (second * products) @ products.mT / pairs
 
     @cached_property
-    def fits(self) -> Tensor:
-        """The mean over pairs of samples of h²l², (L, L), with h the inner product of the row's layer, whitened."""
-        fits = torch.stack([_beside(rows).square() for rows in self.whitened])
-        products = torch.stack([_beside(rows).square() for rows in self.rows])
-        return fits @ products.mT / self._pairs
+    def fits(self) -> list[Tensor]:
+        """h² of pairs of rows, (R²,) a layer, with h the inner product of the whitened rows; 0 of a row with itself."""
+        return [_beside(rows).square() for rows in self.whitened]
 
     @property
-    def _pairs(self) -> int:
+    def pairs(self) -> int:
+        """The ordered pairs of different samples."""
         return self.clusters.count * (self.clusters.count - 1)
 
-    def stderr(self, shares: Tensor, excess: float = 0.0) -> float:
-        """The error of a mean over samples of ψ, (samples,), its variance less `excess`, but no less than half."""
+    def stderr(self, shares: Tensor, excess: float = 0.0, freedom: float = 1.0) -> float:
+        """The error of a mean over samples of ψ, (samples,), its variance less `excess`, but no less than half.
+
+        What is of first order (without both times the excess) grows by one over `freedom`, the share of the samples
+        that fitted parameters leave over.
+        """
         if self.unknown is not None:
             return math.nan
         variance = float(shares.var()) / self.samples
-        return math.sqrt(max(variance - excess, variance / 2))
+        chance = min(excess, variance / 2)
+        return math.sqrt((variance - 2 * chance) / freedom + chance)
 
     def of_rows(self, shares: Tensor) -> Tensor:
         """ψ of each sample, of a mean over rows with these shares (R,)."""
@@ -148,8 +152,17 @@ def cka_errors(evidence: Evidence, hsic: Tensor, along: Sequence[dict[int, Tenso
     return errors
 
 
-def r2_error(evidence: Evidence, i: int, j: int, explained: Tensor, weight: float, value: float) -> float:
-    """The standard error of the adjusted share of layer j that layer i explains.
+def r2_error(
+    evidence: Evidence,
+    i: int,
+    j: int,
+    *,
+    explained: Tensor,
+    weight: float,
+    value: float,
+    freedom: float,
+) -> float:
+    """The standard error of the adjusted share of layer j that layer i explains, `freedom` of the samples left over.
 
     `explained` (rank, d) is what a whitened row predicts of j's row, `weight` Σ‖y‖². A row's residual without itself in
     the fit is (y − ŷ)/(1 − h), h its leverage: deleting the row changes Σ‖y − ŷ‖² by ‖y − ŷ‖²/(1 − h).
@@ -159,19 +172,24 @@ def r2_error(evidence: Evidence, i: int, j: int, explained: Tensor, weight: floa
     shares = evidence.of_rows((1 - value) * evidence.lengths[j] - left) * evidence.n / weight
     excess = 0.0
     if evidence.single:
-        excess = 2 * (1 - value) ** 2 * float(evidence.fits[i, j]) * (evidence.samples / weight) ** 2
-    return evidence.stderr(shares, excess)
+        chance = float(evidence.fits[i] @ _beside(residual).square()) / evidence.pairs
+        excess = 2 * chance * (evidence.samples / weight) ** 2
+    return evidence.stderr(shares, excess, freedom)
 
 
 def parameters(evidence: Evidence, i: int, j: int) -> float:
-    """How many independent parameters a map of layer i to an unrelated layer j of its samples is worth.
+    """How many parameters of as many independent samples a map of layer i to an unrelated layer j is worth.
 
     The rank, where every sample is one row. Else chance explains Σ Tr H_s K_s of Σ Tr K_s, with H_s the leverages
-    within a sample and K_s the inner products of j's rows, which are taken at their means.
+    within a sample and K_s the inner products of j's rows, which are taken at their means: that many over n.
     """
     mean = evidence.within[j].mean(dim=0)
     trace = float(mean.diagonal().sum())
-    return evidence.n * float((evidence.leverages_within[i] * mean).sum()) / trace if trace > 0 else math.nan
+    return (
+        evidence.samples * float((evidence.leverages_within[i] * mean).sum()) / trace
+        if trace > 0
+        else math.nan
+    )
 
 
 def independent_rows(evidence: Evidence, i: int, j: int) -> float:

@@ -50,8 +50,8 @@ class PairMeasure:
 class Pair:
     """Two layers on their principal axes: `c` (dₓ, d_y) is C on these, `weights` Tr XᵀX and Tr YᵀY, n the rows.
 
-    `places` are where the two are among all layers, `evidence` the samples that were kept; `null` is the chance level of
-    the nuclear norm (NaN: not known).
+    `places` are where the two are among all layers, `evidence` the samples that were kept; `null` is the chance level
+    of Bures similarity (NaN: not known).
     """
 
     c: Tensor

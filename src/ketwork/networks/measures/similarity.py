@@ -252,15 +252,21 @@ def _chance_levels(overlaps: Overlaps, axes: list[Axes], evidence: Evidence | No
 def r2(pair: Pair) -> Estimate:
     """The share that is explained, adjusted."""
     evidence = pair.evidence
-    count = float(pair.x.rank)
+    count, n = float(pair.x.rank), pair.n
     if evidence is not None and not evidence.single:
-        count = pair_errors.parameters(evidence, *pair.places)
-    value = _adjusted(pair.fit, count, pair.n)
+        count, n = pair_errors.parameters(evidence, *pair.places), evidence.samples
+    value = _adjusted(pair.fit, count, n)
     if evidence is None or math.isnan(value):
         return Estimate(value)
-    return Estimate(
-        value, pair_errors.r2_error(evidence, *pair.places, pair.explained, pair.weights[1], value)
+    stderr = pair_errors.r2_error(
+        evidence,
+        *pair.places,
+        explained=pair.explained,
+        weight=pair.weights[1],
+        value=value,
+        freedom=1 - count / (n - 1),
     )
+    return Estimate(value, stderr)
 
 
 @pair_measure(
