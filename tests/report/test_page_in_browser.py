@@ -14,6 +14,7 @@ from torch import nn
 from ketwork.demo import digits
 from ketwork.networks.comparison import compare
 from ketwork.networks.study import study
+from ketwork.quantum import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -292,12 +293,17 @@ def test_the_measures_of_a_comparison(tmp_path, open_page):
     page = open_page(found.report(tmp_path / "c.html"))
     same = {name: found.cka.loc[name, name] for name in found.cka.index}
     least = min(same, key=same.get)
-    assert f"{least} differs most: debiased CKA {same[least]:.3f}" in page.locator(".answers").inner_text()
+    said = str(Estimate(same[least], found.stderr("cka").loc[least, least]))
+    assert f"{least} differs most: debiased CKA {said}" in page.locator(".answers").inner_text()
     page.get_by_label("Measure").select_option("bures")
     page.get_by_role("button", name="what is this?").click()
     assert found.definitions["bures"] in page.locator("#def-bures").inner_text()
     cells, _ = column(page, "debiased CKA")
-    assert [float(cell) for cell in cells] == pytest.approx(found.best_match()["cka"].tolist(), abs=6e-4)
+    shown = [float(cell.partition(" ± ")[0]) for cell in cells]
+    assert shown == pytest.approx(found.best_match()["cka"].tolist(), abs=6e-4)
+    best = found.best_match()["match"]
+    errors = [found.stderr("cka").loc[name, match] for name, match in best.items()]
+    assert [float(cell.partition(" ± ")[2]) for cell in cells] == pytest.approx(errors, abs=1.1e-3)
 
 
 EVIL = "</script><script>window.bad = 1</script><img src=x onerror='window.bad = 1'>&amp;\"'{{ 7 * 7 }}"

@@ -71,7 +71,8 @@ def test_a_comparison_at_every_width(width):
     flat = " ".join(text.split())
     same = {name: found.cka.loc[name, name] for name in found.cka.index}
     least = min(same, key=same.get)
-    assert f"{least} differs most (debiased CKA {same[least]:.3f})" in flat
+    said = str(Estimate(same[least], found.stderr("cka").loc[least, least]))
+    assert f"{least} differs most (debiased CKA {said})" in flat
     assert flat.startswith("Comparison of Sequential (A) with Sequential (B)")
 
 
@@ -87,9 +88,9 @@ def test_what_a_comparison_of_equal_models_and_of_neighbours_says():
     itself = compare(digits.model(), digits.held_out())
     near = {names: itself.cka.loc[names] for names in itertools.pairwise(itself.cka.index)}
     first, second = max(near, key=near.get)
-    assert (
-        f"{second} repeats the layer before it, {first}, most closely (debiased CKA {max(near.values()):.3f})"
-        in told(itself)
+    said = f"{near[first, second]:.3f} ± {max(itself.stderr('cka').loc[first, second], 0.001):.3f}"
+    assert f"{second} repeats the layer before it, {first}, most closely (debiased CKA {said})" in told(
+        itself
     )
     constant = compare(nn.Identity(), torch.ones(20, 3))
     assert "No pair of layers has a value." in told(constant)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -13,7 +11,7 @@ from ketwork.networks.comparison import Comparison
 from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.report import findings
 from ketwork.report.terminal_table import NARROWEST_NAME, Column, drawn
-from ketwork.report.words import folded, short
+from ketwork.report.words import dimmed, folded, plus_minus, short
 
 _RANKS = {"cka": 3, "bures": 4, "bures_null": 7, "r2": 5, "r2_reverse": 6}
 """The measures printed, by how long they stay as the terminal gets narrower."""
@@ -36,8 +34,9 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
         matches = [Text(folded(match, width)) for match in best["match"]]
         columns = [Column("best match", matches, 0, words=True)]
         for measure in _printed(comparison):
-            values = [float(comparison.matrices[measure][place]) for place in at]
-            cells = [Text("–" if math.isnan(value) else f"{value:.3f}") for value in values]
+            cells = [
+                dimmed(cell) for cell in plus_minus([comparison.estimate(measure, *place) for place in at])
+            ]
             columns.append(Column(PAIR_MEASURES[measure].title, cells, _RANKS.get(measure, 3)))
         console.print(drawn(best["layer"].tolist(), columns, console.width))
     _footer(comparison, console)
@@ -57,22 +56,29 @@ def _footer(comparison: Comparison, console: Console) -> None:
         if change.same:
             say(f"All {change.shared} layers of the same name are alike ({measure} 1.000).")
         else:
+            least, most = (plus_minus([each[1]])[0].strip() for each in (change.least, change.most))
             say(
-                f"Of {change.shared} layers of the same name, {change.least[0]} differs most ({measure} "
-                f"{change.least[1]:.3f}), {change.most[0]} least ({change.most[1]:.3f}); for {change.themselves} of "
-                "them the best match is the layer of the same name."
+                f"Of {change.shared} layers of the same name, {change.least[0]} differs most ({measure} {least}), "
+                f"{change.most[0]} least ({most}); for {change.themselves} of them the best match is the layer of the "
+                "same name."
             )
     if near := findings.redundant(comparison):
         measure = PAIR_MEASURES[near.measure].title
+        value = plus_minus([near.value])[0].strip()
         say(
-            f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} "
-            f"{near.value:.3f}); {near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
+            f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} {value}); "
+            f"{near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
         )
     unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
     taken = f" ({comparison.settings['taken']})" if comparison.settings.get("taken") else ""
+    if comparison.independent != comparison.n:
+        unit += f" of {comparison.independent:,} samples"
     layers = f"{len(comparison.rows)} × {len(comparison.columns)} layers"
     matched_by = PAIR_MEASURES[comparison.measures[0]].title
-    say(f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {matched_by}.")
+    say(
+        f"{comparison.n:,} {unit}{taken}, {layers}; the match is the best by {matched_by}. Values ± one standard "
+        "error."
+    )
     for warning in comparison.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")
     meanings = Table.grid(padding=(0, 2, 0, 0))

@@ -19,9 +19,10 @@ from markupsafe import Markup
 
 from ketwork._version import __version__
 from ketwork.networks.measures import MEASURES, PAIR_MEASURES
+from ketwork.quantum import Estimate
 from ketwork.records import undirected, write_text
 from ketwork.report import findings
-from ketwork.report.words import megabytes
+from ketwork.report.words import megabytes, plus_minus
 
 _DIGITS = 6
 
@@ -63,7 +64,7 @@ def write_page(path: Path, record: Any, page: Page) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"breakable": _breakable, "megabytes": megabytes}
+    environment.filters |= {"breakable": _breakable, "megabytes": megabytes, "plus_minus": _plus_minus}
     environment.tests["numeral"] = _numeral
     text = environment.get_template(page.template).render(
         **page.content,
@@ -107,6 +108,15 @@ def _breakable(words: object) -> Markup:
     """
     parts = re.split(r"(?<=[.:/@_])(?=\w)|(?<=:)(?=<)", str(words))
     return Markup("<wbr>").join(parts)
+
+
+def _plus_minus(value: Estimate) -> str:
+    """A value ± its standard error, with as many decimals as that needs, three at most.
+
+    >>> _plus_minus(Estimate(0.98765, 0.0034)), _plus_minus(Estimate(0.5))
+    ('0.988 ± 0.003', '0.500')
+    """
+    return plus_minus([value])[0].strip()
 
 
 def _numeral(name: str) -> bool:

@@ -69,7 +69,7 @@ class Redundant:
     measure: str
     first: str
     second: str
-    value: float
+    value: Estimate
     alike: int
     pairs: int
 
@@ -79,8 +79,8 @@ class Changed:
     """Of layers that both models have by name: the least and the most alike, and how many match best themselves."""
 
     measure: str
-    least: tuple[str, float]
-    most: tuple[str, float]
+    least: tuple[str, Estimate]
+    most: tuple[str, Estimate]
     shared: int
     themselves: int
 
@@ -165,8 +165,7 @@ def redundant(comparison: Comparison | None) -> Redundant | None:
     if comparison is None or not comparison.itself:
         return None
     measure = comparison.measures[0]
-    matrix = comparison.matrices[measure]
-    values = [(float(matrix[i, i + 1]), i) for i in range(len(comparison.rows) - 1)]
+    values = [(comparison.estimate(measure, i, i + 1), i) for i in range(len(comparison.rows) - 1)]
     values = [(value, i) for value, i in values if math.isfinite(value)]
     if not values:
         return None
@@ -190,9 +189,8 @@ def changed(comparison: Comparison) -> Changed | None:
         return None
     measure = comparison.measures[0]
     columns = {layer.name: j for j, layer in enumerate(comparison.columns)}
-    matrix = comparison.matrices[measure]
     values = [
-        (layer.name, float(matrix[i, columns[layer.name]]))
+        (layer.name, comparison.estimate(measure, i, columns[layer.name]))
         for i, layer in enumerate(comparison.rows)
         if layer.name in columns
     ]

@@ -124,7 +124,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     if comparison is None or not comparison.rows or not comparison.columns:
         return content
     cells = len(comparison.rows) * len(comparison.columns)
-    visible = list(comparison.matrices)[: max(1, _MATRIX_CELLS // cells)]
+    visible = list(comparison.matrices)[: max(1, _MATRIX_CELLS // cells)]  # each with its errors
     sides = len(comparison.rows), len(comparison.columns)
     data["charts"]["matrix"] = charts_module().matrix_chart(*sides)
     names = _distinct([layer.name for layer in comparison.rows])
@@ -133,6 +133,11 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
         "rows": names,
         "columns": _distinct([layer.name for layer in comparison.columns]),
         "values": {name: comparison.matrices[name].double().round(decimals=4).tolist() for name in visible},
+        "errors": {
+            name: comparison.stderrs[name].double().round(decimals=4).tolist()
+            for name in visible
+            if name in comparison.stderrs
+        },
     }
     return content | {"matrices": visible, "omitted": len(visible) < len(comparison.matrices)}
 

@@ -85,20 +85,22 @@ def best_matches(comparison: Comparison) -> Table:
         Column("mutual", "mutual", words=True),
         *(Column(measure, PAIR_MEASURES[measure].title) for measure in comparison.matrices),
     )
-    table = []
-    for name, match, mutual in zip(best["layer"], best["match"], best["mutual"], strict=True):
-        i, j = rows[name], others[match]
-        both = "yes" if mutual else "no"
-        table.append(
-            (
-                _number(i + 1),
-                Cell(name, name, words=True, head=True, place=i),
-                Cell(match, match, words=True),
-                Cell(both, both, words=True),
-                *(_rounded(float(matrix[i, j])) for matrix in comparison.matrices.values()),
-            )
-        )
-    return Table(columns, tuple(table))
+    at = [(rows[name], others[match]) for name, match in zip(best["layer"], best["match"], strict=True)]
+    both = ["yes" if mutual else "no" for mutual in best["mutual"]]
+    cells = [
+        [_number(i + 1) for i, _ in at],
+        [
+            Cell(name, name, words=True, head=True, place=i)
+            for name, (i, _) in zip(best["layer"], at, strict=True)
+        ],
+        [Cell(match, match, words=True) for match in best["match"]],
+        [Cell(word, word, words=True) for word in both],
+        *(
+            _estimates([comparison.estimate(measure, *place) for place in at])
+            for measure in comparison.matrices
+        ),
+    ]
+    return Table(columns, tuple(zip(*cells, strict=True)))
 
 
 def smallest_ranks(curve: CollapseCurve) -> Table:
@@ -165,10 +167,6 @@ def _sketch(row: View) -> Cell:
 
 def _number(value: int) -> Cell:
     return Cell(f"{value:,}", value)
-
-
-def _rounded(value: float) -> Cell:
-    return Cell("–" if math.isnan(value) else f"{value:.3f}", _sortable(value))
 
 
 def _sortable(value: float) -> str | float:

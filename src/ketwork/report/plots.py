@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_TICKS = 40  # more names than this run into each other
+_MOST_NUMBERS = 8  # more layers than this leave no room for numbers in a matrix
 _MOST_LEGEND = 12  # more layers than this get a scale of colors instead of a legend
 
 
@@ -79,7 +80,7 @@ def plot_spectrum(
 
 @presents(Comparison, "plot")
 def plot_comparison(comparison: Comparison, measure: str | None = None, ax: Axes | None = None) -> Axes:
-    """The axes with one measure of every pair of layers, rows from the top.
+    """The axes with one measure of every pair of layers, rows from the top; of few layers the numbers ± stand in it.
 
     Raises:
         ImportError: matplotlib is missing (extra `plot`).
@@ -96,11 +97,27 @@ def plot_comparison(comparison: Comparison, measure: str | None = None, ax: Axes
     ax.tick_params(axis="x", rotation=90)
     ax.set_ylabel(comparison.settings["model"])
     ax.set_xlabel(comparison.settings["other"])
+    if max(len(comparison.rows), len(comparison.columns)) <= _MOST_NUMBERS:
+        _write_numbers(ax, comparison, measure, top)
     unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
     ax.set_title(f"{PAIR_MEASURES[measure].title}, N = {comparison.n} {unit}")
     if ax.figure is not None:
         ax.figure.colorbar(image, ax=ax)
     return ax
+
+
+def _write_numbers(ax: Axes, comparison: Comparison, measure: str, top: float) -> None:
+    """Writes each pair's value into its cell, ± its standard error where it has one."""
+    for i in range(len(comparison.rows)):
+        for j in range(len(comparison.columns)):
+            estimate = comparison.estimate(measure, i, j)
+            if math.isnan(estimate):
+                continue
+            text = f"{estimate.value:.2f}"
+            if math.isfinite(estimate.stderr):
+                text += f"\n± {estimate.stderr:.2g}"
+            color = "black" if estimate.value > top / 2 else "white"
+            ax.text(j, i, text, ha="center", va="center", fontsize=6, color=color)
 
 
 @presents(CollapseCurve, "plot")

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ketwork.networks.measures import Measure
+from ketwork.networks.measures import Measure, by_label
 from ketwork.networks.runtime import Plan, Share
 from ketwork.networks.study import Layer, Study
 from ketwork.report.terminal_table import Column, bar, drawn, fitting, plain_table
@@ -151,6 +151,10 @@ def _footer(study: Study, columns: Sequence[Column], kept: Sequence[Column], con
         f"(normalize={normalize}), {centred}. Values ± one standard error, "
         "corrected for finite data."
     )
+    decoded = next((layer.labels for layer in study if layer.labels is not None), None)
+    if decoded is not None and len(decoded.held_out):
+        held = f"{len(decoded.held_out):,} samples{by_label(decoded.held_counts)}"
+        say(f"Scores are of {held}, held out; 1.96 errors reach the ends of their 95 % intervals.")
     for warning in study.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")
     reasons = list(by_reason(study.skipped).items())

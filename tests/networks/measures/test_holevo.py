@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import ketwork as kw
 from ketwork.networks.activations.encoding import unit
 from ketwork.networks.measures import holevo as information
+from ketwork.networks.measures import holevo_null as chance
 from ketwork.networks.measures.decoded import DecodedLabels
 from ketwork.networks.moments.class_moments import ClassMoments
 from ketwork.networks.study.run import study
@@ -109,25 +110,74 @@ def test_null_is_what_random_labels_give_on_anisotropic_data(shares: tuple[float
     assert float(drawn.std()) < 0.02
 
 
-def test_null_beyond_the_kept_samples_follows_the_formula() -> None:
-    kets = torch.nn.functional.normalize(
-        torch.randn(1500, 32, generator=torch.Generator().manual_seed(0)), dim=1
-    )
-    counts = [20_000] * 4
+def test_null_of_many_kets_follows_the_formula() -> None:
+    flat = torch.full((32,), 1 / 32, dtype=torch.float64)
     formula = 32 / (2 * 20_000) * (1 - 1 / 4) / math.log(2)
-    assert information.null_bits(kets, counts) == pytest.approx(formula, rel=0.15)
+    assert chance.chance_bits(flat, 80_000, [20_000] * 4) == pytest.approx(formula, rel=5e-3)
 
 
-def test_chance_hardly_moves_the_null() -> None:
-    """First order taken out, the null of one draw is good to a tenth; else its spread is two thirds of it."""
-    drawn = []
-    for seed in range(30):
+@pytest.mark.parametrize(("n", "d", "share"), [(300, 256, 0.5), (300, 64, 0.1), (120, 400, 0.3)])
+def test_a_random_share_of_the_kets_loses_the_entropy_that_free_compression_says(
+    n: int, d: int, share: float
+) -> None:
+    """Against the states of random subsets, from fewer kets than dimensions to more."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.arange(1, d + 1) ** -0.3
+    x = torch.nn.functional.normalize(x, dim=1)
+    whole = kw.Density.from_kets(x)
+    count = round(share * n)
+    drawn = [
+        float(kw.Density.from_kets(x[torch.randperm(n, generator=generator)[:count]]).entropy())
+        for _ in range(12)
+    ]
+    lost = chance.loss(whole.spectrum(), n, count / n)
+    assert lost == pytest.approx(float(whole.entropy()) - sum(drawn) / 12, rel=0.03)
+
+
+@pytest.mark.parametrize(("samples", "rows"), [(300, 4), (100, 8)])
+def test_null_counts_samples_where_labels_are_those_of_all_their_positions(samples: int, rows: int) -> None:
+    found, null, corrected = [], [], []
+    for seed in range(12):
         generator = torch.Generator().manual_seed(seed)
-        x = 0.5 + torch.randn(500, 48, generator=generator) * torch.logspace(0.5, -2, 48)
-        drawn.append(information.null_bits(torch.nn.functional.normalize(x, dim=1), [300, 200]))
-    nulls = torch.tensor(drawn)
-    assert float(nulls.mean()) == pytest.approx(0.018, abs=0.002)
-    assert float(nulls.std()) < 0.15 * float(nulls.mean())
+        x = torch.randn(samples, 1, 16, generator=generator)
+        x = x + 0.4 * torch.randn(samples, rows, 16, generator=generator)
+        labels = torch.randint(2, (samples, 1), generator=generator).expand(samples, rows)
+        reading = kw.Reading(feature_axis=-1)
+        known = kw.study(nn.Identity(), x, labels=labels.numpy(), reading=reading, seed=seed)["(model)"]
+        found.append(known.holevo.value)
+        null.append(known.holevo_null.value)
+        corrected.append(known.holevo_corrected)
+    assert sum(null) == pytest.approx(sum(found), rel=0.07)
+    formula = 16 / (0.75 * samples) / 2 / math.log(2)  # of as many independent kets as samples
+    assert 0.6 * formula < sum(null) / 12 < formula
+    drawn = torch.tensor([each.value for each in corrected])
+    assert abs(float(drawn.mean())) < 4 * float(drawn.std()) / math.sqrt(12)
+    errors = torch.tensor([each.stderr for each in corrected])
+    assert 0.6 * float(drawn.std()) < float(errors.median()) < 1.6 * float(drawn.std())
+
+
+def test_the_error_of_holevo_bits_covers_what_the_population_gives() -> None:
+    """Labels that a layer knows a little of: the corrected bits are right on average, and their errors their spread."""
+    generator = torch.Generator().manual_seed(10**6)
+
+    def data(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        codes = torch.randint(2, (n,), generator=generator)
+        return torch.randn(n, 12, generator=generator) + 1.2 * torch.eye(12)[codes], codes
+
+    x, codes = data(200_000, generator)
+    truth = information.bits(ClassMoments.from_vectors(unit(x)[0], codes, 2), False)
+    plain, corrected = [], []
+    for seed in range(30):
+        x, codes = data(240, torch.Generator().manual_seed(seed))
+        estimates = known(x, codes, seed=seed).estimates
+        plain.append(estimates["holevo"])
+        corrected.append(estimates["holevo_corrected"])
+    drawn = torch.tensor([each.value for each in corrected])
+    assert abs(float(drawn.mean()) - truth) < 3 * float(drawn.std()) / math.sqrt(30)
+    assert sum(abs(each.value - truth) <= 1.96 * each.stderr for each in corrected) >= 26
+    assert all(abs(each.value - truth) <= 1.96 * each.stderr for each in plain)
+    bias = sum(each.value for each in plain) / 30 - truth
+    assert bias > 3 * float(drawn.std()) / math.sqrt(30)  # which is what is taken off
 
 
 def test_holevo_never_exceeds_the_entropy_of_the_labels() -> None:

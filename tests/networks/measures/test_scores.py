@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn import metrics
 from torch import Tensor
 
@@ -73,13 +74,63 @@ def test_standard_error_of_r_squared_is_that_of_resampling() -> None:
     assert score.r_squared(guess, y).stderr == pytest.approx(spread, rel=0.12)
 
 
+def wilson(right: int, n: int) -> float:
+    """The farther end of SciPy's Wilson interval, in standard errors."""
+    found = stats.binomtest(right, n).proportion_ci(method="wilson")
+    return float(max(right / n - found.low, found.high - right / n)) / 1.959964
+
+
+@pytest.mark.parametrize(("right", "n"), [(15, 15), (14, 15), (0, 9), (60, 100), (1, 1)])
+def test_the_error_of_an_accuracy_reaches_the_farther_end_of_wilsons_interval(right: int, n: int) -> None:
+    given = torch.eye(2, dtype=torch.float64)[(torch.arange(n) >= right).long()]
+    found = score.accuracy(given, torch.zeros(n, dtype=torch.int64))
+    assert found.value == pytest.approx(right / n)
+    assert found.stderr == pytest.approx(wilson(right, n), rel=1e-6)
+
+
 def test_labels_with_a_single_row_are_not_certain() -> None:
-    """Each alone among its kind, K rows read rightly with chance p have the deviation √(p(1 − p)/K) of a coin."""
+    """Each alone among its kind, K rows read rightly are as sure as K rows of one label."""
     given, codes = torch.eye(8, dtype=torch.float64), torch.arange(8)
     given[:3] = given[[1, 2, 0]]  # 5 of 8 are right
     found = score.balanced_accuracy(given, codes)
     assert found.value == pytest.approx(5 / 8)
-    assert found.stderr == pytest.approx(math.sqrt(5 / 8 * 3 / 8 / 8))
+    assert found.stderr == pytest.approx(wilson(5, 8), rel=0.03)
+
+
+@pytest.mark.parametrize("measure", [score.accuracy, score.balanced_accuracy, score.macro_auc])
+def test_no_score_is_certain_and_positions_do_not_make_it_so(measure: object) -> None:
+    """Twenty rows read rightly leave an error; nine rows of each sample, all alike, leave no smaller one."""
+    codes = torch.arange(20) % 2
+    given = torch.eye(2, dtype=torch.float64)[codes]
+    assert callable(measure)
+    found = measure(given, codes)
+    assert found.value == 1
+    assert 0.05 < found.stderr < 0.15
+    rows = measure(
+        given.repeat_interleave(9, dim=0), codes.repeat_interleave(9), torch.arange(20).repeat_interleave(9)
+    )
+    assert rows.stderr == pytest.approx(found.stderr, rel=1e-9)
+
+
+def test_the_error_of_an_auc_is_delongs_away_from_one() -> None:
+    """Against the variance of the structural components, written out."""
+    given, codes = made(400, 2, seed=5)
+    difference = (given[:, 1] - given[:, 0]).numpy()
+    x, y = difference[codes == 1], difference[codes == 0]
+    beats = (x[:, None] > y).astype(float) + 0.5 * (x[:, None] == y)
+    delong = math.sqrt(beats.mean(1).var(ddof=1) / len(x) + beats.mean(0).var(ddof=1) / len(y))
+    assert score.macro_auc(given, codes).stderr == pytest.approx(delong, rel=0.06)
+
+
+def test_scores_that_differ_by_rounding_alone_are_ties() -> None:
+    """A readout that says the same of all rows, up to rounding, neither ranks nor tells them apart."""
+    codes = torch.arange(60) % 3
+    noise = 1e-15 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given = torch.full((60, 3), 1 / 3, dtype=torch.float64) + noise
+    assert score.macro_auc(given, codes).value == 0.5
+    assert score.balanced_accuracy(given, codes).value == pytest.approx(1 / 3)
+    assert score.accuracy(given, codes).value == pytest.approx(1 / 3)  # all are read as the first
+    assert score.confusion(given, codes)[:, 0].tolist() == [20, 20, 20]
 
 
 @pytest.mark.parametrize("measure", [score.accuracy, score.balanced_accuracy, score.macro_auc])

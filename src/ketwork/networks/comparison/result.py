@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import LayerInfo
+from ketwork.networks.comparison import tables
 from ketwork.networks.comparison.upgrade import upgraded_comparison
-from ketwork.networks.measures import PAIR_MEASURES, groups, overlaps_of, similarities
+from ketwork.networks.comparison.warnings import unit_of, warnings_of
+from ketwork.networks.measures import PAIR_MEASURES, groups, measured, overlaps_of, similarities
 from ketwork.networks.moments import PairMoments
+from ketwork.quantum import Estimate
 from ketwork.records import Count, Malformed, Presented, check_source, read, write
 
 SCHEMA = 2
@@ -28,20 +31,22 @@ SIDES = ("model", "other")
 FEWEST = 4
 """Debiased CKA divides by N − 3."""
 
-_FEW = 10
-_BRIEF = ("bures", "bures_null", "r2", "r2_reverse")
 _PRINTED: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "–"}
 
 
 @dataclass(frozen=True)
 class ComparedLayer:
-    """One layer of a comparison: its label, kind, features d, and the width it was held in (less if projected)."""
+    """One layer of a comparison: its label, kind, features d, and the width it was held in (less if projected).
+
+    `rank` is how many of its axes stand above rounding, of which linear maps are made; None where none were needed.
+    """
 
     name: str
     kind: str
     d: Count
     held: Count
     aliases: tuple[str, ...] = ()
+    rank: Count | None = None
 
     @classmethod
     def from_info(cls, info: LayerInfo, d: int) -> ComparedLayer:
@@ -57,8 +62,9 @@ class Comparison(Presented):
     `cka`, `bures`, `r2` … are frames, rows × columns; `definitions` says what each is. `n` counts what was
     compared: samples, or positions of samples with `unit="position"`. `skipped` names skipped modules, each
     with its reason. `complete` is False where the pass ended early; `error` then says why.
-    `matrices` has every measure as a float64 tensor, `errors` by how much projecting wide layers may have
-    changed it (empty where nothing was projected).
+    `matrices` has every measure as a float64 tensor, `stderrs` the standard errors of the sampling of the data (of
+    those that have one; NaN where it cannot be had, for the reason in `unknown`), `errors` by how much projecting wide
+    layers may have changed it (empty where nothing was projected). `samples` counts the independent samples.
     """
 
     rows: tuple[ComparedLayer, ...]
@@ -70,6 +76,14 @@ class Comparison(Presented):
     errors: dict[str, Tensor] = field(default_factory=dict)
     itself: bool = False
     error: str | None = None
+    stderrs: dict[str, Tensor] = field(default_factory=dict)
+    samples: Count | None = None
+    unknown: str | None = None
+
+    @property
+    def independent(self) -> int:
+        """How many independent samples were compared."""
+        return self.n if self.samples is None else self.samples
 
     @property
     def complete(self) -> bool:
@@ -84,13 +98,15 @@ class Comparison(Presented):
             raise Malformed(
                 "a comparison must have known measures, and that of a model with itself its layers twice"
             )
-        for name, matrix in (*self.matrices.items(), *self.errors.items()):
+        for name, matrix in (*self.matrices.items(), *self.errors.items(), *self.stderrs.items()):
             if tuple(matrix.shape) != shape or not matrix.is_floating_point():
                 raise Malformed(
                     f"the matrix {name!r} must be real of shape {shape}, but has {tuple(matrix.shape)}"
                 )
         projected = any(layer.held < layer.d for layer in (*self.rows, *self.columns))
-        if not {*self.errors} <= {*self.matrices} or (projected and {*self.errors} != {*self.matrices}):
+        if not {*self.errors, *self.stderrs} <= {*self.matrices} or (
+            projected and {*self.errors} != {*self.matrices}
+        ):
             raise Malformed("a comparison of projected layers must have the errors of its measures")
         if not all(isinstance(self.settings.get(side), str) for side in SIDES):
             raise Malformed("settings must name both models")
@@ -115,7 +131,8 @@ class Comparison(Presented):
         """
         wanted = groups() if measures is None else measures
         overlaps = overlaps_of(pairs)
-        matrices = similarities(overlaps, wanted, center=center)
+        found = measured(overlaps, wanted, center=center)
+        matrices = found.matrices
         errors: dict[str, Tensor] = {}
         if pairs.half is not None:
             halved = similarities(overlaps_of(pairs.half), wanted, center=center)
@@ -125,7 +142,8 @@ class Comparison(Presented):
         sides: tuple[list[ComparedLayer], list[ComparedLayer]] = ([], [])
         second = len(pairs.keys) if pairs.split is None else pairs.split
         for i, (key, held) in enumerate(zip(pairs.keys, pairs.dims, strict=True)):
-            layer, side = replace(named[key], held=held), int(i >= second)
+            rank = None if found.ranks is None else found.ranks[i]
+            layer, side = replace(named[key], held=held, rank=rank), int(i >= second)
             place = layer.name if pairs.split is None else f"{SIDES[side]}: {layer.name}"
             if key in pairs.incomplete:
                 skipped.setdefault(place, "it ran in some batches only")
@@ -136,10 +154,25 @@ class Comparison(Presented):
                 sides[side].append(layer)
         itself = pairs.split is None
         rows, columns = kept[0], kept[0] if itself else kept[1]
-        chosen = {name: matrix[rows][:, columns] for name, matrix in matrices.items()}
-        uncertain = {name: matrix[rows][:, columns] for name, matrix in errors.items()}
+        chosen, uncertain, stderrs = (
+            {name: matrix[rows][:, columns] for name, matrix in part.items()}
+            for part in (matrices, errors, found.errors)
+        )
         layers, others = tuple(sides[0]), tuple(sides[0] if itself else sides[1])
-        return cls(layers, others, chosen, pairs.n, settings, skipped, uncertain, itself, error)
+        return cls(
+            layers,
+            others,
+            chosen,
+            pairs.n,
+            settings,
+            skipped,
+            uncertain,
+            itself,
+            error,
+            stderrs,
+            pairs.samples,
+            found.unknown,
+        )
 
     @property
     def cka(self) -> pd.DataFrame:
@@ -195,58 +228,63 @@ class Comparison(Presented):
     @property
     def warnings(self) -> list[str]:
         """What a reader of the numbers should know."""
-        notes = []
-        if not self.complete:
-            notes.append(f"The pass ended early, after {self.n} {self._unit}: {self.error}")
-        layers = dict.fromkeys((*self.rows, *self.columns))
-        few = list(dict.fromkeys(layer.name for layer in layers if self.n < _FEW * layer.held))
-        if few:
-            notes.append(
-                f"Fewer than {_FEW} {self._unit} per dimension in {_listed(few)}: read bures beside bures_null; r2 is "
-                "uncertain, and NaN where samples do not outnumber dimensions. CKA is debiased."
-            )
-        projected = list(dict.fromkeys(layer.name for layer in layers if layer.held < layer.d))
-        if projected:
-            widest = max(layer.held for layer in layers if layer.held < layer.d)
-            first = next(iter(self.matrices))
-            largest = float(self.errors[first].nan_to_num().max())
-            notes.append(
-                f"Projected at random to {widest} dimensions to stay within memory: {_listed(projected)}. This may "
-                f"have changed {first} by up to {largest:.2g}, see `errors`. Give more `memory=` for exact numbers."
-            )
-        return notes
+        return warnings_of(self)
 
     def frame(self, measure: str) -> pd.DataFrame:
         """One measure as a frame with the layers' names as labels; see `definitions` for the names."""
+        return self._labelled(self.matrix(measure))
+
+    def _labelled(self, matrix: Tensor) -> pd.DataFrame:
         return pd.DataFrame(
-            self.matrix(measure).numpy(),
+            matrix.numpy(),
             index=pd.Index([layer.name for layer in self.rows], name="layer"),
             columns=pd.Index([layer.name for layer in self.columns], name="other"),
         )
 
     def table(self) -> pd.DataFrame:
-        """One row a pair of layers: names, widths, N, N/d of the wider one, and every measure.
+        """One row a pair of layers: names, widths, ranks, N, samples, N/d of the wider one, and every measure.
 
-        Compared with itself, each pair comes once, and no layer with itself. Columns `…_error` follow where
-        layers were projected.
+        Each measure of which samples tell the standard error has it as `…_stderr`. Compared with itself, each pair
+        comes once, and no layer with itself. Columns `…_error` follow where layers were projected.
         """
-        rows = []
-        every = {name: self.matrix(name) for name in self.measures}
-        every |= {f"{name}_error": matrix for name, matrix in self.errors.items()}
-        for i, layer in enumerate(self.rows):
-            for j, other in enumerate(self.columns):
-                if self.itself and j <= i:
-                    continue
-                row = {
-                    "layer": layer.name,
-                    "other": other.name,
-                    "d": layer.d,
-                    "d_other": other.d,
-                    "N": self.n,
-                    "n_per_d": self.n / max(layer.d, other.d),
-                }
-                rows.append(row | {name: float(matrix[i, j]) for name, matrix in every.items()})
-        return pd.DataFrame(rows, columns=["layer", "other", "d", "d_other", "N", "n_per_d", *every])
+        return tables.table(self)
+
+    def long(self) -> pd.DataFrame:
+        """One row a pair of layers and measure: value, standard error, and the 95 % interval `low` … `high` of the two.
+
+        `error` is what projecting the layers may have changed. Pairs as in `table`.
+        """
+        return tables.long(self)
+
+    def estimate(self, measure: str, i: int, j: int) -> Estimate:
+        """One measure of the i-th row's and the j-th column's layer, with its standard error (NaN: it has none)."""
+        stderr = self.stderr_matrix(measure)
+        return Estimate(
+            float(self.matrix(measure)[i, j]), math.nan if stderr is None else float(stderr[i, j])
+        )
+
+    def stderr(self, measure: str) -> pd.DataFrame:
+        """The standard errors of a measure as a frame with the layers' names as labels.
+
+        Raises:
+            ValueError: the measure has none, being a chance level or of these samples alone.
+        """
+        stderr = self.stderr_matrix(measure)
+        if stderr is None:
+            have = [name for name in self.measures if self.stderr_matrix(name) is not None]
+            raise ValueError(
+                f"Argument `measure` must be one with standard errors ({', '.join(have)}), but is {measure!r}."
+            )
+        return self._labelled(stderr)
+
+    def stderr_matrix(self, measure: str) -> Tensor | None:
+        """The standard errors of a measure, rows × columns; those of an angle follow from its cosine's."""
+        of = PAIR_MEASURES[measure].distance_of
+        if of is None:
+            return self.stderrs.get(measure)
+        if of not in self.stderrs:
+            return None
+        return self.stderrs[of] / (1 - self.matrices[of].clamp(-1, 1).square()).sqrt()
 
     def best_match(self, measure: str | None = None) -> pd.DataFrame:
         """For each row's layer the column's layer that is most like it (never itself), and how much.
@@ -320,17 +358,11 @@ class Comparison(Presented):
             f"Comparison of {self.settings['model']} {with_whom}: {len(self.rows)} × {len(self.columns)} layers, "
             f"N = {self.n} {self._unit}{taken}\nEach layer's best match by {self.measures[0]}:"
         )
-        best = self.best_match().reset_index()
-        places = {layer.name: i for i, layer in enumerate(self.rows)}
-        others = {layer.name: j for j, layer in enumerate(self.columns)}
-        at = [(places[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
-        for name in [n for n in _BRIEF if n in self.matrices and n not in best]:
-            best[name] = [float(self.matrices[name][place]) for place in at]
-        return head, best.drop(columns="mutual")
+        return head, tables.brief(self)
 
     @property
     def _unit(self) -> str:
-        return "positions" if self.settings.get("unit") == "position" else "samples"
+        return unit_of(self)
 
     def matrix(self, measure: str) -> Tensor:
         """One measure as a tensor, rows × columns; see `definitions` for the names."""
@@ -352,7 +384,3 @@ def _uncertain(values: Tensor, halved: Tensor) -> Tensor:
     change, unit = (values - halved).abs(), (1 - values.square()).clamp(min=0)
     pooled = torch.where(unit > 1e-6, (change / unit).square(), torch.nan).nanmean().sqrt().nan_to_num()
     return torch.maximum(change, pooled * unit)
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

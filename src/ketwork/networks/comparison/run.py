@@ -30,7 +30,7 @@ from ketwork.networks.comparison.accumulator import ComparisonAccumulator
 from ketwork.networks.comparison.result import FEWEST, SIDES, Comparison
 from ketwork.networks.comparison.sides import MisalignedError, Side, choose, side_by_side
 from ketwork.networks.measures import groups
-from ketwork.networks.moments import MEMORY, NORMALIZATIONS, UNITS, PairMoments
+from ketwork.networks.moments import MEMORY, NORMALIZATIONS, UNITS, PairMoments, sample_keys
 from ketwork.networks.runtime import (
     Distributed,
     Ending,
@@ -126,10 +126,12 @@ def compare(
       spectra would give.
     - `cka_distance`, `bures_distance`: the angles whose cosines these are.
     - `r2`: the share of the column's layer that the best linear map of the row's explains, adjusted for the
-      number of parameters; `r2_reverse` the other way round. Both centred. Axes lighter than rounding (of
-      float32 values, and of float32 products once the data outgrow the rows) do not enter the map.
+      number of parameters; `r2_reverse` the other way round. Both centred. Axes lighter than rounding of float32
+      values do not enter the map (each feature judged by its own size); `rank` of a layer counts those that do.
 
-    None of them changes when either layer's features are rotated or scaled as a whole.
+    None of them changes when either layer's features are rotated or scaled as a whole. Each but the chance level has a
+    standard error (`stderrs`, `table`, `long`), from the influence of up to 128 samples that are kept in full; see
+    docs/errors.md.
 
     Args:
         model: any module.
@@ -143,8 +145,9 @@ def compare(
         max_samples, batch_size, progress: as in `study`.
         measures: which of `"cka"`, `"bures"` and `"r2"` to compute, None for all; CKA alone is much the cheapest.
         unit: what is compared: `"sample"`, each sample's mean over its positions; `"position"`, every position as a
-            sample of its own, among the layers that have the same positions (the commonest number of them; the
-            positions of a sample are not independent, which the corrections for finite N do not know); `"flat"`,
+            row of its own, among the layers that have the same positions (the commonest number of them; the positions
+            of a sample are not independent, so that CKA is over those of different samples, and chance levels and
+            standard errors count samples); `"flat"`,
             positions and features together as the features of a sample, as torch-cka does (which also counts padding;
             here padding is 0), for which every batch must have the same positions.
         normalize: `"ensemble"`, rows as they are, or `"state"`, each scaled to a ket of norm 1.
@@ -216,7 +219,8 @@ def compare(
     with join(shares) as group, contextlib.ExitStack() as stack:
         for side in sides:
             side.enter(stack, reading)
-        run = _Run(sides, PairMoments(memory=parse_bytes(memory), seed=draw))
+        pairs = PairMoments(memory=parse_bytes(memory), seed=draw, clustered=unit == UNITS[1])
+        run = _Run(sides, pairs)
         sources = [
             batches(
                 source,
@@ -268,7 +272,10 @@ class _Run:
                 side.run(batch, self.done, self.sides[0].dtype)
             if self.pairs.n == 0:
                 choose(self.sides)
-            self.pairs.add(*(side.rows for side in self.sides))
+            keys = sample_keys(self.done, first.size, self.pairs.seed)
+            rows, owners = self.sides[0].rows, self.sides[0].owners
+            owner = owners[len(next(iter(rows.values())))] if rows else slice(None)
+            self.pairs.add(*(side.rows for side in self.sides), keys=keys[owner])
         self.done += first.size
         return self.done
 

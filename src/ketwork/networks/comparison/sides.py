@@ -28,7 +28,7 @@ from ketwork.networks.activations import (
     map_tensors,
 )
 from ketwork.networks.comparison.result import ComparedLayer
-from ketwork.networks.moments import UNITS, sample_rows
+from ketwork.networks.moments import UNITS, sample_owners, sample_rows
 from ketwork.networks.runtime import Bad, BadValues
 
 
@@ -38,7 +38,10 @@ class MisalignedError(ValueError):
 
 @dataclass
 class Side:
-    """One of the models during the pass. Its rows of the current batch are keyed by (side, path, call)."""
+    """One of the models during the pass. Its rows of the current batch are keyed by (side, path, call).
+
+    `owners` tells which sample each row is of, of the layers with so many rows.
+    """
 
     name: str
     model: nn.Module
@@ -50,6 +53,7 @@ class Side:
     infos: dict[Key, tuple[LayerInfo, int]] = field(default_factory=dict)
     left_out: dict[Key, str] = field(default_factory=dict)
     batches: int = 0
+    owners: dict[int, Tensor] = field(default_factory=dict)
     bad: BadValues = field(default_factory=BadValues)
     _samples: int = 0
 
@@ -83,6 +87,7 @@ class Side:
         batch = replace(batch, content=map_tensors(batch.content, placed), masks=masks)
         self._samples = done
         self.rows.clear()
+        self.owners.clear()
         self.bad.clear()
         self.live.forward(
             lambda model: batch.run(model, self.forward),
@@ -120,6 +125,8 @@ class Side:
             return
         self.infos.setdefault(key, (activation.info, rows.shape[1]))
         self.rows[self.name, *key] = rows
+        if len(rows) not in self.owners:
+            self.owners[len(rows)] = sample_owners(activation.values, present, unit_of=self.unit).cpu()
 
     def leave_out(self, key: Key, reason: str) -> None:
         """Takes a layer out of this and later batches."""

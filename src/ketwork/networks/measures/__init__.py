@@ -13,13 +13,14 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
-from ketwork.networks.measures.decoded import DecodedLabels, Decoding
+from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.overlaps import overlaps_of
+from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
-from ketwork.networks.measures.similarity import PAIR_MEASURES, groups, similarities
+from ketwork.networks.measures.similarity import measured, similarities
 from ketwork.networks.measures.spectral import KEPT, discarded
 from ketwork.networks.measures.state import LayerState
 
@@ -44,10 +45,12 @@ __all__ = [
     "Predictions",
     "Probe",
     "ProbeRegressor",
+    "by_label",
     "discarded",
     "groups",
     "leading_plane",
     "measure",
+    "measured",
     "measures_of",
     "overlaps_of",
     "own_sums",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +88,12 @@ class DecodedLabels:
         return self.moments.held.samples.unique()
 
     @property
+    def held_counts(self) -> dict[Any, int]:
+        """How many pooled vectors of each label the scores are of, held out, by label."""
+        held = self.moments.held.codes
+        return dict(zip(self.names, torch.bincount(held, minlength=len(self.names)).tolist(), strict=False))
+
+    @property
     def counts(self) -> tuple[int, ...]:
         """How many pooled vectors of each label the fitting part holds, in the order of `names`."""
         return tuple(int(count) for count in self.moments.counts(len(self.names)))
@@ -145,13 +152,13 @@ class DecodedLabels:
 
     def _totals(self) -> list[int]:
         """The vectors of each label, held-out ones included."""
-        held = torch.bincount(self.moments.held.targets, minlength=len(self.names)).tolist()
-        return [count + more for count, more in zip(self.counts, held, strict=False)]
+        return [count + more for count, more in zip(self.counts, self.held_counts.values(), strict=False)]
 
     def __repr__(self) -> str:
         what = f"{len(self.names)} labels" if self.names else "numbers"
         scores = ", ".join(f"{name} {value}" for name, value in self.estimates.items() if value == value)
-        return f"DecodedLabels({what}, {len(self.held_out)} samples held out: {scores or 'nothing to tell apart'})"
+        held = f"{len(self.held_out)} samples held out{by_label(self.held_counts)}"
+        return f"DecodedLabels({what}, {held}: {scores or 'nothing to tell apart'})"
 
     def _states(self, labels: list[Any]) -> list[Density]:
         for label in labels:
@@ -160,6 +167,19 @@ class DecodedLabels:
                 raise KeyError(f"No label {label!r} in the fitting part; it has {known}.")
         moments, is_complex = self.moments.fitting().moments, self.moments.complex
         return [holevo.state_of(moments, self.names.index(label), is_complex) for label in labels]
+
+
+def by_label(counts: Mapping[Any, int], most: int = 6) -> str:
+    """Counts by label in words, in brackets; nothing where labels are numbers.
+
+    >>> by_label({"ham": 20, "spam": 3}), by_label({})
+    (' (ham 20, spam 3)', '')
+    """
+    if not counts:
+        return ""
+    named = [f"{name} {count}" for name, count in counts.items()]
+    more = f" and {len(named) - most} more labels" if len(named) > most else ""
+    return f" ({', '.join(named[:most])}{more})"
 
 
 def _listed(names: list[Any], most: int = 6) -> str:

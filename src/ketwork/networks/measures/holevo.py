@@ -1,13 +1,14 @@
-"""Holevo bits of a layer: what one measurement of one copy can tell of the label, and their chance level."""
+"""Holevo bits of a layer: what one measurement of one copy can tell of the label, its error, and its chance level."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ketwork.networks.measures.holevo_null import chance_bits, independent_share, loss
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.sketch_bounds import Known, around
@@ -15,49 +16,199 @@ from ketwork.networks.moments import ClassMoments, Rows
 from ketwork.quantum import Density, Estimate, Interval, shannon_entropy
 
 _COLUMNS = 1024
-_SIZES = 6
-_SUBSETS = 8  # of at most so many kets; one of more, where chance matters less and a subset costs more
-_SMALL = 128
+_SHOWN = 512  # kets of the fitting part that show how much samples differ, at most
+_FEWEST = 8  # samples, below which they show nothing
 
 
 @measure(
     "holevo",
     title="Holevo bits",
     unit="bit",
-    definition="Holevo's χ = S(Σ pₖρₖ) − Σ pₖ S(ρₖ) of the labels' states: one measurement of one copy of a pooled ket "
-    "gives no more bits of the label (a network reads the whole vector, so its accuracy is not bounded by it)",
+    definition="Holevo's χ = S(Σ pₖρₖ) − Σ pₖ S(ρₖ) of the labels' states over the fitting part: one measurement of "
+    "one copy of a pooled ket gives no more bits of the label (a network reads the whole vector, so its accuracy is "
+    "not bounded by it); few samples raise it towards its chance level, which ± counts as far as holevo_corrected does",
     needs="classes",
-    stderr=False,
     column=Column("Holevo", "bits", 7),
     reading="Between its chance level and the entropy of the labels, log₂ K where all are equally frequent.",
 )
 def holevo_bits(state: LabelState) -> Estimate:
-    """χ, with its bounds where the labels' states are sketches."""
+    """χ with its error, or with its bounds where the labels' states are sketches."""
     if not state.several:
         return Estimate()
     if state.moments.sketched:
         low, high = bounds(state.moments, state.labelled.complex)
         return Estimate((low + high) / 2, bounds=around((low + high) / 2, low, high))
-    return Estimate(bits(state.moments, state.labelled.complex))
+    found = state.shared(_plain)
+    return Estimate(found.value, math.hypot(found.stderr, found.bias))
+
+
+@measure(
+    "holevo_corrected",
+    title="Holevo bits, corrected",
+    unit="bit",
+    definition="the same less what so few samples give by chance, by the entropies of half as many (as a jackknife "
+    "does): 0 on average for labels that the layer does not know, below 0 by chance",
+    needs="classes",
+    column=Column("corrected", "bits", 14, False),
+)
+def holevo_corrected(state: LabelState) -> Estimate:
+    """χ less its bias; NaN where the labels' states are known within bounds alone."""
+    if not state.several or state.moments.sketched or state.moments.total is not None:
+        return Estimate()
+    found = state.shared(_plain)
+    return Estimate(found.value - found.bias, found.stderr)
 
 
 @measure(
     "holevo_null",
     title="chance level of Holevo bits",
     unit="bit",
-    definition="what random labels of the same counts would give from as many samples",
+    definition="what random labels of the same counts would give: the labels of whole samples permuted over the "
+    "fitting part, three quarters of the samples",
     needs="classes",
     stderr=False,
     column=Column("chance", "bits", 11),
 )
 def chance_level(state: LabelState) -> Estimate:
-    """χ of random labels, from the samples that were kept in full."""
+    """χ of random labels, from the spectrum of all labels' mean state and the samples that were kept in full."""
     if not state.several:
         return Estimate()
+    counts = state.moments.counts
+    kets = float(counts.sum()) * state.shared(_worth)
+    return Estimate(chance_bits(state.shared(_mean_spectrum), kets, counts[counts > 0].tolist()))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """χ as it is, its standard error and its bias (NaN where they are not known)."""
+
+    value: float
+    stderr: float = math.nan
+    bias: float = math.nan
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """A state's eigenvalues (r,), with eigenstates as columns (d, r) or as combinations (n, r) of the kets (n, d)."""
+
+    values: Tensor
+    vectors: Tensor
+    kets: Tensor | None = None
+
+    @classmethod
+    def from_kets(cls, kets: Tensor) -> Spectral:
+        """Of the mean state of kets (n, d), on the smaller side."""
+        n, d = kets.shape
+        if n >= d:
+            return cls.from_matrix(kets.mT @ kets.conj() / n)
+        values, vectors = torch.linalg.eigh(kets.conj() @ kets.mT / n)
+        return cls(values.clamp(min=0), vectors, kets)
+
+    @classmethod
+    def from_matrix(cls, matrix: Tensor) -> Spectral:
+        """Of a matrix ∝ ρ."""
+        values, vectors = torch.linalg.eigh(matrix / matrix.diagonal().real.sum())
+        return cls(values.clamp(min=0), vectors)
+
+    @property
+    def entropy(self) -> float:
+        """S(ρ) in bits."""
+        return -float(torch.special.xlogy(self.values, self.values).sum()) / math.log(2)
+
+    def surprisal(self, kets: Tensor) -> Tensor:
+        """−⟨ψ|log₂ ρ|ψ⟩ of kets (m, d) in the span of ρ."""
+        there = self.values > 1e-13
+        values, vectors = self.values[there], self.vectors[:, there].conj()
+        if self.kets is None:
+            weights = (kets @ vectors).abs().square()
+        else:
+            weights = (kets @ self.kets.mH @ vectors).abs().square() / (values * len(self.kets))
+        return -(weights @ values.log2())
+
+
+def _plain(state: LabelState) -> Plain:
+    """χ of the fitting part's states. Where labels kept a part of their state alone, it has no error."""
+    moments, is_complex = state.moments, state.labelled.complex
+    if moments.total is not None:
+        return Plain(bits(moments, is_complex))
+    shown, codes, samples = _shown(state)
+    mean = state.shared(_mean_state)
+    value, bias = mean.entropy, 0.0
+    surprise = mean.surprisal(shown)
+    n, worth = float(moments.counts.sum()), state.shared(_worth)
+    bias -= loss(mean.values, worth * n, 0.5)
+    for code in moments.present.nonzero()[:, 0].tolist():
+        own = _of_label(moments, code, is_complex)
+        share = float(moments.counts[code]) / n
+        value -= share * own.entropy
+        bias += share * loss(own.values, max(worth * share * n, 1.0), 0.5)
+        mine = codes == code
+        if bool(mine.any()):
+            surprise[mine] -= own.surprisal(shown[mine])
+    value = max(value, 0.0)
+    _, places = samples.unique(return_inverse=True)
+    count = int(places.max()) + 1 if len(places) else 0
+    if count < _FEWEST:
+        return Plain(value, bias=bias)
+    sums = surprise.new_zeros(count).index_add_(0, places, surprise - surprise.mean())
+    rows = len(shown) / count
+    return Plain(value, float(sums.std()) / rows / math.sqrt(n / rows), bias)
+
+
+def _shown(state: LabelState) -> tuple[Tensor, Tensor, Tensor]:
+    """Kets of the fitting part with their labels and samples: all that are there where each is a sample, or checks."""
+    checks, moments = state.labelled.checks, state.moments
+    kept = Rows.joined([state.labelled.held, checks])
+    single = len(kept.samples.unique()) == len(kept)
+    if single and moments.dense is None and not moments.discarded:
+        step = -(-len(moments.rows) // _SHOWN)
+        kets, codes = moments.rows[::step], moments.owners[::step]
+        samples = torch.arange(len(kets), device=kets.device)
+    else:
+        kets, codes, samples = checks.kets, checks.codes, checks.samples
+    return as_complex(kets.double(), state.labelled.complex), codes, samples
+
+
+def _mean_state(state: LabelState) -> Spectral:
+    """The mean state of all labels."""
+    moments, is_complex = state.moments, state.labelled.complex
+    if moments.total is not None:
+        return Spectral.from_matrix(_dense(moments.total, is_complex).data)
+    if moments.dense is not None:
+        return Spectral.from_matrix(_dense(moments.dense.sum(dim=0), is_complex).data)
+    return Spectral.from_kets(as_complex(moments.rows.double(), is_complex))
+
+
+def _mean_spectrum(state: LabelState) -> Tensor:
+    """Its eigenvalues; of a sketch with what it lost spread evenly."""
+    moments = state.moments
+    if not moments.sketched:
+        return state.shared(_mean_state).values
+    rows = as_complex(moments.rows, state.labelled.complex)
+    kept = torch.linalg.eigvalsh(small_gram(rows)).clamp(min=0)
+    rank = min(round(float(moments.counts.sum())), rows.shape[1])
+    spread = torch.nn.functional.pad(kept, (max(rank - len(kept), 0), 0)) + float(moments.lost.sum()) / rank
+    return spread / spread.sum()
+
+
+def _of_label(moments: ClassMoments, code: int, is_complex: bool) -> Spectral:
+    """The state of one label's kets."""
+    factor, matrix = moments.own(code)
+    if factor is not None:
+        return Spectral.from_kets(as_complex(factor, is_complex))
+    assert matrix is not None
+    return Spectral.from_matrix(_dense(matrix, is_complex).data)
+
+
+def _worth(state: LabelState) -> float:
+    """How many independent kets one of the fitting part is worth, from the samples kept in full."""
     kept = Rows.joined([state.labelled.held, state.labelled.checks])
     kept = kept[kept.keys.argsort(stable=True)]  # in whatever order they came together
-    counts = [int(count) for count in state.moments.counts.tolist() if count > 0]
-    return Estimate(null_bits(as_complex(kept.kets, state.labelled.complex), counts))
+    if not len(kept):
+        return 1.0
+    _, first = kept.keys.unique_consecutive(return_inverse=True)
+    kets = as_complex(kept.kets, state.labelled.complex)
+    return independent_share(kets, kept.codes, first, float(state.moments.counts.sum()))
 
 
 def state_of(moments: ClassMoments, code: int, is_complex: bool) -> Density:
@@ -141,32 +292,6 @@ def small_gram(rows: Tensor) -> Tensor:
     return gram
 
 
-def null_bits(kets: Tensor, counts: list[int]) -> float:
-    """What χ would be with random labels of these counts: S_n − Σ pₖ S_{nₖ}, n = Σ nₖ.
-
-    S_m is the mean entropy of the state of m kets drawn whatever their label, measured on subsets of `kets`
-    (r, d), a fair sample of the data, less what chance makes of the subset's entropy to first order; beyond
-    r it is continued by S_∞ − c/m, the leading order of its bias. NaN for fewer than 4 kets.
-    """
-    r, n = len(kets), sum(counts)
-    if r < 4:
-        return math.nan
-    order = torch.randperm(r, generator=torch.Generator().manual_seed(0)).to(kets.device)
-    if r < kets.shape[1]:  # their span says everything
-        values, vectors = torch.linalg.eigh(small_gram(kets)[order][:, order])
-        kets = vectors * values.clamp(min=0).sqrt().to(vectors)
-    else:
-        kets = kets.to(torch.complex128 if kets.is_complex() else torch.float64)[order]
-    smaller = {count for count in counts if count < r}
-    if len(smaller) > _SIZES:
-        low, high = min(smaller), max(smaller)
-        smaller = {round(low * (high / low) ** (i / (_SIZES - 1))) for i in range(_SIZES)}
-    total, surprisal = _entropy_and_surprisal(kets)
-    curve = {size: _mean_entropy(kets, surprisal - total, size) for size in smaller | {r // 2}} | {r: total}
-    entropy = _continued(curve, r)
-    return sum(count / n * (entropy(n) - entropy(count)) for count in counts)
-
-
 def as_complex(kets: Tensor, is_complex: bool) -> Tensor:
     """Kets as they were, where complex ones are kept as their real and imaginary parts side by side."""
     return _complex_rows(kets) if is_complex else kets
@@ -195,45 +320,3 @@ def _dense(matrix: Tensor, is_complex: bool) -> Density:
         rr, ri, ii = matrix[:half, :half], matrix[:half, half:], matrix[half:, half:]
         matrix = torch.complex(rr + ii, ri.T - ri)
     return Density(matrix, False, (matrix.shape[0],))
-
-
-def _entropy_and_surprisal(kets: Tensor) -> tuple[float, Tensor]:
-    """S(ρ) of the mean state, and −⟨ψ|log ρ|ψ⟩ of each ket, whose mean it is, in bits."""
-    r, d = kets.shape
-    if r <= d:
-        values, vectors = torch.linalg.eigh(kets @ kets.mH / r)
-        weights = vectors.abs().square() * (r * values.clamp(min=0))
-    else:
-        values, vectors = torch.linalg.eigh(kets.mT @ kets.conj() / r)
-        weights = (kets.conj() @ vectors).abs().square()
-    logs = torch.where(values > 1e-15, values, 1.0).log2()
-    surprisal = -(weights @ logs)
-    return float(surprisal.mean()), surprisal
-
-
-def _mean_entropy(kets: Tensor, excess: Tensor, size: int) -> float:
-    """The entropy of the state of `size` kets, averaged over disjoint subsets, less their mean excess surprisal."""
-    groups = min(len(kets) // size, _SUBSETS if size <= _SMALL else 1)
-    parts = kets[: groups * size].reshape(groups, size, -1)
-    gram = parts @ parts.mH if size < parts.shape[-1] else parts.mH @ parts
-    values = torch.linalg.eigvalsh(gram / size).clamp(min=0)
-    entropies = -torch.special.xlogy(values, values).sum(dim=-1) / math.log(2)
-    return float(entropies.mean() - excess[: groups * size].mean())
-
-
-def _continued(curve: dict[int, float], r: int) -> Callable[[int], float]:
-    """S_m between the sizes of `curve`, straight in log m, and beyond the largest, r."""
-    sizes = sorted(curve)
-    slope = (curve[r] - curve[r // 2]) / (1 / (r // 2) - 1 / r)
-
-    def entropy(m: int) -> float:
-        if m >= r:
-            return curve[r] + slope * (1 / r - 1 / m)
-        above = next(size for size in sizes if size >= m)
-        below = max((size for size in sizes if size <= m), default=above)
-        if above == below:
-            return curve[above]
-        share = math.log(m / below) / math.log(above / below)
-        return curve[below] + share * (curve[above] - curve[below])
-
-    return entropy

@@ -7,16 +7,19 @@ axes first, on whichever side is smaller: XᵀX (dₓ × dₓ) or XXᵀ (N × N)
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ketwork.networks.moments import CrossMoments, PairMoments
+from ketwork.networks.measures.clusters import Clusters, ClusterSums
+from ketwork.networks.moments import CrossMoments, KeptSamples, PairMoments, first_samples
 
 Result = TypeVar("Result")
 
@@ -25,33 +28,74 @@ _DOUBLE = torch.finfo(torch.float64).eps
 _CONSTANT = 1e-12  # a centred layer with less than this share of its weight is the same on every sample
 _COLUMNS = 4096  # features of a wide layer that are widened to float64 at a time
 _GRAM_BYTES = 256 << 20  # at most, of all layers' N × N Gram matrices that are held at a time
+_KEPT_ROWS = 4096  # at most, of the samples that standard errors are computed from
+_SCALES = (
+    100.0  # the largest feature over the smallest one, from which on axes are judged with all features alike
+)
 
 
 @dataclass
 class Axes:
     """One layer on its principal axes: eigenvalues of XᵀX from the largest, and how many stand above rounding.
 
-    `mean` is the layer's mean row on these axes, `beside` the length of what of it lies outside of them.
+    `mean` is the layer's mean row on these axes, `beside` the length of what of it lies outside of them. Where features
+    are of very different sizes, `rank` counts the axes of features of size 1 each, and `whitening` (rank, d) turns rows
+    on the principal axes into uncorrelated ones of length 1; otherwise dividing by the roots of `values` does.
     """
 
     values: Tensor
     rank: int
     mean: Tensor
     beside: float
+    whitening: Tensor | None = None
+
+    def whitened(self, products: Tensor) -> Tensor:
+        """Eᵀ Z of the products Xᵀ Z on the axes, (d, …), with E an orthonormal basis of the layer's columns."""
+        if self.whitening is not None:
+            return self.whitening @ products
+        return products[: self.rank] / self.values[: self.rank, None].sqrt()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Samples that are there in full: which rows are of which sample, and every layer's centred rows (R, d)."""
+
+    clusters: Clusters
+    rows: list[Tensor]
 
 
 class Overlaps(ABC):
     """All pairs of layers; of `split` (not None) only those between the first and the second side.
 
     weights (L,) is Tr XᵀX = Σ‖x‖², lengths (L, L) is Σ‖x‖²‖y‖², both centred; `constant` says which
-    layers put out the same for every sample.
+    layers put out the same for every sample. There are n rows of `samples` independent samples; with `clustered` these
+    have several rows each.
     """
 
     n: int
+    samples: int
+    clustered: bool
     split: int | None
     weights: Tensor
     lengths: Tensor
     constant: list[bool]
+
+    @abstractmethod
+    def kept(self) -> Kept | None:
+        """Some samples in full, their rows on the principal axes where these were asked for; None of none."""
+
+    @property
+    def unknown(self) -> str:
+        """Why `kept` has none."""
+        return "the memory has no room for samples in full, or an older version of ketwork gathered the data"
+
+    @abstractmethod
+    def within(self) -> ClusterSums | None:
+        """The sums over rows of one sample; None where every sample is one row."""
+
+    @abstractmethod
+    def along(self, i: int) -> Iterator[tuple[int, Tensor]]:
+        """(j, xᵀ C y of the kept rows) for the i-th layer itself and all its later partners."""
 
     @abstractmethod
     def squares(self) -> Tensor:
@@ -75,17 +119,23 @@ class Overlaps(ABC):
 def overlaps_of(pairs: PairMoments) -> Overlaps:
     """The overlaps of all pairs, which take over what `pairs` holds."""
     pairs.flush()
-    return OverlapsOfRows(pairs) if pairs.cross is None else OverlapsOfMoments(pairs.cross)
+    return OverlapsOfRows(pairs) if pairs.cross is None else OverlapsOfMoments(pairs.cross, pairs)
 
 
 class OverlapsOfRows(Overlaps):
     """From the rows of all layers."""
 
     def __init__(self, pairs: PairMoments) -> None:
-        self.n, self.split = pairs.n, pairs.split
+        self.n, self.split, self.clustered = pairs.n, pairs.split, pairs.clustered
         self._gram_bytes = min(_GRAM_BYTES, pairs.memory)
         self._rows = [pairs.rows(i) for i in range(len(pairs.keys))]
         self._means = [rows.mean(dim=0, dtype=torch.float64) for rows in self._rows]
+        self._keys = pairs.keys_of_rows
+        self.samples = len(self._keys.unique()) if self.clustered else self.n
+        most = min(_KEPT_ROWS, self._gram_bytes // (8 * self.n * len(self._rows)))
+        self._kept = first_samples(self._keys, self.clustered, most)
+        self._factors: Tensor | None = None
+        self._grams: list[Tensor] = []
         lengths = []
         for i, rows in enumerate(self._rows):
             lengths.append(rows.new_zeros(self.n, dtype=torch.float64))
@@ -94,6 +144,41 @@ class OverlapsOfRows(Overlaps):
         of_samples = torch.stack(lengths, dim=1)  # (n, L)
         self.lengths, self.weights = of_samples.mT @ of_samples, of_samples.sum(dim=0)
         self.constant = _constant(self.weights, self._means, self.n)
+
+    def kept(self) -> Kept | None:
+        """See `Overlaps`."""
+        if not len(self._kept):
+            return None
+        clusters = _clusters(self._keys[self._kept], self.clustered)
+        if self._factors is None:
+            rows = [
+                torch.cat([x[self._kept] for x in self._centred(i)], dim=1) for i in range(len(self._rows))
+            ]
+        else:
+            rows = [self._factors[self._kept, a:b] for a, b in itertools.pairwise(self._starts)]
+        return Kept(clusters, rows)
+
+    def within(self) -> ClusterSums | None:
+        """See `Overlaps`."""
+        return self._within
+
+    @cached_property
+    def _within(self) -> ClusterSums | None:
+        if not self.clustered:
+            return None
+        rows = [torch.cat(list(self._centred(i)), dim=1) for i in range(len(self._rows))]
+        return ClusterSums.from_rows(rows, Clusters.from_keys(self._keys), self.n, self.samples)
+
+    def along(self, i: int) -> Iterator[tuple[int, Tensor]]:
+        """See `Overlaps`."""
+        if not self._grams:
+            for rows in range(len(self._rows)):
+                gram = self.weights.new_zeros(len(self._kept), self.n)
+                for x in self._centred(rows):
+                    gram += x[self._kept] @ x.mT
+                self._grams.append(gram)
+        for j in (i, *self.partners(i)):
+            yield j, (self._grams[i] * self._grams[j]).sum(dim=1)
 
     def squares(self) -> Tensor:
         """See `Overlaps`."""
@@ -113,6 +198,7 @@ class OverlapsOfRows(Overlaps):
 
     def axes(self) -> list[Axes]:
         """See `Overlaps`."""
+        _ = self._within  # of the rows, which the axes take the place of
         axes, factors = zip(*each(self._axes, len(self._rows)), strict=True)
         widths = [factor.shape[1] for factor in factors]
         self._starts = [sum(widths[:i]) for i in range(len(widths) + 1)]
@@ -126,6 +212,7 @@ class OverlapsOfRows(Overlaps):
         if not partners:
             return
         first = starts[partners.start]
+        assert self._factors is not None
         product = self._factors[:, starts[i] : starts[i + 1]].mT @ self._factors[:, first:]
         for j in partners:
             yield j, product[:, starts[j] - first : starts[j + 1] - first]
@@ -139,10 +226,13 @@ class OverlapsOfRows(Overlaps):
     def _axes(self, i: int) -> tuple[Axes, Tensor]:
         """A layer's axes and its centred rows on them, (n, min(n, d))."""
         mean, (n, d) = self._means[i], self._rows[i].shape
+        scaled = None
         if d <= n:
             x = self._rows[i].double() - mean
-            values, vectors = _eigen(x.mT @ x)
+            square = x.mT @ x
+            values, vectors = _eigen(square)
             on_axes, factor = vectors.mT @ mean, x @ vectors
+            scaled = _of_features(square, vectors, n)
         else:
             gram, along = mean.new_zeros(n, n), mean.new_zeros(n)
             for x, part in zip(self._centred(i), mean.split(_COLUMNS), strict=True):
@@ -152,17 +242,18 @@ class OverlapsOfRows(Overlaps):
             factor = vectors * values.sqrt()
             above = values > values[0] * n * _DOUBLE
             on_axes = torch.where(above, vectors.mT @ along / torch.where(above, values, 1.0).sqrt(), 0.0)
-        # Rows are rounded to float32: an axis of nothing but rounding has some d eps² of the largest one's weight.
-        rank = int((values > values[0] * max(n, d) * (4 * _SINGLE) ** 2).sum())
         beside = max(float(mean.square().sum() - on_axes.square().sum()), 0.0) ** 0.5
-        return Axes(values, min(rank, n - 1), on_axes, beside), factor
+        rank = min(_rank(values, d), n - 1)
+        return Axes(values, rank if scaled is None else len(scaled), on_axes, beside, scaled), factor
 
 
 class OverlapsOfMoments(Overlaps):
     """From the cross moments of all pairs."""
 
-    def __init__(self, cross: CrossMoments) -> None:
+    def __init__(self, cross: CrossMoments, pairs: PairMoments) -> None:
         self.n, self.split, self._cross = cross.n, cross.split, cross
+        self.samples, self.clustered = pairs.samples, pairs.clustered
+        self._vectors: tuple[Tensor, ...] | None = None
         count = len(cross.dims)
         self._means = [cross.mean(i) for i in range(count)]  # less the origins
         offsets = torch.stack([mean.square().sum() for mean in self._means])
@@ -173,6 +264,35 @@ class OverlapsOfMoments(Overlaps):
                 self.lengths[i, j] = self.lengths[j, i] = self._centred_lengths(i, j, offsets)
         means = [origin + mean for origin, mean in zip(cross.origin, self._means, strict=True)]
         self.constant = _constant(self.weights, means, self.n)
+        self._features = None if pairs.kept is None else self._of_samples(pairs.kept, means)
+
+    def kept(self) -> Kept | None:
+        """See `Overlaps`."""
+        if self._features is None or self._vectors is None:
+            return self._features
+        rows = [x @ vectors for x, vectors in zip(self._features.rows, self._vectors, strict=True)]
+        return Kept(self._features.clusters, rows)
+
+    def within(self) -> ClusterSums | None:
+        """See `Overlaps`."""
+        if not self.clustered or self._features is None:
+            return None
+        return ClusterSums.from_rows(self._features.rows, self._features.clusters, self.n, self.samples)
+
+    def along(self, i: int) -> Iterator[tuple[int, Tensor]]:
+        """See `Overlaps`."""
+        if self._features is None:
+            return
+        rows = self._features.rows
+        for j in (i, *self.partners(i)):
+            yield j, ((rows[i] @ self._centred(i, j)) * rows[j]).sum(dim=1)
+
+    @staticmethod
+    def _of_samples(kept: KeptSamples, means: list[Tensor]) -> Kept | None:
+        if not len(kept.keys):
+            return None
+        rows = [part.double() - mean for part, mean in zip(kept.rows, means, strict=True)]
+        return Kept(_clusters(kept.keys, kept.clustered), rows)
 
     def squares(self) -> Tensor:
         """See `Overlaps`."""
@@ -190,16 +310,18 @@ class OverlapsOfMoments(Overlaps):
 
     def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
         """See `Overlaps`."""
+        assert self._vectors is not None
         for j in self.partners(i):
             yield j, self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
 
     def _axes(self, i: int) -> tuple[Axes, Tensor]:
         """A layer's axes, and the eigenvectors that they are."""
-        values, vectors = _eigen(self._centred(i, i))
-        # The products ran in float32, which hides axes lighter than its rounding.
-        rank = int((values > values[0] * _SINGLE * len(values) ** 0.5).sum())
+        square = self._centred(i, i)
+        values, vectors = _eigen(square)
+        scaled = _of_features(square, vectors, self.n)
         mean = vectors.mT @ (self._cross.origin[i] + self._means[i])
-        return Axes(values, min(rank, self.n - 1), mean, 0.0), vectors
+        rank = min(_rank(values, len(values)), self.n - 1)
+        return Axes(values, rank if scaled is None else len(scaled), mean, 0.0, scaled), vectors
 
     def _centred(self, i: int, j: int) -> Tensor:
         return self._cross.raw(i, j) - self.n * torch.outer(self._means[i], self._means[j])
@@ -235,6 +357,32 @@ def each(work: Callable[[int], Result], count: int) -> list[Result]:
 def _constant(weights: Tensor, means: list[Tensor], n: int) -> list[bool]:
     offsets = [n * float(mean.square().sum()) for mean in means]
     return [float(w) <= _CONSTANT * offset for w, offset in zip(weights, offsets, strict=True)]
+
+
+def _clusters(keys: Tensor, clustered: bool) -> Clusters:
+    """The samples of rows with these keys; one a row unless `clustered`."""
+    return Clusters.from_keys(keys if clustered else torch.arange(len(keys), device=keys.device))
+
+
+def _rank(values: Tensor, d: int) -> int:
+    """The eigenvalues above rounding: rows in float32 give an axis of nothing else d eps² of the largest, at most."""
+    return int((values > values[0] * d * (4 * _SINGLE) ** 2).sum())
+
+
+def _of_features(square: Tensor, vectors: Tensor, n: int) -> Tensor | None:
+    """The whitening of rows on the axes `vectors` (d, d), with XᵀX as `square`, where features differ much in size.
+
+    Features of other units are of other sizes, each with digits of its own: what rounding leaves of a light one is
+    judged by its own size. With D these sizes and D⁻¹XᵀXD⁻¹ = VΛVᵀ it is Λ^(−½) VᵀD⁻¹ times the axes, (rank, d).
+    """
+    sizes = square.diagonal().clamp(min=0).sqrt()
+    there = sizes[sizes > 0]
+    if not len(there) or float(there.max()) < _SCALES * float(there.min()):
+        return None
+    sizes = torch.where(sizes > 0, sizes, 1.0)
+    values, axes = _eigen(square / torch.outer(sizes, sizes))
+    rank = min(_rank(values, len(values)), n - 1)
+    return (axes[:, :rank] / values[:rank].sqrt()).mT @ (vectors / sizes[:, None])
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:

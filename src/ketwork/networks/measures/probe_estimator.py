@@ -26,8 +26,8 @@ def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> 
 
     The features' directions are read: each row is encoded as a unit ket. See `Probe`, which this returns with
     `scores_` on held-out samples (`accuracy`, `balanced`, `auc`, or `r2`, each an `Estimate` with its standard
-    error), `confusion_` (label, read) and `held_out_`, the indices of those samples (at most 1,024). What
-    `study` finds for a layer's pooled activations is this with both kinds.
+    error), `confusion_` (label, read), `held_out_`, the indices of those samples (at most 1,024), and `held_counts_`,
+    how many of them each label has. What `study` finds for a layer's pooled activations is this with both kinds.
 
     Args:
         features: (N, d), an array or tensor of real numbers.
@@ -78,6 +78,8 @@ def probe(features: Any, labels: Any, *, kind: str = LINEAR, seed: Seed = 0) -> 
     classifier.scores_ = {name: measure(scores, held.targets) for name, measure in score.MEASURES.items()}
     classifier.confusion_ = score.confusion(scores, held.targets).numpy()
     classifier.held_out_ = np.flatnonzero(named)[held.samples.sort().values.numpy()]
+    counts = np.bincount(held.targets.numpy(), minlength=len(classifier.classes_))
+    classifier.held_counts_ = dict(zip(classifier.classes_.tolist(), counts.tolist(), strict=True))
     return classifier
 
 
@@ -126,7 +128,7 @@ class Probe(ClassifierMixin, _Readable):
             None takes what reads a quarter of the samples best by AUC after a fit to the others.
         random_state: draws that quarter.
 
-    Attributes: `classes_`, `strength_`, and from `probe` also `scores_`, `confusion_` and `held_out_`.
+    Attributes: `classes_`, `strength_`, and from `probe` also `scores_`, `confusion_`, `held_out_` and `held_counts_`.
 
     Beside `sklearn.linear_model.RidgeClassifier` it balances classes, chooses its own strength in one
     decomposition, and has probabilities. Cost: O(N d² + d³).
@@ -138,6 +140,7 @@ class Probe(ClassifierMixin, _Readable):
     """
 
     confusion_: np.ndarray
+    held_counts_: dict[Any, int]
 
     def __init__(self, kind: str = LINEAR, strength: float | None = None, random_state: int = 0) -> None:
         self.kind = kind

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.scores import balanced_accuracy, macro_auc, r_squared
+from ketwork.networks.measures.scores import r_squared, worth
 from ketwork.networks.moments import ClassMoments, LabelledMoments, Rows, Sums
 
 MOST_DIMENSIONS = 512
@@ -160,8 +160,8 @@ _TINY = 1e-300
 
 
 def _worth(scores: Tensor, checks: Rows) -> float:
-    measures = (macro_auc, balanced_accuracy) if checks.targets.ndim == 1 else (r_squared,)
-    total = sum(measure(scores, checks.targets).value for measure in measures)
+    classes = checks.targets.ndim == 1
+    total = worth(scores, checks.targets) if classes else r_squared(scores, checks.targets).value
     return -math.inf if math.isnan(total) else total
 
 

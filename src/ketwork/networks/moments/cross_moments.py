@@ -9,9 +9,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from ketwork.networks.moments.grams import mirrored
 from ketwork.records import Count, Form, Malformed
 
 _LONGEST_SUM = 4096  # rows summed in their own precision before the float64 sum takes over
+_BLOCKED_FROM = 256  # from this width on only the upper block triangle of a layer's own products is computed
+_BLOCKS = 4
 
 
 def _nothing() -> Tensor:
@@ -22,8 +25,9 @@ def _nothing() -> Tensor:
 class CrossMoments:
     """Sums over rows x (of one layer) and y (of another), each less its layer's `origin`.
 
-    own[i] = Σ x xᵀ of layer i; right[i] = Σ x yᵀ against the layers that it is paired with and that come later
-    (all of them, or those of the other side), side by side; sums (D,) = Σ x of all layers side by side;
+    own[i] = Σ x xᵀ of layer i, from products in float64 (an axis 1,000 times smaller than another has 10⁻⁶ of that
+    one's weight, near what float32 rounds off); right[i] = Σ x yᵀ against the layers that it is paired with and that
+    come later (all of them, or those of the other side), side by side; sums (D,) = Σ x of all layers side by side;
     lengths (L,) = Σ‖x‖², lengths_of_pairs (L, L) = Σ‖x‖²‖y‖²; weighted (L, D) = Σ ‖x‖² y. The origin, the mean
     of the first rows, keeps a large common part from eating the digits of the float32 products.
     """
@@ -80,7 +84,7 @@ class CrossMoments:
             self.lengths_of_pairs += lengths.mT @ lengths
             self.weighted += lengths.to(chunk).mT @ chunk
             for i, piece in enumerate(pieces):
-                self.own[i] += piece.mT @ piece
+                self.own[i] += _square(piece)
                 self.right[i] += piece.mT @ chunk[:, self._partners(i)]
         self.n += len(x)
 
@@ -166,7 +170,8 @@ class CrossMoments:
     def _begin(self, parts: list[Tensor]) -> None:
         device, count, total = parts[0].device, len(self.dims), self.starts[-1]
         zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64, device=device)  # noqa: E731
-        self.origin = [rows.mean(dim=0, dtype=torch.float64) for rows in parts]
+        # Of the rows' own precision, in which it is taken off, so that parts about other origins add up.
+        self.origin = [rows.mean(dim=0, dtype=torch.float64).to(rows).double() for rows in parts]
         self.own = [zeros(d, d) for d in self.dims]
         self.right = [
             zeros(d, max(self._partners(i).stop - self._partners(i).start, 0))
@@ -185,3 +190,14 @@ class CrossMoments:
 
     def _partners(self, i: int) -> slice:
         return slice(self.starts[self._later(i).start], self.starts[-1])
+
+
+def _square(rows: Tensor) -> Tensor:
+    """Σ x xᵀ of the rows (n, d) by products in float64, of which only the upper block triangle is computed."""
+    wide, d = rows.double(), rows.shape[1]
+    step = d if d < _BLOCKED_FROM else -(-d // _BLOCKS)
+    upper = wide.new_zeros(d, d)
+    for start in range(0, d, step):
+        block = slice(start, min(start + step, d))
+        upper[block, start:] = wide[:, block].mT @ wide[:, start:]
+    return mirrored(upper)

@@ -3,7 +3,8 @@
 `PairMoments` takes each batch's rows of all layers, one row a sample. It keeps the rows themselves while they
 are the smaller side, and goes over to the cross moments XᵢᵀXⱼ (dᵢ × dⱼ) when these are smaller: nothing grows
 with N². Where both exceed the memory budget, wide layers are projected (`projection.Projection`), and a second set of
-moments at half the width is kept beside, from which the error of the projection is read.
+moments at half the width is kept beside, from which the error of the projection is read. Beside the moments a few whole
+samples stay as they are (`kept_samples`), which show how much samples differ.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ketwork.networks.moments import pair_budget as budget
 from ketwork.networks.moments.cross_moments import CrossMoments
+from ketwork.networks.moments.kept_samples import KeptSamples, usable
+from ketwork.networks.moments.plain_keys import key_from, plain
 from ketwork.networks.moments.projection import Projection
+from ketwork.networks.moments.sample_keys import sample_keys
 from ketwork.records import Count, Malformed
 
 MEMORY = 2 << 30
@@ -27,9 +32,6 @@ ALWAYS = 16 << 20
 
 WAITING = 1024
 """Rows that wait for one product: adding to the moments costs as much as multiplying 1,000 rows."""
-
-_NARROWEST = 16  # a projection below this many dimensions says nothing
-_ITEM = 8  # bytes of a float64, in which the rows end and the moments are
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class StoredPairs:
     rows: list[Tensor] = field(default_factory=list)
     cross: CrossMoments | None = None
     half: PairMoments | None = None
+    clustered: bool = False
+    samples: Count | None = None
+    sample_keys: Tensor | None = None
+    kept: KeptSamples | None = None
 
     def check(self) -> None:
         """Each layer has its rows, or all have their moments; widths agree everywhere."""
@@ -63,7 +69,7 @@ class StoredPairs:
         dims = [self.projections.get(str(i), d) for i, d in enumerate(self.widths)]
         waiting = len(self.rows[0]) if self.rows and self.rows[0].ndim == 2 else 0
         fits = [tuple(rows.shape) for rows in self.rows] == [(waiting, d) for d in dims[: len(self.rows)]]
-        if not fits or len(self.rows) not in (0, count) or not all(map(_usable, self.rows)):
+        if not fits or len(self.rows) not in (0, count) or not all(map(usable, self.rows)):
             raise Malformed(f"the rows of pairs must be finite, one tensor for each of {count} layers")
         if waiting + (0 if self.cross is None else self.cross.n) != self.n:
             raise Malformed(f"pairs of {self.n} rows must hold them, or their moments")
@@ -74,6 +80,11 @@ class StoredPairs:
         folded = [k // 2 if str(i) in self.projections else k for i, k in enumerate(dims)]
         if self.half is not None and self.half.widths != folded:
             raise Malformed(f"half of {dims} features cannot be {self.half.widths}")
+        keys = self.sample_keys
+        if keys is not None and (keys.dtype != torch.float64 or keys.shape != (waiting,)):
+            raise Malformed(f"{waiting} rows must have as many keys of their samples")
+        if self.kept is not None and [rows.shape[1] for rows in self.kept.rows] not in ([], dims):
+            raise Malformed("the samples kept of pairs must be of their layers")
 
 
 class PairMoments:
@@ -83,6 +94,7 @@ class PairMoments:
         memory: bytes that may be taken.
         seed: draws the projection, should one be needed.
         always: bytes up to which rows stay, however small the cross moments.
+        clustered: whether samples have several rows each, which go by the sample's key.
 
     `add` one batch after the other; `Comparison.of` reads them. With one mapping of layers
     every pair within it is kept, with two those between the first and the second. Attributes: `n` rows so
@@ -99,11 +111,15 @@ class PairMoments:
 
     Stored = StoredPairs
 
-    def __init__(self, *, memory: int = MEMORY, seed: int = 0, always: int = ALWAYS) -> None:
+    def __init__(
+        self, *, memory: int = MEMORY, seed: int = 0, always: int = ALWAYS, clustered: bool = False
+    ) -> None:
         self.memory = memory
         self.seed = seed
         self.always = always
+        self.clustered = clustered
         self.n = 0
+        self._counted = 0
         self.keys: list[Hashable] = []
         self.split: int | None = None
         self.incomplete: set[Hashable] = set()
@@ -111,13 +127,23 @@ class PairMoments:
         self.projections: dict[int, Projection] = {}
         self.cross: CrossMoments | None = None
         self.half: PairMoments | None = None
+        self.kept: KeptSamples | None = None
         self._rows: list[list[Tensor]] = []
+        self._keys: list[Tensor] = []
+        self._drawn = False  # whether keys were given
+        self._halved = False  # whether these are another's moments at half the width
         self._waiting = 0
 
-    def add(self, first: Mapping[Hashable, Tensor], second: Mapping[Hashable, Tensor] | None = None) -> None:
-        """Adds a batch: rows (n, d) of each layer, the same samples in the same order.
+    def add(
+        self,
+        first: Mapping[Hashable, Tensor],
+        second: Mapping[Hashable, Tensor] | None = None,
+        keys: Tensor | None = None,
+    ) -> None:
+        """Adds a batch: rows (n, d) of each layer, the same samples in the same order, with their samples' keys (n,).
 
-        Layers are those of the first batch: one that is missing later is marked `incomplete`, a new one ignored.
+        Without `keys` every row is a sample, of a key that follows from its place. Layers are those of the first batch:
+        one that is missing later is marked `incomplete`, a new one ignored.
         """
         given = {**first, **(second or {})}
         if not self.keys:
@@ -144,7 +170,9 @@ class PairMoments:
             elif rows.shape[1] != self.widths[i]:
                 raise ValueError(f"Layer {key!r} had {self.widths[i]} features and now has {rows.shape[1]}.")
             parts.append(rows)
-        self._add(self._projected(parts))
+        self._drawn |= keys is not None
+        keys = sample_keys(self.n, n, self.seed) if keys is None else keys
+        self._add(self._projected(parts), keys.to(like.device))
 
     def __iadd__(self, other: PairMoments) -> PairMoments:
         """Adds the pairs of other samples, whose layers are found by their keys; one that is missing is `incomplete`.
@@ -167,11 +195,15 @@ class PairMoments:
             self._project()
         if other.cross is None:
             parts = other._parts(places, self.widths if not other.projections else self.dims)
-            self._add(self._projected(parts) if self.projections and not other.projections else parts)
+            self._drawn = True
+            self._add(
+                self._projected(parts) if self.projections and not other.projections else parts,
+                other.keys_of_rows,
+            )
             return self
         other.flush()
         if self.cross is None:
-            self.cross = CrossMoments(self.dims, self.split)
+            self._condense()
         self.flush()
         self._take(other, places)
         return self
@@ -181,7 +213,13 @@ class PairMoments:
         assert self.cross is not None
         assert other.cross is not None
         self.cross += other.cross.reordered(places, self.dims, self.split)
+        if self.kept is not None and other.kept is not None and other.kept.rows:
+            kept = other.kept.reordered(places, self.dims)
+            self.kept.add(kept.rows, kept.keys)
+        elif other.kept is None:  # of an older version: samples of one part alone show nothing of the other
+            self.kept = None
         self.n += other.n
+        self._counted += other._counted
         if self.half is not None and other.half is not None:
             self.half += other.half
 
@@ -215,11 +253,19 @@ class PairMoments:
         """The kept rows of the i-th layer, (n, d), where `cross` is None."""
         return torch.cat(self._rows[i])
 
+    @property
+    def keys_of_rows(self) -> Tensor:
+        """The keys of the kept rows' samples, (n,)."""
+        return torch.cat(self._keys)
+
     def flush(self) -> None:
         """Brings waiting rows into the moments."""
         if self.cross is not None and self._waiting:
-            self.cross.add([torch.cat(chunks) for chunks in self._rows])
-            self._rows, self._waiting = [[] for _ in self.keys], 0
+            rows = [torch.cat(chunks) for chunks in self._rows]
+            if self.kept is not None:
+                self.kept.add(rows, self.keys_of_rows)
+            self.cross.add(rows)
+            self._rows, self._keys, self._waiting = [[] for _ in self.keys], [], 0
 
     def stored(self) -> StoredPairs:
         """The pairs for a file."""
@@ -227,7 +273,7 @@ class PairMoments:
             self.memory,
             self.seed,
             self.n,
-            [_plain(key) for key in self.keys],
+            [plain(key) for key in self.keys],
             self.split,
             [i for i, key in enumerate(self.keys) if key in self.incomplete],
             self.widths,
@@ -235,21 +281,38 @@ class PairMoments:
             [self.rows(i) for i in range(len(self.keys))] if self._waiting else [],
             self.cross,
             self.half,
+            self.clustered,
+            self.samples,
+            self.keys_of_rows if self._waiting and self._drawn else None,
+            self.kept,
         )
 
     @classmethod
     def restored(cls, stored: StoredPairs) -> PairMoments:
         """The pairs that `stored` gave."""
-        pairs = cls(memory=stored.memory, seed=stored.seed)
+        pairs = cls(memory=stored.memory, seed=stored.seed, clustered=stored.clustered)
         pairs.n, pairs.split, pairs.widths = stored.n, stored.split, list(stored.widths)
-        pairs.keys = [_key(key) for key in stored.keys]
+        pairs._counted = stored.n if stored.samples is None else stored.samples
+        pairs.keys = [key_from(key) for key in stored.keys]
         pairs.incomplete = {pairs.keys[i] for i in stored.incomplete}
         for i, k in stored.projections.items():
             pairs.projections[int(i)] = Projection.draw(pairs.widths[int(i)], k, pairs.seed)
         pairs._rows = [[rows] for rows in stored.rows] or [[] for _ in pairs.keys]
         pairs._waiting = len(stored.rows[0]) if stored.rows else 0
-        pairs.cross, pairs.half = stored.cross, stored.half
+        pairs.cross, pairs.half, pairs.kept = stored.cross, stored.half, stored.kept
+        if pairs.half is not None:
+            pairs.half._halved = True
+        pairs._drawn = stored.sample_keys is not None
+        if pairs._waiting:
+            first = pairs.n - pairs._waiting
+            drawn = sample_keys(first, pairs._waiting, pairs.seed).to(stored.rows[0].device)
+            pairs._keys = [drawn if stored.sample_keys is None else stored.sample_keys]
         return pairs
+
+    @property
+    def samples(self) -> int:
+        """The independent samples that the rows are of."""
+        return self._counted if self.clustered else self.n
 
     @property
     def dims(self) -> list[int]:
@@ -265,50 +328,59 @@ class PairMoments:
         projected = f", {len(self.projections)} of them projected" if self.projections else ""
         return f"PairMoments({len(self.keys)} layers{projected}, n={self.n}, held as {self.form})"
 
-    def _add(self, parts: list[Tensor]) -> None:
+    def _add(self, parts: list[Tensor], keys: Tensor) -> None:
         if self.half is not None:
-            self.half._add(self._folded(parts))
+            self.half._add(self._folded(parts), keys)
         for chunks, rows in zip(self._rows, parts, strict=True):
             chunks.append(rows)
+        self._keys.append(keys)
         self.n += len(parts[0])
+        self._counted += len(keys.unique()) if self.clustered else 0
         self._waiting += len(parts[0])
         if self.cross is not None:
             if self._waiting >= WAITING:
                 self.flush()
             return
-        moments = _moment_bytes(self.dims, self.split)
+        moments = budget.moment_bytes(self.dims, self.split)
         if self._row_bytes() <= min(self.memory, max(moments, self.always)):
             return
-        if moments > self.memory and not self.projections:
+        if moments > self._for_moments and not self.projections:
             self._project()
-        if self._row_bytes() > min(self.memory, max(_moment_bytes(self.dims, self.split), self.always)):
-            self.cross = CrossMoments(self.dims, self.split)
+        if self._row_bytes() > min(self.memory, max(budget.moment_bytes(self.dims, self.split), self.always)):
+            self._condense()
             self.flush()
 
+    def _condense(self) -> None:
+        """Goes over to the moments, and to samples kept in full for what they leave of the budget."""
+        self.cross = CrossMoments(self.dims, self.split)
+        if not self._halved:
+            most = budget.most_kept(self.memory - self._for_moments, self.dims, self.clustered)
+            self.kept = KeptSamples(most, self.clustered)
+
+    @property
+    def _for_moments(self) -> int:
+        return budget.for_moments(self.memory, self.widths, self.split)
+
     def _row_bytes(self) -> int:
-        return _ITEM * self.n * sum(self.dims) * (3 if self.projections else 2) // 2
+        return budget.ITEM * self.n * sum(self.dims) * (3 if self.projections else 2) // 2
 
     def _project(self) -> None:
         """Projects the layers wider than the budget allows, and begins the moments at half the width."""
-        low, high = _NARROWEST, max(self.widths)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (
-                (middle, high) if _bytes_at(middle, self.widths, self.split) <= self.memory else (low, middle)
-            )
-        k = low - low % 2
+        k = budget.projected_width(self._for_moments, self.widths, self.split)
         self.projections = {i: Projection.draw(d, k, self.seed) for i, d in enumerate(self.widths) if d > k}
         held = self._projected([torch.cat(chunks) for chunks in self._rows])
         self._rows = [[rows] for rows in held]
-        self.half = PairMoments(memory=self.memory, seed=self.seed, always=self.always)
-        self.half.keys, self.half.split = self.keys, self.split
+        self.half = PairMoments(
+            memory=self.memory, seed=self.seed, always=self.always, clustered=self.clustered
+        )
+        self.half.keys, self.half.split, self.half._halved = self.keys, self.split, True
         folded = self._folded(held)
         self.half.widths = [rows.shape[1] for rows in folded]
         self.half._rows = [[] for _ in self.keys]
-        self.half._add(folded)
+        self.half._add(folded, self.keys_of_rows)
 
     def _affordable(self) -> None:
-        least = least_bytes(self.widths, self.split)
+        least = budget.least_bytes(self.widths, self.split)
         if least > self.memory:
             raise ValueError(
                 f"Argument `memory` must be at least {least} bytes for {len(self.keys)} layers, but is "
@@ -324,37 +396,3 @@ class PairMoments:
             rows[:, : rows.shape[1] // 2] + rows[:, rows.shape[1] // 2 :] if i in self.projections else rows
             for i, rows in enumerate(parts)
         ]
-
-
-def least_bytes(widths: list[int], split: int | None = None) -> int:
-    """The bytes that pairs of layers of these widths take when projected to as few dimensions as they may be."""
-    return _bytes_at(_NARROWEST, widths, split)
-
-
-def _bytes_at(k: int, widths: list[int], split: int | None) -> int:
-    full, half = ([min(d, k // by) if d > k else d for d in widths] for by in (1, 2))
-    return _moment_bytes(full, split) + _moment_bytes(half, split)
-
-
-def _moment_bytes(dims: list[int], split: int | None) -> int:
-    own = sum(d * d for d in dims)
-    within = (sum(dims) ** 2 - own) // 2
-    pairs = within if split is None else sum(dims[:split]) * sum(dims[split:])
-    return _ITEM * (own + pairs + len(dims) * sum(dims))
-
-
-def _plain(key: Hashable) -> list[str | int]:
-    """A key as a list: texts and numbers, which may stand in tuples."""
-    if isinstance(key, tuple):
-        return [part for inner in key for part in _plain(inner)]
-    if isinstance(key, str | int):
-        return [key]
-    raise TypeError(f"A layer's key must be a text, a number or a tuple of them to be saved, but is {key!r}.")
-
-
-def _key(plain: list[str | int]) -> Hashable:
-    return plain[0] if len(plain) == 1 else tuple(plain)
-
-
-def _usable(rows: Tensor) -> bool:
-    return rows.is_floating_point() and bool(rows.isfinite().all())

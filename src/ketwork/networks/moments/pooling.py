@@ -38,5 +38,15 @@ def sample_rows(values: Tensor, present: Tensor | None, *, unit_of: str = UNITS[
     return unit(rows)[0] if normalize == "state" else rows
 
 
+def sample_owners(values: Tensor, present: Tensor | None, *, unit_of: str = UNITS[0]) -> Tensor:
+    """Which sample of an activation (N, T, d) each of its `sample_rows` is of, (rows,)."""
+    n, t = values.shape[:2]
+    samples = torch.arange(n, device=values.device)
+    if unit_of != "position":
+        return samples
+    samples = samples[:, None].expand(n, t)
+    return samples.flatten() if present is None else samples[present]
+
+
 def _existing(values: Tensor, present: Tensor) -> Tensor:
     return torch.where(present[..., None], values, torch.zeros_like(values))

@@ -17,6 +17,7 @@ from ketwork.networks.moments import (
     Moment,
     NonFiniteActivationError,
     PairMoments,
+    sample_keys,
     sample_rows,
 )
 from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
@@ -169,7 +170,9 @@ class Gathering:
         if gathered.pairs is not None and self._pooled:
             finite = [rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]
             good = torch.stack(finite).all(dim=0)
-            gathered.pairs.add({key: rows[good.to(rows.device)] for key, rows in self._pooled.items()})
+            finite_rows = {key: rows[good.to(rows.device)] for key, rows in self._pooled.items()}
+            keys = sample_keys(self.position, len(good), gathered.pairs.seed)
+            gathered.pairs.add(finite_rows, keys=keys[good])
         gathered.samples += self._batch.size
         gathered.batches += 1
         self.skip()

@@ -43,9 +43,11 @@ const datasets = { layers, spectra: layers.flatMap(curve), points: page.points ?
 const drawn = [...document.querySelectorAll("[data-chart]")].map((node) => draw(node, page.charts[node.dataset.chart], datasets));
 
 function drawMatrix(measure) {
-  const { rows, columns, values } = page.matrices;
+  const { rows, columns, values, errors } = page.matrices;
+  const error = (i, j) => errors[measure]?.[i][j] ?? null;
+  const plusMinus = (i, j) => error(i, j) === null ? "" : ` ± ${error(i, j).toFixed(3)}`;
   const cells = values[measure].flatMap((line, i) => line.map((value, j) => ({
-    layer: rows[i], other: columns[j], value, text: value === null ? "–" : value.toFixed(3),
+    layer: rows[i], other: columns[j], value, text: value === null ? "–" : value.toFixed(3) + plusMinus(i, j),
   })));
   at("measured").setAttribute("popovertarget", `def-${measure}`);
   return draw(at("matrix"), solid(page.charts.matrix), { cells }, { renderer: "canvas" });
