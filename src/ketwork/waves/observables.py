@@ -154,8 +154,8 @@ def _left_out(swaps: Tensor, shifts: list[int]) -> float:
     """
     _, chains, length = swaps.shape
     stretch = stretch_of(chains, length)
-    each = swaps.mean(0)
-    if stretch < length and stretch < SHORT * float(autocorrelation_times(each - each.mean())):
+    pairs = swaps.flatten(0, 1)
+    if stretch < length and stretch < SHORT * float(autocorrelation_times(pairs - pairs.mean())):
         return math.nan
     pieces = length // stretch
     means = swaps[..., : pieces * stretch].unflatten(2, (pieces, stretch)).mean(3).flatten(1)
