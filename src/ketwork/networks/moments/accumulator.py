@@ -136,6 +136,7 @@ class LayerAccumulator:
         nonzero = kets, torch.ones_like(weights), owners
         # Zero vectors belong to a mean of raw activations, but have no direction.
         counted = everything if keep.normalize == "ensemble" else nonzero
+        valid = _valid(present, zero, len(values)) if zeros or present is not None else None
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
         return cls(
             activation.info,
@@ -153,7 +154,7 @@ class LayerAccumulator:
             labelled,
             sums,
             SampleWeights.from_vectors(*counted, n, keep.center),
-            Entanglements.from_batch(values, present, keys, cut) if activation.info.positions else None,
+            Entanglements.from_batch(values, valid, keys, cut) if activation.info.positions else None,
         )
 
     def __iadd__(self, other: LayerAccumulator) -> Self:
@@ -216,6 +217,15 @@ class LayerAccumulator:
         part = self.sums[name]
         part += other.sums[name]
         return part
+
+
+def _valid(present: Tensor | None, zero: Tensor, n: int) -> Tensor:
+    """Which positions exist and are not zero, (N, T), from existing ones and which of these are zero."""
+    if present is None:
+        return ~zero.reshape(n, -1)
+    valid = present.clone()
+    valid[present] = ~zero
+    return valid
 
 
 def _owners(n: int, t: int, present: Tensor | None, device: torch.device) -> Tensor:
