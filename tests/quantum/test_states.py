@@ -253,7 +253,7 @@ BAD = [
     (
         lambda: Density.from_kets(torch.eye(2), [1.5, -0.5]),
         ValueError,
-        "`weights` must be real and non-negative",
+        "`weights` must be non-negative, but has -0.5",
     ),
     (
         lambda: Density.from_factor(torch.eye(3)),

@@ -213,14 +213,22 @@ def test_chains_that_move_and_full_sums_are_not_frozen() -> None:
 def test_two_replicas_come_from_different_chains(ising) -> None:
     """Pieces of one chain may agree in sign, and would give too little entropy."""
     exact = float(waves.renyi2(ising, [0, 1, 2], full(ising)).value)
-    inside = []
-    for seed in range(40):
-        samples = waves.Metropolis(chains=4).sample(ising, 1000, seed=seed)
-        found = waves.renyi2(ising, [0, 1, 2], samples)
-        inside.append(abs(float(found.value) - exact) <= 1.96 * float(found.stderr))
-    assert sum(inside) >= 35
-    two = waves.Samples(samples.configurations[:2, :4])
-    assert math.isnan(float(waves.renyi2(ising, [0, 1, 2], two).stderr))
+    found = [
+        waves.renyi2(ising, [0, 1, 2], waves.Metropolis(chains=4).sample(ising, 2000, seed=seed))
+        for seed in range(40)
+    ]
+    known = [each for each in found if not math.isnan(float(each.stderr))]
+    assert len(known) >= 20
+    inside = [abs(float(each.value) - exact) <= 1.96 * float(each.stderr) for each in known]
+    assert sum(inside) >= 0.9 * len(known)
+
+
+def test_few_chains_that_hardly_turn_over_have_no_error_of_the_swap(ising) -> None:
+    """Two of either sign: whichever is left out, one pair of three agrees, as if the entropy were known for certain."""
+    x = torch.ones(4, 40, 8)
+    x[:2] = -1
+    x[0, 0, 0] = 1
+    assert math.isnan(float(waves.renyi2(ising, [0, 1, 2], waves.Samples(x)).stderr))
 
 
 def test_a_site_that_showed_one_value_has_an_error() -> None:

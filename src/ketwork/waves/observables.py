@@ -120,7 +120,7 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
 
     Tr ρ_A² = ⟨ψ(x_A y_B) ψ(y_A x_B)/(ψ(x) ψ(y))⟩ over independent x, y from |ψ|² (DOI
     10.1103/PhysRevLett.104.157201): each chain meets up to four others, and the error is that of leaving one chain out
-    (of few, one batch that is much longer than τ; NaN of two chains that are not). Where a swap leaves the space the
+    (of fewer than eight, one batch, if these are much longer than τ, else NaN). Where a swap leaves the space the
     amplitude is 0. The error grows exponentially with the entropy. For a full sum, exact.
     """
     _check_region(region, wave)
@@ -149,17 +149,16 @@ def renyi2(wave: Wave, region: list[int], samples: Samples) -> Measured:
 def _left_out(swaps: Tensor, shifts: list[int]) -> float:
     """The error of the mean of swaps (shifts, chains, length): of leaving out one chain, or batch of few long chains.
 
-    A chain enters once at the front and once at the back of each shift, so that two groups leave nothing (NaN).
+    A chain enters once at the front and once at the back of each shift. Few chains that are not long may agree by
+    chance, and leaving one out would show nothing: NaN.
     """
     _, chains, length = swaps.shape
     stretch = stretch_of(chains, length)
-    each = swaps.mean(0)
-    if stretch < length and stretch < SHORT * float(autocorrelation_times(each - each.mean())):
-        stretch = length
+    pairs = swaps.flatten(0, 1)
+    if stretch < length and stretch < SHORT * float(autocorrelation_times(pairs - pairs.mean())):
+        return math.nan
     pieces = length // stretch
-    means = (
-        swaps[..., : pieces * stretch].unflatten(2, (pieces, stretch)).mean(3).flatten(1)
-    )  # (shifts, groups)
+    means = swaps[..., : pieces * stretch].unflatten(2, (pieces, stretch)).mean(3).flatten(1)
     groups = chains * pieces
     if groups < 3:
         return math.nan

@@ -144,6 +144,7 @@ class LayerAccumulator:
         else:
             weights = shares = None
             counted = kets, torch.ones_like(norms), owners
+        valid = _valid(present, zero, len(values)) if zeros or present is not None else None
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
         return cls(
             activation.info,
@@ -162,7 +163,7 @@ class LayerAccumulator:
             labelled,
             sums,
             SampleWeights.from_vectors(*counted, per_sample, keep.center),
-            Entanglements.from_batch(values, present, keys, cut) if activation.info.positions else None,
+            Entanglements.from_batch(values, valid, keys, cut) if activation.info.positions else None,
             None if shares is None else _heaviest(values, present, keys, shares, lightest, keep.samples),
         )
 
@@ -271,6 +272,15 @@ def _heaviest(
         weights[heavy],
         heaviest=True,
     )
+
+
+def _valid(present: Tensor | None, zero: Tensor, n: int) -> Tensor:
+    """Which positions exist and are not zero, (N, T), from existing ones and which of these are zero."""
+    if present is None:
+        return ~zero.reshape(n, -1)
+    valid = present.clone()
+    valid[present] = ~zero
+    return valid
 
 
 def _owners(n: int, t: int, present: Tensor | None, device: torch.device) -> Tensor:

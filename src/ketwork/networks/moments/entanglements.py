@@ -55,25 +55,23 @@ class Entanglements:
             )
 
     @classmethod
-    def from_batch(
-        cls, values: Tensor, present: Tensor | None, keys: Tensor, cut: float | None = None
-    ) -> Self:
-        """Those of one batch: activations (N, T, d), existing positions (N, T), keys (N,); `cut` of those before.
+    def from_batch(cls, values: Tensor, valid: Tensor | None, keys: Tensor, cut: float | None = None) -> Self:
+        """Those of one batch: activations (N, T, d), positions that exist and are not zero (N, T), keys (N,).
 
-        Cost: O(T d s + s³) a sample that is kept, s = min(T, d); memory O(T d).
+        `valid` is None where all are; `cut` is that of the batches before. Cost: O(T d s + s³) a sample that is kept,
+        s = min(T, d); memory O(T d).
         """
-        d = values.shape[-1]
-        valid = values.abs().amax(dim=-1) > 0
-        if present is not None:
-            valid &= present
-        counts, keys = valid.sum(dim=1), keys.to(values.device)
+        t, d = values.shape[1:]
+        keys = keys.to(values.device)
+        counts = torch.full_like(keys, t, dtype=torch.int64) if valid is None else valid.sum(dim=1)
         order = keys.argsort()
         order = order[(counts[order] > 0) & (keys[order] < _number(cut))]
         kept = _kept(counts[order], d)
         if kept < len(order):
             cut = float(keys[order[kept]])
         order = order[:kept]
-        return cls(d, keys[order], counts[order], _entropies(values[order], valid[order]), cut)
+        entropies = _entropies(values, valid, counts, order)
+        return cls(d, keys[order], counts[order], entropies, cut)
 
     @classmethod
     def from_grams(cls, keys: Tensor, counts: Tensor, grams: Tensor, sides: Tensor, d: int) -> Self | None:
@@ -129,28 +127,33 @@ def _work(positions: Tensor, d: int) -> Tensor:
     return positions * d * side + _EIGEN * side**3
 
 
-def _entropies(values: Tensor, valid: Tensor) -> Tensor:
-    """The entanglement entropy of each sample of (n, T, d) over its valid positions (n, T), in bits."""
-    n, t, d = values.shape
-    counts = valid.sum(dim=1)
-    sizes = (-(-counts // _STEP) * _STEP).clamp(max=t)
-    result = torch.zeros(n, dtype=torch.float64, device=values.device)
-    first = torch.argsort(~valid, dim=1, stable=True) if bool((counts < t).any()) else None
+def _entropies(values: Tensor, valid: Tensor | None, counts: Tensor, which: Tensor) -> Tensor:
+    """The entanglement entropy of these samples (R,) of (n, T, d) over their valid positions (n, T), in bits.
+
+    Samples of about as many positions go together, those that they lack being 0, which adds eigenvalues of 0 alone.
+    """
+    t, d = values.shape[1:]
+    sizes = (-(-counts[which] // _STEP) * _STEP).clamp(max=t)
+    result = torch.zeros(len(which), dtype=torch.float64, device=values.device)
     for size in sizes.unique().tolist():
         for some in (sizes == size).nonzero().squeeze(1).split(max(1, _NUMBERS // max(1, size * d))):
-            rows = values[some]
-            if first is not None:
-                place = first[some, :size]
-                rows = rows.gather(1, place[..., None].expand(-1, size, d))
-                rows = torch.where(valid[some].gather(1, place)[..., None], rows, 0)
+            samples = which[some]
+            if valid is None:
+                rows = values[samples]
+            else:
+                there = valid[samples]
+                place = torch.argsort(~there, dim=1, stable=True)[:, :size]
+                rows = values[samples[:, None], place]
+                rows[~there.gather(1, place)] = 0
             result[some] = _of_rows(rows)
     return result
 
 
 def _of_rows(rows: Tensor) -> Tensor:
     """The entanglement entropy of each (T, d) of (n, T, d)."""
+    if rows.dtype in (torch.float64, torch.complex128):  # whose squares may be out of range
+        rows = rows / rows.abs().amax(dim=(1, 2), keepdim=True)
     rows = rows.to(torch.complex128 if rows.is_complex() else torch.float64)
-    rows = rows / rows.abs().amax(dim=(1, 2), keepdim=True)
     gram = rows.mH @ rows if rows.shape[2] < rows.shape[1] else rows @ rows.mH
     return _of_spectrum(torch.linalg.eigvalsh(gram))
 
