@@ -1,9 +1,9 @@
 """Estimates without the bias of finite data, by deleting one sample at a time; ± that covers; and ranges.
 
 The jackknife (Quenouille 1956, Biometrika 43; Efron & Stein 1981, Ann. Stat. 9): with θ₋ᵢ the number without sample
-i, the bias is (N − 1) Σᵢ (θ₋ᵢ − θ)/N. The first-order part of θ₋ᵢ − θ sums to 0 over all samples, so that the
-mean over the kept ones is of the other parts alone. The jackknife's variance holds that of the second order twice; once is
-subtracted. docs/errors.md derives all of it.
+i, the bias is (N − 1) Σᵢ (θ₋ᵢ − θ)/N. The first-order part of θ₋ᵢ − θ sums to 0 over all samples, so that
+the mean over the kept ones is of the other parts alone. The jackknife's variance holds that of the second order twice;
+once is subtracted. docs/errors.md derives all of it.
 """
 
 from __future__ import annotations
