@@ -166,12 +166,12 @@ def test_weights_and_a_file_of_code(here, run):
         "2.bias": torch.zeros(3),
     }
     torch.save(state, "w.pt")
-    np.savez("d.npz", x=np.eye(4))
+    np.savez("d.npz", x=np.tile(np.eye(4), (30, 1)))
     done = run("study", f"{NETS}.py:small@w.pt", "--data", "d.npz", "--json")
     assert done.exit_code == 0, done.stderr
     rows = {row["layer"]: row for row in json.loads(done.stdout)["table"]}
     # four orthogonal inputs, copied to four of six neurons: two bits; then each neuron alike: one state
-    assert rows["0"]["entropy"] == pytest.approx(2, abs=1e-6)
+    assert 0 < 2 - rows["0"]["entropy"] < 0.02  # of 120 samples
     assert rows["0"]["dead"] == pytest.approx(2 / 6)
     assert rows["2"]["entropy"] == pytest.approx(0, abs=1e-6)
 

@@ -183,7 +183,7 @@ def lines(name: str, record: kw.Study) -> list[str]:
         if row is None:
             written.append(f"{head} | `{path}` | {axes} | refused: {record.skipped[path]} | | | |")
         else:
-            rank, coherence = row.effective_rank.value, max(row.coherence.value, 0.0)
+            rank, coherence = row.effective_rank.plain, max(row.coherence.plain, 0.0)
             numbers = f"{row.kets} | {row.d} | {rank:.3f} | {coherence:.3f}"
             written.append(f"{head} | `{path}` | {axes} | {numbers} |")
         head = "| | |"

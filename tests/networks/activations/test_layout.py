@@ -55,7 +55,7 @@ def entropy(kets: np.ndarray) -> tuple[float, int]:
 
 def values(layer: kw.Layer) -> tuple[int, float]:
     """The number of vectors and the entropy that a study has."""
-    return layer.accumulator.moment.n, layer.entropy.value
+    return layer.accumulator.moment.n, layer.entropy.plain
 
 
 def by_hooks(kind: Kind) -> dict[str, tuple[float, int]]:

@@ -1,9 +1,9 @@
 """Estimates without the bias of finite data, by deleting one sample at a time; ± that covers; and ranges.
 
 The jackknife (Quenouille 1956, Biometrika 43; Efron & Stein 1981, Ann. Stat. 9): with θ₋ᵢ the number without sample
-i, the bias is (N − 1) Σᵢ (θ₋ᵢ − θ)/N. The first-order part of θ₋ᵢ − θ sums to 0 over all samples, so that the
-mean over the kept ones is of the other parts alone. The jackknife's variance holds that of the second order twice; once
-is subtracted. docs/errors.md derives all of it.
+i, the bias is (N − 1) Σᵢ (θ₋ᵢ − θ)/N. The first-order part of θ₋ᵢ − θ sums to 0 over all samples, so that
+the mean over the kept ones is of the other parts alone. The jackknife's variance holds that of the second order twice;
+once is subtracted. docs/errors.md derives all of it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def corrected(
 
     `first` is the variance of the first order, `unit` turns the changes into the number's unit.
     """
-    sample = state.sample
-    n, shares = sample.samples, sample.shares
+    n, shares = state.sample.samples, changes.shares
     rest = changes.exact - changes.linear
     bias = (n - 1) / n * float(shares @ rest)
     if not abs(bias) <= most:
@@ -38,21 +37,20 @@ def corrected(
     centred = changes.exact - bias / (n - 1)
     more = (n - 1) / n * float(shares @ (centred.square() - changes.linear.square()))
     second = changes.second * unit**2
-    own = float(shares @ ((n - 1) * rest - bias).square()) / (
-        n * (n - 1)
-    )  # the variance of the correction itself
+    # The variance of the correction itself, over the samples that are deleted.
+    own = float(shares @ ((n - 1) * rest - bias).square()) / n / max(len(rest) - 1, 1)
     variance = max(first + more * unit**2 - second, second, 0.0) + own * unit**2
-    return Estimate(plain - bias * unit, studentized(state, centred) * math.sqrt(variance), plain=plain)
+    return Estimate(plain - bias * unit, studentized(state, changes.first) * math.sqrt(variance), plain=plain)
 
 
-def studentized(state: LayerState, changes: torch.Tensor) -> float:
+def studentized(state: LayerState, first: torch.Tensor) -> float:
     """What a standard error is multiplied with, so that ± 1.96 of it is Student's interval, not the normal one.
 
     The variance over samples is itself known to ν = 2/(Σ x⁴/(Σ x²)² − 1/R) degrees of freedom (Satterthwaite 1946,
     Biometrics Bull. 2), far fewer than samples where few of them decide.
     """
     sample = state.sample
-    squares = sample.shares * changes.square()
+    squares = sample.shares * first.square()
     total = float(squares.sum())
     r = len(squares)
     if not total > 0 or r < 2:

@@ -23,25 +23,29 @@ from ketwork.networks.measures.sample import all_pairs
 from ketwork.networks.measures.state import LayerState
 
 _NOTHING = 1e-12
-_STEP = 1.3  # of ln s: the rule's error is e^(−2π²/step), 3e−7
-_NUMBERS = 1 << 24
-_FEWEST = 24
-_LEADING = 24
+_STEP = 1.5  # of ln s: the rule's error is e^(−2π²/step), 2e−6 of the second order
+_OF_COLUMNS = 1 << 17  # numbers of the samples that are deleted: all of them but in wide layers
+_FEWEST = 16
+_OF_PAIRS = 1 << 21  # numbers of the matrices of which pairs are taken
+_FEWEST_PAIRED = 8
+_ROWS = 256  # of the matrices, beside the leading ones; of wider ones some stand for all
+_LEADING_ROWS = 128
+_LEADING = 16
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What deleting each kept sample does to a number: `exact` (R,) to all orders, `linear` (R,) to the first.
+    """What deleting samples does to a number: `exact` (m,) to all orders, `linear` (m,) to the first.
 
-    `second` is the variance of the second-order part, ½ Σ_{i≠j} k(i, j)² of its kernel over all pairs of samples.
+    The m samples stand for `shares` of all; in wide layers they are some of the kept ones, of which `first` (R,) has
+    the first order. `second` is the variance of the second-order part, ½ Σ_{i≠j} k(i, j)² of its kernel over all pairs.
     """
 
     exact: Tensor
     linear: Tensor
+    shares: Tensor
+    first: Tensor
     second: float
-
-    def __sub__(self, other: Changes) -> Changes:
-        return Changes(self.exact - other.exact, self.linear - other.linear, math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,8 @@ class Deletion:
     def entropy(self) -> Changes:
         """Of S(ρ), in nats."""
         eigenvalues, _ = self._held
-        columns, t = self._columns
+        which, shares = self._deleted
+        columns, t = self._columns(which)
         s = -float(torch.special.xlogy(eigenvalues, eigenvalues).sum())
 
         def first_order(weights: Tensor, share: Tensor) -> Tensor:
@@ -68,8 +73,8 @@ class Deletion:
 
         change = first_order(columns.abs().square().sum(dim=-1), t)
         exact = change + (t * change - _remainder(columns, t, eigenvalues)) / (1 - t)
-        linear = first_order(self._weights, self._parts) * math.sqrt(self._kept)
-        return Changes(exact, linear, self._second(self._kernels))
+        first = first_order(self._weights, self._parts) * math.sqrt(self._kept)
+        return Changes(exact, first[which], shares, first, self._second(self._kernels))
 
     @cached_property
     def populations(self) -> Changes:
@@ -83,15 +88,20 @@ class Deletion:
         left = (p - (a + moved)[:, some] * scale[:, None]) / (1 - t * scale)[:, None]
         left = left.clamp(min=0)
         exact = -torch.special.xlogy(left, left).sum(dim=1) - s
-        linear = (a.sum(dim=1) * s + a[:, some] @ p.log()) * math.sqrt(kept)
-        return Changes(exact, linear, self._second(self._population_kernel))
+        first = (a.sum(dim=1) * s + a[:, some] @ p.log()) * math.sqrt(kept)
+        which, shares = self._deleted
+        return Changes(exact[which], first[which], shares, first, self._second(self._population_kernel))
 
     @cached_property
     def coherence(self) -> Changes:
         """Of S(diag ρ) − S(ρ), in nats."""
-        difference = self.populations - self.entropy
+        classical, quantum = self.populations, self.entropy
         return Changes(
-            difference.exact, difference.linear, self._second(self._kernels - self._population_kernel)
+            classical.exact - quantum.exact,
+            classical.linear - quantum.linear,
+            classical.shares,
+            classical.first - quantum.first,
+            self._second(self._kernels - self._population_kernel),
         )
 
     @cached_property
@@ -101,21 +111,28 @@ class Deletion:
         The eigenstate comes from the span of the `_LEADING` first ones, with what others add to the second order.
         """
         eigenvalues, _ = self._held
-        columns, t = self._columns
-        first = columns[:, 0]  # (R, q)
-        row = (
-            columns @ first.conj()[..., None]
-        )  # (R, r, 1): the part's first column in the basis of eigenstates
         m = min(_LEADING, len(eigenvalues))
-        inside = columns[:, :m] @ columns[:, :m].mH
+        columns, t = self._columns(slice(None), m)
+        first = columns[:, 0]  # (R, q)
+        inside = columns @ columns.mH
         values, vectors = torch.linalg.eigh(torch.diag(eigenvalues[:m]).to(inside) - inside)
+        amplitudes = self.state.amplitudes[..., self._held[1]]
+        each = self._lengths[1].square().to(amplitudes.real.dtype) * amplitudes[..., 0].conj()
+        row = (amplitudes[..., m:].mT @ each[..., None])[
+            ..., 0
+        ]  # (R, r − m): elements of UU† beside the first
         gaps = (eigenvalues[0] - eigenvalues[m:]).clamp(min=_NOTHING)
-        outside = (row[:, m:, 0].abs().square() / gaps).sum(dim=-1)
+        outside = self._kept * (row.abs().square().double() / gaps).sum(dim=-1)
         exact = (values[:, -1] + outside) / (1 - t) - eigenvalues[0]
         leading = vectors[:, :, -1]
-        seen = (leading.conj()[:, None] @ columns[:, :m])[:, 0].abs().square().sum(dim=-1) - 2 * outside
+        seen = (leading.conj()[:, None] @ columns)[:, 0].abs().square().sum(dim=-1) - 2 * outside
         moved = float(self.state.sample.shares @ (seen - first.abs().square().sum(dim=-1)))
         return exact, float(eigenvalues[0]) + min(moved, 0.0)
+
+    @property
+    def first_of_top(self) -> Tensor:
+        """The first order of λ₁, (R,)."""
+        return self._parts * float(self._held[0][0]) - self._weights[:, 0]
 
     @cached_property
     def purity(self) -> tuple[Changes, float]:
@@ -130,14 +147,16 @@ class Deletion:
         share = pairs.t / pairs.total**2
         top, bottom = plain - pairs.r * share, 1 - share
         if bottom <= 0:
-            return Changes(own, own, math.nan), math.nan
+            return Changes(own, own, sample.shares, own, math.nan), math.nan
         t = sample.sums(torch.ones_like(sample.weights))
         values = state.weights @ state.eigenvalues + state.outside * state.elsewhere
         with_all = sample.sums(values)
         left = bottom - 2 * t + 2 * trace
         exact = (top - 2 * (with_all - own)) / left - top / bottom
         linear = 2 * (t * plain - with_all)
-        return Changes(exact, linear, self._second(2 * self._flat_kernels)), top / bottom
+        return Changes(
+            exact, linear, sample.shares, linear, self._second(2 * self._flat_kernels)
+        ), top / bottom
 
     @cached_property
     def _held(self) -> tuple[Tensor, Tensor]:
@@ -166,25 +185,39 @@ class Deletion:
         _, each, _ = self._lengths
         return (self.state.weights[..., self._held[1]] * each.square()[..., None]).sum(dim=1)
 
-    @cached_property
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        """U of each kept sample in the basis of eigenstates, (R, r, q), less the noise of the choice, and its t."""
-        lengths, each, mean = self._lengths
-        amplitudes = self.state.amplitudes[..., self._held[1]]
-        rows = amplitudes.to(torch.complex128 if amplitudes.is_complex() else torch.float64)
-        columns = rows * each[..., None]
+    def _columns(self, which: Tensor | slice, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """U of these samples in the basis of eigenstates, (m, r, q), less the noise of the choice, and its t.
+
+        At `most` so many eigenstates are taken.
+        """
+        lengths, each, mean = (part[which] for part in self._lengths)
+        amplitudes = self.state.amplitudes[which][..., self._held[1]]
+        rows = amplitudes[..., :most].to(torch.complex128 if amplitudes.is_complex() else torch.float64)
+        columns, t = rows * each[..., None], self._parts[which]
         if self.state.center:
             moved = (rows * lengths[..., None]).sum(dim=1, keepdim=True) * mean[:, None, None]
-            columns = torch.cat([columns, moved], dim=1)
-        t = columns.abs().square().sum(dim=(1, 2))
+            columns, t = torch.cat([columns, moved], dim=1), t + self._moved[which].sum(dim=1)
         scale = _scale(t, self._kept)
         return columns.mT * scale.sqrt()[:, None, None], t * scale
 
     @cached_property
+    def _moved(self) -> Tensor:
+        """The diagonal, in the basis of neurons, of what the moving mean adds to UU† where ρ is centred, (R, d)."""
+        lengths, _, mean = self._lengths
+        kets = self.state.sample.kets
+        total = (kets * lengths[..., None].to(kets)).sum(dim=1) * mean[:, None].to(kets)
+        return total.abs().square().double()
+
+    @cached_property
+    def _deleted(self) -> tuple[Tensor, Tensor]:
+        """Samples that are deleted to all orders, and their shares."""
+        numbers = len(self._held[0]) * (self.state.sample.kets.shape[1] + self.state.center)
+        return self.state.sample.some(max(_FEWEST, _OF_COLUMNS // numbers))
+
+    @cached_property
     def _some(self) -> tuple[Tensor, Tensor]:
         """Samples of which pairs are taken, and their shares."""
-        r = len(self._held[0])
-        return self.state.sample.some(max(_FEWEST, _NUMBERS // r**2))
+        return self.state.sample.some(max(_FEWEST_PAIRED, _OF_PAIRS // len(self._held[0]) ** 2))
 
     @cached_property
     def _pairs(self) -> tuple[Tensor, Tensor, float]:
@@ -197,29 +230,29 @@ class Deletion:
         sample = self.state.sample
         _, each, _ = self._lengths
         amplitudes = self.state.amplitudes[which][..., held]
-        exact = torch.float64 if len(eigenvalues) <= 512 else torch.float32
+        exact = torch.float64 if len(eigenvalues) <= 256 else torch.float32
         columns = (amplitudes * each[which][..., None].to(amplitudes.real.dtype)).mT
         columns = columns.to(torch.promote_types(exact, torch.complex64) if columns.is_complex() else exact)
         t = self._parts[which].to(exact)
         weights = amplitudes.abs().square().to(exact)  # (m, P, r)
         weighted = columns.new_zeros(len(which), len(which)).real.double()
         plain, alone = weighted.clone(), torch.zeros_like(weights[..., 0])
-        step = max(1, _NUMBERS // (4 * len(which) * len(eigenvalues)))
-        for start in range(0, len(eigenvalues), step):
-            rows = slice(start, min(start + step, len(eigenvalues)))
+        every = _rows(len(eigenvalues)).to(eigenvalues.device)
+        for rows in every.split(max(1, 2 * _OF_PAIRS // (len(which) * len(eigenvalues)))):
             some = eigenvalues[rows].to(exact)
-            differences = _divided(eigenvalues[rows], eigenvalues).to(exact)
+            times = torch.where(rows < _LEADING_ROWS, 1.0, _stride(len(eigenvalues))).to(some)
+            differences = _divided(some, eigenvalues.to(exact)) * times[:, None]
             parts = columns[:, rows] @ columns.mH  # (m, rows, r)
-            parts.diagonal(start, 1, 2).sub_(t[:, None] * some)
-            for matrix, scale in ((plain, None), (weighted, differences.sqrt())):
-                flat = parts if scale is None else parts * scale
+            here = torch.arange(len(rows), device=rows.device)
+            parts[:, here, rows] -= t[:, None] * some
+            for matrix, scale in ((plain, times[:, None]), (weighted, differences)):
+                flat = parts * scale.sqrt()
                 flat = torch.view_as_real(flat) if flat.is_complex() else flat
                 flat = flat.flatten(1)
                 matrix += (flat @ flat.mT).double()
             if not sample.complete:
-                own = differences.diagonal(start) * some
-                here = weights[..., rows]
-                alone += (here * (weights @ differences.mT)).sum(dim=-1) - 2 * (here @ own) + own @ some
+                own, mine = differences[here, rows] * some, weights[..., rows]
+                alone += (mine * (weights @ differences.mT)).sum(dim=-1) - 2 * (mine @ own) + own @ some
         kept = 1.0
         if not sample.complete:
             same = (each[which].double() ** 4 * alone.double()).sum(dim=1)
@@ -247,15 +280,10 @@ class Deletion:
     def _diagonals(self) -> tuple[Tensor, Tensor, float]:
         """The diagonal of each sample's UU† in the basis of neurons, (R, d), and of its mean's column; what is kept."""
         sample = self.state.sample
-        lengths, each, mean = self._lengths
+        each = self._lengths[1]
         weights = sample.kets.abs().square().double()
         a = (each.square()[:, None] @ weights)[:, 0]
-        moved = torch.zeros_like(a)
-        if self.state.center:
-            total = (sample.kets * lengths[..., None].to(sample.kets)).sum(dim=1) * mean[:, None].to(
-                sample.kets
-            )
-            moved = total.abs().square().double()
+        moved = self._moved if self.state.center else torch.zeros_like(a)
         if sample.complete:
             return a, moved, 1.0
         p = self.state.populations
@@ -285,6 +313,16 @@ class Deletion:
         return float(shares @ squares @ shares) / 2
 
 
+def _stride(r: int) -> int:
+    return max(1, math.ceil((r - _LEADING_ROWS) / _ROWS))
+
+
+def _rows(r: int) -> Tensor:
+    """The leading rows of a matrix of r, and evenly spaced ones that stand for the others."""
+    lead = min(_LEADING_ROWS, r)
+    return torch.cat([torch.arange(lead), torch.arange(lead, r, _stride(r))])
+
+
 def _ratio(true: float, pairs: float) -> float:
     return min(max(true / pairs, 0.0), 1.0) if pairs > 0 else 1.0
 
@@ -298,16 +336,16 @@ def _scale(t: Tensor, kept: float) -> Tensor:
 def _divided(some: Tensor, eigenvalues: Tensor) -> Tensor:
     """(ln λⱼ − ln λₖ)/(λⱼ − λₖ) with λⱼ of the first and λₖ of the second; 1/λ where both are equal."""
     difference, total = some[:, None] - eigenvalues, some[:, None] + eigenvalues
-    # ln(λⱼ/λₖ) = 2 artanh((λⱼ − λₖ)/(λⱼ + λₖ)), which stays exact where both are nearly equal.
-    x = difference / total
-    near = x.abs() < 1e-4
-    series = 2 * (1 + x.square() / 3) / total
-    return torch.where(near, series, 2 * x.atanh() / torch.where(near, 1.0, difference))
+    near = (
+        difference.abs() < 1e-3 * total
+    )  # there ln(λⱼ/λₖ) = 2x + …, x = (λⱼ − λₖ)/(λⱼ + λₖ), is exact to 3e−7
+    logs = some.log()[:, None] - eigenvalues.log()
+    return torch.where(near, 2 / total, logs / torch.where(near, 1.0, difference))
 
 
 def _remainder(columns: Tensor, t: Tensor, eigenvalues: Tensor) -> Tensor:
     """∫₀^∞ [r(s) − r₀(s)] ds with r = −ln det(1 − X) − Tr X, X = U†(A + s)⁻¹U, and r₀ that of UU† = tA, (R,)."""
-    low, high = max(float(eigenvalues[-1]), 1e-9) / 1e5, 1000 * float(eigenvalues[0])
+    low, high = max(float(eigenvalues[-1]), 1e-9) / 3e4, 300 * float(eigenvalues[0])
     steps = math.ceil(math.log(high / low) / _STEP)
     nodes = low * torch.exp(_STEP * torch.arange(steps + 1, dtype=torch.float64))
     total = torch.zeros_like(t)
@@ -325,10 +363,11 @@ def _remainder(columns: Tensor, t: Tensor, eigenvalues: Tensor) -> Tensor:
 def _beyond(columns: Tensor, inverse: Tensor) -> Tensor:
     """−ln det(1 − X) − Tr X of X = U† diag(inverse) U, for U (R, r, q)."""
     scaled = columns * inverse.sqrt()[:, None]
-    trace = scaled.abs().square().sum(dim=(1, 2))
     r, q = columns.shape[1:]
     if q == 1 or r == 1:
+        trace = scaled.abs().square().sum(dim=(1, 2))
         return -torch.log1p(-trace.clamp(max=1 - 1e-12)) - trace
     x = scaled.mH @ scaled if q <= r else scaled @ scaled.mH
+    trace = x.diagonal(dim1=1, dim2=2).real.sum(dim=1)
     one = torch.eye(len(x[0]), dtype=x.dtype, device=x.device) * (1 + 1e-12)
     return -torch.linalg.slogdet(one - x).logabsdet - trace

@@ -24,6 +24,7 @@ class Sample:
     `counts` (R,) are the positions of each sample of which `valid` (R, P) marks the kept ones; `total` is
     the weight of all vectors of the pass over `samples` samples. `shares` (R,) say how many samples each stands for
     in sums of what is quadratic in the weight; the first `heaviest` for themselves.
+    `order` (R,) is that of their keys, which does not depend on how the samples were gathered.
     """
 
     kets: Tensor
@@ -33,6 +34,7 @@ class Sample:
     total: float
     samples: int
     shares: Tensor
+    order: Tensor
     heaviest: int = 0
 
     @classmethod
@@ -45,7 +47,7 @@ class Sample:
         many zero vectors each sample has: they are skipped here.
         """
         moment = accumulator.moment
-        kets, norms, counts, valid, shares, heaviest = _kept(accumulator, normalize)
+        kets, norms, counts, valid, shares, order, heaviest = _kept(accumulator, normalize)
         weights = (norms.double().square() if normalize == "ensemble" else valid.double()) * valid
         total = moment.weight if normalize == "ensemble" else float(moment.n)
         if mean is not None:
@@ -57,7 +59,7 @@ class Sample:
             kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
             weights = torch.where(valid, lengths.double().square(), 0.0)
             total = total - (moment.n + zeros) * float(mean.abs().square().sum())
-        return cls(kets, weights, valid, counts, total, accumulator.samples, shares, heaviest)
+        return cls(kets, weights, valid, counts, total, accumulator.samples, shares, order, heaviest)
 
     @property
     def kept(self) -> Tensor:
@@ -100,8 +102,7 @@ class Sample:
         """At most so many of the kept samples (m,), and the shares that they have then."""
         r, heavy = len(self.shares), min(self.heaviest, most // 2)
         rest = min(r - self.heaviest, most - heavy)
-        device = self.shares.device
-        which = torch.cat([torch.arange(heavy), self.heaviest + torch.arange(rest)]).to(device)
+        which = torch.cat([self.order[:heavy], self.order[self.heaviest : self.heaviest + rest]])
         shares = self.shares[which].clone()
         shares[:heavy] *= self.heaviest / max(heavy, 1)
         shares[heavy:] *= (r - self.heaviest) / max(rest, 1)
@@ -153,15 +154,15 @@ def all_pairs(same: Tensor, pairs: Tensor, kept: Tensor, counts: Tensor) -> Tens
 
 def _kept(
     accumulator: LayerAccumulator, normalize: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]:
-    """Kets, norms, counts, validity and shares of the kept samples, and how many of the first are heaviest."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]:
+    """Kets, norms, counts, validity, shares and order of the kept samples, and how many of the first are heaviest."""
     drawn, heaviest = accumulator.reservoir, accumulator.heaviest
     n = accumulator.samples
     alike = normalize != "ensemble"
     if alike or n <= len(drawn.keys) or heaviest is None or heaviest.weights is None or drawn.weights is None:
         known = accumulator.sample_weights.kets if alike and accumulator.sample_weights is not None else None
         shares = _shares(n, drawn.counts.double(), known, drawn.keys)
-        return drawn.kets, drawn.norms, drawn.counts, drawn.valid(), shares, 0
+        return drawn.kets, drawn.norms, drawn.counts, drawn.valid(), shares, drawn.keys.argsort(), 0
     lightest = heaviest.weights.min()
     first, rest = heaviest.weights > lightest, drawn.weights <= lightest
     every = None
@@ -180,7 +181,9 @@ def _kept(
     norms = torch.cat([_wide(part.norms[which], width) for part, which in parts])
     counts = torch.cat([part.counts[which] for part, which in parts])
     valid = torch.cat([_wide(part.valid()[which], width) for part, which in parts])
-    return kets, norms, counts, valid, shares, int(first.sum())
+    heavy = int(first.sum())
+    order = torch.cat([heaviest.keys[first].argsort(), heavy + drawn.keys[rest].argsort()])
+    return kets, norms, counts, valid, shares, order, heavy
 
 
 def _shares(n: int, weights: Tensor, every: float | None, like: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def participation_ratio(state: LayerState) -> Estimate:
     if state.sample.complete:
         first = (n - 1) / n * float(shares @ (changes.exact - changes.exact.mean()).square())
     variance = max(first - changes.second, changes.second)
-    error = studentized(state, changes.exact) * math.sqrt(variance)
+    error = studentized(state, changes.first) * math.sqrt(variance)
     half = (ratio(purity - error) - ratio(purity + error)) / 2
     return Estimate(value, half, plain=1 / plain)
 
@@ -136,9 +136,11 @@ def top_weight(state: LayerState) -> Estimate:
         return bounded(value, state.sample.stderr(state.weights[..., 0], value), known.top())
     if not deletion(state).possible:
         return Estimate(plain=value)
-    changes, seen = deletion(state).top
+    seen = deletion(state).top[1]
     seen = max(seen, 1 / state.accumulator.d)  # as λ₁ is
-    error = studentized(state, changes) * state.sample.stderr(state.weights[..., 0], value)
+    error = studentized(state, deletion(state).first_of_top) * state.sample.stderr(
+        state.weights[..., 0], value
+    )
     return Estimate((value + seen) / 2, math.hypot(error, (value - seen) / 2), plain=value)
 
 
