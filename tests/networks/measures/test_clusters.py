@@ -58,6 +58,16 @@ def test_hsic_is_the_mean_over_rows_of_different_samples(sizes: list[int]) -> No
     )
 
 
+def test_wide_layers_go_another_way_to_the_same_sums() -> None:
+    x, y, keys = rows_of([1, 3, 2, 4, 1])
+    clusters = Clusters.from_keys(keys)
+    narrow = ClusterSums.from_rows([x, y], clusters, len(keys), 5).offsets()
+    wide = [torch.nn.functional.pad(part, (0, 60)) for part in (x, y)]
+    np.testing.assert_allclose(
+        ClusterSums.from_rows(wide, clusters, len(keys), 5).offsets(), narrow, rtol=1e-10
+    )
+
+
 def test_of_single_rows_it_is_songs() -> None:
     x, y, keys = rows_of([1] * 30)
     found = ClusterSums.from_rows([x, y], Clusters.from_keys(keys), 30, 30)

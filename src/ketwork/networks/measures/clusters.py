@@ -9,6 +9,7 @@ k and l the inner products; with one row a sample it is that of Song et al. (201
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ class ClusterSums:
     def from_rows(cls, rows: Sequence[Tensor], clusters: Clusters, n: int, samples: int) -> ClusterSums:
         """The sums over `samples` samples of n rows, of which all or some, drawn at random, are given: (R, dᵢ) centred.
 
-        Cost O(L² R²/T + R² Σd/T) for T rows a sample.
+        Cost O(R Σ dᵢdⱼ), or O(L² R²/T + R² Σd/T) for T rows a sample where that is less.
         """
         m, longest = clusters.count, clusters.longest
         part = samples / m
@@ -91,11 +92,18 @@ class ClusterSums:
         for some in _blocks(m, count * longest**2):
             flat = torch.stack([(x[some] @ x[some].mT).flatten() for x in padded])
             same += flat @ flat.mT
-        for some in _blocks(m, count * len(clusters.owners)):
-            flat = torch.stack([(x @ s[some].mT).flatten() for x, s in zip(rows, sums, strict=True)])
-            along += flat @ flat.mT
-            flat = torch.stack([(s @ s[some].mT).flatten() for s in sums])
-            products += flat @ flat.mT
+        widths = sum(x.shape[1] for x in rows)
+        if widths**2 <= m * (widths + count**2):
+            for i, j in itertools.combinations_with_replacement(range(count), 2):
+                product = sums[i].mT @ sums[j]
+                along[i, j] = along[j, i] = ((rows[i].mT @ rows[j]) * product).sum()
+                products[i, j] = products[j, i] = product.square().sum()
+        else:
+            for some in _blocks(m, count * len(clusters.owners)):
+                flat = torch.stack([(x @ s[some].mT).flatten() for x, s in zip(rows, sums, strict=True)])
+                along += flat @ flat.mT
+                flat = torch.stack([(s @ s[some].mT).flatten() for s in sums])
+                products += flat @ flat.mT
         r, q = turned @ turned.mT, lengths @ lengths.mT
         between = part * (samples - 1) / (m - 1) if m > 1 else 0.0  # pairs of different samples
         powers = [part * float((clusters.sizes.double() ** k).sum()) for k in (2, 3, 4)]

@@ -23,7 +23,11 @@ class Nuclear:
 
 
 def nuclear(
-    c: Tensor, weights: tuple[float, float], rows: list[Tensor] | None, evidence: Evidence | None
+    c: Tensor,
+    weights: tuple[float, float],
+    rows: list[Tensor] | None,
+    evidence: Evidence | None,
+    leading: tuple[int, int] | None = None,
 ) -> Nuclear:
     """‖C‖_*/√(Tr XᵀX Tr YᵀY) of C = XᵀY (dₓ, d_y), with its error from the kept rows (R, d) of both layers.
 
@@ -31,40 +35,43 @@ def nuclear(
 
     With C = Σ σ|u⟩⟨v| and p, q a row's coordinates along the u and v, the nuclear norm changes by Σ pₖqₖ to first
     order, and to second by ½ Σ_{j<k} (a_jk − a_kj)²/(σⱼ + σₖ) + ½ Σ a²/σ (of what lies beside the u or v), a the change
-    of C on them (Lewis & Sendov 2005). Its mean over n samples is the bias.
+    of C on them (Lewis & Sendov 2005). Its mean over n samples is the bias. Both are taken, as shares of the norm, from
+    the `leading` axes of wide layers, whose singular vectors cost less.
     """
-    across = c.shape[0] > c.shape[1]
-    c, rows, weights = (
-        (c.mT, rows[::-1] if rows is not None else None, weights[::-1]) if across else (c, rows, weights)
-    )
-    gram, root = c @ c.mT, math.sqrt(weights[0] * weights[1])
+    root = math.sqrt(weights[0] * weights[1])
     if rows is None or evidence is None:
-        return Nuclear(_norm(torch.linalg.eigvalsh(gram)) / root)
-    values, vectors = torch.linalg.eigh(gram)
+        return Nuclear(_norm(torch.linalg.eigvalsh(_smaller(c))) / root)
+    whole = None
+    if leading is not None and leading != tuple(c.shape):
+        whole = _norm(torch.linalg.eigvalsh(_smaller(c)))
+        c, x, y = c[: leading[0], : leading[1]], rows[0][:, : leading[0]], rows[1][:, : leading[1]]
+    else:
+        x, y = rows
+    if c.shape[0] > c.shape[1]:
+        c, x, y = c.mT, y, x
+    values, vectors = torch.linalg.eigh(c @ c.mT)
     total = _norm(values)
     above = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     sigma = values[above].sqrt()
-    x, y = rows
-    p = x @ vectors[:, above]
-    q = y @ (c.mT @ (vectors[:, above] / sigma))
+    vectors = vectors[:, above]
+    p = x @ vectors
+    q = (y @ c.mT) @ (vectors / sigma)
     n, rows_each = evidence.n, evidence.n / evidence.samples
     sums = evidence.clusters.sums
     along = sums((p * q).sum(dim=1)) / rows_each  # of a sample, a row's share
-    lengths = [sums(part.square().sum(dim=1)) / rows_each for part in (x, y)]
-    shares = (
-        along / (total / n)
-        - sum(part / (weight / n) for part, weight in zip(lengths, weights, strict=True)) / 2
-    )
-    value = total / root
-    stderr = evidence.stderr(value * shares)
-    relative = torch.stack([part / part.mean() for part in (along, *lengths)])
-    cov = torch.cov(relative)
-    ratio = (
-        float(3 / 8 * (cov[1, 1] + cov[2, 2]) + cov[1, 2] / 4 - (cov[0, 1] + cov[0, 2]) / 2)
-        / evidence.samples
-    )
-    bias = _bend(p, q, y, sigma / n) * _inflation(evidence, x, y) / n / (total / n)
-    return Nuclear(value, stderr, value * (bias + ratio))
+    lengths = [sums(part.square().sum(dim=1)) / rows_each for part in rows]
+    first, second = (part / (weight / n) for part, weight in zip(lengths, weights, strict=True))
+    value = (total if whole is None else whole) / root
+    stderr = evidence.stderr(value * (along / (total / n) - (first + second) / 2))
+    cov = torch.cov(torch.stack([part / part.mean() for part in (along, *lengths)]))
+    ratio = 3 / 8 * (cov[1, 1] + cov[2, 2]) + cov[1, 2] / 4 - (cov[0, 1] + cov[0, 2]) / 2
+    bias = _bend(p, q, y, sigma / n) * _inflation(evidence, x, y) / total
+    return Nuclear(value, stderr, value * (bias + float(ratio) / evidence.samples))
+
+
+def _smaller(c: Tensor) -> Tensor:
+    """The smaller Gram matrix."""
+    return c @ c.mT if c.shape[0] <= c.shape[1] else c.mT @ c
 
 
 def _bend(p: Tensor, q: Tensor, y: Tensor, sigma: Tensor) -> float:

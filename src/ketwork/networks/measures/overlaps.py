@@ -29,6 +29,8 @@ _CONSTANT = 1e-12  # a centred layer with less than this share of its weight is 
 _COLUMNS = 4096  # features of a wide layer that are widened to float64 at a time
 _GRAM_BYTES = 256 << 20  # at most, of all layers' N × N Gram matrices that are held at a time
 _KEPT_ROWS = 4096  # at most, of the samples that standard errors are computed from
+_NARROW = 96  # axes, from which on singular vectors are taken of the leading ones
+_LOST = 5e-3  # of a layer's weight, in the others
 _SCALES = (
     100.0  # the largest feature over the smallest one, from which on axes are judged with all features alike
 )
@@ -48,6 +50,14 @@ class Axes:
     mean: Tensor
     beside: float
     whitening: Tensor | None = None
+
+    @cached_property
+    def leading(self) -> int:
+        """The axes that have all but half a per cent of the weight; all of a narrow layer."""
+        if len(self.values) <= _NARROW:
+            return len(self.values)
+        lost = 1 - self.values.cumsum(0) / self.values.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        return min(max(int((lost > _LOST).sum()) + 1, _NARROW), len(self.values))
 
     def whitened(self, products: Tensor) -> Tensor:
         """Eᵀ Z of the products Xᵀ Z on the axes, (d, …), with E an orthonormal basis of the layer's columns."""

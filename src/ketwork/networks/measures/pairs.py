@@ -93,7 +93,7 @@ class Pair:
         """‖XᵀY‖_* over the root of both layers' weights, with its error and bias."""
         rows = None if self.evidence is None else [self.evidence.rows[place] for place in self.places]
         if self.center:
-            return nuclear(self.c, self.weights, rows, self.evidence)
+            return nuclear(self.c, self.weights, rows, self.evidence, (self.x.leading, self.y.leading))
         means = [torch.cat([axes.mean, axes.mean.new_tensor([axes.beside])]) for axes in (self.x, self.y)]
         full = self.n * torch.outer(*means)
         full[:-1, :-1] += self.c

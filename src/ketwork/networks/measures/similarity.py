@@ -251,6 +251,12 @@ def _chance_levels(overlaps: Overlaps, axes: list[Axes], evidence: Evidence | No
 )
 def r2(pair: Pair) -> Estimate:
     """The share that is explained, adjusted."""
+    if "r2" not in pair.__dict__:  # it is the reverse of the swapped pair too
+        pair.__dict__["r2"] = _explained(pair)
+    return pair.__dict__["r2"]  # type: ignore[no-any-return]
+
+
+def _explained(pair: Pair) -> Estimate:
     evidence = pair.evidence
     count, n = float(pair.x.rank), pair.n
     if evidence is not None and not evidence.single:
