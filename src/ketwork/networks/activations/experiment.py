@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.fingerprints import Fingerprint
 from ketwork.networks.activations.info import Key
@@ -137,22 +138,16 @@ class Experiment:
         self.passes += 1
         observation = Observation(n, self.given_axis, others=len(trial.groups) > 1)
         devices = sorted({p.device.index or 0 for p in self.network.parameters() if p.device.type == "cuda"})
-        buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.network.buffers()]
-        try:
-            with (
-                torch.random.fork_rng(devices),
-                torch.inference_mode(False),
-                torch.no_grad(),
-                self.watch(observation),
-            ):
-                if other_draws:
-                    torch.manual_seed(torch.initial_seed() ^ 1)
-                trial.run(self.network, content)
-        finally:
-            for buffer, version, before in buffers:
-                if buffer._version != version:
-                    with torch.no_grad():
-                        buffer.copy_(before)
+        with (
+            torch.random.fork_rng(devices),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            kept_buffers(self.network),
+            self.watch(observation),
+        ):
+            if other_draws:
+                torch.manual_seed(torch.initial_seed() ^ 1)
+            trial.run(self.network, content)
         return observation
 
     def _tried(self, trial: Trial, content: Any, n: int, other_draws: bool = False) -> Observation | None:

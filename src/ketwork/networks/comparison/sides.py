@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -51,6 +51,7 @@ class Side:
     left_out: dict[Key, str] = field(default_factory=dict)
     batches: int = 0
     bad: BadValues = field(default_factory=BadValues)
+    inside: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     _samples: int = 0
 
     def __post_init__(self) -> None:
@@ -84,12 +85,14 @@ class Side:
         self._samples = done
         self.rows.clear()
         self.bad.clear()
-        self.live.forward(
-            lambda model: batch.run(model, self.forward),
-            batch.size,
-            batch.trial(self.forward),
-            batch.masks,
-        )
+        with self.inside():
+            self.live.forward(
+                lambda model: batch.run(model, self.forward),
+                batch.size,
+                batch.trial(self.forward),
+                batch.masks,
+                self.batches,
+            )
         for key in self.live.refused & self.infos.keys():
             self.leave_out(key, self.live.skipped[key[0]])
         self._settle(batch)
