@@ -14,6 +14,8 @@ import ketwork as kw
 
 from .language import DATA, llama, numbers, unchanged
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
 

@@ -248,10 +248,11 @@ def test_what_a_network_counts_is_as_before() -> None:
     assert net[1].anew is anew
 
 
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
 def test_caches_of_the_caller_and_settings_of_a_language_model() -> None:
     net = llama()
     plain = numbers(kw.study(net, DATA, layers="blocks"))
-    for name, value in (("use_cache", False), ("output_hidden_states", True), ("return_dict", False)):
+    for name, value in (("use_cache", False), ("output_hidden_states", True)):
         before = getattr(net.config, name)
         setattr(net.config, name, value)
         assert numbers(kw.study(net, DATA, layers="blocks")) == plain
@@ -260,9 +261,7 @@ def test_caches_of_the_caller_and_settings_of_a_language_model() -> None:
     with torch.no_grad():
         cache = net(TOKENS[:, :4], use_cache=True).past_key_values
         expected = net(TOKENS, output_hidden_states=True).hidden_states[1][:, 4:]
-    record = kw.study(
-        net, {"input_ids": TOKENS[:, 4:], "past_key_values": cache}, layers="model.layers.0", batch_size=12
-    )
+    record = kw.study(net, [{"input_ids": TOKENS[:, 4:], "past_key_values": cache}], layers="model.layers.0")
     assert cache.get_seq_length() == 4
     assert record[0].kets == 12 * 3
     assert record[0].entropy.value == pytest.approx(entropy_of(expected.flatten(0, 1)), abs=1e-5)

@@ -166,5 +166,6 @@ def test_checkpointed_blocks_keep_their_names_and_numbers() -> None:
 
 
 def test_a_compiled_network_puts_out_the_same_logits_afterwards() -> None:
-    net = torch.compile(llama(), backend="eager")
+    net = llama()
+    net.model.layers[0].mlp.compile(backend="eager")
     assert numbers(unchanged(net, lambda: kw.study(net, DATA))) == numbers(kw.study(llama(), DATA))

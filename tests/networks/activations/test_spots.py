@@ -119,7 +119,7 @@ def test_what_a_module_is_called_with_can_collapse() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.randn(80, 4)
     record = kw.study(net, x, layers="2:input")
-    states = record[0].density.eigenstates(2)[1].to(torch.float32)
+    states = record[0].density.eigenstates(2)[1].amplitudes.T.to(torch.float32)
     with torch.no_grad():
         hidden = net[1](net[0](x))
         expected = net[2](hidden @ states @ states.T)

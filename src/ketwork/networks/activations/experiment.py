@@ -21,6 +21,7 @@ from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.fingerprints import Fingerprint
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
+from ketwork.networks.activations.neutrality import callers_precision
 from ketwork.networks.activations.observation import GivenAxis, Observation, Sight
 from ketwork.networks.activations.samples import Path, shortened, take
 
@@ -143,6 +144,7 @@ class Experiment:
             torch.inference_mode(False),
             torch.no_grad(),
             kept_buffers(self.network),
+            callers_precision(),
             self.watch(observation),
         ):
             if other_draws:

@@ -24,7 +24,7 @@ from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.flow import decides
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.masks import PositionMask, towers
-from ketwork.networks.activations.neutrality import callers_precision, full_precision
+from ketwork.networks.activations.neutrality import full_precision
 from ketwork.networks.activations.observation import Observation
 from ketwork.networks.activations.outputs import Leaf, activations, is_spread
 from ketwork.networks.activations.parallel import is_sharded, leave_parts_out
@@ -87,7 +87,7 @@ class Walker(ABC):
 
     def uses(self, trial: Trial, entry: Path) -> bool:
         """Whether what the network puts out depends on an entry of a batch."""
-        with evaluating(self.model), callers_precision():
+        with evaluating(self.model), full_precision():
             return Experiment(self.model, self._watched, self.axes.given).uses(trial, entry)
 
     def explore(self, trials: Iterable[Trial], few: int = FEW) -> Trial | None:
@@ -96,7 +96,7 @@ class Walker(ABC):
         Of several ways to see the batch's samples, that is right which settles most layers. It is returned.
         """
         best, passes, right = Findings(), 0, None
-        with evaluating(self.model), callers_precision():
+        with evaluating(self.model), full_precision():
             for trial in trials:
                 self._seen.clear()
                 findings = Experiment(self.model, self._watched, self.axes.given)(trial, few)

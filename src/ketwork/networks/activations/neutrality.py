@@ -147,8 +147,8 @@ def drawing(seed: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def neutral() -> Iterator[None]:
-    """Both: around what ketwork computes and draws."""
-    with full_precision(), kept_randomness():
+    """All of it: around what ketwork computes and draws; no tensor is made in inference mode."""
+    with torch.inference_mode(False), full_precision(), kept_randomness():
         yield
 
 

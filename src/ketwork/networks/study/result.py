@@ -10,6 +10,7 @@ from typing import Any, Self, overload
 
 import pandas as pd
 
+from ketwork.networks.activations import full_precision
 from ketwork.networks.comparison import FEWEST, ComparedLayer, Comparison
 from ketwork.networks.measures import Measure, measures_of
 from ketwork.networks.moments import UNITS, PairMoments
@@ -65,6 +66,7 @@ class Study(Presented):
     more_notes: tuple[str, ...] = ()
 
     @classmethod
+    @full_precision()
     def from_accumulator(
         cls,
         gathered: StudyAccumulator,

@@ -141,7 +141,8 @@ def study(
             normalised second moment of the raw activations.
         center: subtract the mean: ρ is then the covariance of the kets (with "ensemble", of the activations)
             over its trace.
-        seed: draws the samples kept for standard errors, an integer or a generator.
+        seed: draws the samples kept for standard errors, and what the network itself draws at random: an integer or a
+            generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
         compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
         memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
