@@ -405,7 +405,8 @@ def test_a_layer_that_knows_the_next_token_is_read_so(key: str | None) -> None:
     assert record[0].estimates["linear_balanced"].value == 1
     assert record[0].labels.moments.counts(7).sum() == 5 * (120 - 35)  # 35 samples are held out
     assert NEXT_TOKENS in record.notes
-    own = kw.study(Copy(), {"input_ids": tokens}, labels=tokens, layers="embed")
+    data = {"input_ids": tokens, "labels": tokens.clone()}
+    own = kw.study(Copy(), data, labels=tokens, layers="embed")
     assert own[0].estimates["linear_balanced"].value < 0.4
     assert NEXT_TOKENS not in own.notes
 

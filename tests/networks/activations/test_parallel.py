@@ -56,14 +56,19 @@ def test_sharded_networks_have_the_numbers_of_the_plain_one(
 def test_under_tensor_parallelism_parts_are_left_out(
     way: str, said: list[dict[str, Any]], plain: dict[str, float]
 ) -> None:
-    parts = {"act_fn", "gate_proj", "up_proj"}  # what down_proj reads is a DTensor, and gathered
+    parts = {"act_fn", "gate_proj", "up_proj"}
+    rest = {f"model.layers.{i}.mlp.down_proj:input" for i in (0, 1)}  # gathered, but nothing says how it lies
     for one in said:
         found = one[way]
         assert found["same"]
         left = {name for name, why in found["skipped"].items() if why.startswith("each process has a part")}
         assert left == {f"model.layers.{i}.mlp.{part}" for i in (0, 1) for part in parts}
-        expected = {name: value for name, value in plain.items() if name.split()[0] not in left}
-        assert found["values"] == pytest.approx(expected, rel=1e-3, abs=1e-4, nan_ok=True)
+        assert all(found["skipped"][name].startswith("nothing says which axis") for name in rest)
+        expected = {name: value for name, value in plain.items() if name.split()[0] not in left | rest}
+        # A tensor that was waited for is another one: some modules have rows of their own that were aliases.
+        assert {name: found["values"][name] for name in expected} == pytest.approx(
+            expected, rel=1e-3, abs=1e-4, nan_ok=True
+        )
 
 
 def test_each_process_studies_all_and_one_has_the_result_of_split(

@@ -25,6 +25,7 @@ from ketwork.networks.activations.layout import Grid
 from ketwork.networks.activations.masks import PositionMask
 from ketwork.networks.activations.neutrality import callers_precision, drawing, full_precision
 from ketwork.networks.activations.outputs import Leaf, described, version_of
+from ketwork.networks.activations.parallel import is_sharded
 from ketwork.networks.activations.selectors import Layers, Selection, select
 from ketwork.networks.activations.spots import kind_of
 from ketwork.networks.activations.wrappers import eager, evaluating, unwrapped
@@ -312,6 +313,8 @@ def capture(
         raise ValueError(f"Argument `calls` must be one of {CALLS}, but is {calls!r}.")
     model = unwrapped(model, sharded=True)
     selection = select(model, layers)
+    if is_sharded(model):
+        axes = None  # a process may have a part of what a study of the plain network saw
     known = Axes(feature_axis) if axes is None else Axes.from_layers(axes, feature_axis)
     live = Capture(model, axes=known, selection=selection, receive=receive, pool_calls=calls == "pooled")
     live.skipped.update(selection.skipped)

@@ -208,7 +208,7 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
         names = {tidy(path) for path, _ in walker.model.named_modules()}
         for path, module in walker.model.named_modules():
             name = tidy(path)
-            if not module._modules.keys().isdisjoint(WRAPPED):
+            if any(part in module._modules for part in WRAPPED):
                 continue  # a wrapper, which passes on what the module inside put out
             if isinstance(module, torch.jit.ScriptModule):
                 for row in [name] * (name in chosen) + [spot.name for spot in spots(chosen, name, names)]:

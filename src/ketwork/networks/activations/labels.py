@@ -81,6 +81,7 @@ class Labels:
         self.task: Task | None = None
         self.names: list[Any] = []
         self.notes: list[str] = []
+        self.shifted = False  # those of the key that is given were tokens themselves
         self._numbers = 0
         self._committed = 0  # the names that batches which entered have shown
         self._codes: dict[Any, int] = {IGNORED: -1}
@@ -164,6 +165,7 @@ class Labels:
                     f"Argument `labels` must name a key of each batch, but is {self.given!r}; the batch has {held}."
                 )
             shifted = next_tokens(content, content[self.given])
+            self.shifted = shifted is not None
             return content[self.given] if shifted is None else shifted
         if not isinstance(self.given, (Tensor, np.ndarray, Sequence)) and not hasattr(
             self.given, "__array__"

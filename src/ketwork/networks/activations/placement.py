@@ -27,9 +27,7 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         mesh = getattr(tensor, "device_mesh", None)  # parts of it may wait on the CPU
         if mesh is not None and mesh.device_type != tensor.device.type:
-            return torch.device(
-                mesh.device_type, torch.get_device_module(mesh.device_type).current_device()
-            )
+            return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
         if not tensor.is_meta:
             return tensor.device
     return torch.device("cpu")

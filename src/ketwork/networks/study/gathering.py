@@ -96,7 +96,7 @@ class Gathering:
         labels = self.gathered.labels
         targets = labels.of_batch(batch.content, batch.labels, self.position, batch.size)
         per_position = labels.task == "positions"
-        if batch.shifted and targets is not None:
+        if targets is not None and (batch.shifted if labels.given is None else labels.shifted):
             self.gathered.note(NEXT_TOKENS)
         self._labels = None if targets is None else Labelled(targets, self.position, per_position)
         self._pending.clear()

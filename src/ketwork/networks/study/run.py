@@ -278,7 +278,7 @@ def study(
         loop.save()
         settings |= {"experiment_passes": live.axes.passes}
         result = run.finished(live)
-        on_layer = functools.partial(show_layer, bar, run.position)
+        on_layer = functools.partial(show_layer, None if ending.reason else bar, run.position)
         with without_children():
             if group is not None:
                 return _together(group, result, ending, settings, on_layer)
