@@ -74,7 +74,7 @@ def without_hooks(model: nn.Module) -> None:
         old = module.__dict__.pop("_old_forward", None)
         module.__dict__.pop("forward", None)
         if old is not None and getattr(old, "__func__", None) is not type(module).forward:
-            module.forward = old  # type: ignore[method-assign]
+            module.forward = old
         for name in ("to", "cuda", "cpu"):  # what warns of moving the network
             module.__dict__.pop(name, None)
 

@@ -272,7 +272,7 @@ def _length(value: Any) -> int | None:
     if isinstance(value, np.ndarray):
         return len(value) if value.ndim else None
     if is_cache(value):
-        layers = getattr(getattr(value, "self_attention_cache", value), "layers", ())
+        layers: Any = getattr(getattr(value, "self_attention_cache", value), "layers", ())
         keys = getattr(layers[0], "keys", None) if len(layers) else None
         return len(keys) if isinstance(keys, Tensor) and keys.ndim else None
     return len(value) if hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping)) else None
