@@ -309,3 +309,21 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "Run `pip install 'ketwork[hf]'`" in done.stderr
+
+
+def test_a_folder_is_loaded_with_its_head(tmp_path):
+    torch.manual_seed(0)
+    settings = {"vocab_size": 30, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1}
+    config = transformers.LlamaConfig(**settings, num_attention_heads=2)
+    saved = transformers.LlamaForCausalLM(config).eval()
+    saved.save_pretrained(tmp_path / "head")
+    saved.model.save_pretrained(tmp_path / "none")
+    loaded = load_model(str(tmp_path / "head")).model
+    assert type(loaded) is transformers.LlamaForCausalLM
+    tokens = torch.arange(8)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, saved(tokens).logits, rtol=0, atol=0)
+    assert type(load_model(str(tmp_path / "none")).model) is transformers.LlamaModel
+    told = (tmp_path / "head/config.json").read_text()
+    (tmp_path / "head/config.json").write_text(told.replace("LlamaForCausalLM", "BertForMaskedLM"))
+    assert type(load_model(str(tmp_path / "head")).model) is transformers.LlamaModel  # of its model type

@@ -89,7 +89,7 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 def _network(transformers: Any, path: Path, config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     try:
-        model, info = transformers.AutoModel.from_pretrained(
+        model, info = _class(transformers, config).from_pretrained(
             path, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except _refusals() as error:
@@ -106,6 +106,17 @@ def _network(transformers: Any, path: Path, config: Mapping[str, Any]) -> tuple[
             f"Argument `model` must be a Hugging Face model folder that loads, but {path} does not: {first}"
         ) from error
     return model, info
+
+
+def _class(transformers: Any, config: Mapping[str, Any]) -> Any:
+    """The class that wrote the folder, its head included; the network without one where transformers lacks it."""
+    names = config.get("architectures")
+    for name in names if isinstance(names, list) else ():
+        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        own = getattr(getattr(kind, "config_class", None), "model_type", None)
+        if own is not None and own == config.get("model_type"):
+            return kind
+    return transformers.AutoModel
 
 
 def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:

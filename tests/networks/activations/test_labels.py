@@ -1,6 +1,7 @@
 """Labels as users give them: arrays, keys, False; classes, positions, numbers; and bad ones."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.activations.labels import MOST_LABELS, Labels
+from ketwork.networks.activations.labels import MOST_LABELS, NEXT_TOKENS, Labels, next_tokens
+from ketwork.networks.activations.masks import IGNORED
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.measures.decoded import DecodedLabels
 
@@ -368,3 +370,52 @@ def test_labels_that_are_none_or_are_not_taken_do_not_count():
         Labels(torch.arange(MOST_LABELS + 3)).check_names(None)
     stream = (X[start : start + 10] for start in range(0, 100, 10))
     assert kw.study(nn.Linear(6, 2), stream, labels=torch.arange(5000), max_samples=20).samples == 20
+
+
+def test_labels_that_are_the_tokens_themselves_are_the_next_tokens() -> None:
+    tokens = torch.tensor([[3, 5, 7, 0], [4, 4, 6, 8]])
+    labels = torch.tensor([[IGNORED, 5, 7, IGNORED], [4, 4, 6, 8]])
+    shifted = next_tokens({"input_ids": tokens}, labels)
+    assert shifted is not None
+    assert shifted.tolist() == [[5, 7, IGNORED, IGNORED], [4, 6, 8, IGNORED]]
+    assert next_tokens({"input_ids": tokens}, labels + 1) is None
+    assert next_tokens({"input_ids": tokens}, torch.full_like(labels, IGNORED)) is None
+    assert next_tokens({"input_ids": tokens}, labels[:, :2]) is None
+    assert next_tokens({"input_ids": tokens}, labels.double()) is None
+    assert next_tokens(tokens, labels) is None
+
+
+class Copy(nn.Module):
+    """A language model whose layer knows the token that comes next, and not the one that stands there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(is_encoder_decoder=False)
+        self.embed = nn.Embedding(7, 12)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.embed(input_ids.roll(-1, 1))
+
+
+@pytest.mark.parametrize("key", [None, "labels"])
+def test_a_layer_that_knows_the_next_token_is_read_so(key: str | None) -> None:
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 7, (120, 6))
+    record = kw.study(Copy(), {"input_ids": tokens, "labels": tokens.clone()}, labels=key, layers="embed")
+    assert record[0].estimates["linear_balanced"].value == 1
+    assert record[0].labels.moments.counts(7).sum() == 5 * (120 - 35)  # 35 samples are held out
+    assert NEXT_TOKENS in record.notes
+    data = {"input_ids": tokens, "labels": tokens.clone()}
+    own = kw.study(Copy(), data, labels=tokens, layers="embed")
+    assert own[0].estimates["linear_balanced"].value < 0.4
+    assert NEXT_TOKENS not in own.notes
+
+
+def test_accuracies_of_language_models_are_of_the_next_token() -> None:
+    torch.manual_seed(0)
+    net = Copy()
+    net.embed = nn.Embedding.from_pretrained(8 * torch.eye(7))
+    tokens = torch.randint(0, 7, (40, 6))
+    data = {"input_ids": tokens, "labels": tokens.clone()}
+    curve = kw.collapse_curve(net, data, "accuracy", layers="embed", ranks=[3])
+    assert curve.original.value == 1

@@ -8,17 +8,18 @@ from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import ketwork as kw
+from ketwork.networks.compression.loader import configured
 from ketwork.networks.compression.pretrained import configure
 from ketwork.networks.compression.surgery import replace
 
 TOKENS = torch.randint(0, 40, (80, 6), generator=torch.Generator().manual_seed(0))
 
 
-def llama(blocks: int = 1) -> LlamaForCausalLM:
+def llama(blocks: int = 1, **more: bool) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=blocks,
-        num_attention_heads=6, num_key_value_heads=3, head_dim=4, mlp_bias=True,
+        num_attention_heads=6, num_key_value_heads=3, head_dim=4, **({"mlp_bias": True} | more),
     )  # fmt: skip
     net = LlamaForCausalLM(config).eval()
     for block in net.model.layers:  # half of the units do nothing
@@ -78,3 +79,32 @@ def test_what_has_not_changed_is_saved_as_ever(tmp_path: Path) -> None:
     assert configure(llama(), small) == {}
     small.save_pretrained(tmp_path)
     assert LlamaForCausalLM.from_pretrained(tmp_path).config.intermediate_size == 32
+
+
+def test_biases_that_were_gained_are_in_the_configuration(tmp_path: Path) -> None:
+    net = llama(mlp_bias=False)
+    net.model.layers[0].mlp.down_proj.weight.data[:, 1::2] = 1e-3
+    share = 1 - 16 * 3 * 24 / sum(p.numel() for p in net.parameters())
+    result = kw.compress(net, TOKENS, keep=share + 1e-3, layers=["*gate_proj", "*up_proj", "*down_proj"])
+    mlp = result.model.model.layers[0].mlp
+    assert (mlp.down_proj.bias is not None, mlp.up_proj.bias) == (True, None)
+    width = mlp.up_proj.out_features
+    assert (width < 32, result.settings["config"]) == (True, {"intermediate_size": width, "mlp_bias": True})
+    result.model.save_pretrained(tmp_path / "one")
+    result.save(tmp_path / "small")
+    back = kw.load_compressed(str(tmp_path / "small"), llama(mlp_bias=False))
+    back.save_pretrained(tmp_path / "two")
+    for folder in ("one", "two"):
+        again, info = LlamaForCausalLM.from_pretrained(tmp_path / folder, output_loading_info=True)
+        assert not info["missing_keys"]
+        assert not info["unexpected_keys"]
+        with torch.no_grad():
+            torch.testing.assert_close(again.eval()(TOKENS).logits, result.model(TOKENS).logits)
+    assert mlp.up_proj.bias is None
+
+
+def test_flags_of_a_file_are_of_the_kind_of_the_configuration() -> None:
+    net = llama()
+    for changes in ({"mlp_bias": 1}, {"intermediate_size": True}, {"model_type": "bert"}):
+        with pytest.raises(ValueError, match="is no size, and no choice"):
+            configured(net, changes)

@@ -385,8 +385,8 @@ def test_a_second_run_on_a_folder_is_refused_until_the_first_one_ends(tmp_path):
             study("numbers", checkpoint=Checkpoint(tmp_path, resume=True))
         refused.append(str(raised.value))
 
-    study("numbers", progress=second, checkpoint=Checkpoint(tmp_path, every=EVERY))
-    assert len(refused) == BATCHES
+    record = study("numbers", progress=second, checkpoint=Checkpoint(tmp_path, every=EVERY))
+    assert len(refused) == BATCHES + len(record)  # each layer is reported at the end
     assert str(tmp_path) in refused[0]
     assert study("numbers", checkpoint=Checkpoint(tmp_path, resume=True)).complete
 

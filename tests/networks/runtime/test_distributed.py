@@ -296,32 +296,3 @@ def test_the_command_saves_what_was_gathered_before_a_process_failed(tmp_path: P
     assert "process 1 failed (ValueError: Layer '0' put out NaN or infinite values in batch 3" in ran.stderr
     found = kw.Study.load(tmp_path / "part")
     assert (found.complete, found.samples) == (False, 64)
-
-
-def test_a_network_sharded_over_processes_is_refused_with_the_reason(tmp_path: Path) -> None:
-    code = f"""
-import torch, torch.distributed as dist, ketwork as kw
-from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-dist.init_process_group("gloo", init_method="file://{tmp_path}/meet", rank=0, world_size=1)
-mesh = torch.distributed.init_device_mesh("cpu", (1,))
-net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
-for sharded in (fully_shard(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), mesh=mesh),
-                FullyShardedDataParallel(net, device_id=torch.device("cpu"))):
-    try:
-        kw.study(sharded, torch.ones(3, 4))
-    except TypeError as error:
-        print(error)
-dist.destroy_process_group()
-"""
-    root = Path(__file__).parents[3]
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env=os.environ | {"PYTHONPATH": str(root / "src")}, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    lines = [
-        line
-        for line in ran.stdout.splitlines()
-        if "sharded over processes (FSDP or tensor parallelism)" in line
-    ]
-    assert len(lines) == 2, ran.stderr

@@ -7,16 +7,16 @@ import tqdm.auto
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks.runtime import show_progress
+from ketwork.networks.runtime import show_layer, show_progress
 
 X = torch.randn(50, 3)
 
 
-def test_a_function_hears_of_every_batch() -> None:
+def test_a_function_hears_of_every_batch_and_of_every_layer_at_the_end() -> None:
     heard: list[int] = []
     kw.study(nn.Identity(), X, batch_size=20, progress=heard.append)
     kw.compare(nn.Linear(3, 2), X, batch_size=20, progress=heard.append)
-    assert heard == [20, 40, 50, 20, 40, 50]
+    assert heard == [20, 40, 50, 50, 20, 40, 50]
 
 
 def test_a_bar_counts_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +54,13 @@ def test_nobody_hears_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_neither_a_truth_value_nor_a_function_is_refused(progress: object) -> None:
     with pytest.raises(TypeError, match="Argument `progress` must be True, False or a function, but is"):
         kw.study(nn.Identity(), X, progress=progress)  # type: ignore[arg-type]
+
+
+def test_the_bar_says_how_many_layers_are_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    postfixes: list[str] = []
+    monkeypatch.setattr(tqdm.auto.tqdm, "set_postfix_str", lambda self, words: postfixes.append(words))
+    kw.study(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), X, progress=True)
+    assert postfixes == ["1 of 2 layers decomposed", "2 of 2 layers decomposed"]
+    with show_progress(False, None) as hear:
+        show_layer(hear, 50, 1, 2)
+    assert len(postfixes) == 2

@@ -9,7 +9,9 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 - Passes: `hooks`, with `captures` and `interventions` on them; `encoding` to kets and back
 """
 
+from ketwork.networks.activations.adapters import switch
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
+from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
@@ -17,28 +19,25 @@ from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
-from ketwork.networks.activations.labels import MOST_LABELS, Labels
+from ketwork.networks.activations.labels import MOST_LABELS, NEXT_TOKENS, Labels
 from ketwork.networks.activations.layout import Layout
 from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
+from ketwork.networks.activations.neutrality import callers_precision, full_precision, neutral
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
+from ketwork.networks.activations.parallel import is_sharded
+from ketwork.networks.activations.placement import device_of, dtype_of, is_placed, numbers, without_hooks
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
-from ketwork.networks.activations.wrappers import (
-    device_of,
-    dtype_of,
-    eager,
-    evaluating,
-    needs_labels,
-    unwrapped,
-)
+from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
     "IGNORED",
     "MOST_LABELS",
     "MOST_VISITS",
     "NEVER",
+    "NEXT_TOKENS",
     "POOLED",
     "Activation",
     "Batch",
@@ -61,6 +60,7 @@ __all__ = [
     "Trial",
     "activations",
     "batches",
+    "callers_precision",
     "capture",
     "carriers",
     "decode",
@@ -71,13 +71,21 @@ __all__ = [
     "eager",
     "encode",
     "evaluating",
+    "full_precision",
     "intervene",
+    "is_placed",
+    "is_sharded",
+    "kept_buffers",
     "leaves",
     "map_tensors",
     "needs_labels",
+    "neutral",
+    "numbers",
     "select",
+    "switch",
     "take",
     "tensors",
     "unit",
     "unwrapped",
+    "without_hooks",
 ]

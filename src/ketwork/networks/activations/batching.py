@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.integers import refused_integers
+from ketwork.networks.activations.labels import next_tokens
 from ketwork.networks.activations.masks import GIVEN, Mask, PositionMask, masks_of, towers
 from ketwork.networks.activations.outputs import map_tensors
-from ketwork.networks.activations.samples import carriers, count, take
+from ketwork.networks.activations.samples import carriers, count, take, with_own_caches
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -31,7 +32,8 @@ class Batch:
     """One batch: `content` as it came (on the network's device), what of it are labels, which positions exist.
 
     `fed` is the key of labels that the network is given, as encoder-decoders are that make the decoder's input of them.
-    `elsewhere` says that another process takes it in; it is not on the device then.
+    `elsewhere` says that another process takes it in; it is not on the device then. `shifted` says that labels were the
+    tokens themselves, and are now those of the next position.
     """
 
     content: Any
@@ -40,6 +42,7 @@ class Batch:
     size: int
     elsewhere: bool = False
     fed: str | None = None
+    shifted: bool = False
 
     @property
     def mask(self) -> Tensor | None:
@@ -61,6 +64,7 @@ class Batch:
         self, model: nn.Module, content: Any, forward: Forward | None, without: str | None = None
     ) -> Any:
         """Calls the network on another batch like this one."""
+        content = with_own_caches(content)
         if forward is not None:
             return forward(model, content)
         inputs = self._inputs(content, without)
@@ -159,7 +163,10 @@ def batches(
             continue
         fed = _fed(content) if feed_labels else None
         present = () if elsewhere else masks_of(content, mask, start, size, device, fed)
-        yield Batch(content, _labels(content), present, size, elsewhere, fed)
+        labels = _labels(content)
+        shifted = next_tokens(content, labels) if fed is None else None
+        labels = labels if shifted is None else shifted
+        yield Batch(content, labels, present, size, elsewhere, fed, shifted is not None)
         start += size
         number += 1
         if left is not None:
@@ -188,7 +195,8 @@ def _contents(data: Any, batch_size: int) -> Iterable[Any]:
             )
         return (_slice(data, i, i + batch_size) for i in range(0, lengths[0] if lengths else 0, batch_size))
     if holds_samples(data):
-        return DataLoader(data, batch_size=batch_size, collate_fn=collated)
+        # A loader without a generator draws a seed for its workers from the global one.
+        return DataLoader(data, batch_size=batch_size, collate_fn=collated, generator=torch.Generator())
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         return _batched(iter(data), batch_size)
     raise TypeError(

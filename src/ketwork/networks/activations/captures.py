@@ -17,13 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from ketwork.networks.activations.axes import Axes, FeatureAxis, KnownAxes
+from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.layout import Grid
 from ketwork.networks.activations.masks import PositionMask
+from ketwork.networks.activations.neutrality import callers_precision, drawing, full_precision
 from ketwork.networks.activations.outputs import Leaf, described, version_of
+from ketwork.networks.activations.parallel import is_sharded
 from ketwork.networks.activations.selectors import Layers, Selection, select
+from ketwork.networks.activations.spots import kind_of
 from ketwork.networks.activations.wrappers import eager, evaluating, unwrapped
 
 NEVER = "it never ran in the forward pass"
@@ -79,12 +83,24 @@ class Capture(Walker):
         samples: int,
         trial: Trial | None = None,
         masks: Sequence[PositionMask] = (),
+        draws: int | None = None,
     ) -> Any:
         """Runs `call(model)` on a batch of that many samples and hands over what each layer put out.
 
         `trial` is that batch with a way to run the network on others like it, for networks of which only parts are
-        called. `masks` say which positions exist.
+        called. `masks` say which positions exist. `draws` seeds what the network draws at random.
         """
+        with full_precision():
+            return self._forward(call, samples, trial, masks, draws)
+
+    def _forward(
+        self,
+        call: Callable[[nn.Module], Any],
+        samples: int,
+        trial: Trial | None,
+        masks: Sequence[PositionMask],
+        draws: int | None,
+    ) -> Any:
         self._tensors.clear()
         self._waiting.clear()
         self._held.clear()
@@ -94,7 +110,8 @@ class Capture(Walker):
             self.begin(samples)
             self._running = True
             try:
-                output = call(self.model)
+                with callers_precision(), drawing(draws):
+                    output = call(self.model)
             finally:
                 self._running = False
             self._resolve()
@@ -127,7 +144,7 @@ class Capture(Walker):
         """Hands over the first leaf that has the form of samples, unless it is a tensor that is known already."""
         path = call.key[0]
         if not call.leaves:
-            self._skip(path, described(call.output))
+            self._skip(path, described(call.output) if call.spot is None else call.spot.missing(call.output))
             return
         key = (path, POOLED) if self.pool_calls else call.key
         if key in self.refused or all(leaf.tensor.numel() == 0 for leaf in call.leaves):
@@ -229,7 +246,7 @@ class Capture(Walker):
     def _take(self, key: Key, call: Call, leaf: Leaf, grid: Grid) -> None:
         self._leaf[key] = leaf.path
         self._tensors.append((weakref.ref(leaf.tensor), version_of(leaf.tensor), key))
-        info = LayerInfo(*key, type(call.module).__name__, leaf.path, grid.layout, grid.positions)
+        info = LayerInfo(*key, kind_of(call.module, call.spot), leaf.path, grid.layout, grid.positions)
         activation = Activation(info, grid.values, *self._present(call.key, leaf, grid))
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
@@ -294,13 +311,16 @@ def capture(
     """
     if calls not in CALLS:
         raise ValueError(f"Argument `calls` must be one of {CALLS}, but is {calls!r}.")
-    model = unwrapped(model)
+    model = unwrapped(model, sharded=True)
     selection = select(model, layers)
+    if is_sharded(model):
+        axes = None  # a process may have a part of what a study of the plain network saw
     known = Axes(feature_axis) if axes is None else Axes.from_layers(axes, feature_axis)
     live = Capture(model, axes=known, selection=selection, receive=receive, pool_calls=calls == "pooled")
     live.skipped.update(selection.skipped)
     with contextlib.ExitStack() as stack:
         stack.enter_context(evaluating(model))
+        stack.enter_context(kept_buffers(model))
         stack.enter_context(
             walk(live, selection.chosen, lambda name: live._skip(name, "TorchScript refuses hooks"))
         )

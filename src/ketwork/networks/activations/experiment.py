@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.layout import By, Layout, Order
+from ketwork.networks.activations.neutrality import callers_precision
 from ketwork.networks.activations.observation import GivenAxis, Observation, Sight
 from ketwork.networks.activations.row_fingerprints import Fingerprint
 from ketwork.networks.activations.samples import Path, shortened, take
@@ -137,22 +139,17 @@ class Experiment:
         self.passes += 1
         observation = Observation(n, self.given_axis, others=len(trial.groups) > 1)
         devices = sorted({p.device.index or 0 for p in self.network.parameters() if p.device.type == "cuda"})
-        buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.network.buffers()]
-        try:
-            with (
-                torch.random.fork_rng(devices),
-                torch.inference_mode(False),
-                torch.no_grad(),
-                self.watch(observation),
-            ):
-                if other_draws:
-                    torch.manual_seed(torch.initial_seed() ^ 1)
-                trial.run(self.network, content)
-        finally:
-            for buffer, version, before in buffers:
-                if buffer._version != version:
-                    with torch.no_grad():
-                        buffer.copy_(before)
+        with (
+            torch.random.fork_rng(devices),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            kept_buffers(self.network),
+            callers_precision(),
+            self.watch(observation),
+        ):
+            if other_draws:
+                torch.manual_seed(torch.initial_seed() ^ 1)
+            trial.run(self.network, content)
         return observation
 
     def _tried(self, trial: Trial, content: Any, n: int, other_draws: bool = False) -> Observation | None:

@@ -24,22 +24,30 @@ from ketwork.networks.activations.feature_axis import decides
 from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.info import Key
 from ketwork.networks.activations.masks import PositionMask, towers
+from ketwork.networks.activations.neutrality import full_precision
 from ketwork.networks.activations.observation import Observation
-from ketwork.networks.activations.outputs import Leaf, activations
+from ketwork.networks.activations.outputs import Leaf, activations, is_spread
+from ketwork.networks.activations.parallel import is_sharded, leave_parts_out
 from ketwork.networks.activations.repeats import in_backward
-from ketwork.networks.activations.samples import Path, Second, carriers
-from ketwork.networks.activations.selectors import tidy
+from ketwork.networks.activations.samples import Path, Second, carriers, with_own_caches
+from ketwork.networks.activations.selectors import WRAPPED, tidy
+from ketwork.networks.activations.spots import Spot, as_inputs, as_tree, spots
 from ketwork.networks.activations.wrappers import evaluating
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one chosen module, and what it put out; `leaves` are its activations, in order."""
+    """One call of one chosen module, and what it put out; `leaves` are its activations, in order.
+
+    Of a `spot`, another place than its output, the key names that, `output` is what stands on that side and `leaves`
+    are those of the place.
+    """
 
     key: Key
     module: nn.Module
     output: Any
     leaves: list[Leaf]
+    spot: Spot | None = None
 
 
 @dataclass
@@ -52,6 +60,7 @@ class Walker(ABC):
     ran: set[str] = field(default_factory=set)
     _calls: Counter[str] = field(default_factory=Counter)
     _watching: Observation | None = None
+    _seen: list[Observation] = field(default_factory=list)
     _thread: int = field(default_factory=threading.get_ident)
 
     @property
@@ -78,7 +87,7 @@ class Walker(ABC):
 
     def uses(self, trial: Trial, entry: Path) -> bool:
         """Whether what the network puts out depends on an entry of a batch."""
-        with evaluating(self.model):
+        with evaluating(self.model), full_precision():
             return Experiment(self.model, self._watched, self.axes.given).uses(trial, entry)
 
     def explore(self, trials: Iterable[Trial], few: int = FEW) -> Trial | None:
@@ -87,14 +96,18 @@ class Walker(ABC):
         Of several ways to see the batch's samples, that is right which settles most layers. It is returned.
         """
         best, passes, right = Findings(), 0, None
-        with evaluating(self.model):
+        with evaluating(self.model), full_precision():
             for trial in trials:
+                self._seen.clear()
                 findings = Experiment(self.model, self._watched, self.axes.given)(trial, few)
+                if is_sharded(self.model):
+                    leave_parts_out(self.model, max(self._seen, key=lambda each: len(each.outputs)), findings)
                 passes += findings.passes
                 if not best.layouts or findings.share > best.share:
                     best, right = findings, trial
                 if best.share >= 0.5:
                     break
+        self._seen.clear()
         self.axes.take(replace(best, passes=passes))
         return right
 
@@ -127,19 +140,39 @@ class Walker(ABC):
             return None  # another thread runs the same network
         if self._watching is not None:
             given = [
-                x for x in inputs if isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided
+                x
+                for x in inputs
+                if isinstance(x, Tensor)
+                and not x.is_nested
+                and x.layout == torch.strided
+                and not is_spread(x)
             ]
-            self._watching.see(path, module, given, output, chosen)
+            with full_precision():
+                self._watching.see(path, module, given, output, chosen)
             return None
-        if not chosen:
+        return self._visited(path, module, output, list(activations(output))) if chosen else None
+
+    def at(self, spot: Spot, module: nn.Module, tree: Any) -> Any:
+        """What stands at a place of a module's input or output from now on, None for what did: the hook of a place."""
+        if threading.get_ident() != self._thread and not (self.follows_backward and in_backward()):
             return None
-        leaves = list(activations(output))
+        leaves = spot.leaves(tree)
+        if self._watching is not None:
+            with full_precision():
+                self._watching.look(spot.name, module, leaves, chosen=True)
+            return None
+        return self._visited(spot.name, module, tree, leaves, spot)
+
+    def _visited(
+        self, path: str, module: nn.Module, output: Any, leaves: list[Leaf], spot: Spot | None = None
+    ) -> Any:
         if not self.listening(leaves):
             return None
         self.ran.add(path)
         key = (path, self._calls[path])
         self._calls[path] += 1
-        return self.visit(Call(key, module, output, leaves))
+        with full_precision():
+            return self.visit(Call(key, module, output, leaves, spot))
 
     @property
     def mine(self) -> bool:
@@ -152,6 +185,7 @@ class Walker(ABC):
     @contextlib.contextmanager
     def _watched(self, observation: Observation) -> Iterator[None]:
         self._watching = observation
+        self._seen.append(observation)
         try:
             yield
         finally:
@@ -171,23 +205,45 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
 
     with contextlib.ExitStack() as stack:
         stack.callback(walker.model.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        names = {tidy(path) for path, _ in walker.model.named_modules()}
         for path, module in walker.model.named_modules():
             name = tidy(path)
-            if "_orig_mod" in module._modules:
-                continue  # the wrapper of a compiled part, which passes on what the module inside put out
+            if any(part in module._modules for part in WRAPPED):
+                continue  # a wrapper, which passes on what the module inside put out
             if isinstance(module, torch.jit.ScriptModule):
-                if name in chosen:
-                    refuse(name)
+                for row in [name] * (name in chosen) + [spot.name for spot in spots(chosen, name, names)]:
+                    refuse(row)
                 continue
             if name in chosen or decides(module):
                 hook = _hook(walker, name, name in chosen)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            for spot in spots(chosen, name, names):
+                if spot.side == "input":
+                    before = _before(walker, spot)
+                    stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+                else:
+                    stack.callback(module.register_forward_hook(_after(walker, spot)).remove)
         yield
 
 
 def _call(model: nn.Module, content: Any) -> Any:
-    inputs, named = content
+    inputs, named = with_own_caches(content)
     return model(*inputs, **named)
+
+
+def _before(walker: Walker, spot: Spot) -> Callable[..., Any]:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        tree = walker.at(spot, module, as_tree(inputs, named))
+        return None if tree is None else as_inputs(tree)
+
+    return hook
+
+
+def _after(walker: Walker, spot: Spot) -> Callable[..., Any]:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        return walker.at(spot, module, output)
+
+    return hook
 
 
 def _hook(walker: Walker, path: str, chosen: bool) -> Callable[..., Any]:

@@ -143,7 +143,8 @@ class Intervention(Walker):
             if values is None:
                 return None
             return replaced(call.output, leaf, grid.restored(values, leaf.tensor))
-        reason = reasons[0] if reasons else described(call.output)
+        missing = described if call.spot is None else call.spot.missing
+        reason = reasons[0] if reasons else missing(call.output)
         raise ValueError(f"Layer {path!r} cannot be collapsed: {reason}.")
 
     def _rule(self, call: Call, leaf: Leaf) -> Layout | str:

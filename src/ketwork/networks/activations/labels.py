@@ -38,6 +38,33 @@ class StoredLabels:
             raise Malformed(f"labels cannot have {len(self.names)} names")
 
 
+NEXT_TOKENS = (
+    "The batches' labels are the tokens of `input_ids` themselves, as collators for language models make them: of each "
+    "position the next token is taken for its label, and the last position has none."
+)
+
+
+def next_tokens(content: Any, labels: Any) -> Tensor | None:
+    """The labels of a language model's batch, shifted so that each stands at the position that predicts it.
+
+    Collators copy `input_ids` to `labels` and the network shifts them itself: the label at a position is the token
+    there, which a layer need not predict. None where labels are something else.
+
+    >>> batch = {"input_ids": torch.tensor([[5, 7, 9]]), "labels": torch.tensor([[-100, 7, 9]])}
+    >>> next_tokens(batch, batch["labels"]).tolist()
+    [[7, 9, -100]]
+    """
+    tokens = content.get("input_ids") if isinstance(content, Mapping) else None
+    if not isinstance(tokens, Tensor) or not isinstance(labels, Tensor):
+        return None
+    if labels.ndim != 2 or labels.shape != tokens.shape or labels.is_floating_point():
+        return None
+    known = labels != IGNORED
+    if not bool(known.any()) or not torch.equal(labels[known], tokens[known].to(labels)):
+        return None
+    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
 class Labels:
     """Reads the labels of a pass: one class a sample, one class a position, or numbers (regression).
 
@@ -54,6 +81,7 @@ class Labels:
         self.task: Task | None = None
         self.names: list[Any] = []
         self.notes: list[str] = []
+        self.shifted = False  # those of the key that is given were tokens themselves
         self._numbers = 0
         self._committed = 0  # the names that batches which entered have shown
         self._codes: dict[Any, int] = {IGNORED: -1}
@@ -136,7 +164,9 @@ class Labels:
                 raise ValueError(
                     f"Argument `labels` must name a key of each batch, but is {self.given!r}; the batch has {held}."
                 )
-            return content[self.given]
+            shifted = next_tokens(content, content[self.given])
+            self.shifted = shifted is not None
+            return content[self.given] if shifted is None else shifted
         if not isinstance(self.given, (Tensor, np.ndarray, Sequence)) and not hasattr(
             self.given, "__array__"
         ):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ketwork.networks.activations.feature_axis import Flow
 from ketwork.networks.activations.info import Key
-from ketwork.networks.activations.outputs import activations, version_of
+from ketwork.networks.activations.outputs import Leaf, activations, version_of
 from ketwork.networks.activations.row_fingerprints import Fingerprint
 
 GivenAxis = Callable[[str, nn.Module, Tensor], int | None]
@@ -47,8 +47,11 @@ class Observation:
         """Takes note of one call of one module."""
         leaves = list(activations(output))
         self.flow.see(path, module, given, [leaf.tensor for leaf in leaves])
-        if not chosen and not self.others:
-            return
+        if chosen or self.others:
+            self.look(path, module, leaves, chosen)
+
+    def look(self, path: str, module: nn.Module, leaves: Sequence[Leaf], chosen: bool) -> None:
+        """Takes note of what stands in one call of one module: in its output, or at another place of it."""
         call = self._calls.get(path, 0)
         self._calls[path] = call + 1
         if chosen:

@@ -21,8 +21,8 @@ class Leaf:
 
     `path` is written as one would index the output: "" for the output itself, "[0]", ".last_hidden_state".
     `present` (samples, positions) is given where the output itself says which positions exist (nested and
-    packed tensors); it is None otherwise. `source` is what stood there: the tensor itself, but for those and for sparse
-    ones, which are read as dense.
+    packed tensors); it is None otherwise. `source` is what stood there: the tensor itself, but for those, for sparse
+    ones, which are read as dense, and for those of which each process has a part, which are gathered.
     """
 
     tensor: Tensor
@@ -142,7 +142,14 @@ def _in_form_of(source: Tensor | PackedSequence, tensor: Tensor) -> Tensor | Pac
     return tensor
 
 
+def is_spread(tensor: Tensor) -> bool:
+    """Whether processes have parts of a tensor (a DTensor)."""
+    return hasattr(tensor, "full_tensor")
+
+
 def _dense(tensor: Tensor, path: str) -> Leaf:
+    if is_spread(tensor):
+        return Leaf(tensor.full_tensor(), path, tensor)  # type: ignore[attr-defined]
     if tensor.layout in _SPARSE:
         return Leaf(tensor.to_dense(), path, tensor)
     if not tensor.is_nested:

@@ -7,6 +7,7 @@ do packed sequences, lists with an entry a sample, and rows in a line with the o
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +92,22 @@ def shortened(content: Any, axes: Mapping[Path, int]) -> Any | None:
     return take(content, range(length - 1), {path: axis + 1 for path, axis in axes.items()})
 
 
+def with_own_caches(tree: Any) -> Any:
+    """The batch with copies of the caches of keys and values in it, which a forward pass adds to."""
+    if is_cache(tree):
+        return copy.deepcopy(tree)
+    if isinstance(tree, Mapping) and any(is_cache(value) for value in tree.values()):
+        return {key: with_own_caches(value) for key, value in tree.items()}
+    if type(tree) in (tuple, list):
+        return type(tree)(with_own_caches(value) for value in tree)
+    return tree
+
+
+def is_cache(value: Any) -> bool:
+    """Whether it is a cache of keys and values, as generation with transformers keeps them."""
+    return callable(getattr(value, "batch_select_indices", None))
+
+
 def _at(tree: Any, path: Path) -> Any:
     for key in path:
         tree = dict(_entries(tree))[key]
@@ -137,6 +154,10 @@ class _Taker:
             return value.index_select(axis, torch.tensor(self.places, dtype=torch.long, device=value.device))
         if isinstance(value, np.ndarray):
             return value[self.places]
+        if is_cache(value):
+            new = copy.deepcopy(value)
+            new.batch_select_indices(torch.tensor(self.places, dtype=torch.long))
+            return new
         return type(value)([value[place] for place in self.places])
 
     def _ragged(self, tree: Any, flat: _Ragged, path: Path) -> Any:
@@ -235,7 +256,7 @@ def _plain(value: Any) -> bool:
 
 def _values(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """What a tree holds (tensors, packed sequences, arrays, plain lists), each with its path."""
-    if isinstance(tree, (Tensor, PackedSequence, np.ndarray)) or _plain(tree):
+    if isinstance(tree, (Tensor, PackedSequence, np.ndarray)) or _plain(tree) or is_cache(tree):
         yield path, tree
     elif _is_tree(tree) or (dataclasses.is_dataclass(tree) and not isinstance(tree, type)):
         for key, value in _entries(tree):
@@ -250,4 +271,8 @@ def _length(value: Any) -> int | None:
         return value.size(0) if value.is_nested else (len(value) if value.ndim else None)
     if isinstance(value, np.ndarray):
         return len(value) if value.ndim else None
+    if is_cache(value):
+        layers: Any = getattr(getattr(value, "self_attention_cache", value), "layers", ())
+        keys = getattr(layers[0], "keys", None) if len(layers) else None
+        return len(keys) if isinstance(keys, Tensor) and keys.ndim else None
     return len(value) if hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping)) else None

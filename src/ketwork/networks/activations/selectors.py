@@ -7,15 +7,20 @@ import fnmatch
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
+
+from ketwork.networks.activations.spots import spot_of
 
 ROOT = "(model)"
 """The name of the whole network's own output."""
 
 Selector = str | re.Pattern[str] | nn.Module | type | Callable[[str, nn.Module], bool]
 Layers = Selector | Iterable[Selector] | None
+
+WRAPPED = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""What wrappers call the module inside them: those of `torch.compile`, of checkpoints and of FSDP."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _NO_OPS = (
@@ -74,7 +79,10 @@ class SelectorError(LookupError):
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen modules by dotted path, in the network's order, and why each other one is skipped."""
+    """The chosen modules by dotted path, in the network's order, and why each other one is skipped.
+
+    A place in a module's input or output has the path with that behind it.
+    """
 
     chosen: dict[str, nn.Module]
     skipped: dict[str, str]
@@ -93,7 +101,9 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
             before them computed.
             `"all"` for every module, `"blocks"` for the repeated blocks alone, or selectors: a dotted name,
             a glob (`"encoder.*.linear"`), a compiled pattern (searched for in the name), a module, a module
-            type, a callable `(name, module) -> bool`, or a list of these.
+            type, a callable `(name, module) -> bool`, or a list of these. A name or glob with `:input` behind it
+            (`"*.down_proj:input"`) is what the modules are called with, with `:output[1]` that part of what they put
+            out, see `ketwork.networks.activations.spots`.
 
     Raises:
         SelectorError: a selector matches nothing; the nearest names are listed.
@@ -118,18 +128,22 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
                 f"Leave it out for the default, or name layers, such as {_some(modules)}."
             )
         return Selection({path: modules[path] for path in modules if path in blocks}, {}, blocks)
-    chosen: set[str] = set()
+    chosen: dict[str, set[str]] = {}
     for selector in _as_list(layers):
-        matched = [path for path, module in modules.items() if _matches(selector, path, module)]
+        spot = spot_of(selector) if isinstance(selector, str) and selector not in modules else None
+        sought = selector if spot is None else spot.path
+        matched = [path for path, module in modules.items() if _matches(sought, path, module)]
         if not matched:
-            raise SelectorError(_nothing_matches(selector, modules))
-        chosen.update(matched)
-    return Selection({path: module for path, module in modules.items() if path in chosen}, {}, blocks)
+            raise SelectorError(_nothing_matches(sought, modules))
+        for path in matched:
+            chosen.setdefault(path, set()).add(path if spot is None else replace(spot, path=path).name)
+    rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()))}
+    return Selection(rows, {}, blocks)
 
 
 def tidy(path: str) -> str:
-    """A module's path as users write it: without the wrappers of `torch.compile`; `(model)` for the root."""
-    return ".".join(part for part in path.split(".") if part != "_orig_mod") or ROOT
+    """A module's path as users write it: without wrappers of `torch.compile` and the like; `(model)` for the root."""
+    return ".".join(part for part in path.split(".") if part not in WRAPPED) or ROOT
 
 
 def _default(modules: dict[str, nn.Module], blocks: frozenset[str]) -> Selection:

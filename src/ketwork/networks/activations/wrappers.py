@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -13,12 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from ketwork.networks.activations.adapters import base_of
+from ketwork.networks.activations.parallel import is_sharded
+from ketwork.networks.activations.placement import check_numbers
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `torch.compile` and data-parallel wrappers.
+
+def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
+    """The network inside `torch.compile`, data-parallel wrappers and those of adapters.
 
     Raises:
-        TypeError: not an `nn.Module`, a TorchScript one, or one whose parameters are sharded over processes.
+        TypeError: not an `nn.Module`, a TorchScript one, or one whose parameters are sharded over processes, unless
+            `sharded` allows for that.
+        ValueError: its parameters have no numbers.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"Argument `model` must be a torch.nn.Module, but is a {type(model).__name__}.")
@@ -28,6 +32,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model._orig_mod  # type: ignore[assignment]
         elif isinstance(model, wrappers):
             model = model.module
+        elif (base := base_of(model)) is not None:
+            model = base
         else:
             break
     if isinstance(model, torch.jit.ScriptModule):
@@ -40,23 +46,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
             "Argument `model` is the module of an exported program (torch.export), which shows no module inside it. "
             "Pass the network that it was exported from."
         )
-    if _sharded(model):
+    if not sharded and is_sharded(model):
         raise TypeError(
-            "Argument `model` is sharded over processes (FSDP or tensor parallelism): no process has a whole layer, "
-            "and every forward pass needs all processes at once, so that one with more data than another would wait "
-            "for ever. Load the weights into the network before it is sharded; "
-            "`torch.distributed.checkpoint.state_dict.get_model_state_dict` gathers them with `full_state_dict=True`."
+            "Argument `model` is sharded over processes (FSDP or tensor parallelism): no process has a whole layer. "
+            "`study` and `compare` can read such a network, nothing else can. Load the weights into the network before "
+            "it is sharded; `torch.distributed.checkpoint.state_dict.get_model_state_dict` gathers them with "
+            "`full_state_dict=True`."
         )
+    check_numbers(model)
     return model
-
-
-def _sharded(model: nn.Module) -> bool:
-    """Whether parts of the network's parameters are elsewhere; asked of what is loaded, since loading it takes long."""
-    tensor, fsdp = (sys.modules.get(f"torch.distributed.{name}") for name in ("tensor", "fsdp"))
-    parts = tensor is not None and any(isinstance(p, tensor.DTensor) for p in model.parameters())
-    return parts or (
-        fsdp is not None and any(isinstance(m, fsdp.FullyShardedDataParallel) for m in model.modules())
-    )
 
 
 def eager(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
@@ -65,18 +63,6 @@ def eager(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     Compiled parts run past the hooks, so they run eagerly here: the same network, not compiled."""
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the network's first parameter or buffer; the CPU where it has none."""
-    first = next(itertools.chain(model.parameters(), model.buffers()), None)
-    return first.device if first is not None else torch.device("cpu")
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The dtype of the network's first floating parameter, else PyTorch's default."""
-    dtypes = (p.dtype for p in model.parameters() if p.is_floating_point() or p.is_complex())
-    return next(dtypes, torch.get_default_dtype())
 
 
 _EVALUATING: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()

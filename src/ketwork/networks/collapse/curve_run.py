@@ -21,8 +21,13 @@ from ketwork.networks.activations import (
     Reading,
     Site,
     batches,
+    callers_precision,
+    device_of,
     drawn,
+    dtype_of,
     intervene,
+    kept_buffers,
+    neutral,
     select,
     unwrapped,
 )
@@ -43,6 +48,7 @@ from ketwork.quantum import Estimate, Seed
     samples="max_samples",
     feature_axis="reading.feature_axis",
 )
+@neutral()
 def collapse_curve(
     model: nn.Module,
     data: Any,
@@ -120,7 +126,7 @@ def collapse_curve(
     network = unwrapped(model)
     data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
     label_key = labels if isinstance(labels, str) else None
-    with _evaluating(network), show_progress(progress, None) as report:
+    with _evaluating(network), kept_buffers(network), show_progress(progress, None) as report:
         run = _Run(network, Metric.from_argument(metric), forward, label_key, report)
         run.read(data, labels, mask, max_samples, batch_size)
         chosen = None if study is None or layers is None else set(select(network, layers).chosen)
@@ -202,15 +208,14 @@ class _Run:
         """Takes the batches and their labels into memory."""
         if batch_size < 1:
             raise ValueError(f"Argument `batch_size` must be at least 1, but is {batch_size}.")
-        parameter = next((p for p in self.network.parameters() if p.is_floating_point()), None)
         self.batches = list(
             batches(
                 data,
                 batch_size=batch_size,
                 max_samples=max_samples,
                 mask=mask,
-                dtype=torch.get_default_dtype() if parameter is None else parameter.dtype,
-                device=None if parameter is None else parameter.device,
+                dtype=dtype_of(self.network),
+                device=device_of(self.network),
             )
         )
         self.samples = sum(batch.size for batch in self.batches)
@@ -282,7 +287,8 @@ class _Run:
         return -self.metric.better * change.value <= tolerance * abs(original.value)
 
     def _output(self, batch: Batch) -> Any:
-        output = batch.run(self.network, self.forward, self.label_key)
+        with callers_precision():
+            output = batch.run(self.network, self.forward, self.label_key)
         self.seen += batch.size
         if self.progress is not None:
             self.progress(self.seen)

@@ -23,7 +23,10 @@ from ketwork.networks.activations import (
     batches,
     drawn,
     drawn_alike,
+    is_sharded,
     needs_labels,
+    neutral,
+    switch,
     unwrapped,
 )
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
@@ -89,6 +92,7 @@ def _as_before(function: Callable[..., Any]) -> Callable[..., Any]:
     feature_axis="reading.feature_axis",
 )
 @_as_before
+@neutral()
 def compare(
     model: nn.Module,
     data: Any,
@@ -136,7 +140,8 @@ def compare(
     Args:
         model: any module.
         data: as in `study`. Both models get the same batches.
-        other: another module; None compares the model with itself.
+        other: another module; None compares the model with itself. Of a network with adapters (peft), the base that
+            they were put into: they are then switched off for it, batch by batch, which needs no second copy.
         layers, other_layers: which modules of each, as in `study`; without `other_layers`, `layers` goes for both.
         other_data: other data for the other model (its own tokenizer's, say): the same samples in the same order
             and batches of the same sizes.
@@ -186,14 +191,23 @@ def compare(
     {'0': '1', '1': '0', '2': '1'}
     """
     _check(measures, normalize, unit, batch_size, max_samples)
-    sides = [Side(SIDES[0], unwrapped(model), layers, forward, unit, normalize)]
+    inside = switch(model, other)
+    sides = [
+        Side(SIDES[0], unwrapped(model, sharded=True), layers, forward, unit, normalize, inside=inside[0])
+    ]
     if other is not None:
         other_layers = layers if other_layers is None else other_layers
         other_forward = forward if other_forward is None else other_forward
-        sides.append(Side(SIDES[1], unwrapped(other), other_layers, other_forward, unit, normalize))
+        network = unwrapped(other, sharded=True)
+        sides.append(Side(SIDES[1], network, other_layers, other_forward, unit, normalize, inside=inside[1]))
     elif other_data is not None or other_layers is not None or other_forward is not None:
         raise ValueError(
             "Arguments `other_data`, `other_layers` and `other_forward` need an `other` model, but it is None."
+        )
+    if distributed is not None and any(is_sharded(side.model) for side in sides):
+        raise ValueError(
+            f"Argument `distributed` is {distributed!r}, but a network is sharded over processes (FSDP or tensor "
+            "parallelism), which all take part in each forward pass. Give all of them the same data, and leave it out."
         )
     complete = data
     data, _, mask, places, taken = drawn(complete, None, mask, max_samples, seed)

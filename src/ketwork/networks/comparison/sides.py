@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -55,6 +55,7 @@ class Side:
     batches: int = 0
     owners: dict[int, Tensor] = field(default_factory=dict)
     bad: BadValues = field(default_factory=BadValues)
+    inside: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     _samples: int = 0
 
     def __post_init__(self) -> None:
@@ -89,12 +90,14 @@ class Side:
         self.rows.clear()
         self.owners.clear()
         self.bad.clear()
-        self.live.forward(
-            lambda model: batch.run(model, self.forward),
-            batch.size,
-            batch.trial(self.forward),
-            batch.masks,
-        )
+        with self.inside():
+            self.live.forward(
+                lambda model: batch.run(model, self.forward),
+                batch.size,
+                batch.trial(self.forward),
+                batch.masks,
+                self.batches,
+            )
         for key in self.live.refused & self.infos.keys():
             self.leave_out(key, self.live.skipped[key[0]])
         self._settle(batch)

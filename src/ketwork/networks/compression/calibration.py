@@ -330,4 +330,5 @@ def picked(batch: Batch, index: Tensor) -> Batch:
         return take(tree, places, carriers(tree, batch.size))
 
     masks = tuple(replace(mask, present=mask.present[index.to(mask.present.device)]) for mask in batch.masks)
-    return Batch(pick(batch.content), pick(batch.labels), masks, len(index), fed=batch.fed)
+    labels = pick(batch.labels)
+    return Batch(pick(batch.content), labels, masks, len(index), fed=batch.fed, shifted=batch.shifted)

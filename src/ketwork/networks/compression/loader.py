@@ -5,6 +5,7 @@ the file's own tensors; modules of the network that is given may get other sizes
 """
 
 import copy
+import functools
 import hashlib
 import json
 import math
@@ -256,14 +257,28 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
 
 
 def configured(network: nn.Module, changes: dict) -> None:
-    """Sets sizes in the configuration of a network of transformers; where none can tell of it, it refuses to be saved
-    with one, since transformers would load something else, and not say so."""
+    """Sets sizes and biases in the configuration of a network of transformers; where none can tell of it, it refuses to
+    be saved with one, since transformers would load something else, and not say so."""
     for name, value in changes.items():
-        if type(getattr(network.config, name)) is not int or type(value) is not int:
-            raise ValueError(f"{name!r} is no size")
+        if type(value) not in (int, bool) or type(getattr(network.config, name)) is not type(value):
+            raise ValueError(f"{name!r} is no size, and no choice")
         setattr(network.config, name, value)
     if not changes:
         setattr(network, "save_pretrained", _not_saved)  # noqa: B010
+    elif any(value is True for value in changes.values()):
+        setattr(network, "save_pretrained", functools.partial(_saved_with_biases, network))  # noqa: B010
+
+
+def _saved_with_biases(network: Any, folder: Any, *arguments: Any, **options: Any) -> Any:
+    """`save_pretrained` with zeros for the biases that a network of the same configuration has besides."""
+    state = dict(options.pop("state_dict", None) or network.state_dict())
+    like = next(network.parameters())
+    with torch.device("meta"):
+        made = type(network)(copy.deepcopy(network.config)).state_dict()
+    for name, tensor in made.items():
+        if name not in state:
+            state[name] = torch.zeros(tensor.shape, dtype=like.dtype, device=like.device)
+    return type(network).save_pretrained(network, folder, *arguments, state_dict=state, **options)
 
 
 def _not_saved(*_: Any, **__: Any) -> None:

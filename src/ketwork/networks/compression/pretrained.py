@@ -15,25 +15,33 @@ from ketwork.networks.compression.loader import configured
 _MOST = 6  # sizes of a configuration that are tried to be the ones
 
 
-def configure(original: nn.Module, small: nn.Module) -> dict[str, int]:
+def configure(original: nn.Module, small: nn.Module) -> dict[str, int | bool]:
     """Lets `small.save_pretrained` write what transformers loads again, or refuse to; returns what is configured anew.
 
     A configuration has one width for all blocks, and none for factors. So the sizes that changed are set where each
-    old one has one new one, and a network made from that has the shapes of the smaller one.
+    old one has one new one, and a network made from that has the shapes of the smaller one. Where layers gained a bias,
+    as those do that read fewer units, the settings that give the network biases are set too; of the layers that these
+    are for and that have none, zeros are written.
     """
     if not callable(getattr(small, "save_pretrained", None)) or not hasattr(small, "config"):
         return {}
     shapes = [_shapes(model) for model in (original, small)]
     if shapes[0] == shapes[1]:
         return {}
-    result = _changes(original.config, *shapes) if shapes[0].keys() == shapes[1].keys() else {}
+    gained = shapes[1].keys() - shapes[0].keys()
+    comparable = shapes[0].keys() <= shapes[1].keys() and all(name.endswith(".bias") for name in gained)
+    result = _changes(original.config, *shapes) if comparable else {}
+    flags = [name for name, value in vars(original.config).items() if value is False and "bias" in name]
     # A size of heads may also be that of the stream, which has not changed.
     some = (
-        dict(part)
-        for n in range(len(result), 0, -1)
+        dict(part) | dict.fromkeys(biased, True)
+        for m in range(bool(gained), len(flags[:_MOST]) + 1 if gained else 1)
+        for biased in combinations(flags[:_MOST], m)
+        for n in range(len(result), -1, -1)
         for part in combinations(list(result.items())[:_MOST], n)
+        if part or biased
     )
-    changes = next((part for part in some if _makes(small, part, shapes[1])), {})
+    changes = next((part for part in some if comparable and _makes(small, part, shapes[1])), {})
     configured(small, changes)
     return changes
 
@@ -64,12 +72,14 @@ def _changes(
 
 
 def _makes(small: Any, changes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a network made from the changed configuration has these shapes."""
+    """Whether a network made from the changed configuration has these shapes, but for biases that it has besides."""
     config = copy.deepcopy(small.config)
     for name, value in changes.items():
         setattr(config, name, value)
     try:
         with torch.device("meta"):
-            return _shapes(type(small)(config)) == shapes
+            made = _shapes(type(small)(config))
+            besides = made.keys() - shapes.keys()
+            return {**made, **shapes} == made and all(name.endswith(".bias") for name in besides)
     except (AttributeError, KeyError, TypeError, ValueError):
         return False

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from ketwork.networks.activations import is_placed
 from ketwork.networks.compression.candidates import Candidate, LayerChange
 from ketwork.networks.compression.costs import Costs, bytes_of, latencies, multiply_adds_within, parameters
 from ketwork.networks.compression.description import described
 from ketwork.networks.compression.pretrained import configure
 from ketwork.networks.compression.result import Compressed, LayerRow, Tried
 from ketwork.networks.compression.search import Work
-from ketwork.networks.compression.surgery import copied
+from ketwork.networks.compression.surgery import copied, sharing
 from ketwork.networks.compression.unit_discovery import LOST
 
 _NAMED = 3  # layers that a warning names
@@ -27,7 +28,8 @@ def recorded(
 ) -> Compressed:
     """The result of that candidate; `network` is the original, as it was given."""
     calibration = work.calibration
-    original, small = copied(network), copied(best.model)  # these share nothing
+    original = copied(sharing(network) if is_placed(network) else network)  # these share nothing
+    small = copied(best.model)
     small = copied(work.apart.together(small, work.base, best.model))
     replaced = described(network, small)
     if config := configure(network, small):

@@ -11,7 +11,7 @@ from torch import nn
 
 from ketwork._compat import renamed
 from ketwork._version import __version__
-from ketwork.networks.activations import Forward, Layers, Mask, eager, unwrapped
+from ketwork.networks.activations import Forward, Layers, Mask, eager, kept_buffers, neutral, unwrapped
 from ketwork.networks.compression import arguments
 from ketwork.networks.compression.calibration import calibrate
 from ketwork.networks.compression.loader import unfused
@@ -35,6 +35,7 @@ from ketwork.quantum import generator_from
     processes="distributed",
     timeout="distributed.timeout",
 )
+@neutral()
 @torch.inference_mode(mode=False)
 def compress(
     model: nn.Module,
@@ -128,6 +129,7 @@ def compress(
     base = unfused(plain(network))
     with (
         warnings.catch_warnings(),
+        kept_buffers(network),
         join(Distributed.from_argument(distributed)) as group,
         eager(base),
         without_checkpoints(),

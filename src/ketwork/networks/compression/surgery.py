@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from ketwork.networks.activations import device_of, is_placed, numbers, without_hooks
+
 _BEFORE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _FOLDED = (
@@ -33,20 +35,33 @@ def copied(model: nn.Module) -> nn.Module:
 def sharing(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose numbers are the network's own: only what is replaced in it takes memory.
 
-    Its parameters are others, of the same storage, and ask for no gradient.
+    Its parameters are others, of the same storage, and ask for no gradient. A network that lies on several devices, or
+    elsewhere, is copied to the one that it runs on.
     """
     memo: dict[int, Any] = {}
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-        for buffer in module._buffers.values():
-            if buffer is not None:
-                memo[id(buffer)] = buffer.detach()
+    kept = dict(numbers(model))
+    placed = is_placed(model)
+    device = device_of(model) if placed else None
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in memo:
+                memo[id(parameter)] = nn.Parameter(
+                    kept[prefix + name].detach().to(device), requires_grad=False
+                )
+        for name, buffer in module._buffers.items():
+            if buffer is not None and id(buffer) not in memo:
+                memo[id(buffer)] = kept[prefix + name].detach().to(device)
+        if hasattr(module, "_hf_hook"):
+            memo[id(module._hf_hook)] = module._hf_hook
     try:
         twin = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         raise _not_copied(model, error) from error
+    if placed:
+        without_hooks(twin)
+        if callable(tie := getattr(twin, "tie_weights", None)):
+            tie()  # what is read from elsewhere was read twice
     return twin.eval()
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from ketwork.networks.activations import Batch
+from ketwork.networks.activations import Batch, full_precision
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.covariance import Scatter, added
 from ketwork.networks.compression.layers import WeightLayer
@@ -243,7 +243,7 @@ class _Live:
             x, mask = inputs[0].detach(), self.batch.mask
             if not self.backward:
                 self.order.append(layer.path)
-                with torch.no_grad():
+                with torch.no_grad(), full_precision():
                     self.take(layer, seen, x, output.detach(), mask)
             if torch.is_grad_enabled():
                 if not output.requires_grad:  # parameters ask for no gradient: the graph begins here
@@ -253,6 +253,7 @@ class _Live:
                     output.register_hook(lambda gradient: backward(gradient, mask))
             return output
 
+        @full_precision()
         def backward(gradient: Tensor, mask: Tensor | None) -> None:
             rows = layer.rows_out(gradient, mask)
             if rows.dtype.itemsize < 4:

@@ -9,7 +9,7 @@ from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, ProcessEr
 from ketwork.networks.runtime.fingerprints import of_network
 from ketwork.networks.runtime.keys import key_stream
 from ketwork.networks.runtime.memory import Plan, Share, Width, parse_bytes, plan_memory
-from ketwork.networks.runtime.progress import Progress, show_progress
+from ketwork.networks.runtime.progress import Progress, show_layer, show_progress
 from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError, error_words, stream
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "open_checkpoints",
     "parse_bytes",
     "plan_memory",
+    "show_layer",
     "show_progress",
     "stream",
 ]

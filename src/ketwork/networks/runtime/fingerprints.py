@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ketwork.networks.activations import leaves
+from ketwork.networks.activations import leaves, numbers
 
 _WORD = 8  # bytes that are summed as one integer, modulo 2⁶⁴
 
@@ -25,14 +25,14 @@ def of_network(model: nn.Module) -> dict[str, str]:
 
     Cost: all of them are read once.
     """
-    named = [*model.named_parameters(), *model.named_buffers()]
-    shapes = repr([(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in named])
+    shapes = []
     weights = 0
-    for _, tensor in named:
+    for name, tensor in numbers(model):
+        shapes.append((name, str(tensor.dtype), tuple(tensor.shape)))
         weights = _added(weights, tensor.detach())
     return {
         "class": type(model).__name__,
-        "shapes": f"{zlib.crc32(shapes.encode()):08x}",
+        "shapes": f"{zlib.crc32(repr(shapes).encode()):08x}",
         "weights": f"{weights:08x}",
     }
 
@@ -76,6 +76,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _sums(tensor: Tensor) -> Tensor:
     """The sum over each sample's bits, eight bytes a number, (N,)."""
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()  # of a network that is sharded over processes
     if type(tensor) not in (Tensor, nn.Parameter) and hasattr(tensor, "dequantize"):
         tensor = tensor.dequantize()  # of torchao's classes, which have no bytes of their own
     if tensor.is_complex():

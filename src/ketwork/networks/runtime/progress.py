@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 Progress = bool | Callable[[int], None]
-"""True for a bar in terminals and notebooks, or a function that gets the number of samples so far."""
+"""True for a bar in terminals and notebooks, or a function that gets the number of samples so far.
+
+It is called after each batch, and again after each layer's state is decomposed.
+"""
 
 
 @contextlib.contextmanager
@@ -27,4 +31,25 @@ def show_progress(progress: Progress, total: int | None) -> Iterator[Callable[[i
     from tqdm.auto import tqdm
 
     with tqdm(total=total, unit="sample", leave=False) as bar:
-        yield lambda done: bar.update(done - bar.n)
+        yield _Bar(bar)
+
+
+def show_layer(report: Callable[[int], None] | None, samples: int, number: int, total: int) -> None:
+    """Reports that the states of so many of all layers are decomposed, which can take longer than the pass.
+
+    A caller's function is called with the number of samples once more.
+    """
+    if isinstance(report, _Bar):
+        report.bar.set_postfix_str(f"{number} of {total} layers decomposed")
+    elif report is not None:
+        report(samples)
+
+
+class _Bar:
+    """The library's own."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+
+    def __call__(self, done: int) -> None:
+        self.bar.update(done - self.bar.n)

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations import Activation, Batch, Capture, Key, RefusedError, Seen
+from ketwork.networks.activations import (
+    NEXT_TOKENS,
+    Activation,
+    Batch,
+    Capture,
+    Key,
+    RefusedError,
+    Seen,
+)
 from ketwork.networks.moments import (
     Keep,
     Labelled,
@@ -23,6 +31,11 @@ from ketwork.networks.moments import (
 from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.records import Count, Form, Malformed, pack, unpack
+
+WIDEST = 16_384
+"""Features of a layer beyond which its moment is a sketch: the logits of large vocabularies."""
+
+RANK = 64
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,11 @@ class Gathering:
         """How many samples of the data have gone by."""
         return self.gathered.position
 
+    @property
+    def draws(self) -> int:
+        """The seed of what the network draws on the batch that is on its way."""
+        return self.generator.initial_seed() + self.number
+
     def begin(self, batch: Batch) -> None:
         """A new batch; each of its samples draws the key that decides whether it stays in the reservoirs."""
         self._batch = batch
@@ -79,6 +97,8 @@ class Gathering:
         labels = self.gathered.labels
         targets = labels.of_batch(batch.content, batch.labels, self.position, batch.size)
         per_position = labels.task == "positions"
+        if targets is not None and (batch.shifted if labels.given is None else labels.shifted):
+            self.gathered.note(NEXT_TOKENS)
         self._labels = None if targets is None else Labelled(targets, self.position, per_position)
         self._pending.clear()
         self._pooled.clear()
@@ -103,6 +123,12 @@ class Gathering:
         keep = self.keep
         if share is not None:
             keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
+        elif (d := activation.values.shape[-1]) > WIDEST:
+            keep = replace(keep, rank=RANK)
+            self.gathered.note(
+                f"Layer {key[0]} has {d:,} features: it is kept as a sketch of rank {RANK}, since its exact moment "
+                f"would take {8e-9 * d * d:.1f} GB. `memory=` gives it more room, and `layers=` leaves it out."
+            )
         worst = row.reservoir.worst if row is not None else float("inf")
         cut = row.entanglements.cut if row is not None and row.entanglements is not None else None
         lightest = row.lightest if row is not None else 0.0

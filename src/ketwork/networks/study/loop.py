@@ -71,6 +71,7 @@ class Loop:
             batch.size,
             batch.trial(self.forward, self.label_key),
             batch.masks,
+            self.run.draws,
         )
 
     def end(self, limited: bool) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, overload
 
 import pandas as pd
 
+from ketwork.networks.activations import full_precision
 from ketwork.networks.comparison import FEWEST, ComparedLayer, Comparison
 from ketwork.networks.measures import Measure, measures_of
 from ketwork.networks.moments import UNITS, PairMoments
@@ -65,16 +66,25 @@ class Study(Presented):
     more_notes: tuple[str, ...] = ()
 
     @classmethod
+    @full_precision()
     def from_accumulator(
-        cls, gathered: StudyAccumulator, settings: dict[str, Any], error: str | None
+        cls,
+        gathered: StudyAccumulator,
+        settings: dict[str, Any],
+        error: str | None,
+        on_layer: Callable[[int, int], None] = lambda number, total: None,
     ) -> Study:
-        """The study of what was gathered; `error` says why the pass ended early. Cost: O(d³) a layer at most."""
+        """The study of what was gathered; `error` says why the pass ended early. Cost: O(d³) a layer at most.
+
+        `on_layer` is called after each layer with how many are done, and how many there are.
+        """
         task = gathered.labels.task
         names = tuple(gathered.labels.names)
         center = bool(settings["center"])
-        layers = tuple(
-            Layer.from_accumulator(row, center, gathered.normalize, names, task) for row in gathered.rows
-        )
+        layers: tuple[Layer, ...] = ()
+        for row in gathered.rows:
+            layers += (Layer.from_accumulator(row, center, gathered.normalize, names, task),)
+            on_layer(len(layers), len(gathered.rows))
         visible = {name for layer in layers for name in (layer.name, *layer.aliases)}
         skipped = {path: reason for path, reason in gathered.skipped.items() if path not in visible}
         settings = settings | {"task": task}

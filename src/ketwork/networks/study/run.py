@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ketwork._compat import moved, renamed
@@ -24,7 +26,10 @@ from ketwork.networks.activations import (
     device_of,
     drawn,
     dtype_of,
+    is_placed,
+    is_sharded,
     needs_labels,
+    neutral,
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
@@ -43,6 +48,7 @@ from ketwork.networks.runtime import (
     of_network,
     open_checkpoints,
     parse_bytes,
+    show_layer,
     show_progress,
     stream,
 )
@@ -86,6 +92,7 @@ class StudyInterrupted(Interrupted):
     skip_bad="reading.skip_bad",
     device="reading.device",
 )
+@neutral()
 def study(
     model: nn.Module,
     data: Any,
@@ -135,13 +142,15 @@ def study(
         center: subtract the mean: ρ is then the covariance of the kets over its trace. With "ensemble" it is the
             covariance of the activations, whose spectrum is that of a principal component analysis. Zero vectors count
             in the latter, but not in the former, since they have no direction.
-        seed: draws the samples kept for standard errors, an integer or a generator.
+        seed: draws the samples kept for standard errors, and what the network itself draws at random: an integer or a
+            generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
         compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
         memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
             their kets: bytes, or a text such as "2GB". An extra forward pass of the first batch shows the layers'
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
-            number that follows lies within its interval (`Estimate.bounds`). None: exact.
+            number that follows lies within its interval (`Estimate.bounds`). None: exact, but for layers of more than
+            16,384 features, as logits of large vocabularies, which become sketches.
         on_plan: called with the `Plan` of the memory before anything is kept; the record has it as `plan`.
         checkpoint: a folder (or a `Checkpoint` with its settings) that gets the state of the pass again and again and
             at its end, however it ends, in one step each; the last two are kept. One run at a time can use it. To
@@ -149,8 +158,10 @@ def study(
             what they were.
         distributed: None studies here and now, whatever job this process is in. In a job of `torch.distributed` in
             which every process calls this: `"split"` or `"own"`, see `Distributed`. The result is that of one process
-            over all of the data.
-        progress: True for a bar, or a function that is called with the number of samples so far after every batch.
+            over all of the data. A network that is sharded over processes (FSDP, tensor parallelism) needs them all in
+            each forward pass: all must call this, with the same data, and each studies all of it.
+        progress: True for a bar, or a function that is called with the number of samples so far, after every batch and
+            at the end after every layer's decomposition.
 
     Returns:
         A `Study`. With `distributed`, process 0 has the study of all data, and the others have None.
@@ -178,10 +189,13 @@ def study(
     """
     _check(normalize, batch_size, max_samples)
     budget = None if memory is None else parse_bytes(memory)
-    network = unwrapped(model)
+    network = unwrapped(model, sharded=True)
     draw = generator_from(seed)
     saving = Checkpoint.from_argument(checkpoint)
     shares = Distributed.from_argument(distributed)
+    place = _place_among(network, shares)
+    if place is not None:
+        shares = None
     data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
@@ -228,7 +242,8 @@ def study(
                 if shares is None or group is None
                 else [shares.mode, group.rank, group.count],
             }
-            folder = Path(saving.path) if group is None else Path(saving.path, f"process-{group.rank}")
+            rank = place if group is None else group.rank
+            folder = Path(saving.path) if rank is None else Path(saving.path, f"process-{rank}")
             saved = stack.enter_context(
                 open_checkpoints(saving, folder, GatheringState, of_network(network), bound)
             )
@@ -264,11 +279,32 @@ def study(
         loop.save()
         settings |= {"experiment_passes": live.axes.passes}
         result = run.finished(live)
+        on_layer = functools.partial(show_layer, None if ending.reason else bar, run.position)
         with without_children():
             if group is not None:
-                return _together(group, result, ending, settings)
-            record = Study.from_accumulator(result, settings, ending.reason) if result.batches else None
-    return _ended(record, ending)
+                return _together(group, result, ending, settings, on_layer)
+            record = (
+                Study.from_accumulator(result, settings, ending.reason, on_layer) if result.batches else None
+            )
+    complete = _ended(record, ending)
+    return None if place and distributed is not None else complete
+
+
+def _place_among(network: nn.Module, shares: Distributed | None) -> int | None:
+    """This process's number among those that hold parts of the network; None of one that this process has whole.
+
+    Raises:
+        ValueError: each process is to study data of its own.
+    """
+    if not is_sharded(network):
+        return None
+    if shares is not None and shares.mode == "own":
+        raise ValueError(
+            "Argument `distributed` is 'own', but the network is sharded over processes (FSDP or tensor parallelism): "
+            "each forward pass needs all of them, and one with more data than another would wait for ever. Give all "
+            "of them the same data, and leave it out, or use 'split' to have the study at process 0 alone."
+        )
+    return dist.get_rank()
 
 
 def _ended(record: Study | None, ending: Ending) -> Study:
@@ -286,7 +322,11 @@ def _ended(record: Study | None, ending: Ending) -> Study:
 
 
 def _together(
-    group: Processes, gathered: StudyAccumulator, ending: Ending, settings: dict[str, Any]
+    group: Processes,
+    gathered: StudyAccumulator,
+    ending: Ending,
+    settings: dict[str, Any],
+    on_layer: Callable[[int, int], None],
 ) -> Study | None:
     """The study of what all processes gathered, at process 0."""
     if isinstance(ending.error, EmptyDataError):
@@ -304,7 +344,7 @@ def _together(
     record = None
     if group.rank == 0 and total.batches:
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
-        record = Study.from_accumulator(total, settings | {"processes": group.count}, reason)
+        record = Study.from_accumulator(total, settings | {"processes": group.count}, reason, on_layer)
     if failures:
         raise ProcessError(
             f"In a job of {group.count} processes, {'; '.join(failures)}.", record
@@ -342,10 +382,15 @@ def _plain(argument: Any) -> Any:
 def _placed(network: nn.Module, device: torch.device | str | None) -> Any:
     """The network on a device, and back where it was afterwards; yields the device that it is on."""
     home = device_of(network)
-    if device is None:
+    target = home if device is None else torch.device(device)
+    if target.type == home.type and target.index in (None, home.index):
         yield home
         return
-    target = torch.device(device)
+    if is_placed(network):
+        raise ValueError(
+            f"Argument `device` of `reading` is {str(target)!r}, but the network runs on {str(home)!r} and has its "
+            "weights on several devices, or elsewhere (a `device_map`, offloading). Leave it out."
+        )
     try:
         network.to(target)
         yield target

@@ -1,0 +1,86 @@
+"""Where of a module a row is read: its output, its input, or one place in either.
+
+`"mlp.down_proj:input"` is what the module is called with, `"lstm:output[1][0]"` one place of what it puts out, written
+as one would index it: `[1]` of a tuple, `.hidden` of a mapping; of an input, `[0]` is the first argument without a
+name, and `.attention_mask` one with a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from ketwork.networks.activations.outputs import Leaf, activations
+
+Side = Literal["input", "output"]
+
+_SPOT = re.compile(r"(?s)(.*):(input|output)((?:\[[^\[\]]+\]|\.\w+)*)")
+
+
+@dataclass(frozen=True)
+class Spot:
+    """The side of a module and the place in it; "" is the first that has the form of samples."""
+
+    path: str
+    side: Side
+    place: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its row is called: the module's own name for its output."""
+        plain = self.side == "output" and not self.place
+        return self.path if plain else f"{self.path}:{self.side}{self.place}"
+
+    def leaves(self, tree: Any) -> list[Leaf]:
+        """The activations at the place."""
+        return [leaf for leaf in activations(tree) if _within(leaf.path, self.place)]
+
+    def missing(self, tree: Any) -> str:
+        """A sentence that says what there is where the place has no activation."""
+        there = ", ".join(leaf.path or "all of it" for leaf in activations(tree)) or "nowhere"
+        return (
+            f"its {self.side} has floating-point tensors at {there}, but none at {self.place or 'any place'}"
+        )
+
+
+def spot_of(name: str) -> Spot | None:
+    """The place that a name or glob with `:input` or `:output` names; None for a plain one."""
+    match = _SPOT.fullmatch(name)
+    return None if match is None else Spot(match[1], match[2], match[3])  # type: ignore[arg-type]
+
+
+def spots(names: Iterable[str], path: str, modules: Iterable[str]) -> Iterator[Spot]:
+    """Those of the module at a path; a name that is a module's is no place in another."""
+    own = {*modules}
+    for name in names:
+        spot = None if name in own else spot_of(name)
+        if spot is not None and spot.path == path:
+            yield spot
+
+
+def as_tree(inputs: tuple[Any, ...], named: dict[str, Any]) -> dict[Any, Any]:
+    """What a module is called with in one mapping: numbers for what has no name."""
+    return dict(enumerate(inputs)) | named
+
+
+def as_inputs(tree: dict[Any, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What `as_tree` was made from."""
+    inputs = tuple(value for key, value in tree.items() if isinstance(key, int))
+    return inputs, {key: value for key, value in tree.items() if not isinstance(key, int)}
+
+
+def kind_of(module: nn.Module, spot: Spot | None) -> str:
+    """What a row of a module says that it is."""
+    kind = type(module).__name__
+    if any(base.__name__ == "FSDPModule" for base in type(module).__bases__):
+        kind = kind.removeprefix("FSDP")  # `fully_shard` gives each module a class of its own
+    return kind if spot is None or spot.side == "output" else f"{kind} input"
+
+
+def _within(path: str, place: str) -> bool:
+    rest = path.removeprefix(place)
+    return path.startswith(place) and (not place or not rest or rest[0] in "[.")
