@@ -31,6 +31,7 @@ from ketwork.networks.activations.wrappers import (
     eager,
     evaluating,
     needs_labels,
+    placed,
     unwrapped,
 )
 
@@ -75,6 +76,7 @@ __all__ = [
     "leaves",
     "map_tensors",
     "needs_labels",
+    "placed",
     "select",
     "take",
     "tensors",

@@ -79,6 +79,21 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return next(dtypes, torch.get_default_dtype())
 
 
+@contextlib.contextmanager
+def placed(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """The network on a device (None: where it is), and back where it was afterwards; yields the device that it is on."""
+    home = device_of(model)
+    if device is None:
+        yield home
+        return
+    target = torch.device(device)
+    try:
+        model.to(target)
+        yield target
+    finally:
+        model.to(home)
+
+
 _EVALUATING: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 _FLAGS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()

@@ -16,7 +16,7 @@ from ketwork.networks.moments.cross_moments import CrossMoments
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Limits, Rows, Sums
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments, least_bytes
-from ketwork.networks.moments.pooling import UNITS, sample_rows
+from ketwork.networks.moments.pooling import UNITS, pooled, sample_rows
 from ketwork.networks.moments.reservoir import POSITIONS, SAMPLES, kets_each
 from ketwork.networks.moments.sums import LayerSum, Vectors
 
@@ -45,5 +45,6 @@ __all__ = [
     "Vectors",
     "kets_each",
     "least_bytes",
+    "pooled",
     "sample_rows",
 ]

@@ -21,10 +21,10 @@ from ketwork.networks.activations import (
     Reading,
     batches,
     capture,
-    device_of,
     drawn,
     dtype_of,
     needs_labels,
+    placed,
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
@@ -211,7 +211,7 @@ def study(
                 axes=reading.layers,
             )
         )
-        target = stack.enter_context(_placed(network, reading.device))
+        target = stack.enter_context(placed(network, reading.device))
         saved = None
         if saving is not None:
             bound = {
@@ -335,18 +335,3 @@ def _plain(argument: Any) -> Any:
     if isinstance(argument, Mapping):
         return {str(name): _plain(value) for name, value in argument.items()}
     return "a function" if callable(argument) else "an array"
-
-
-@contextlib.contextmanager
-def _placed(network: nn.Module, device: torch.device | str | None) -> Any:
-    """The network on a device, and back where it was afterwards; yields the device that it is on."""
-    home = device_of(network)
-    if device is None:
-        yield home
-        return
-    target = torch.device(device)
-    try:
-        network.to(target)
-        yield target
-    finally:
-        network.to(home)
