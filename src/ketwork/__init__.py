@@ -2,8 +2,8 @@
 
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
 `compare` says how alike every pair of layers is, within a model or between two; `collapse` measures layers while the
-network runs; `Study.detector` finds inputs unlike the data studied; `compress` makes a network smaller without training;
-`probe` reads labels from arrays.
+network runs; `Study.detector` finds inputs unlike the data studied; `compress` makes a network smaller without
+training; `probe` reads labels from arrays.
 *Quantum to network*: `waves` has neural wave functions and finds ground states with them.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 

@@ -81,7 +81,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 @contextlib.contextmanager
 def placed(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """The network on a device (None: where it is), and back where it was afterwards; yields the device that it is on."""
+    """The network on a device (None: where it is), and back where it was afterwards; yields the device."""
     home = device_of(model)
     if device is None:
         yield home

@@ -12,8 +12,8 @@ from torch import Tensor
 
 SCORE_DEFINITIONS: dict[str, str] = {
     "score": "how unlike the studied data the sample is: the larger, the more",
-    "p_value": "(1 + the number of calibration samples whose score is as large) / (their number + 1): of a sample of the "
-    "studied kind it is at most α with probability at most α",
+    "p_value": "(1 + the number of calibration samples whose score is as large) / (their number + 1): of a sample of "
+    "the studied kind it is at most α with probability at most α",
     "nearest_class": "the class whose mean is nearest by Mahalanobis distance, at the last layer that has class means",
     "layer": "the layer whose own scores stand out most from those of the calibration samples",
     "alarm": "whether p_value ≤ alpha",

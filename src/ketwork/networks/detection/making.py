@@ -48,9 +48,9 @@ def make_detector(
     if positions not in (MEAN, WORST, BOTH):
         raise ValueError(f"Argument `positions` must be one of {(MEAN, WORST, BOTH)}, but is {positions!r}.")
     if (model is None) != (calibration is None):
-        given, missing = ("calibration", "model") if model is None else ("model", "calibration")
+        alone, missing = ("calibration", "model") if model is None else ("model", "calibration")
         raise ValueError(
-            f"Argument `{given}` must come with `{missing}`, but that is None. Give both, or neither."
+            f"Argument `{alone}` must come with `{missing}`, but that is None. Give both, or neither."
         )
     task = study.settings.get("task")
     methods = _methods(study, method, task)
@@ -116,8 +116,8 @@ def _methods(study: Study, method: str, task: str | None) -> tuple[str, ...]:
     if method in BY_CLASS and not classes:
         kept = "no labels" if task is None else f"labels of the kind {task!r}"
         raise ValueError(
-            f"Argument `method` is {method!r}, which needs class moments, but the study has {kept}. Study the network with "
-            f"`labels=` of one class a sample, or use a method without labels: {', '.join(LABEL_FREE)}."
+            f"Argument `method` is {method!r}, which needs class moments, but the study has {kept}. Study the network "
+            f"with `labels=` of one class a sample, or use a method without labels: {', '.join(LABEL_FREE)}."
         )
     if method == COMBINED:
         return METHODS if classes else LABEL_FREE
@@ -160,8 +160,8 @@ def _check_held(study: Study, rows: Sequence[Layer], task: str | None, positions
         )
     if positions != MEAN and any(row.info.positions for row in rows):
         raise ValueError(
-            f"Argument `positions` is {positions!r}, but of its held-out samples the study kept the mean over positions "
-            "alone. Give samples like those studied, but not among them, as `model=` and `calibration=`."
+            f"Argument `positions` is {positions!r}, but of its held-out samples the study kept the mean over "
+            "positions alone. Give samples like those studied, but not among them, as `model=` and `calibration=`."
         )
 
 

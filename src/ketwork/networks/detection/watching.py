@@ -27,7 +27,7 @@ Frame = Callable[[list[Tensor], list[Tensor]], pd.DataFrame]
 
 
 class Watch:
-    """What `Detector.watch` has seen: `calls` and `samples` so far, and `missed` calls that did not reach every layer."""
+    """What `Detector.watch` has seen: `calls` and `samples` so far, `missed` calls that did not reach every layer."""
 
     def __init__(self, frame: Frame, keep: int) -> None:
         self.calls = 0
@@ -82,16 +82,16 @@ def watching(
     """Hooks on the layers that score them, and on the network that ends a call."""
     if calls == "pooled" and any(reference.info.call == POOLED for reference in scoring.references):
         raise ValueError(
-            "Argument `model` can be watched where each call of a layer has a row of its own, but the study pooled them. "
-            "Make the detector from a study with `reading=kw.Reading(calls='separate')`, or use `score`."
+            "Argument `model` can be watched where each call of a layer has a row of its own, but the study pooled "
+            "them. Make the detector from a study with `reading=kw.Reading(calls='separate')`, or use `score`."
         )
     network, watch = unwrapped(model), Watch(frame, keep)
     try:
         chosen = select(network, scoring.paths).chosen
     except SelectorError as error:
         raise ValueError(
-            f"Argument `model` must be of the architecture that was studied, but is {type(network).__name__} and lacks a "
-            f"layer of it. {error} Make a detector from a study of this network."
+            f"Argument `model` must be of the architecture that was studied, but is {type(network).__name__} and lacks "
+            f"a layer of it. {error} Make a detector from a study of this network."
         ) from error
 
     def receive(site: Site) -> None:

