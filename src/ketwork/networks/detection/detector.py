@@ -71,6 +71,8 @@ class Detector(Presented):
     def check(self) -> None:
         """The terms are of the layers, and there are calibration samples for p-values."""
         check_terms(self.terms, self.references)
+        if bool(self.calibration.isinf().any()):
+            raise Malformed("tensor 'calibration' must be finite or NaN, but is infinite")
         if not self.terms or self.fitted >= len(self.calibration):
             raise Malformed(
                 f"{len(self.calibration)} calibration samples, {self.fitted} for weights, are too few"

@@ -80,8 +80,9 @@ def score_data(
                 label, samples = next(iter(scoring.bad.items()))
                 places = ", ".join(str(place[0] + i) for i in samples[:5])
                 raise ValueError(
-                    f"Layer {label!r} put out NaN or infinite values for sample {places} (counted from 0). Fix "
-                    "the data or the network there, or have no score of such samples by `reading=kw.Reading(skip_bad=True)`."
+                    f"Layer {label!r} put out NaN or infinite values for sample {places} (counted from 0). Fix the "
+                    "data or the network there, or leave such samples without a score by "
+                    "`reading=kw.Reading(skip_bad=True)` (--skip-bad)."
                 )
             scoring.commit()
             place[0] += batch.size

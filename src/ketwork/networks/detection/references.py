@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from ketwork.networks.activations import Activation, LayerInfo, unit
 from ketwork.networks.detection.shrinkage import Covariance, edge
 from ketwork.networks.moments import pooled
 from ketwork.records import Count, Form, Malformed
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""A number between 0 and 1."""
 
 BY_CLASS = ("mahalanobis", "relative")
 LABEL_FREE = ("typicality", "residual")
@@ -34,7 +38,7 @@ class Distances:
     means: Annotated[Tensor, Form("real k d")]
     codes: Annotated[Tensor, Form("int k")]
     whitening: Annotated[Tensor, Form("real d d")]
-    shrinkage: float
+    shrinkage: Share
 
     def check(self) -> None:
         """There is a mean."""
@@ -71,7 +75,7 @@ class Eigenspace:
     values: Annotated[Tensor, Form("real d")]
     vectors: Annotated[Tensor, Form("ket d d")]
     rank: Count
-    shrinkage: float
+    shrinkage: Share
 
     def check(self) -> None:
         """The leading eigenspace is a part of the space."""

@@ -20,8 +20,8 @@ class Weighing:
     def from_terms(cls, terms: Tensor) -> Weighing:
         """The weighing by the terms of calibration samples (n, m)."""
         terms = terms.double()
-        centre = terms.median(dim=0).values
-        upper = torch.quantile(terms, 0.9, dim=0) - centre
+        centre = terms.nanmedian(dim=0).values.nan_to_num(nan=0.0)
+        upper = (torch.nanquantile(terms, 0.9, dim=0) - centre).nan_to_num(nan=0.0)
         return cls(centre, upper, (upper > 0).double() / max(1, int((upper > 0).sum())))
 
     def standardised(self, terms: Tensor) -> Tensor:

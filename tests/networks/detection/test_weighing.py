@@ -1,0 +1,40 @@
+"""p-values are uniform where new samples are like those of the calibration, and weights come from these alone."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ketwork.networks.detection.weighing import Weighing, p_values
+
+
+def test_p_values_count_the_calibration_scores_that_are_as_large() -> None:
+    calibration = torch.tensor([3.0, 1.0, 2.0, 2.0])
+    found = p_values(torch.tensor([0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 9.0, torch.nan]), calibration)
+    np.testing.assert_allclose(found.numpy(), [1, 1, 0.8, 0.8, 0.4, 0.4, 0.2, np.nan])
+
+
+def test_p_values_of_like_samples_are_uniform() -> None:
+    """Each of 4,000 calibrations of its own with one new sample: p is uniform on 1/20 … 20/20."""
+    draws = torch.from_numpy(np.random.default_rng(0).gumbel(size=(4000, 20)))
+    found = torch.stack([p_values(row[:1], row[1:])[0] for row in draws])
+    counts = np.bincount((20 * found).round().long().numpy(), minlength=21)[1:]
+    assert stats.chisquare(counts).pvalue > 0.01
+    # Spread evenly below each step, they pass a test for a continuous uniform law too.
+    smooth = found.numpy() - np.random.default_rng(1).uniform(0, 1 / 20, size=4000)
+    assert stats.kstest(smooth, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.25])
+def test_false_alarms_are_at_most_alpha(alpha: float) -> None:
+    draws = torch.from_numpy(np.random.default_rng(2).normal(size=(3000, 100)))
+    alarms = np.mean([float(p_values(row[:1], row[1:])) <= alpha for row in draws])
+    assert alarms <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / 3000)
+    assert alarms >= alpha - 3 * np.sqrt(alpha * (1 - alpha) / 3000)  # 100 is a multiple of 1/α
+
+
+def test_ties_make_p_values_larger_and_never_smaller() -> None:
+    draws = torch.from_numpy(np.random.default_rng(3).integers(0, 3, size=(2000, 40))).double()
+    found = torch.stack([p_values(row[:1], row[1:])[0] for row in draws])
+    for alpha in (0.05, 0.2, 0.5):
+        assert float((found <= alpha).double().mean()) <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / 2000)
