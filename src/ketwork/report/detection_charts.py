@@ -49,17 +49,17 @@ def score_chart(parts: Sequence[Histogram], threshold: float) -> Spec:
 
 
 def layer_chart(points: list[dict[str, Any]]) -> Spec:
-    """Each layer's standardised score along the depth: the median (line) and nine samples of ten (band)."""
+    """Each layer's part in the score along the depth: the median (line) and nine samples of ten (band)."""
     base = alt.Chart(alt.InlineData(points))
     x = alt.X("place:Q", title="layer, in order of execution").axis(grid=False, tickMinStep=1, format="d")
-    y = alt.Y("median:Q", title="standardised score").axis(
+    y = alt.Y("median:Q", title="−log tail probability (nats)").axis(
         tickCount=5, minExtent=AXIS, maxExtent=AXIS, format="~g"
     )
     color = alt.Color("kind:N", title=None, scale=_COLORS, legend=alt.Legend(orient="top"))
     tip = [alt.Tooltip("label:N", title="layer"), alt.Tooltip("kind:N", title="of")]
     tip += [alt.Tooltip(f"{name}:Q", title=title, format=".3g") for name, title in _TIPS.items()]
     band = base.mark_area(opacity=0.15).encode(
-        x=x, y=alt.Y("low:Q", title="standardised score"), y2="high:Q", color=color
+        x=x, y=alt.Y("low:Q", title="−log tail probability (nats)"), y2="high:Q", color=color
     )
     line = base.mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(filled=True, size=30)).encode(
         x=x, y=y, color=color, tooltip=tip

@@ -61,9 +61,9 @@ def _page(detector: Detector, scores: pd.DataFrame | None, alpha: float) -> Page
 
 
 def _points(detector: Detector, scores: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """The median and nine of ten of each layer's standardised scores, of calibration samples and of those scored."""
-    parts = {CALIBRATION: detector.excess(detector.calibration[detector.fitted :]).numpy()}
-    columns = [f"excess:{label}" for label in detector.labels]
+    """The median and nine of ten of each layer's part in the score, of calibration samples and of those scored."""
+    parts = {CALIBRATION: detector.surprisal(detector.calibration[detector.fitted :]).numpy()}
+    columns = [f"surprisal:{label}" for label in detector.labels]
     if scores is not None and set(columns) <= set(scores.columns):
         parts[SCORED] = scores[columns].to_numpy(dtype=float)
     points = []

@@ -25,10 +25,10 @@ def test_the_frame_says_what_its_definitions_do(three: nn.Sequential, detector: 
     assert frame.index.name == "sample"
     assert list(frame) == [
         *("score", "p_value", "nearest_class", "layer", "alarm"),
-        *("excess:0", "excess:1", "excess:2"),
+        *("surprisal:0", "surprisal:1", "surprisal:2"),
     ]
-    assert set(frame) - {"excess:0", "excess:1", "excess:2"} <= detector.definitions.keys()
-    lead = frame[["excess:0", "excess:1", "excess:2"]].to_numpy().argmax(1)
+    assert set(frame) - {"surprisal:0", "surprisal:1", "surprisal:2"} <= detector.definitions.keys()
+    lead = frame[["surprisal:0", "surprisal:1", "surprisal:2"]].to_numpy().argmax(1)
     assert frame["layer"].tolist() == [str(place) for place in lead]
     assert list(detector.score(three, x)) == ["score", "p_value", "nearest_class", "layer"]
 
@@ -120,7 +120,7 @@ def test_a_zero_vector_says_nothing_and_alone_gives_no_score() -> None:
     assert frame["alarm"][0]
     frame = study.detector("residual").score(network, zero, layers=True)
     assert frame["layer"][0] == "0"
-    assert np.isnan(frame["excess:1"][0])
+    assert np.isnan(frame["surprisal:1"][0])
     assert np.isfinite(frame["score"][0])
 
 

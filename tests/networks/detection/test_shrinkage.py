@@ -27,7 +27,7 @@ def kets(n: int, d: int, seed: int = 0) -> Tensor:
 
 def class_moments(x: Tensor, y: Tensor, form: str) -> ClassMoments:
     """Held as rows, as a matrix a class, and as leading rows beside the sum over all classes."""
-    most = {"rows": None, "dense": None, "cut": 6 * 8 * x.shape[1] * 2}[form]
+    most = {"rows": None, "dense": None, "cut": 2000}[form]
     moments = ClassMoments.from_vectors(x, y, int(y.max()) + 1, most)
     assert {
         "rows": moments.dense is None,

@@ -32,7 +32,7 @@ DEFINITIONS: dict[str, str] = {
     "rank": "dimension of the leading eigenspace: eigenvalues of the state above the Marchenko–Pastur edge of its bulk",
     "shrinkage": "weight of the maximally mixed state in the layer's state, by Ledoit and Wolf",
     "class_shrinkage": "the same in the covariance that the classes share",
-    "weight": "share of the layer's terms in the score, from calibration samples alone",
+    "weight": "share of the layer's terms in the score by the exponents of their tails, from calibration samples alone",
     "positions": "how a sample with several positions is scored: their mean as one vector, or each, the worst counting",
 }
 """What each column of `Detector.table` means."""
@@ -149,7 +149,7 @@ class Detector(Presented):
             data, mask, forward, batch_size, reading, progress: as in `study`. With `reading=kw.Reading(skip_bad=True)`
                 samples with NaN or infinite activations get NaN for a score instead of an error.
             alpha: adds the column `alarm`, p_value ≤ alpha; samples without a score are alarms too.
-            layers: adds a column `excess:<layer>` a layer: its largest standardised term.
+            layers: adds a column `surprisal:<layer>` a layer: −log of its terms' tail probabilities (nats).
             max_samples: take the first so many.
 
         Raises:
@@ -194,9 +194,9 @@ class Detector(Presented):
     ) -> pd.DataFrame:
         """The frame of samples with these terms, a tensor (N, m) a batch, and nearest classes."""
         terms = empty_to(parts, len(self.terms))
-        scores, excess = self._scores(terms), self.excess(terms)
-        lead = excess.nan_to_num(nan=-torch.inf).argmax(dim=1)
-        lead = torch.where(excess.isnan().all(dim=1), -1, lead)
+        scores, surprisal = self._scores(terms), self.surprisal(terms)
+        lead = surprisal.nan_to_num(nan=-torch.inf).argmax(dim=1)
+        lead = torch.where(surprisal.isnan().all(dim=1), -1, lead)
         codes = None
         if any(reference.classes is not None for reference in self.references):
             codes = torch.cat([torch.zeros(0, dtype=torch.int64), *nearest])
@@ -208,17 +208,17 @@ class Detector(Presented):
             self.names,
             self.labels,
             alpha,
-            excess if layers else None,
+            surprisal if layers else None,
         )
 
-    def excess(self, terms: Tensor) -> Tensor:
-        """The largest standardised term of each layer, (n, layers), of terms (n, m); NaN where a layer has none."""
-        each = self.weighing.standardised(terms)
+    def surprisal(self, terms: Tensor) -> Tensor:
+        """The mean part of each layer in the score, (n, layers), of terms (n, m); NaN where a layer has none."""
+        each = self.weighing.parts(terms)
         columns = [
             [i for i, term in enumerate(self.terms) if term.layer == place]
             for place in range(len(self.references))
         ]
-        return torch.stack([each[:, these].amax(dim=1) for these in columns], dim=1)
+        return torch.stack([each[:, these].mean(dim=1) for these in columns], dim=1)
 
     @contextlib.contextmanager
     def watch(

@@ -15,7 +15,7 @@ SCORE_DEFINITIONS: dict[str, str] = {
     "p_value": "(1 + the number of calibration samples whose score is as large) / (their number + 1): of a sample of "
     "the studied kind it is at most α with probability at most α",
     "nearest_class": "the class whose mean is nearest by Mahalanobis distance, at the last layer that has class means",
-    "layer": "the layer whose own scores stand out most from those of the calibration samples",
+    "layer": "the layer whose own terms are the least likely among calibration samples",
     "alarm": "whether p_value ≤ alpha",
 }
 """What each column of `Detector.score` means."""
@@ -29,9 +29,9 @@ def scores_frame(
     names: Sequence[Any],
     labels: Sequence[str],
     alpha: float | None,
-    excess: Tensor | None = None,
+    surprisal: Tensor | None = None,
 ) -> pd.DataFrame:
-    """One row a sample, in the order of the data; `excess` (n, layers) adds a column a layer.
+    """One row a sample, in the order of the data; `surprisal` (n, layers) adds a column a layer.
 
     `nearest` (n,) are codes of `names`, `layers` (n,) places in `labels`; −1 stands for none.
     """
@@ -42,9 +42,9 @@ def scores_frame(
     if alpha is not None:
         columns["alarm"] = (p_values <= alpha).numpy() | p_values.isnan().numpy()
     frame = pd.DataFrame(columns, index=pd.RangeIndex(len(scores), name="sample"))
-    if excess is not None:
+    if surprisal is not None:
         wide = pd.DataFrame(
-            excess.numpy(), index=frame.index, columns=[f"excess:{label}" for label in labels]
+            surprisal.numpy(), index=frame.index, columns=[f"surprisal:{label}" for label in labels]
         )
         frame = pd.concat([frame, wide], axis=1)
     return frame

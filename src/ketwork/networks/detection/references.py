@@ -48,7 +48,12 @@ class Distances:
     @classmethod
     def from_covariance(cls, means: Tensor, codes: Tensor, covariance: Covariance, like: Tensor) -> Distances:
         """The distances under a shrunk covariance, computed in the precision of `like`."""
-        return cls(means.to(like), codes, covariance.whitening().to(like), covariance.shrinkage)
+        return cls(
+            means.to(like).contiguous(),
+            codes,
+            covariance.whitening().to(like).contiguous(),
+            covariance.shrinkage,
+        )
 
     @cached_property
     def _placed(self) -> tuple[Tensor, Tensor]:
@@ -91,7 +96,7 @@ class Eigenspace:
         values = values / values.sum()
         rank = max(1, int((values > edge(values, rho.n)).sum()))
         kets = vectors.to(like) if vectors.is_complex() == like.is_complex() else vectors.to(_complex(like))
-        return cls(values.to(like.real.dtype), kets, rank, rho.shrinkage)
+        return cls(values.to(like.real.dtype).contiguous(), kets.contiguous(), rank, rho.shrinkage)
 
     def typicality(self, populations: Tensor) -> Tensor:
         """−log₂ of the Born probability under the mixed ρ, and −log₂ of that of the leading eigenspace, added, (n,).

@@ -41,8 +41,7 @@ class Scoring:
     def __post_init__(self) -> None:
         self.places: dict[Key, int] = {}
         for place, reference in enumerate(self.references):
-            for name in (reference.info.name, *reference.info.aliases):
-                self.places.setdefault((name, reference.info.call), place)
+            self.places[reference.info.key] = place
         self.columns = [
             [column for column, term in enumerate(self.terms) if term.layer == place]
             for place in range(len(self.references))

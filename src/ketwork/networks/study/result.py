@@ -211,7 +211,7 @@ class Study(Presented):
 
         No number is chosen by hand: C and ρ are mixed with the maximally mixed state by Ledoit and Wolf's weight, and P
         holds the eigenvalues above the Marchenko–Pastur edge of the bulk. A score of one layer and method is as above;
-        several are standardised by calibration samples and added up.
+        several are combined by Fisher's method, with tails fitted to calibration samples.
 
         Args:
             method: one of the above.
