@@ -169,7 +169,6 @@ def files(tmp_path_factory):
         "layer": (studies["classes"][0], kw.Layer.load),
         "comparison": (studies["classes"].compare(), kw.Comparison.load),
         "curve": (kw.collapse_curve(_network(), x, ranks=[1, 2]), kw.CollapseCurve.load),
-        "detector": (_detector(), kw.Detector.load),
     }
     for name, (record, _) in found.items():
         record.save(folder / name)

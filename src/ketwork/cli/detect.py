@@ -198,8 +198,8 @@ def command(
 def print_detection(detector: Detector, frame: pd.DataFrame | None, alpha: float, as_json_: bool) -> None:
     """Prints a detector, and the samples that it scored, as a table or as JSON."""
     if as_json_:
-        found = detection_as_json(detector, frame)
-        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False), flush=True)
+        record = detection_as_json(detector, frame)
+        print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False), flush=True)
     else:
         render_detection(detector, frame, alpha, wide_console())
 

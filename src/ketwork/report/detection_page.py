@@ -12,7 +12,7 @@ from ketwork.networks.detection import Detector
 from ketwork.records import presents
 from ketwork.report.detections import most_unlike, summary
 from ketwork.report.document import Page, charts_module, target_of, write_page
-from ketwork.report.histograms import CALIBRATION, SCORED, histograms
+from ketwork.report.histograms import CALIBRATION, SCORED, score_histograms
 from ketwork.report.page_tables import Cell, Column, Table
 from ketwork.report.words import short
 
@@ -41,7 +41,7 @@ def _page(detector: Detector, scores: pd.DataFrame | None, alpha: float) -> Page
     from ketwork.report.detection_charts import layer_chart, score_chart
 
     source = detector.settings.get("source", {})
-    parts = histograms(detector, scores)
+    parts = score_histograms(detector, scores)
     points = _points(detector, scores)
     charts = {"layers": layer_chart(points)}
     if parts:

@@ -24,7 +24,7 @@ class Histogram:
     shares: np.ndarray
 
 
-def histograms(detector: Detector, scores: pd.DataFrame | None = None) -> list[Histogram]:
+def score_histograms(detector: Detector, scores: pd.DataFrame | None = None) -> list[Histogram]:
     """That of the calibration samples' scores, and of the scored ones where there are some."""
     parts = {CALIBRATION: detector.calibration_scores.numpy()}
     if scores is not None:

@@ -15,7 +15,7 @@ from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.networks.measures import discarded as discarded_by
 from ketwork.networks.study import Layer, Study
 from ketwork.records import presents
-from ketwork.report.histograms import histograms
+from ketwork.report.histograms import score_histograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,7 +167,7 @@ def plot_detector(
         ImportError: matplotlib is missing (extra `plot`).
     """
     ax = axes_of(ax)
-    for part in histograms(detector, scores):
+    for part in score_histograms(detector, scores):
         ax.stairs(part.shares, part.edges, fill=True, alpha=0.5, label=f"{part.name} (N = {part.n})")
     if math.isfinite(threshold := detector.threshold(alpha)):
         ax.axvline(threshold, color="0.4", linestyle="--", linewidth=1)

@@ -18,7 +18,7 @@ from ketwork.networks.detection.frames import SCORE_DEFINITIONS, empty_to, score
 from ketwork.networks.detection.passing import score_data
 from ketwork.networks.detection.references import LayerReference
 from ketwork.networks.detection.scoring import Scoring, Term, check_terms
-from ketwork.networks.detection.watching import Watch, watching
+from ketwork.networks.detection.watching import Watch, watch_calls
 from ketwork.networks.detection.weighing import Weighing, p_values
 from ketwork.networks.runtime import Interrupted, PartialError, Progress
 from ketwork.records import Count, Form, Malformed, Presented, check_codes, check_source, read, write
@@ -256,7 +256,7 @@ class Detector(Presented):
         def frame(parts: list[Tensor], nearest: list[Tensor]) -> pd.DataFrame:
             return self.frame(parts, nearest, alpha)
 
-        with watching(scoring, model, frame, on_scores, keep, self.settings["calls"]) as watch:
+        with watch_calls(scoring, model, frame, on_scores, keep, self.settings["calls"]) as watch:
             yield watch
 
     def table(self) -> pd.DataFrame:

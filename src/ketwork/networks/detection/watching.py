@@ -71,7 +71,7 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching(
+def watch_calls(
     scoring: Scoring,
     model: nn.Module,
     frame: Frame,
