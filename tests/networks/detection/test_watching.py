@@ -125,3 +125,14 @@ def test_images_of_a_convolution_are_watched_with_their_axes(labelled: kw.Study)
         network(x[:1])
     expected = detector.score(network, x[:30])["score"].to_numpy()
     np.testing.assert_allclose(watch.table()["score"], [*expected, expected[0]], rtol=1e-3, atol=1e-4)
+
+
+def test_scores_under_autocast_are_in_full_precision() -> None:
+    network = nn.Sequential(nn.ReLU())
+    x = torch.randn(400, 6, generator=torch.Generator().manual_seed(0)) + 1
+    detector = kw.study(network, (x, torch.arange(400) % 2)).detector()
+    with detector.watch(network) as watch, torch.autocast("cpu", dtype=torch.bfloat16):
+        network(x[:20])
+    np.testing.assert_allclose(
+        watch.last["score"], detector.score(network, x[:20])["score"], rtol=1e-4, atol=1e-5
+    )

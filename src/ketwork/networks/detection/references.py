@@ -154,7 +154,13 @@ class LayerReference:
     def kets(self, activation: Activation) -> tuple[Tensor, Tensor]:
         """The mean-pooled kets (N, d) of an activation, and their norms before, (N,)."""
         kets, norms = unit(pooled(activation.values, activation.present))
+        kets, norms = kets.to(self.device), norms.to(self.device)
         return (torch.cat([kets.real, kets.imag], dim=-1) if self.paired else kets), norms
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores are computed: a few numbers a sample go there."""
+        return self.state.values.device
 
     def scores(self, kets: Tensor, methods: tuple[str, ...]) -> tuple[dict[str, Tensor], Tensor | None]:
         """The score of mean-pooled kets (N, d) by each method, (N,) each, and the nearest class, if it is computed."""
@@ -181,6 +187,7 @@ class LayerReference:
         owners = torch.arange(n, device=values.device)[:, None].expand(n, t)
         owners = owners.reshape(-1) if present is None else owners[present]
         kets, norms = unit(rows)
+        norms, owners = norms.to(self.device), owners.to(self.device)
         populations = self.every.populations(kets)
         result = {}
         for method in methods:

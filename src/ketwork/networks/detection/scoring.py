@@ -72,8 +72,13 @@ class Scoring:
         place = self.places.get(activation.key)
         if place is None or place in self._batch:
             return
+        self._check(self.references[place], activation)
+        # A call may run under autocast, in whose precision distances would be noise.
+        with torch.no_grad(), torch.autocast(self.references[place].device.type, enabled=False):
+            self._score(place, activation)
+
+    def _score(self, place: int, activation: Activation) -> None:
         reference = self.references[place]
-        self._check(reference, activation)
         kets, norms = reference.kets(activation)
         here = [self.terms[column] for column in self.columns[place]]
         pooled = tuple(term.method for term in here if term.positions == MEAN)
