@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import ketwork as kw
 from ketwork.networks.activations import Activation, LayerInfo
 from ketwork.networks.detection.references import Distances, Eigenspace, LayerReference
-from ketwork.networks.detection.shrinkage import Covariance, about_zero
+from ketwork.networks.detection.shrinkage import about_zero
 
 from .conftest import drawn
 
@@ -46,7 +46,10 @@ def test_distances_are_those_of_scikit_learn_on_the_same_kets(
     classes = shrunk(kets - means[y])
     distances = np.stack([np.einsum("nd,de,ne->n", fresh - m, classes, fresh - m) for m in means])
     about = fresh - kets.mean(0)
-    common = np.einsum("nd,de,ne->n", about, LedoitWolf().fit(kets).precision_, about)
+    spread = means - kets.mean(0)
+    between = np.einsum("k,kd,ke->de", np.bincount(y) / len(y), spread, spread)
+    overall = np.linalg.inv(np.linalg.inv(classes) + between)
+    common = np.einsum("nd,de,ne->n", about, overall, about)
 
     frame = labelled.detector("mahalanobis", layers=layer).score(three, new)
     np.testing.assert_allclose(frame["score"], distances.min(0), rtol=1e-6)
@@ -63,9 +66,9 @@ def test_without_shrinkage_they_are_those_of_the_empirical_covariance() -> None:
     reference = EmpiricalCovariance().fit(kets.numpy())
     mean = kets.mean(0, keepdim=True)
     matrix = (kets - mean).T @ (kets - mean) / 300
-    exact = Covariance(matrix, float(matrix.square().sum()), 300)  # a fourth moment without noise
-    assert exact.shrinkage == 0
-    found = Distances.from_covariance(mean, torch.zeros(1, dtype=torch.int64), exact, kets).squared(kets)
+    found = Distances.from_covariance(mean, torch.zeros(1, dtype=torch.int64), matrix, 0.0, kets).squared(
+        kets
+    )
     np.testing.assert_allclose(found[:, 0].numpy(), reference.mahalanobis(kets.numpy()), rtol=1e-9)
     assert float(found.mean()) == pytest.approx(5, rel=1e-12)  # tr C⁻¹C
 

@@ -9,10 +9,11 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from ketwork.networks.detection.shrinkage import (
-    about_mean,
     about_zero,
+    between_classes,
     edge,
     marchenko_pastur_median,
+    whitening,
     within_classes,
 )
 from ketwork.networks.moments import ClassMoments
@@ -48,17 +49,17 @@ def test_the_shared_covariance_and_its_shrinkage_are_those_of_the_vectors(form: 
     assert made.fourth == pytest.approx(float((rest**2).sum(1) @ (rest**2).sum(1)) / n, rel=1e-10)
     assert made.shrinkage == pytest.approx(reference.shrinkage_, rel=1e-8)
     assert 0 < made.shrinkage < 1
-    whitening = made.whitening().numpy()
-    np.testing.assert_allclose(whitening @ whitening.T, reference.precision_, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(made.shrunk().numpy(), reference.covariance_, rtol=1e-8, atol=1e-12)
+    inverse = whitening(made.shrunk()).numpy()
+    np.testing.assert_allclose(inverse @ inverse.T, reference.precision_, rtol=1e-7, atol=1e-7)
 
 
-def test_the_covariance_about_the_mean_and_its_shrinkage() -> None:
-    x = kets(50, 6, seed=1)
-    made = about_mean(ClassMoments.from_vectors(x, torch.arange(50) % 4, 4))
-    reference = LedoitWolf().fit(x.numpy())
-    assert made.shrinkage == pytest.approx(reference.shrinkage_, rel=1e-8)
-    whitening = made.whitening().numpy()
-    np.testing.assert_allclose(whitening @ whitening.T, reference.precision_, rtol=1e-7, atol=1e-7)
+def test_within_and_between_classes_add_up_to_the_covariance() -> None:
+    x, y = kets(50, 6, seed=1), torch.arange(50) % 4
+    moments = ClassMoments.from_vectors(x, y, 4)
+    total = np.cov(x.numpy().T, bias=True)
+    found = within_classes(moments).matrix + between_classes(moments)
+    np.testing.assert_allclose(found.numpy(), total, atol=1e-12)
 
 
 def test_of_a_state_of_unit_vectors_the_purity_is_enough() -> None:

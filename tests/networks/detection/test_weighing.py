@@ -57,6 +57,9 @@ def test_the_exponent_of_a_lomax_tail_is_found_and_its_surprisal_is_exponential(
     np.testing.assert_allclose(weighing.exponent, [expected, expected, 0], rtol=0.03)
     np.testing.assert_allclose(weighing.weights.sum(), 1)
     parts = weighing.parts(terms)
+    z = weighing.standardised(terms)[:, 0]
+    below = z < 0
+    torch.testing.assert_close(parts[below, 0], -weighing.exponent[0] * (1 - z[below]).log())
     assert float(parts[parts[:, 0] > 0, 0].mean()) == pytest.approx(1)
     torch.testing.assert_close(parts[:, 0], parts[:, 1])
     torch.testing.assert_close(weighing.combined(terms), 2 / 3 * parts[:, 0])

@@ -10,8 +10,8 @@ from torch import Tensor
 from ketwork.networks.detection.references import BY_CLASS, Distances, Eigenspace, LayerReference
 from ketwork.networks.detection.shrinkage import (
     Covariance,
-    about_mean,
     about_zero,
+    between_classes,
     within_classes,
 )
 from ketwork.networks.moments import LabelledMoments, LayerAccumulator, Moment, Sums
@@ -56,13 +56,15 @@ def reference_of(
         return _ALIKE
     by_class = overall = None
     if task == "classes" and set(methods) & set(BY_CLASS):
-        shared, about = within_classes(moments), about_mean(moments)
+        shared = within_classes(moments)
         if shared.mean < _NOTHING:
             return "its vectors are all alike in each class"
+        weight, inner = shared.shrinkage, shared.shrunk()
         codes = moments.present.nonzero()[:, 0]  # all samples of a class may be held out
-        by_class = Distances.from_covariance(moments.means[codes], codes, shared, real)
-        mean = moments.sums.sum(dim=0, keepdim=True) / n
-        overall = Distances.from_covariance(mean, torch.zeros(1, dtype=torch.int64), about, real)
+        by_class = Distances.from_covariance(moments.means[codes], codes, inner, weight, real)
+        # Regularized alike, so that it is no less than the shared one in any direction, as it must be.
+        mean, first = moments.sums.sum(dim=0, keepdim=True) / n, torch.zeros(1, dtype=torch.int64)
+        overall = Distances.from_covariance(mean, first, inner + between_classes(moments), weight, real)
     return LayerReference(
         accumulator.info,
         layer.d,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import Activation, LayerInfo, unit
-from ketwork.networks.detection.shrinkage import Covariance, edge
+from ketwork.networks.detection.shrinkage import Covariance, edge, whitening
 from ketwork.networks.moments import pooled
 from ketwork.records import Count, Form, Malformed
 
@@ -46,14 +46,11 @@ class Distances:
             raise Malformed("distances must be to one mean at least")
 
     @classmethod
-    def from_covariance(cls, means: Tensor, codes: Tensor, covariance: Covariance, like: Tensor) -> Distances:
-        """The distances under a shrunk covariance, computed in the precision of `like`."""
-        return cls(
-            means.to(like).contiguous(),
-            codes,
-            covariance.whitening().to(like).contiguous(),
-            covariance.shrinkage,
-        )
+    def from_covariance(
+        cls, means: Tensor, codes: Tensor, covariance: Tensor, shrinkage: float, like: Tensor
+    ) -> Distances:
+        """The distances under a covariance that was shrunk so much, computed in the precision of `like`."""
+        return cls(means.to(like).contiguous(), codes, whitening(covariance).to(like).contiguous(), shrinkage)
 
     @cached_property
     def _placed(self) -> tuple[Tensor, Tensor]:

@@ -46,12 +46,17 @@ class Covariance:
         values, vectors = torch.linalg.eigh(self.matrix)
         return values.flip(0).clamp(min=0), vectors.flip(1)
 
-    def whitening(self) -> Tensor:
-        """W (d, d) with W Wᵀ the inverse of the shrunk covariance: ‖z W‖² is a squared Mahalanobis distance."""
-        values, vectors = self.eigen()
-        weight, mean = self.shrinkage, self.mean
-        shrunk = ((1 - weight) * values + weight * mean).clamp(min=_NOTHING * float(values[0]))
-        return vectors * shrunk.rsqrt()
+    def shrunk(self) -> Tensor:
+        """The covariance mixed with the maximally mixed state of its trace, (d, d)."""
+        weight = self.shrinkage
+        identity = torch.eye(len(self.matrix)).to(self.matrix)
+        return (1 - weight) * self.matrix + weight * self.mean * identity
+
+
+def whitening(covariance: Tensor) -> Tensor:
+    """W (d, d) with W Wᵀ the inverse of a covariance: ‖z W‖² is a squared Mahalanobis distance. Cost O(d³)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=_NOTHING * float(values[-1])).rsqrt()
 
 
 def within_classes(moments: ClassMoments) -> Covariance:
@@ -68,14 +73,11 @@ def within_classes(moments: ClassMoments) -> Covariance:
     return Covariance(matrix, float(fourth), round(n))
 
 
-def about_mean(moments: ClassMoments) -> Covariance:
-    """The covariance of unit kets about their common mean, whatever their class."""
+def between_classes(moments: ClassMoments) -> Tensor:
+    """The covariance of the class means about the common mean, each weighing as its class has kets, (d, d)."""
     n = float(moments.counts.sum())
-    mean, second = moments.sums.sum(dim=0) / n, moments.summed() / n
-    square = float(mean.square().sum())
-    a = 1 + square
-    fourth = a**2 - 4 * a * square + 4 * float(mean @ second @ mean)
-    return Covariance(second - torch.outer(mean, mean), fourth, round(n))
+    rest = (moments.means - moments.sums.sum(dim=0) / n) * moments.counts[:, None].sqrt()
+    return rest.T @ rest / n
 
 
 def about_zero(matrix: Tensor, n: int) -> Covariance:

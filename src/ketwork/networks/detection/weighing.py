@@ -1,11 +1,11 @@
 """One score of many terms by Fisher's method, its tails fitted to calibration samples alone, and conformal p-values.
 
 A term s is standardised to z = (s − median)/(90 % quantile − median). Above the median its tail is taken for Lomax's,
-P(z > t) ∝ (1 + t)^−a, which falls as a power: so one layer with a huge score does not drown all others. The most likely
+P(z > t) ∝ (1 + t)^−a, which falls as a power: so one layer with a huge score does not drown all others. The likeliest
 a is 1 over the mean of log(1 + z) of the calibration samples above the median (as Hill 1975,
-doi:10.1214/aos/1176343247). A term's part is −log P = a log(1 + z) above the median, else
-0; the score is the mean of the parts, which is Fisher's statistic over twice the number of terms. Terms are not
-independent, so that its law is not χ²: p-values come from other calibration samples.
+doi:10.1214/aos/1176343247). There a term's part is −log P = a log(1 + z); below the median it is −a log(1 − z), so that
+typical samples are ordered too. The score is the mean of the parts: half of Fisher's statistic over the number of terms,
+where all lie above. Terms are not independent, so that its law is not χ²: p-values come from other calibration samples.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Weighing:
         centre = terms.nanmedian(dim=0).values.nan_to_num(nan=0.0)
         scale = (torch.nanquantile(terms, _QUANTILE, dim=0) - centre).nan_to_num(nan=0.0).clamp(min=0)
         alone = cls(centre, scale, (scale > 0).double())
-        parts = alone.parts(terms)
+        parts = alone.parts(terms).clamp(min=0)
         above = (parts > 0).sum(dim=0)
         mean = parts.nansum(dim=0) / above.clamp(min=1)
         return cls(centre, scale, torch.where(mean > 0, 1 / mean.clamp(min=1e-300), 0.0))
@@ -52,8 +52,9 @@ class Weighing:
         return torch.where(terms.isnan(), torch.nan, torch.where(self.scale > 0, z, 0.0))
 
     def parts(self, terms: Tensor) -> Tensor:
-        """−log of each term's fitted tail probability, in nats, (n, m); 0 below the centre."""
-        return self.exponent * self.standardised(terms).clamp(min=0).log1p()
+        """−log of each term's fitted tail probability, in nats, (n, m); below the centre as far below 0."""
+        z = self.standardised(terms)
+        return self.exponent * z.sign() * z.abs().log1p()
 
     def combined(self, terms: Tensor) -> Tensor:
         """The mean of the parts, (n,): a term that is missing adds nothing; NaN where all are."""

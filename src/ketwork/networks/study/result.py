@@ -201,8 +201,8 @@ class Study(Presented):
 
         - `"mahalanobis"`: the least squared distance to a class mean, min_k (x − μ_k)ᵀ C⁻¹ (x − μ_k), with the
           covariance C that the classes share (Lee et al. 2018, arXiv 1807.03888);
-        - `"relative"`: less the distance to the common mean under the common covariance (Ren et al. 2021, arXiv
-          2106.09022);
+        - `"relative"`: less the distance to the common mean under the common covariance, C plus that of the class means
+          (Ren et al. 2021, arXiv 2106.09022);
         - `"typicality"`, without labels: −log₂⟨x|ρ|x⟩ − log₂⟨x|P|x⟩, the Born probabilities under the layer's state ρ
           and of its leading eigenspace P, in bits;
         - `"residual"`, without labels: ‖(1 − P)x‖, the norm outside the leading eigenspace (ViM without its logits:
