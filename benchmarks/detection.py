@@ -83,12 +83,7 @@ def located(distribution: str, name: str) -> Path:
 
 def peers(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Scores]:
     """pytorch-ood's detectors, each a function of features and logits."""
-    spec = importlib.util.find_spec("pytorch_ood")
-    assert spec is not None
-    if importlib.util.find_spec("torchvision") is None:
-        package = types.ModuleType("pytorch_ood")
-        package.__path__ = list(spec.submodule_search_locations or ())
-        sys.modules.setdefault("pytorch_ood", package)
+    load_without_models()
     from pytorch_ood.detector.energy import EnergyBased
     from pytorch_ood.detector.knn import KNN
     from pytorch_ood.detector.mahalanobis import Mahalanobis
@@ -111,6 +106,17 @@ def peers(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> dic
         "ViM": lambda x, z: vim.predict_features(x),
         "MDS++": lambda x, z: plus.predict_features(F.normalize(x)),
     }
+
+
+def load_without_models() -> None:
+    """Lets pytorch-ood's detectors be imported where torchvision, which its models need, is missing."""
+    if "pytorch_ood" in sys.modules or importlib.util.find_spec("torchvision") is not None:
+        return
+    spec = importlib.util.find_spec("pytorch_ood")
+    assert spec is not None
+    package = types.ModuleType("pytorch_ood")
+    package.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["pytorch_ood"] = package
 
 
 def features_of(network: nn.Module, layer: str, data: Data) -> Tensor:
@@ -421,6 +427,7 @@ def seconds(call: Callable[[], Any], times: int = 5) -> float:
 
 def print_speed(console: Console, n: int = 100_000, d: int = 384, classes: int = 10) -> None:
     """Scoring 1,000 vectors after so many training samples: beside KNN, and the size of what is kept."""
+    load_without_models()
     from pytorch_ood.detector.knn import KNN
 
     generator = torch.Generator().manual_seed(0)

@@ -4,8 +4,9 @@ A term s is standardised to z = (s − median)/(90 % quantile − median). Above
 P(z > t) ∝ (1 + t)^−a, which falls as a power: so one layer with a huge score does not drown all others. The likeliest
 a is 1 over the mean of log(1 + z) of the calibration samples above the median (as Hill 1975,
 doi:10.1214/aos/1176343247). There a term's part is −log P = a log(1 + z); below the median it is −a log(1 − z), so that
-typical samples are ordered too. The score is the mean of the parts: half of Fisher's statistic over the number of terms,
-where all lie above. Terms are not independent, so that its law is not χ²: p-values come from other calibration samples.
+typical samples are ordered too. The score is the mean of the parts; where all lie above the median that is half of
+Fisher's statistic over the number of terms. These are not independent, so that its law is not χ²: p-values come from
+other calibration samples.
 """
 
 from __future__ import annotations
