@@ -2,7 +2,8 @@
 
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
 `compare` says how alike every pair of layers is, within a model or between two; `collapse` measures layers while the
-network runs; `compress` makes a network smaller without training; `probe` reads labels from arrays.
+network runs; `Study.detector` finds inputs unlike the data studied; `compress` makes a network smaller without
+training; `probe` reads labels from arrays.
 *Quantum to network*: `waves` has neural wave functions and finds ground states with them.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ketwork.networks.collapse import CollapseCurve, Positions, collapse, collapse_curve
     from ketwork.networks.comparison import Comparison, ComparisonError, ComparisonInterrupted, compare
     from ketwork.networks.compression import Compressed, compress, load_compressed
+    from ketwork.networks.detection import DetectionError, DetectionInterrupted, Detector
     from ketwork.networks.measures import Probe, ProbeRegressor, probe
     from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
     from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
@@ -62,6 +64,7 @@ _HOMES = {
     "networks.collapse": ("CollapseCurve", "Positions", "collapse", "collapse_curve"),
     "networks.comparison": ("Comparison", "ComparisonError", "ComparisonInterrupted", "compare"),
     "networks.compression": ("Compressed", "compress", "load_compressed"),
+    "networks.detection": ("DetectionError", "DetectionInterrupted", "Detector"),
     "networks.measures": ("Probe", "ProbeRegressor", "probe"),
     "networks.runtime": ("CheckpointError", "Distributed", "ProcessError"),
     "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study"),

@@ -21,6 +21,7 @@ from matplotlib import pyplot
 
 Presented = Any
 X = torch.randn(80, 5, generator=torch.Generator().manual_seed(0))
+LONG = torch.randn(400, 5, generator=torch.Generator().manual_seed(1))
 
 
 class Named(nn.Module):
@@ -71,6 +72,12 @@ KINDS = [
         lambda: kw.compare(Named(), X, nn.Linear(5, 6)),
         kw.Comparison,
         lambda c: c.table(),
+    ),
+    Kind(
+        "Detector",
+        lambda: kw.study(Named(), (LONG, torch.arange(400) % 2)).detector(),
+        kw.Detector,
+        lambda d: d.table(),
     ),
     Kind("CollapseCurve", lambda: kw.collapse_curve(Named(), X), kw.CollapseCurve, lambda c: c.table()),
 ]

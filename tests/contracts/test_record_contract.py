@@ -20,6 +20,7 @@ from ketwork.networks.comparison.accumulator import ComparisonAccumulator
 from ketwork.networks.comparison.result import ComparedLayer, Comparison
 from ketwork.networks.compression.covariance import Scatter
 from ketwork.networks.compression.survey import Survey, Surveyed
+from ketwork.networks.detection.detector import Detector
 from ketwork.networks.moments.class_moments import ClassMoments
 from ketwork.networks.moments.pair_moments import PairMoments
 from ketwork.networks.study.gathering import GatheringState
@@ -30,7 +31,7 @@ from ketwork.records import Checkpoint, Form, Kinds, Malformed, pack, read_parts
 from ketwork.records.record import Unknown
 
 ROOTS = (
-    StoredStudy, StoredLayer, GatheringState, Comparison, ComparisonAccumulator, CollapseCurve, Survey,
+    StoredStudy, StoredLayer, GatheringState, Comparison, ComparisonAccumulator, CollapseCurve, Survey, Detector,
 )  # fmt: skip
 """The records that are written to files or go from process to process; the others are parts of them."""
 
@@ -113,6 +114,10 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     curve = kw.collapse_curve(net, x, ranks=[1, 2])
     scatter = Scatter(20, torch.ones(4).double(), torch.ones(4).double(), torch.eye(4).double())
     seen = Surveyed("inputs", scatter, torch.eye(3).double(), 20, (20, 4))
+    tokens = kw.study(nn.Linear(4, 5), (torch.randn(60, 3, 4), torch.arange(60) % 2))
+    detector = tokens.detector(
+        positions="both", model=nn.Linear(4, 5), calibration=torch.randn(50, 3, 4), layers=tokens[0].name
+    )
     roots = [
         *map(stored, (labelled, values, positions, complex_, wide, few)),
         *(each.stored() for each in (labelled[0], values[0], positions[0], complex_[0], wide[0])),
@@ -121,6 +126,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
         ComparisonAccumulator(projected, [(["model", "a", 0], layer)], {"b": "it never ran"}),
         ComparisonAccumulator(summed, [], {}),
         curve,
+        detector,
+        kw.study(net, (torch.randn(400, 4), torch.arange(400) % 3)).detector("mahalanobis", layers="0"),
         cut,
         Survey({"0": seen, "1": Surveyed("outputs")}, 20, 20, True, ["0"]),
     ]

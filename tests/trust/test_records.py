@@ -20,7 +20,7 @@ from ketwork import waves
 from ketwork.cli.app import app
 from ketwork.networks.compression import loader
 from ketwork.records import files as _files
-from ketwork.report import as_json, comparison_as_json, curve_as_json
+from ketwork.report import as_json, comparison_as_json, curve_as_json, detection_as_json
 
 from .mutations import MANY, attempt, bytes_of, plain_of, tensors_of
 
@@ -66,7 +66,12 @@ def _resumed(path) -> waves.Run:
 KINDS = ("classes", "values", "complex", "images")
 
 
-@pytest.fixture(scope="module", params=[*KINDS, "comparison", "curve"])
+def _detector() -> kw.Detector:
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
+    return kw.study(_network(), (x, torch.arange(300) % 3)).detector()
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "comparison", "curve", "detector"])
 def record(request):
     """A record, what reads it, and everything that is said of it."""
     if request.param == "comparison":
@@ -74,6 +79,8 @@ def record(request):
     if request.param == "curve":
         x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
         return kw.collapse_curve(_network(), x, ranks=[1, 2]), kw.CollapseCurve.load, _told
+    if request.param == "detector":
+        return _detector(), kw.Detector.load, _told
     return _study(request.param), kw.Study.load, _told
 
 
@@ -82,6 +89,8 @@ def _told(found) -> str:
         return f"{found!r}{found._repr_html_()}"
     if isinstance(found, kw.Comparison):
         return f"{found!r}{found.table()}{json.dumps(comparison_as_json(found))}"
+    if isinstance(found, kw.Detector):
+        return f"{found!r}{found.table()}{json.dumps(detection_as_json(found))}"
     if isinstance(found, kw.CollapseCurve):
         return f"{found!r}{found.table()}{json.dumps(curve_as_json(found))}"
     return f"{found!r}{found.table()}{found.long()}{json.dumps(as_json(found))}"
@@ -253,7 +262,8 @@ def test_what_a_damaged_file_holds_does_not_flood_or_steer_the_terminal(tmp_path
 
 
 @pytest.mark.parametrize(
-    "load", [kw.Study.load, kw.Comparison.load, kw.CollapseCurve.load, _resumed, waves.Wave.load]
+    "load",
+    [kw.Study.load, kw.Comparison.load, kw.CollapseCurve.load, kw.Detector.load, _resumed, waves.Wave.load],
 )
 def test_a_pipe_for_a_record_is_refused_and_does_not_wait(load, tmp_path, bounded):
     os.mkfifo(tmp_path / "pipe")

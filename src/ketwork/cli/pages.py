@@ -1,4 +1,4 @@
-"""`ketwork report`: a saved study, comparison or collapse curve as one HTML page."""
+"""`ketwork report`: a saved study, comparison, collapse curve or detector as one HTML page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import one_line_errors, report_files
-from ketwork.cli.show import load
+from ketwork.cli.loading import load
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
+from ketwork.networks.detection import Detector
 from ketwork.networks.study import Study
 
 HELP = "Example: `ketwork report study.safetensors -o study.html`"
@@ -20,9 +21,7 @@ HELP = "Example: `ketwork report study.safetensors -o study.html`"
 def command(
     path: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="What `ketwork study`, `ketwork compare` or `ketwork collapse` saved."
-        ),
+        typer.Argument(metavar="FILE", help="What `ketwork study`, `compare`, `collapse` or `detect` saved."),
     ],
     output: Annotated[
         Path | None,
@@ -30,9 +29,9 @@ def command(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Write a saved study, comparison or collapse curve as one HTML page that needs no network."""
+    """Write a saved study, comparison, collapse curve or detector as one HTML page that needs no network."""
     with one_line_errors(debug):
         target = path.with_suffix(".html") if output is None else output
         options.check_targets(None, target, "--output")
-        load(path, Study, Comparison, CollapseCurve).report(target)
+        load(path, Study, Comparison, CollapseCurve, Detector).report(target)
         report_files({"Saved to": None, "Report written to": target})

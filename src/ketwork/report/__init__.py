@@ -3,8 +3,8 @@
 Imports `networks`, `waves`, `records`; nothing but the command imports it. A result finds its page and plot through
 `records.presenting`, where the modules here register them.
 
-- Terminal: `studies`, `comparisons`, `curves`, `compressed`, all drawn by `terminal_table`
-- Pages: `page`, `curve_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`, `document`
+- Terminal: `studies`, `comparisons`, `curves`, `compressed`, `detections`, all drawn by `terminal_table`
+- Pages: `page`, `curve_page`, `detection_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`, `document`
 - Else: `plots`, `json_records`, `words`
 """
 
@@ -12,11 +12,19 @@ from ketwork.report.comparisons import render_comparison
 from ketwork.report.compressed import render_compressed
 from ketwork.report.curve_page import write_curve
 from ketwork.report.curves import render_curve
+from ketwork.report.detection_page import write_detection
+from ketwork.report.detections import render_detection
 from ketwork.report.document import ready
 from ketwork.report.figures import blank, write
-from ketwork.report.json_records import as_json, comparison_as_json, compressed_as_json, curve_as_json
+from ketwork.report.json_records import (
+    as_json,
+    comparison_as_json,
+    compressed_as_json,
+    curve_as_json,
+    detection_as_json,
+)
 from ketwork.report.page import write_comparison, write_study
-from ketwork.report.plots import plot_comparison, plot_curve, plot_spectrum, plot_study
+from ketwork.report.plots import plot_comparison, plot_curve, plot_detector, plot_spectrum, plot_study
 from ketwork.report.studies import render, render_plan
 
 __all__ = [
@@ -25,8 +33,10 @@ __all__ = [
     "comparison_as_json",
     "compressed_as_json",
     "curve_as_json",
+    "detection_as_json",
     "plot_comparison",
     "plot_curve",
+    "plot_detector",
     "plot_spectrum",
     "plot_study",
     "ready",
@@ -34,9 +44,11 @@ __all__ = [
     "render_comparison",
     "render_compressed",
     "render_curve",
+    "render_detection",
     "render_plan",
     "write",
     "write_comparison",
     "write_curve",
+    "write_detection",
     "write_study",
 ]

@@ -12,6 +12,7 @@ import torch
 
 from ketwork.networks.collapse import CollapseCurve, LayerCurve
 from ketwork.networks.comparison import Comparison
+from ketwork.networks.detection import Detector
 from ketwork.networks.study import Study
 from ketwork.quantum import Estimate, shannon_entropy
 from ketwork.report.views import View
@@ -221,7 +222,7 @@ def sides(comparison: Comparison) -> tuple[str, str]:
     return first, second
 
 
-def skipped(record: Study | Comparison | CollapseCurve) -> dict[str, list[str]]:
+def skipped(record: Study | Comparison | CollapseCurve | Detector) -> dict[str, list[str]]:
     """The modules that were skipped, by reason."""
     reasons: dict[str, list[str]] = {}
     for name, reason in record.skipped.items():
@@ -229,7 +230,7 @@ def skipped(record: Study | Comparison | CollapseCurve) -> dict[str, list[str]]:
     return reasons
 
 
-def settings(record: Study | Comparison | CollapseCurve) -> dict[str, Any]:
+def settings(record: Study | Comparison | CollapseCurve | Detector) -> dict[str, Any]:
     """The settings as one flat mapping, those of the source by dotted name, without those that are None."""
     flat: dict[str, Any] = {}
 

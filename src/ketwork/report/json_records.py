@@ -11,6 +11,7 @@ import pandas as pd
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.compression import Compressed
+from ketwork.networks.detection import Detector
 from ketwork.networks.study import Study
 from ketwork.records import pack
 
@@ -61,6 +62,20 @@ def curve_as_json(curve: CollapseCurve) -> dict[str, Any]:
         "smallest": _rows(curve.smallest()),
         "table": _rows(curve.table()),
         "definitions": curve.definitions,
+    }
+
+
+def detection_as_json(detector: Detector, scores: pd.DataFrame | None = None) -> dict[str, Any]:
+    """A detector's layers as a list of records, and the samples that it scored likewise."""
+    return {
+        "settings": detector.settings,
+        "skipped": detector.skipped,
+        "calibration_samples": len(detector.calibration_scores),
+        "weighing_samples": detector.fitted,
+        "threshold": {f"{alpha:g}": _number(detector.threshold(alpha)) for alpha in (0.01, 0.05, 0.1)},
+        "table": _rows(detector.table()),
+        "scores": None if scores is None else _rows(scores.reset_index()),
+        "definitions": detector.definitions,
     }
 
 

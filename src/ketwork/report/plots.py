@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
+from ketwork.networks.detection import Detector
 from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.networks.measures import discarded as discarded_by
 from ketwork.networks.study import Layer, Study
 from ketwork.records import presents
+from ketwork.report.histograms import score_histograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,6 +169,28 @@ def plot_curve(curve: CollapseCurve, ax: Axes | None = None) -> Axes:
         ax.legend(frameon=False, fontsize=8)
     elif ax.figure is not None:
         ax.figure.colorbar(scale, ax=ax, label="layer, in order of execution")
+    return ax
+
+
+@presents(Detector, "plot")
+def plot_detector(
+    detector: Detector, ax: Axes | None = None, *, scores: Any = None, alpha: float = 0.05
+) -> Axes:
+    """The axes with a histogram of the calibration samples' scores, of scored samples, and the threshold of alarms.
+
+    `scores` is what `Detector.score` returned.
+
+    Raises:
+        ImportError: matplotlib is missing (extra `plot`).
+    """
+    ax = axes_of(ax)
+    for part in score_histograms(detector, scores):
+        ax.stairs(part.shares, part.edges, fill=True, alpha=0.5, label=f"{part.name} (N = {part.n})")
+    if math.isfinite(threshold := detector.threshold(alpha)):
+        ax.axvline(threshold, color="0.4", linestyle="--", linewidth=1)
+    ax.set_xlabel("score: unlike the data studied →")
+    ax.set_ylabel("share of the samples")
+    ax.legend(frameon=False, fontsize=8)
     return ax
 
 

@@ -25,7 +25,14 @@ from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.neutrality import callers_precision, full_precision, neutral
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.parallel import is_sharded
-from ketwork.networks.activations.placement import device_of, dtype_of, is_placed, numbers, without_hooks
+from ketwork.networks.activations.placement import (
+    device_of,
+    dtype_of,
+    is_placed,
+    numbers,
+    placed,
+    without_hooks,
+)
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
@@ -81,6 +88,7 @@ __all__ = [
     "needs_labels",
     "neutral",
     "numbers",
+    "placed",
     "select",
     "switch",
     "take",

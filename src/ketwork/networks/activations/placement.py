@@ -7,6 +7,7 @@ module's numbers are elsewhere, and know where they run and where the numbers ar
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -43,6 +44,30 @@ def is_placed(model: nn.Module) -> bool:
     """Whether hooks say where the network runs, or its numbers lie on several devices."""
     devices = {tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())}
     return len(devices) > 1 or any(True for module in model.modules() for _ in _hooks(module))
+
+
+@contextlib.contextmanager
+def placed(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """The network on a device (None: where it is), and back where it was afterwards; yields the device that it is on.
+
+    Raises:
+        ValueError: it is to be moved, but has its weights on several devices or elsewhere.
+    """
+    home = device_of(model)
+    target = home if device is None else torch.device(device)
+    if target.type == home.type and target.index in (None, home.index):
+        yield home
+        return
+    if is_placed(model):
+        raise ValueError(
+            f"Argument `device` of `reading` is {str(target)!r}, but the network runs on {str(home)!r} and has its "
+            "weights on several devices, or elsewhere (a `device_map`, offloading). Leave it out."
+        )
+    try:
+        model.to(target)
+        yield target
+    finally:
+        model.to(home)
 
 
 def numbers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoment
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_budget import least_bytes
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
-from ketwork.networks.moments.pooling import UNITS, sample_owners, sample_rows
+from ketwork.networks.moments.pooling import UNITS, pooled, sample_owners, sample_rows
 from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, kets_each
 from ketwork.networks.moments.sample_keys import sample_keys
 from ketwork.networks.moments.sample_weights import SampleWeights
@@ -54,6 +54,7 @@ __all__ = [
     "first_samples",
     "kets_each",
     "least_bytes",
+    "pooled",
     "sample_keys",
     "sample_owners",
     "sample_rows",

@@ -131,6 +131,25 @@ class ClassMoments:
             dense=None if self.dense is None else moved(self.dense),
         )
 
+    def summed(self) -> Tensor:
+        """Σ x xᵀ over all classes, (d, d), in float64; what a sketch lost of it is spread evenly."""
+        total = self._sum().double()
+        if self.sketched:
+            total = total + torch.eye(self.d).to(total) * (float(self.lost.sum()) / self.d)
+        return total
+
+    def along_means(self) -> Tensor:
+        """μ_kᵀ (Σ x xᵀ over class k) μ_k of each class with mean μ_k, (K,), in float64. Cost O(R d) or O(K d²)."""
+        means = self.means
+        if self.dense is not None:
+            return torch.einsum("kd,kde,ke->k", means, self.dense, means)
+        result = means.new_zeros(len(means))
+        for rows, owners in self._chunks():
+            result.index_add_(0, owners, (rows.double() * means[owners]).sum(dim=1).square())
+        if self.total is not None:
+            return result + ((means @ self.rest) * means).sum(dim=1) * self.lost
+        return result + means.square().sum(dim=1) * self.lost / self.d
+
     def mapped(self, basis: Tensor) -> ClassMoments:
         """The moments of the kets' coordinates in the columns of `basis` (d, q), which are real numbers."""
         rows = self.rows @ basis.to(self.rows)

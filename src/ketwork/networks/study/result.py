@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -203,6 +204,55 @@ class Study(Presented):
                 "or use `ketwork.compare(model, data)`."
             )
         return self.comparison
+
+    def detector(self, method: str = "combined", **options: Any) -> Any:
+        """A `ketwork.Detector` of what is unlike the data studied, with no second pass over them.
+
+        Vectors of unit norm are what makes Mahalanobis detection work (Mueller & Hein 2025, arXiv 2505.18032): the
+        study's kets are such, one a sample here, of which positions are averaged. Methods, of each layer:
+
+        - `"mahalanobis"`: the least squared distance to a class mean, min_k (x − μ_k)ᵀ C⁻¹ (x − μ_k), with the
+          covariance C that the classes share (Lee et al. 2018, arXiv 1807.03888);
+        - `"relative"`: less the distance to the common mean under the common covariance, C plus that of the class means
+          (Ren et al. 2021, arXiv 2106.09022);
+        - `"typicality"`, without labels: −log₂⟨x|ρ|x⟩ − log₂⟨x|P|x⟩, the Born probabilities under the layer's state ρ
+          and of its leading eigenspace P, in bits;
+        - `"residual"`, without labels: ‖(1 − P)x‖, the norm outside the leading eigenspace (ViM without its logits:
+          Wang et al. 2022, arXiv 2203.10807);
+        - `"combined"`: all of these, of all layers, weighted by calibration samples alone.
+
+        No number is chosen by hand: C and ρ are mixed with the maximally mixed state by Ledoit and Wolf's weight, and P
+        holds the eigenvalues above the Marchenko–Pastur edge of the bulk. A score of one layer and method is as above;
+        several are combined by Fisher's method, with tails fitted to calibration samples.
+
+        Args:
+            method: one of the above.
+            layers: names or globs of the study's layers; None for all of them.
+            positions: of a sample with several positions (tokens, pixels), `"mean"` scores the mean-pooled ket,
+                `"worst"` each position's without labels and takes the largest, `"both"` has terms of both.
+            model, calibration: the network, and samples like those studied, but not among them, for p-values. None
+                takes those that the study held out of its class moments (a quarter, up to 1,024), where it has labels
+                of samples.
+            mask, forward, max_samples, batch_size, reading: how to read `calibration`, as in `study`.
+            seed: draws which of given calibration samples weigh the terms; the other half gives p-values.
+
+        Raises:
+            ValueError: an argument is not what it must be, the study has no class moments for a method that needs
+                them, or there are no (or too few) calibration samples.
+
+        Cost: O(d³) a layer, and the forward passes over `calibration`.
+
+        >>> import torch, ketwork as kw
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh())
+        >>> x = torch.randn(2000, 6)
+        >>> detector = kw.study(net, (x, (x[:, 0] > 0).long())).detector("mahalanobis", layers="1")
+        >>> detector.score(net, 9 * torch.ones(1, 6), alpha=0.05)[["nearest_class", "layer", "alarm"]].values.tolist()
+        [[1, '1', True]]
+        """
+        # The package above this one: it is found when it is wanted, as pages and plots are.
+        make = import_module("ketwork.networks.detection").make_detector
+        return make(self, method, **options)
 
     def report(self, path: str | Path, comparison: Comparison | None = None, **options: Any) -> Path:
         """Writes the study as one HTML file that needs no network, and returns its path.

@@ -23,13 +23,12 @@ from ketwork.networks.activations import (
     Reading,
     batches,
     capture,
-    device_of,
     drawn,
     dtype_of,
-    is_placed,
     is_sharded,
     needs_labels,
     neutral,
+    placed,
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
@@ -226,7 +225,7 @@ def study(
                 axes=reading.layers,
             )
         )
-        target = stack.enter_context(_placed(network, reading.device))
+        target = stack.enter_context(placed(network, reading.device))
         saved = None
         if saving is not None:
             bound = {
@@ -376,23 +375,3 @@ def _plain(argument: Any) -> Any:
     if isinstance(argument, Mapping):
         return {str(name): _plain(value) for name, value in argument.items()}
     return "a function" if callable(argument) else "an array"
-
-
-@contextlib.contextmanager
-def _placed(network: nn.Module, device: torch.device | str | None) -> Any:
-    """The network on a device, and back where it was afterwards; yields the device that it is on."""
-    home = device_of(network)
-    target = home if device is None else torch.device(device)
-    if target.type == home.type and target.index in (None, home.index):
-        yield home
-        return
-    if is_placed(network):
-        raise ValueError(
-            f"Argument `device` of `reading` is {str(target)!r}, but the network runs on {str(home)!r} and has its "
-            "weights on several devices, or elsewhere (a `device_map`, offloading). Leave it out."
-        )
-    try:
-        network.to(target)
-        yield target
-    finally:
-        network.to(home)
