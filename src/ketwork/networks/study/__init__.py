@@ -4,14 +4,18 @@ May import `comparison` and everything below it. Others take `Study`, the record
 """
 
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.gathering import Gathering
 from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import StudyError, StudyInterrupted, study
 from ketwork.networks.study.warnings import FEW_VECTORS
 
 __all__ = [
     "FEW_VECTORS",
+    "Gathering",
     "Layer",
+    "Loop",
     "Study",
     "StudyAccumulator",
     "StudyError",
