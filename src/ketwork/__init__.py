@@ -2,7 +2,8 @@
 
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
 `compare` says how alike every pair of layers is, within a model or between two; `collapse` measures layers while the
-network runs; `compress` makes a network smaller without training; `probe` reads labels from arrays.
+network runs; `compress` makes a network smaller without training; `probe` reads labels from arrays; `Monitor`
+watches a training run.
 *Quantum to network*: `waves` has neural wave functions and finds ground states with them.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ketwork.networks.comparison import Comparison, ComparisonError, ComparisonInterrupted, compare
     from ketwork.networks.compression import Compressed, compress, load_compressed
     from ketwork.networks.measures import Probe, ProbeRegressor, probe
+    from ketwork.networks.monitor import Monitor, MonitorRun, MonitorWarning, StopTraining
     from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
     from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
     from ketwork.quantum import (
@@ -63,6 +65,7 @@ _HOMES = {
     "networks.comparison": ("Comparison", "ComparisonError", "ComparisonInterrupted", "compare"),
     "networks.compression": ("Compressed", "compress", "load_compressed"),
     "networks.measures": ("Probe", "ProbeRegressor", "probe"),
+    "networks.monitor": ("Monitor", "MonitorRun", "MonitorWarning", "StopTraining"),
     "networks.runtime": ("CheckpointError", "Distributed", "ProcessError"),
     "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study"),
     "quantum": (

@@ -3,8 +3,8 @@
 Imports `networks`, `waves`, `records`; nothing but the command imports it. A result finds its page and plot through
 `records.presenting`, where the modules here register them.
 
-- Terminal: `studies`, `comparisons`, `curves`, `compressed`, all drawn by `terminal_table`
-- Pages: `page`, `curve_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`, `document`
+- Terminal: `studies`, `comparisons`, `curves`, `compressed`, `monitors`, all drawn by `terminal_table`
+- Pages: `page`, `curve_page`, `monitor_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`, `document`
 - Else: `plots`, `json_records`, `words`
 """
 
@@ -15,6 +15,8 @@ from ketwork.report.curves import render_curve
 from ketwork.report.document import ready
 from ketwork.report.figures import blank, write
 from ketwork.report.json_records import as_json, comparison_as_json, compressed_as_json, curve_as_json
+from ketwork.report.monitor_page import write_monitor
+from ketwork.report.monitors import monitor_as_json, render_monitor
 from ketwork.report.page import write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_curve, plot_spectrum, plot_study
 from ketwork.report.studies import render, render_plan
@@ -25,6 +27,7 @@ __all__ = [
     "comparison_as_json",
     "compressed_as_json",
     "curve_as_json",
+    "monitor_as_json",
     "plot_comparison",
     "plot_curve",
     "plot_spectrum",
@@ -34,9 +37,11 @@ __all__ = [
     "render_comparison",
     "render_compressed",
     "render_curve",
+    "render_monitor",
     "render_plan",
     "write",
     "write_comparison",
     "write_curve",
+    "write_monitor",
     "write_study",
 ]

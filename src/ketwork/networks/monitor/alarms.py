@@ -17,7 +17,7 @@ class MonitorWarning(UserWarning):
     """What a monitor warns of: an alarm, or that something of its own failed."""
 
 
-class StopTraining(RuntimeError):  # noqa: N818 - it is no error of the monitor's
+class StopTraining(RuntimeError):
     """Raised by a monitor with `action="stop"`; `alarms` are those that it raised at this step."""
 
     def __init__(self, alarms: tuple[Alarm, ...]) -> None:

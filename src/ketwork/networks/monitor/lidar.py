@@ -51,7 +51,9 @@ def lidar(grouped: Tensor) -> float:
     means = grouped.mean(dim=1)
     between = means - means.mean(dim=0)
     within = (grouped - means[:, None]).flatten(0, 1)
-    sigma = within.mT @ within / (n * (q - 1)) + DELTA * torch.eye(d, dtype=grouped.dtype, device=grouped.device)
+    sigma = within.mT @ within / (n * (q - 1)) + DELTA * torch.eye(
+        d, dtype=grouped.dtype, device=grouped.device
+    )
     whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(sigma), between.mT, upper=False)
     small = whitened.mT @ whitened if n < d else whitened @ whitened.mT
     values = torch.linalg.eigvalsh(small).clamp(min=0)

@@ -1,7 +1,7 @@
 """A monitor's file: one line of JSON for the settings, each look, alarm and note, appended as they come.
 
-A line is written at once, so that a run that is killed keeps all looks before. A run that is resumed appends to the same
-file, after a new line of settings: what it looks at again takes the place of what was there from that step on.
+A line is written at once, so that a run that is killed keeps all looks before. A run that is resumed appends to the
+same file, after a new line of settings: what it looks at again takes the place of what was there from that step on.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ def read_lines(path: Path) -> tuple[list[Line], list[str]]:
             line = _DECODER.decode(text)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if not isinstance(error, msgspec.ValidationError) and lines and not text.rstrip().endswith(b"}"):
-                notes.append(f"Line {number} is incomplete, as a run that was killed leaves it, and is skipped.")
+                notes.append(
+                    f"Line {number} is incomplete, as a run that was killed leaves it, and is skipped."
+                )
                 continue
             raise ValueError(
                 f"{str(path)!r} is not a complete file of a monitor: line {number} is no line of one "

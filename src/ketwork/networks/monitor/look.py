@@ -13,7 +13,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class LayerLook:
-    """A layer at one of its calls: its quantities by name, of `samples` samples; `bad` more had NaN or infinite values."""
+    """A layer at one of its calls: its quantities by name, of `samples` samples; `bad` more had NaN or infinity."""
 
     layer: str
     call: int
@@ -60,7 +60,9 @@ class Alarm:
         return f"{self.before} → {self.after}"
 
     def __str__(self) -> str:
-        more = f" and {len(self.others)} more layer{'s' if len(self.others) > 1 else ''}" if self.others else ""
+        more = (
+            f" and {len(self.others)} more layer{'s' if len(self.others) > 1 else ''}" if self.others else ""
+        )
         name = self.quantity.replace("_", " ")
         return (
             f"{self.title} at {self.layer}{more}, step {self.step:,}: {name} {self.change} since step {self.since:,}. "

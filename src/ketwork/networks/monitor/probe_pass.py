@@ -98,7 +98,9 @@ class ProbePass:
     def _receive(self, run: Gathering, activation: Activation) -> None:
         d = activation.values.shape[-1]
         if self.layers is None and d > WIDEST:
-            raise RefusedError(f"it has {d:,} features, more than {WIDEST:,}: name it in `layers` to follow it")
+            raise RefusedError(
+                f"it has {d:,} features, more than {WIDEST:,}: name it in `layers` to follow it"
+            )
         run.receive(activation)
         if self.views is not None:
             rows = sample_rows(activation.values, activation.present, normalize="ensemble")

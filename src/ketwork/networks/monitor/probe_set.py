@@ -50,8 +50,12 @@ class ProbeSet:
         with same_order(data):
             data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
             read = list(batches(data, batch_size=batch_size, max_samples=max_samples, mask=mask, dtype=dtype))
-        if labels is None and any(isinstance(batch.labels, Tensor) and batch.labels.ndim > 1 for batch in read):
-            labels = False  # the targets of each position, as a language model's, are decoded on request alone
+        if labels is None and any(
+            isinstance(batch.labels, Tensor) and batch.labels.ndim > 1 for batch in read
+        ):
+            labels = (
+                False  # the targets of each position, as a language model's, are decoded on request alone
+            )
         samples = sum(batch.size for batch in read)
         return cls(tuple(batch.content for batch in read), labels, mask, samples, taken, dtype)
 

@@ -34,7 +34,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_order(data: Any) -> Iterator[None]:
-    """In the block a `DataLoader` may be read: its own generators, and its sampler's, are where they were afterwards."""
+    """A `DataLoader` may be read in the block: its generators, and its sampler's, are afterwards where they were."""
     owners = []
     if isinstance(data, DataLoader):
         batched = data.batch_sampler
@@ -118,3 +118,5 @@ def _without_cast_cache() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(enabled)
+        if any(torch.is_autocast_enabled(kind) for kind in ("cpu", *_DEVICES)):
+            torch.clear_autocast_cache()  # a region inside the network keeps what it casts

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ketwork.networks.measures import MEASURES, LabelState, LayerState, Measure
+from ketwork.networks.moments import LayerAccumulator
 from ketwork.networks.monitor.firing import Firing
 from ketwork.networks.monitor.lidar import Views
-from ketwork.networks.moments import LayerAccumulator
 from ketwork.quantum import Estimate
 
 Needs = Literal["layer", "positions", "classes", "values", "views"]
@@ -84,8 +84,8 @@ _OWN = (
         "spread",
         "spread",
         "",
-        "1 − ‖E ψ‖²: the variance of the kets ψ around their mean, 0 when all inputs give the same direction. Of one ket "
-        "a sample it is d times the squared standard deviation by which Chen and He (2021, arXiv 2011.10566) see a "
+        "1 − ‖E ψ‖²: the variance of the kets ψ around their mean, 0 when all inputs give the same direction. Of one "
+        "ket a sample it is d times the squared standard deviation by which Chen and He (2021, arXiv 2011.10566) see a "
         "representation collapse",
         "layer",
         _spread,
@@ -178,7 +178,8 @@ def chosen(names: Sequence[str] | None) -> tuple[Quantity, ...]:
         if name not in QUANTITIES:
             near = difflib.get_close_matches(name, QUANTITIES, n=3) or list(DEFAULT)
             raise ValueError(
-                f"Argument `quantities` must name quantities of a monitor, but has {name!r}. Near it: {', '.join(near)}."
+                f"Argument `quantities` must name quantities of a monitor, but has {name!r}. "
+                f"Near it: {', '.join(near)}."
             )
     if not wanted:
         raise ValueError(

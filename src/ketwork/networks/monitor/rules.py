@@ -86,14 +86,18 @@ class NotFinite(Rule):
     title = "NaN or infinite values"
     needs = ()
     meaning = "An overflow, or a division or logarithm of 0; from here on gradients are NaN too."
-    remedy = "Go back to a checkpoint, lower the learning rate, clip gradients, use bfloat16 in place of float16."
+    remedy = (
+        "Go back to a checkpoint, lower the learning rate, clip gradients, use bfloat16 in place of float16."
+    )
 
     def __call__(self, history: History) -> Iterator[Change]:
         """The share of bad samples."""
         for layer in history.newest.layers:
             if layer.bad:
                 past = history.layers(layer)
-                since, before = (past[-1][0], _bad(past[-1][1])) if past else (history.newest.step, Estimate(0.0))
+                since, before = (
+                    (past[-1][0], _bad(past[-1][1])) if past else (history.newest.step, Estimate(0.0))
+                )
                 yield Change(layer, "bad samples", since, before, _bad(layer))
 
 
@@ -150,7 +154,7 @@ class Dying(Rule):
 
 @dataclass(frozen=True)
 class TokenCollapse(Rule):
-    """The positions of a sample come to hold nearly the same ket: rank collapse above `most`, by `rise` above its least."""
+    """Positions of a sample come to hold nearly the same ket: rank collapse above `most`, by `rise` above its least."""
 
     most: float = 0.95
     rise: float = 0.15
@@ -159,8 +163,10 @@ class TokenCollapse(Rule):
     name = "token_collapse"
     title = "Token rank collapse"
     needs = ("rank_collapse",)
-    meaning = "All tokens of a sample become alike (over-smoothing), so that attention has nothing to choose from."
-    remedy = "Check residual connections and their scale, normalisation, the attention's temperature; lower the learning rate."
+    meaning = (
+        "All tokens of a sample become alike (over-smoothing), so that attention has nothing to choose from."
+    )
+    remedy = "Check residual connections and their scale, normalisation, the attention's temperature; warm the rate up."
 
     def __call__(self, history: History) -> Iterator[Change]:
         """Rises of the rank collapse."""
@@ -186,7 +192,7 @@ class Explosion(Rule):
     title = "Exploding norms"
     needs = ("norm",)
     meaning = "Activations grow without bound; NaN follows, or saturated functions without gradients."
-    remedy = "Lower the learning rate, clip gradients, add warm-up or normalisation; check the last batches for outliers."
+    remedy = "Lower the learning rate, clip gradients, add warm-up or normalisation; look for outliers in the data."
 
     def __call__(self, history: History) -> Iterator[Change]:
         """Growth of the norm."""
@@ -214,8 +220,8 @@ class Stopped(Rule):
     needs = ("parameter_change",)
     meaning = "No gradient reaches its parameters, while the other layers learn."
     remedy = (
-        "Look for dead neurons or saturated functions behind it, a detached tensor, parameters that the optimizer does not "
-        "have; freeze it (`requires_grad_(False)`) where that is meant."
+        "Look for dead neurons or saturated functions behind it, a detached tensor, parameters that the optimizer does "
+        "not have; freeze it (`requires_grad_(False)`) where that is meant."
     )
 
     def __call__(self, history: History) -> Iterator[Change]:
@@ -237,7 +243,9 @@ class Stopped(Rule):
         if len(changes) < self.layers:
             return set()
         level = self.share * median(changes.values())
-        return {key for key, value in changes.items() if value < level or value == 0 < median(changes.values())}
+        return {
+            key for key, value in changes.items() if value < level or value == 0 < median(changes.values())
+        }
 
 
 RULES: dict[str, Rule] = {

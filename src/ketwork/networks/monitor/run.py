@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,7 +16,6 @@ from ketwork.networks.activations import Forward, Layers, Mask, dtype_of, unwrap
 from ketwork.networks.monitor import lines
 from ketwork.networks.monitor.alarms import (
     Action,
-    MonitorWarning,
     Watch,
     act,
     check_action,
@@ -48,8 +45,8 @@ class Monitor:
         every: steps from one look to the next. The first one is at the first call.
         layers: which modules, as in `study`. None for the main layers: of repeated blocks their outputs alone, and
             none of more than 4,096 features.
-        quantities: names of `QUANTITIES`; None for `DEFAULT`, of which those hold for which the probe set has positions,
-            labels or views.
+        quantities: names of `QUANTITIES`; None for `DEFAULT`, of which those hold for which the probe set has
+            positions, labels or views.
         alarms: True for all rules, False for none, or names and rules (`Collapse(share=0.05)`).
         action: what an alarm does: "warn" (a `MonitorWarning`), "stop" (raises `StopTraining`), or a function that gets
             each `Alarm`.
@@ -246,7 +243,7 @@ class Monitor:
     def __repr__(self) -> str:
         return (
             f"Monitor of {self.settings['model']}: every {self.every:,} steps on {self.settings['samples']:,} samples, "
-            f"{sum(isinstance(line, lines.LookLine) for line in self._lines)} looks, {len(self.alarms)} alarms, {self.path}"
+            f"{len(self.run)} looks, {len(self.alarms)} alarms, {self.path}"
         )
 
     def _layers(self) -> list[Any]:
@@ -259,13 +256,14 @@ class Monitor:
             layers = self._layers()
         if changed:
             raise ValueError(
-                f"Argument `model` must not change its parameters in a forward pass, but changed {changed[0]!r} (it is what "
-                "it was again). Give `forward=` a call that does not."
+                f"Argument `model` must not change its parameters in a forward pass, but changed {changed[0]!r} (it is "
+                "what it was again). Give `forward=` a call that does not."
             )
         if not layers:
             reasons = dict.fromkeys(self._pass.skipped.values())
             raise ValueError(
-                f"Argument `layers` must name a layer that can be read, but none was: {'; '.join(reasons) or 'none ran'}."
+                "Argument `layers` must name a layer that can be read, but none was: "
+                f"{'; '.join(reasons) or 'none ran'}."
             )
         return layers
 
@@ -286,7 +284,12 @@ class Monitor:
             lines.append(self.path / lines.NAME, new)
         except OSError as error:
             self._written = False
-            warn_failed(f"Writing {str(self.path / lines.NAME)!r}", error, "this look", "Nothing more is written there")
+            warn_failed(
+                f"Writing {str(self.path / lines.NAME)!r}",
+                error,
+                "this look",
+                "Nothing more is written there",
+            )
 
 
 def _other_process() -> bool:

@@ -1,7 +1,7 @@
 """Where a monitor's numbers go beside its file: TensorBoard, Weights & Biases, MLflow, or any function.
 
-A sink is given as the object itself (a `SummaryWriter`, a `wandb` run, a function that gets each `Look`) or by name. One
-that fails is dropped with one warning: the training goes on.
+A sink is given as the object itself (a `SummaryWriter`, a `wandb` run, a function that gets each `Look`) or by name.
+One that fails is dropped with one warning: the training goes on.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Mlflow:
 
     def __call__(self, look: Look) -> None:
         """Logs a look."""
-        self.module.log_metrics({name: value for name, value in scalars(look)}, step=look.step)
+        self.module.log_metrics(dict(scalars(look)), step=look.step)
         for alarm in look.alarms:
             self.module.set_tag(f"ketwork.{alarm.kind}.{alarm.step}", str(alarm)[:5000])
 
