@@ -52,8 +52,9 @@ def _page(run: MonitorRun, other: MonitorRun | None) -> Page:
     panels = []
     for name in dict.fromkeys(name for each in runs for name in each.quantities if _some(runs, name)):
         known = QUANTITIES.get(name)
-        title = name.replace("_", " ") if known is None else known.title
-        percent = known is not None and known.show == "percent"
+        if known is None:  # of a newer version: what it is called would be a part of the pictures' expressions
+            continue
+        title, percent = known.title, known.show == "percent"
         own = [_mark(alarm) for alarm in run.alarms if alarm.quantity == name]
         maps = []
         for number, each in enumerate(runs):

@@ -32,7 +32,7 @@ class Parameters:
 
         With w then and w' now, sin²θ = 1 − ⟨w, w'⟩²/(‖w‖²‖w'‖²): what is left of the change once the part along w is
         taken away, which weight decay alone makes. Of large layers it is estimated from a draw of their entries, and
-        its standard error is that of the draw. NaN at the first call, and for layers without trained parameters.
+        has the standard error of the draw. NaN at the first call, and for layers without trained parameters.
         """
         now = {name: self._entries(name) for name in layers if name in self._modules}
         results = {}
@@ -74,6 +74,6 @@ def sine(before: Tensor, after: Tensor, complete: bool = True) -> Estimate:
     apart = (after - inner / first * before).square()
     square = float(apart.sum() / second)
     if complete or square == 0:
-        return Estimate(math.sqrt(square), 0.0)
+        return Estimate(math.sqrt(square))
     spread = (apart - square * after.square()).square().sum()
     return Estimate(math.sqrt(square), float(spread.sqrt() / second) / (2 * math.sqrt(square)))
