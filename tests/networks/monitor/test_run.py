@@ -157,9 +157,14 @@ def test_an_end_is_written_and_an_error_writes_none(tmp_path):
         monitor(0)
     assert kw.MonitorRun.load(tmp_path / "a").ended
     assert monitor.look(1) is None
-    with pytest.raises(ZeroDivisionError), kw.Monitor(network(), X, path=tmp_path / "b") as monitor:
-        monitor(0)
-        1 / 0  # noqa: B018
+
+    def train():
+        with kw.Monitor(network(), X, path=tmp_path / "b") as monitor:
+            monitor(0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
     assert not kw.MonitorRun.load(tmp_path / "b").ended
 
 

@@ -125,6 +125,6 @@ def test_a_named_sink_that_is_not_installed_says_how_to_install_it(tmp_path, mon
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
     with pytest.raises(
         ImportError,
-        match="`sinks` has 'mlflow', which is not installed. Install it with `pip install mlflow`",
+        match=r"`sinks` has 'mlflow', which is not installed\. Install it with `pip install mlflow`",
     ):
         kw.Monitor(network(), X, path=tmp_path, sinks=["mlflow"])
