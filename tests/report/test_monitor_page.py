@@ -18,7 +18,8 @@ def watched(folder, dying: bool = True, end: bool = True) -> kw.MonitorRun:
         with torch.no_grad():
             net[2].weight += 0.1 * torch.randn(5, 12)
             if dying and step == 20:
-                net[0].bias[:6] = -1e3
+                net[0].weight[:6] = 0
+                net[0].bias[:6] = -1
         monitor(step)
     if end:
         monitor.close()

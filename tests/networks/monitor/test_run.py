@@ -23,7 +23,8 @@ def network() -> nn.Module:
 def kill(net: nn.Module) -> None:
     """Half of the first layer's neurons fire no more."""
     with torch.no_grad():
-        net[0].bias[:6] = -1e3
+        net[0].weight[:6] = 0
+        net[0].bias[:6] = -1
 
 
 def test_it_looks_at_the_first_call_and_every_so_many_steps(tmp_path):
@@ -182,7 +183,7 @@ def test_a_disk_that_fails_is_one_warning_and_the_numbers_stay(tmp_path):
 def test_blocks_are_followed_by_their_outputs_and_wide_layers_when_named(tmp_path):
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
     net = nn.Sequential(nn.Embedding(9, 8), encoder, nn.Linear(8, 5000))
-    assert main_layers(net) == ["(model)", "0", "1.layers.0", "1.layers.1", "2"]
+    assert main_layers(net) == ["(model)", "0", "1", "1.layers.0", "1.layers.1", "2"]
     texts = torch.randint(9, (6, 3))
     monitor = kw.Monitor(net, texts, path=tmp_path)
     assert [layer.layer for layer in monitor(0).layers] == ["0", "1.layers.0", "1.layers.1"]
@@ -210,7 +211,7 @@ def test_blocks_are_followed_by_their_outputs_and_wide_layers_when_named(tmp_pat
         ({"layers": "missing"}, LookupError, "`layers` must name modules of the network, but 'missing'"),
         ({"data": X[:0]}, ValueError, "`data` must hold at least one sample, but is empty"),
         ({"data": 3}, TypeError, "`data` must be an array"),
-        ({"labels": [1, 2]}, ValueError, "`labels` must have one entry a sample, but has 2 for 64"),
+        ({"labels": [1, 2]}, ValueError, "`labels` must have one entry a sample, but has 2 for at least 64"),
         ({"views": 5}, ValueError, "`views` must be at least 2 and divide the 64 samples"),
         (
             {"views": 2, "max_samples": 32},

@@ -62,7 +62,8 @@ def test_a_writer_gets_each_finite_number(tmp_path):
     assert writer.scalars["ketwork/norm/1", 0] == look.value("1", "norm").value
     assert ("ketwork/parameter_change/0", 0) not in writer.scalars  # there is none yet
     with torch.no_grad():
-        net[0].bias[:] = -1e3
+        net[0].weight[:] = 0
+        net[0].bias[:] = -1
     monitor(1)
     assert ("ketwork/dying", 1) in writer.texts
     assert writer.scalars["ketwork/alarms", 1] >= 1
@@ -114,7 +115,8 @@ def test_mlflow_gets_metrics_and_tags(tmp_path):
     monitor = kw.Monitor(net, X, every=1, path=tmp_path, sinks=[Module], action=lambda alarm: None)
     look = monitor(0)
     with torch.no_grad():
-        net[0].bias[:] = -1e3
+        net[0].weight[:] = 0
+        net[0].bias[:] = -1
     monitor(1)
     assert Module.metrics[0] == dict(scalars(look))
     assert Module.tags["ketwork.dying.1"].startswith("Dying neurons at 1")

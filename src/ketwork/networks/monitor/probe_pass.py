@@ -114,11 +114,12 @@ def main_layers(network: nn.Module) -> list[str]:
     """The layers that are followed by default: the main layers, of repeated blocks their outputs alone.
 
     >>> main_layers(nn.Sequential(nn.Linear(3, 4), nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2), 2)))
-    ['(model)', '0', '1.layers.0', '1.layers.1']
+    ['(model)', '0', '1', '1.layers.0', '1.layers.1']
     """
     selection = select(network)
     inside = tuple(f"{block}." for block in selection.blocks)
-    return [name for name in selection.chosen if not name.startswith(inside)]
+    blocks = selection.blocks
+    return [name for name in selection.chosen if name in blocks or not name.startswith(inside)]
 
 
 def _exists(quantity: Quantity, row: Gathered, task: str | None) -> bool:

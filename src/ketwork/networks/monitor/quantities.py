@@ -53,7 +53,7 @@ class Quantity:
 
     def __call__(self, row: Gathered) -> Estimate:
         """The number; NaN where the layer does not have it."""
-        if row.accumulator.kets == 0:
+        if row.accumulator.kets == 0 and self.name not in _OF_ZERO:
             return Estimate(unit=self.unit)
         value = self.compute(row)
         return Estimate(value.value, value.stderr, value.bounds, self.unit)
@@ -119,6 +119,9 @@ _OWN = (
     ),
 )
 
+
+_OF_ZERO = ("dead", "parameter_change")
+"""Quantities that a layer has whose activations are all zero vectors, or all bad."""
 
 _OF_POSITIONS = ("entanglement", "rank_collapse")
 """Measures of a study that exist only where a sample has several positions."""

@@ -179,7 +179,7 @@ class TokenCollapse(Rule):
 
 @dataclass(frozen=True)
 class Explosion(Rule):
-    """The mean norm grows by more than a factor `fast` from one look to the next, or `first` from the first one on.
+    """The mean norm grows by more than a factor `fast` from one look to the next, or `first` since the training began.
 
     Between the first two looks a healthy network grows too, from its initial weights on, so `first` holds there.
     """
@@ -199,13 +199,13 @@ class Explosion(Rule):
         for layer in history.newest.layers:
             now = layer.values.get("norm", Estimate())
             past = history.past(layer, "norm")
-            if not past:
-                continue
-            (first, least), (last, before) = past[0], past[-1]
-            if len(past) > 1 and 0 < self.fast * before < now and beyond(before, now, self.errors):
-                yield Change(layer, "norm", last, before, now)
-            elif 0 < self.first * least < now and beyond(least, now, self.errors):
-                yield Change(layer, "norm", first, least, now)
+            # Of the first two looks the later one is the reference: a head that starts near 0 grows from nothing.
+            pairs = [(self.first, past[min(1, len(past) - 1)])] if past else []
+            pairs += [(self.fast, past[-1])] if len(past) > 1 else []
+            for factor, (since, before) in reversed(pairs):
+                if 0 < factor * before < now and beyond(before, now, self.errors):
+                    yield Change(layer, "norm", since, before, now)
+                    break
 
 
 @dataclass(frozen=True)
