@@ -14,10 +14,10 @@ most 2 % of the training time; a look at most 1.5 forward passes over the probe 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 import ketwork as kw
 
-STEPS, EVERY, BATCH = 1000, 20, 128
+STEPS, EVERY, BATCH, PROBE = 1000, 20, 128, 256
 FLAGGED = 0.1
 SHARE, PASSES, FIXED = 0.02, 1.5, 0.05
 
@@ -168,8 +168,9 @@ def autoencoder() -> Training:
     return model, x, loss, torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
+COLLAPSING = "SimSiam without stop-gradient"
 KINDS: dict[str, Callable[[], Training]] = {
-    "SimSiam without stop-gradient": lambda: simsiam(False),
+    COLLAPSING: lambda: simsiam(False),
     "SimSiam": lambda: simsiam(True),
     "supervised CNN": supervised,
     "character transformer": characters,
@@ -177,10 +178,12 @@ KINDS: dict[str, Callable[[], Training]] = {
 }
 
 
-def watched(kind: str, seed: int, steps: int, folder: str) -> kw.MonitorRun:
+def watched(kind: str, seed: int, steps: int, folder: str, action: str = "warn") -> kw.MonitorRun:
+    """The run; with `action="stop"` up to its first alarm."""
     torch.manual_seed(seed)
     model, data, loss, optimizer = KINDS[kind]()
-    with kw.Monitor(model, data, every=EVERY, max_samples=512, path=folder) as monitor:
+    monitor = kw.Monitor(model, data, every=EVERY, max_samples=PROBE, path=folder, action=action)
+    with contextlib.suppress(kw.StopTraining):
         for step in range(steps + 1):
             monitor(step)
             value = loss()
@@ -191,28 +194,22 @@ def watched(kind: str, seed: int, steps: int, folder: str) -> kw.MonitorRun:
 
 
 def alarms(seeds: int, kinds: list[str]) -> None:
-    print(f"{STEPS} steps, a look every {EVERY} at 512 samples, seeds 0 to {seeds - 1}")
+    print(f"{STEPS:,} steps, a look every {EVERY} at {PROBE} samples, seeds 0 to {seeds - 1}")
     for kind in kinds:
-        steps = STEPS // 2 if kind == "SimSiam without stop-gradient" else STEPS
         first = []
         for seed in range(seeds):
-            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                run = watched(kind, seed, steps, folder)
+            with tempfile.TemporaryDirectory() as folder:
+                run = watched(kind, seed, STEPS, folder, action="stop")
             first.append(run.alarms[0].step if run.alarms else None)
-            for alarm in run.alarms[:2]:
-                print(
-                    f"  {kind}, seed {seed}: {alarm.title} at {alarm.layer}, step {alarm.step}: {alarm.change}"
-                )
-        if kind == "SimSiam without stop-gradient":
+            for alarm in run.alarms:
+                where = f"{alarm.title} at {alarm.layer}, step {alarm.step}, {alarm.quantity}"
+                print(f"  {kind}, seed {seed}: {where} {alarm.change}", flush=True)
+        if kind == COLLAPSING:
             early = sum(step is not None and step < FLAGGED * STEPS for step in first)
-            print(
-                f"{kind}: flagged at {first}, {early} of {seeds} before step {FLAGGED * STEPS:.0f} (target: all)"
-            )
+            print(f"{kind}: {early} of {seeds} flagged before step {FLAGGED * STEPS:.0f} (target: all)")
         else:
-            print(
-                f"{kind}: {sum(step is not None for step in first)} of {seeds} raise an alarm (target: none)"
-            )
+            wrong = sum(step is not None for step in first)
+            print(f"{kind}: {wrong} of {seeds} raise an alarm (target: none)", flush=True)
 
 
 def timed(call: Callable[[], object], repeats: int) -> float:
@@ -243,7 +240,7 @@ def cost(repeats: int, batch: int, length: int) -> None:
     def forward() -> None:
         model.eval()
         with torch.no_grad():
-            for part in probe.split(64):
+            for part in probe.split(256):
                 model(part)
         model.train()
 

@@ -52,7 +52,9 @@ def _page(run: MonitorRun, other: MonitorRun | None) -> Page:
     panels = []
     for name in dict.fromkeys(name for each in runs for name in each.quantities if _some(runs, name)):
         known = QUANTITIES.get(name)
-        if known is None:  # of a newer version: what it is called would be a part of the pictures' expressions
+        if (
+            known is None
+        ):  # of a newer version: what it is called would be a part of the pictures' expressions
             continue
         title, percent = known.title, known.show == "percent"
         own = [_mark(alarm) for alarm in run.alarms if alarm.quantity == name]

@@ -55,13 +55,13 @@ def changed_parameters(model: nn.Module) -> Iterator[list[str]]:
 
     Cost: a copy of the parameters.
     """
-    before = [(name, p, p._version, p.detach().clone()) for name, p in model.named_parameters()]
+    before = [(name, p, p.detach().clone()) for name, p in model.named_parameters()]
     changed: list[str] = []
     try:
         yield changed
     finally:
-        for name, parameter, version, values in before:
-            if parameter._version != version and not torch.equal(parameter.detach(), values):
+        for name, parameter, values in before:
+            if not _same(parameter.detach(), values):
                 changed.append(name)
                 with torch.no_grad():
                     parameter.copy_(values)
@@ -91,9 +91,7 @@ def _random_states() -> Iterator[None]:
 @contextlib.contextmanager
 def _modules(model: nn.Module) -> Iterator[None]:
     attributes = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
-    buffers: list[tuple[Tensor, int, Tensor]] = [
-        (buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()
-    ]
+    buffers: list[tuple[Tensor, Tensor]] = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
@@ -104,8 +102,9 @@ def _modules(model: nn.Module) -> Iterator[None]:
             now.update(before)
             module._buffers.clear()
             module._buffers.update(held)
-        for buffer, version, values in buffers:
-            if buffer._version != version:  # copied back only where needed: a graph may hold it
+        for buffer, values in buffers:
+            # Copied back only where needed, since a graph may hold it. Versions do not tell: batch_norm counts none up.
+            if not _same(buffer, values):
                 with torch.no_grad():
                     buffer.copy_(values)
 
@@ -120,3 +119,8 @@ def _without_cast_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(enabled)
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", *_DEVICES)):
             torch.clear_autocast_cache()  # a region inside the network keeps what it casts
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether all numbers are equal, or NaN in both."""
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())

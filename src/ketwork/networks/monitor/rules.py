@@ -103,18 +103,22 @@ class NotFinite(Rule):
 
 @dataclass(frozen=True)
 class Collapse(Rule):
-    """All inputs come to give nearly the same direction, or directions that fill far fewer dimensions.
+    """All inputs come to give nearly the same direction, or lie along a single one.
 
-    Complete: the spread falls below `share` of its largest value so far, and below `spread`.
+    Either the spread falls below `share` of its largest value so far and below `spread`, or the effective rank below
+    `rank_share` of its largest value and below `rank`. Where the probe set has labels that a linear probe still reads
+    as well as it did then, it is none: two classes may lie on one line.
     """
 
     share: float = 0.1
     spread: float = 0.01
+    rank_share: float = 0.25
+    rank: float = 1.5
     errors: float = 4.0
 
     name = "collapse"
     title = "Representation collapse"
-    needs = ("spread",)
+    needs = ("spread", "effective_rank")
     meaning = "All inputs come to look alike to the network, as where one trivial solution has no loss."
     remedy = (
         "In self-supervised training check the stop-gradient, the predictor, and the variance or contrastive term; "
@@ -122,12 +126,21 @@ class Collapse(Rule):
     )
 
     def __call__(self, history: History) -> Iterator[Change]:
-        """Falls of the spread."""
+        """Falls of the spread, or else of the effective rank."""
+        limits = (("spread", self.share, self.spread), ("effective_rank", self.rank_share, self.rank))
         for layer in history.newest.layers:
-            now = layer.values.get("spread", Estimate())
-            since, most = history.extreme(layer, "spread", max)
-            if now < min(self.share * most, self.spread) and beyond(most, now, self.errors):
-                yield Change(layer, "spread", since, most, now)
+            for quantity, share, least in limits:
+                now = layer.values.get(quantity, Estimate())
+                since, most = history.extreme(layer, quantity, max)
+                fallen = now < share * most.value and now < least and beyond(most, now, self.errors)
+                if fallen and not self._still_read(history, layer, since):
+                    yield Change(layer, quantity, since, most, now)
+                    break
+
+    def _still_read(self, history: History, layer: LayerLook, since: int) -> bool:
+        now = layer.values.get("linear_balanced", Estimate())
+        before = dict(history.past(layer, "linear_balanced")).get(since, Estimate())
+        return not math.isnan(before + now.value) and (now >= before or not beyond(before, now, self.errors))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Monitor:
         forward: Forward | None = None,
         views: int | None = None,
         max_samples: int = 1024,
-        batch_size: int = 64,
+        batch_size: int = 256,
         sinks: Iterable[Any] = (),
         seed: int = 0,
     ) -> None:
