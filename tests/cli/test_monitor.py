@@ -32,7 +32,7 @@ def test_the_terminal_shows_the_last_look_and_the_alarms(monitor, run):
     assert "Training run of Sequential" in done.stdout
     assert "Step 10, 2 looks since step 0. The training goes on, or was interrupted." in done.stdout
     assert "! Dying neurons at 1, step 10: dead 0" in done.stdout
-    assert "50.00 ± 0.00" in next(line for line in done.stdout.splitlines() if line.startswith("1 "))
+    assert "50.000 ± 0.000" in next(line for line in done.stdout.splitlines() if line.startswith("1 "))
     monitor.close()
     assert "The training has ended." in run("monitor", "run/monitor.jsonl").stdout
 
@@ -68,8 +68,10 @@ def test_a_page_follows_the_run_until_it_ends(monitor, run, here, monkeypatch):
     page = here / "run" / "monitor.html"
 
     def train():
-        while not page.exists():
-            time.sleep(0.02)
+        for _ in range(3000):
+            if page.exists():
+                break
+            time.sleep(0.01)
         monitor.look(20)
         time.sleep(0.2)
         monitor.close()

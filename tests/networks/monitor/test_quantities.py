@@ -22,7 +22,7 @@ def network() -> nn.Module:
 
 def test_a_look_has_the_numbers_of_a_study(tmp_path):
     names = [*DEFAULT, "entropy", "top_weight", "stable_rank", "coherence", "pgm_balanced", "holevo_null"]
-    look = Monitor(network(), (X, Y), quantities=names, path=tmp_path).look(0)
+    look = Monitor(network(), (X, Y), quantities=names, batch_size=64, path=tmp_path).look(0)
     study = kw.study(network(), (X, Y))
     assert [layer.layer for layer in look.layers] == [layer.name for layer in study]
     compared = 0

@@ -186,7 +186,7 @@ def test_blocks_are_followed_by_their_outputs_and_wide_layers_when_named(tmp_pat
     assert main_layers(net) == ["(model)", "0", "1", "1.layers.0", "1.layers.1", "2"]
     texts = torch.randint(9, (6, 3))
     monitor = kw.Monitor(net, texts, path=tmp_path)
-    assert [layer.layer for layer in monitor(0).layers] == ["0", "1.layers.0", "1.layers.1"]
+    assert [layer.layer for layer in monitor(0).layers] == ["0", "1.layers.0", "1"]
     assert "5,000 features, more than 4,096" in monitor.skipped["2"]
     named = kw.Monitor(net, texts, layers="2", quantities=["norm"], path=tmp_path)
     assert [layer.d for layer in named(0).layers] == [5000]

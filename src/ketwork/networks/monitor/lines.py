@@ -52,11 +52,12 @@ class LayerForm(msgspec.Struct):
 
 
 class LookLine(_Line, tag="look"):
-    """A look."""
+    """A look; the first one says which modules have no row, each with the reason."""
 
     step: _Count
     seconds: float
     layers: list[LayerForm]
+    skipped: dict[str, str] = {}
 
 
 class AlarmLine(_Line, tag="alarm"):
@@ -93,8 +94,8 @@ Line = RunLine | LookLine | AlarmLine | NoteLine | EndLine
 _ENCODER, _DECODER = msgspec.json.Encoder(), msgspec.json.Decoder(Line)
 
 
-def look_lines(look: Look) -> list[Line]:
-    """The lines of a look and its alarms."""
+def look_lines(look: Look, skipped: dict[str, str] | None = None) -> list[Line]:
+    """The lines of a look and its alarms; of the first one also which modules are `skipped`."""
     layers = [
         LayerForm(
             each.layer,
@@ -123,7 +124,7 @@ def look_lines(look: Look) -> list[Line]:
         )
         for each in look.alarms
     ]
-    return [LookLine(look.step, look.seconds, layers), *alarms]
+    return [LookLine(look.step, look.seconds, layers, skipped or {}), *alarms]
 
 
 def append(path: Path, lines: Iterable[Line]) -> None:

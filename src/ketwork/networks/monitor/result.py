@@ -23,7 +23,7 @@ from ketwork.networks.monitor.lines import (
 )
 from ketwork.networks.monitor.look import Alarm, Look
 from ketwork.networks.monitor.quantities import QUANTITIES
-from ketwork.records import Presented
+from ketwork.records import Presented, visible
 
 _LONG = ["step", "layer", "call", "quantity", "value", "stderr", "unit"]
 
@@ -33,13 +33,15 @@ class MonitorRun(Presented):
     """A training run as a monitor saw it: its looks in the order of steps, and the alarms.
 
     `long()` has all numbers as a pandas frame, `table()` those of one look; `report("run.html")` writes a page.
-    `ended` says that the training came to its end; `notes` what else a reader should know.
+    `ended` says that the training came to its end; `notes` what else a reader should know; `skipped` has the modules
+    without a row, each with the reason.
     """
 
     looks: tuple[Look, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ended: bool = False
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> MonitorRun:
@@ -66,7 +68,7 @@ class MonitorRun(Presented):
         settings: dict[str, Any] = {}
         looks: dict[int, LookLine] = {}
         alarms: dict[int, list[Alarm]] = {}
-        said = list(notes)
+        said, skipped = list(notes), {}
         ended = fresh = False
         for line in lines:
             match line:
@@ -78,6 +80,7 @@ class MonitorRun(Presented):
                         alarms = {step: each for step, each in alarms.items() if step < line.step}
                         fresh = False
                     looks[line.step] = line
+                    skipped = line.skipped or skipped
                     alarms[line.step] = []
                 case AlarmLine():
                     alarms.setdefault(line.step, []).append(alarm_of(line))
@@ -86,7 +89,8 @@ class MonitorRun(Presented):
                 case EndLine():
                     ended = True
         made = (look_of(looks[step], tuple(alarms.get(step, ()))) for step in sorted(looks))
-        return cls(tuple(made), settings, tuple(dict.fromkeys(said)), ended)
+        reasons = {visible(name): visible(reason) for name, reason in skipped.items()}
+        return cls(tuple(made), settings, tuple(dict.fromkeys(map(visible, said))), ended, reasons)
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:

@@ -207,7 +207,7 @@ class Monitor:
         alarms = self._watch(look)
         look = Look(step, look.seconds, look.layers, alarms)
         notes = [lines.NoteLine(step, note) for note in self._pass.notes] if first else []
-        self._keep([*lines.look_lines(look), *notes])
+        self._keep([*lines.look_lines(look, self.skipped if first else None), *notes])
         self._sinks(look)
         act(self.action, alarms, level=3)
         return look
