@@ -115,3 +115,40 @@ def test_a_first_look_and_missing_values_raise_nothing(rule):
     assert alarms(rule, looks(quantity, {"a": math.nan}, {"a": math.nan}, {"a": 0.5})) == []
     assert alarms(rule, looks("other", {"a": 0.5}, {"a": 0.0001})) == []
     assert alarms(rule, looks(quantity, {"a": 0.5}, {"b": 0.0001})) == []
+
+
+def test_a_collapse_onto_one_line_counts_unless_the_labels_are_still_read():
+    def given(*reads: float) -> list[Look]:
+        rows = zip((1.2, 3.0, 1.15), reads, strict=True)
+        return [
+            Look(
+                100 * i,
+                0.0,
+                (
+                    LayerLook(
+                        "a",
+                        0,
+                        "Linear",
+                        8,
+                        64,
+                        0,
+                        {"effective_rank": Estimate(rank, 0.02), "linear_balanced": Estimate(read, 0.02)},
+                    ),
+                ),
+            )
+            for i, (rank, read) in enumerate(rows)
+        ]
+
+    (alarm,) = alarms("collapse", given(math.nan, math.nan, math.nan))
+    assert (alarm.quantity, alarm.since, alarm.before.value, alarm.after.value) == (
+        "effective_rank",
+        100,
+        3.0,
+        1.15,
+    )
+    assert alarms("collapse", given(0.5, 0.9, 0.95)) == []
+    assert alarms("collapse", given(0.5, 0.9, 0.85)) == []  # within the errors
+    assert len(alarms("collapse", given(0.5, 0.9, 0.55))) == 1
+    assert alarms("collapse", looks("effective_rank", {"a": 3.0}, {"a": 1.3})) == []
+    assert len(alarms("collapse", looks("effective_rank", {"a": 9.0}, {"a": 1.49}))) == 1
+    assert alarms("collapse", looks("effective_rank", {"a": 9.0}, {"a": 1.51})) == []

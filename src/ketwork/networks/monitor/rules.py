@@ -105,14 +105,13 @@ class NotFinite(Rule):
 class Collapse(Rule):
     """All inputs come to give nearly the same direction, or lie along a single one.
 
-    Either the spread falls below `share` of its largest value so far and below `spread`, or the effective rank below
-    `rank_share` of its largest value and below `rank`. Where the probe set has labels that a linear probe still reads
-    as well as it did then, it is none: two classes may lie on one line.
+    Either the spread falls below `share` of its largest value so far and below `spread`, or the effective rank less 1
+    below `share` of its largest value, and the rank below `rank`. Where the probe set has labels that a linear probe
+    still reads as well as it did then, it is none: two classes may lie on one line.
     """
 
     share: float = 0.1
     spread: float = 0.01
-    rank_share: float = 0.25
     rank: float = 1.5
     errors: float = 4.0
 
@@ -127,13 +126,13 @@ class Collapse(Rule):
 
     def __call__(self, history: History) -> Iterator[Change]:
         """Falls of the spread, or else of the effective rank."""
-        limits = (("spread", self.share, self.spread), ("effective_rank", self.rank_share, self.rank))
+        limits = (("spread", 0, self.spread), ("effective_rank", 1, self.rank))
         for layer in history.newest.layers:
-            for quantity, share, least in limits:
+            for quantity, floor, least in limits:
                 now = layer.values.get(quantity, Estimate())
                 since, most = history.extreme(layer, quantity, max)
-                fallen = now < share * most.value and now < least and beyond(most, now, self.errors)
-                if fallen and not self._still_read(history, layer, since):
+                fallen = now - floor < self.share * (most.value - floor) and now < least
+                if fallen and beyond(most, now, self.errors) and not self._still_read(history, layer, since):
                     yield Change(layer, quantity, since, most, now)
                     break
 
