@@ -207,6 +207,11 @@ def test_blocks_are_followed_by_their_outputs_and_wide_layers_when_named(tmp_pat
             ValueError,
             "`alarms` must name alarms, but has 'colapse'. Near it: collapse",
         ),
+        (
+            {"alarms": "collapse", "quantities": ["norm", "spread"]},
+            ValueError,
+            "`alarms` has 'collapse', which needs 'effective_rank' among `quantities`",
+        ),
         ({"alarms": 3}, TypeError, "`alarms` must be True, False, or names"),
         ({"layers": "missing"}, LookupError, "`layers` must name modules of the network, but 'missing'"),
         ({"data": X[:0]}, ValueError, "`data` must hold at least one sample, but is empty"),

@@ -69,6 +69,20 @@ def test_a_writer_gets_each_finite_number(tmp_path):
     assert writer.scalars["ketwork/alarms", 1] >= 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_tensorboard_reads_what_was_written(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monitor = kw.Monitor(network(), X, every=1, path=tmp_path, sinks=["tensorboard"])
+    looks = [monitor(0), monitor(1)]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    written = events.Scalars("ketwork/effective_rank/0")
+    assert [event.step for event in written] == [0, 1]
+    assert [event.value for event in written] == pytest.approx(
+        [x.value("0", "effective_rank") for x in looks]
+    )
+
+
 def test_a_run_of_wandb_keeps_its_own_steps(tmp_path):
     class Run:
         """What wandb does: numbers without commit wait for the next log of the same step."""

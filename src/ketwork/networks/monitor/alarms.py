@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
 from ketwork.networks.monitor.look import Alarm, Key, Look
@@ -62,14 +62,14 @@ class Watch:
         return tuple(alarms)
 
 
-def rules_of(alarms: object) -> tuple[Rule, ...]:
-    """The rules that an argument `alarms` names: all for None or True, none for False.
+def rules_of(alarms: object, quantities: Collection[str]) -> tuple[Rule, ...]:
+    """The rules that an argument `alarms` names: none for False, for True all that have their quantities.
 
     Raises:
-        TypeError, ValueError: it holds something else.
+        TypeError, ValueError: it holds something else, or a rule whose quantities are not followed.
     """
-    if alarms is None or alarms is True:
-        return tuple(RULES.values())
+    if alarms is True:
+        return tuple(rule for rule in RULES.values() if set(rule.needs) <= set(quantities))
     if alarms is False:
         return ()
     given = [alarms] if isinstance(alarms, str | Rule) else alarms
@@ -87,6 +87,13 @@ def rules_of(alarms: object) -> tuple[Rule, ...]:
             near = difflib.get_close_matches(str(each), RULES, n=2) or list(RULES)
             raise ValueError(
                 f"Argument `alarms` must name alarms, but has {each!r}. Near it: {', '.join(near)}."
+            )
+    for rule in rules.values():
+        lacking = [name for name in rule.needs if name not in quantities]
+        if lacking:
+            names = " and ".join(map(repr, lacking))
+            raise ValueError(
+                f"Argument `alarms` has {rule.name!r}, which needs {names} among `quantities`. Name it there."
             )
     return tuple(rules.values())
 

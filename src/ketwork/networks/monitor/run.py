@@ -120,7 +120,8 @@ class Monitor:
             )
         self.every, self.action = every, action
         self.path = Path(path)
-        self._watch = Watch(rules_of(alarms))
+        followed = chosen(quantities)
+        self._watch = Watch(rules_of(alarms, {each.name for each in followed}))
         self._silent = _other_process()
         probe = ProbeSet.from_data(
             data,
@@ -141,7 +142,7 @@ class Monitor:
                 f"Argument `views` needs the views of a sample next to each other, but of the data {probe.taken} are "
                 "taken. Give no more samples than `max_samples`."
             )
-        self._pass = ProbePass(network, probe, layers, chosen(quantities), forward, seed, views)
+        self._pass = ProbePass(network, probe, layers, followed, forward, seed, views)
         self.settings = {
             "model": type(network).__name__,
             "every": every,
