@@ -3,7 +3,7 @@
 *Network to quantum*: `study` reads any trained PyTorch network as a quantum system, in one pass over data;
 `compare` says how alike every pair of layers is, within a model or between two; `collapse` measures layers while the
 network runs; `Study.detector` finds inputs unlike the data studied; `compress` makes a network smaller without
-training; `probe` reads labels from arrays.
+training; `probe` reads labels from arrays; `Monitor` watches a training run.
 *Quantum to network*: `waves` has neural wave functions and finds ground states with them.
 *The toolbox underneath*: `Ket`, `Density`, `Measurement` and information measures, useful alone.
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ketwork.networks.compression import Compressed, compress, load_compressed
     from ketwork.networks.detection import DetectionError, DetectionInterrupted, Detector
     from ketwork.networks.measures import Probe, ProbeRegressor, probe
+    from ketwork.networks.monitor import Monitor, MonitorRun, MonitorWarning, StopTraining
     from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
     from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
     from ketwork.quantum import (
@@ -66,6 +67,7 @@ _HOMES = {
     "networks.compression": ("Compressed", "compress", "load_compressed"),
     "networks.detection": ("DetectionError", "DetectionInterrupted", "Detector"),
     "networks.measures": ("Probe", "ProbeRegressor", "probe"),
+    "networks.monitor": ("Monitor", "MonitorRun", "MonitorWarning", "StopTraining"),
     "networks.runtime": ("CheckpointError", "Distributed", "ProcessError"),
     "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study"),
     "quantum": (

@@ -1,6 +1,6 @@
 """The command: `study` reads a network as a quantum system, `compare` says how alike layers are, `collapse` how many
-eigenstates they need, `detect` which samples are unlike the data studied, `compress` makes it smaller, `ground` finds
-ground states; `report` makes a page of what was saved, `show` prints it.
+eigenstates they need, `detect` which samples are unlike the data studied, `compress` makes it smaller, `monitor` shows a
+training run, `ground` finds ground states; `report` makes a page of what was saved, `show` prints it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ketwork._version import __version__
-from ketwork.cli import collapse, compare, compress, detect, ground, options, pages, show, study
+from ketwork.cli import collapse, compare, compress, detect, ground, monitor, options, pages, show, study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,5 +55,5 @@ for _name, _module in (
     ("detect", detect),
 ):
     app.command(_name, cls=options.Recorded, epilog=_module.HELP)(_module.command)
-for _name, _module in (("ground", ground), ("show", show), ("report", pages)):
+for _name, _module in (("monitor", monitor), ("ground", ground), ("show", show), ("report", pages)):
     app.command(_name, epilog=_module.HELP)(_module.command)

@@ -3,8 +3,9 @@
 Imports `networks`, `waves`, `records`; nothing but the command imports it. A result finds its page and plot through
 `records.presenting`, where the modules here register them.
 
-- Terminal: `studies`, `comparisons`, `curves`, `compressed`, `detections`, all drawn by `terminal_table`
-- Pages: `page`, `curve_page`, `detection_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`, `document`
+- Terminal: `studies`, `comparisons`, `curves`, `compressed`, `detections`, `monitors`, all drawn by `terminal_table`
+- Pages: `page`, `curve_page`, `detection_page`, `monitor_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`,
+  `document`
 - Else: `plots`, `json_records`, `words`
 """
 
@@ -23,6 +24,8 @@ from ketwork.report.json_records import (
     curve_as_json,
     detection_as_json,
 )
+from ketwork.report.monitor_page import write_monitor
+from ketwork.report.monitors import monitor_as_json, render_monitor
 from ketwork.report.page import write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_curve, plot_detector, plot_spectrum, plot_study
 from ketwork.report.studies import render, render_plan
@@ -34,6 +37,7 @@ __all__ = [
     "compressed_as_json",
     "curve_as_json",
     "detection_as_json",
+    "monitor_as_json",
     "plot_comparison",
     "plot_curve",
     "plot_detector",
@@ -45,10 +49,12 @@ __all__ = [
     "render_compressed",
     "render_curve",
     "render_detection",
+    "render_monitor",
     "render_plan",
     "write",
     "write_comparison",
     "write_curve",
     "write_detection",
+    "write_monitor",
     "write_study",
 ]

@@ -4,13 +4,17 @@ May import `comparison` and everything below it. Others take `Study`, the record
 """
 
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.gathering import Gathering
 from ketwork.networks.study.layer import FEW_SAMPLES, Layer
+from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import StudyError, StudyInterrupted, study
 
 __all__ = [
     "FEW_SAMPLES",
+    "Gathering",
     "Layer",
+    "Loop",
     "Study",
     "StudyAccumulator",
     "StudyError",
