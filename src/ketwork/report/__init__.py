@@ -4,8 +4,8 @@ Imports `networks`, `waves`, `records`; nothing but the command imports it. A re
 `records.presenting`, where the modules here register them.
 
 - Terminal: `studies`, `comparisons`, `curves`, `compressed`, `detections`, `monitors`, all drawn by `terminal_table`
-- Pages: `page`, `curve_page`, `detection_page`, `monitor_page`, `waves`, with `page_tables`, `charts`, `views`, `findings`,
-  `document`
+- Pages: `page`, `curve_page`, `detection_page`, `monitor_page`, `waves`, with `page_tables`, `charts`, `views`,
+  `findings`, `document`
 - Else: `plots`, `json_records`, `words`
 """
 

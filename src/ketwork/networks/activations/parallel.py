@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch import nn
 
 from ketwork.networks.activations.findings import Findings
-from ketwork.networks.activations.fingerprints import Fingerprint
 from ketwork.networks.activations.layout import Layout
 from ketwork.networks.activations.observation import Observation
+from ketwork.networks.activations.row_fingerprints import Fingerprint
 
 PART = "each process has a part of its output, as under tensor parallelism"
 """Why a module gave no row whose output is not the same in all processes."""
