@@ -14,19 +14,23 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-CODE = re.compile(r"(`+[^`]+`+)")
+KEPT = re.compile(r"(`+[^`]+`+|(?<![\w*])\*\*\w[^*`]*\*\*(?![\w*])|(?<![\w*])\*\w[^*`]*\w\*(?![\w*]))")
+"""Code and emphasis."""
 ITEM = re.compile(r"\s*- ")
 PROMPT = re.compile(r"\s*>>> ")
+COLON = "\ue000"
+"""Stands for a colon; from the private part of Unicode."""
 
 
 def escaped(line: str) -> str:
     """A line of prose whose signs mean themselves."""
-    parts = CODE.split(line)
+    parts = KEPT.split(line)
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"([|*]|_(?!\w))", r"\\\1", parts[i])
     for i in range(1, len(parts), 2):  # code that is no name is shown as it is written
         code = parts[i].strip("`")
-        parts[i] = parts[i] if re.fullmatch(r"[\w.]+", code) else f"``{code}``"
+        if parts[i].startswith("`") and not re.fullmatch(r"[\w.]+", code):
+            parts[i] = f"``{code}``"
     return "".join(parts)
 
 
@@ -62,8 +66,20 @@ def _within_item(lines: list[str]) -> bool:
 
 
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Before Napoleon reads the sections."""
+    """Before Napoleon reads the sections, of which it takes what stands before a property's colon for its type."""
     lines[:] = prepared(lines)
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(":", COLON)
+
+
+def restore(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """After Napoleon: the colons that it was not to see."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
+    """Old names, which warn, are in the changelog alone."""
+    return True if "under its name of version 0.1" in (getattr(obj, "__doc__", None) or "") else None
 
 
 def resolve(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nodes.Element | None:
@@ -118,5 +134,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("ketwork", Documented)
     app.connect("autodoc-process-docstring", process, priority=100)
+    app.connect("autodoc-process-docstring", restore, priority=900)
+    app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
     return {"version": "1", "parallel_read_safe": True}
