@@ -2,6 +2,7 @@
 # make test         the same environment with what the tests need, and all tests
 # make test-random  the property tests, on many examples that are new at each run
 # make test-oldest  all tests, in an environment of its own with the oldest versions that pyproject.toml allows
+# make docs         the site, into site/: its pages and notebooks are executed, warnings are errors, links are checked
 # make lint         style, types and the direction of imports
 # make lock         the newest versions that fit together into constraints.txt, the oldest into constraints-oldest.txt
 
@@ -22,7 +23,7 @@ COMPILE := $(VENV)-lock/bin/uv pip compile --quiet --upgrade --all-extras --no-a
 # What torch's CUDA builds alone need stays out, for a CPU build to be as good.
 WITHOUT_CUDA := sed -E '/^(cuda|nvidia|triton)-?/d'
 
-.PHONY: demo test test-random test-oldest lint format lock clean
+.PHONY: demo test test-random test-oldest docs lint format lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ketwork study --report study.html
@@ -38,6 +39,13 @@ test-random: $(VENV)/.dev
 # Old versions warn of what newer ones beside them no longer like: warnings are not errors here.
 test-oldest:
 	$(MAKE) test VENV=$(VENV)-oldest LOCK=constraints-oldest.txt PYTEST_ARGS="-W default $(PYTEST_ARGS)"
+
+docs: $(VENV)/.docs
+	rm -rf build/site site
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs $(WORKERS) \
+	  --doctree-dir build/doctrees docs build/site
+	$(BIN)/python docs/check_site.py build/site
+	mv build/site site
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -58,7 +66,7 @@ lock:
 	mv $(VENV)-lock/oldest constraints-oldest.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-oldest
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-oldest build site
 
 $(VENV)/.installed: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
@@ -71,4 +79,9 @@ $(VENV)/.dev: $(VENV)/.installed tests/real-inputs.txt
 	@echo "Installing what the tests need ..."
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	$(INSTALL) --no-deps --requirement tests/real-inputs.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "Installing what the site needs ..."
+	$(INSTALL) --no-build-isolation --editable '.[docs]'
 	touch $@

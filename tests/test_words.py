@@ -86,7 +86,7 @@ def _checked(paths: list[Path]) -> list[Path]:
 
 
 MODULES = _checked([*SOURCE.rglob("*.py")])
-PAGES = _checked([*SOURCE.rglob("*.j2"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = _checked([*SOURCE.rglob("*.j2"), *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def names(tree: ast.AST) -> Iterator[tuple[int, str]]:

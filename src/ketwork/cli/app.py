@@ -1,6 +1,6 @@
 """The command: `study` reads a network as a quantum system, `compare` says how alike layers are, `collapse` how many
-eigenstates they need, `detect` which samples are unlike the data studied, `compress` makes it smaller, `monitor` shows a
-training run, `ground` finds ground states; `report` makes a page of what was saved, `show` prints it.
+eigenstates they need, `detect` which samples are unlike the data studied, `compress` makes it smaller, `monitor` shows
+a training run, `ground` finds ground states; `report` makes a page of what was saved, `show` prints it.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ class Guard:
     The reasons: `"nan"`, `"frozen chains"` (no proposal accepted for `frozen` steps, though the energy varies),
     `"unmixed chains"` (R̂ above `rhat` for `patience` steps, or at the end, where half the chains are fresh),
     `"exploded parameters"` (one beyond `largest`), `"below the bound"` (by more than `sigmas` errors, for `frozen`
-    steps: near an eigenstate one step's error is itself uncertain), `"stuck"`, `"excited state"` and `"untouched
-    configurations"` (at the end; see `verdicts.py`). `bound` is an energy that no state lies below, the operator's
-    own unless given.
+    steps: near an eigenstate one step's error is itself uncertain), `"stuck"`, `"excited state"` and
+    `"untouched configurations"` (at the end; see `verdicts.py`). `bound` is an energy that no state lies below, the
+    operator's own unless given.
     """
 
     bound: float | None = None

@@ -2,7 +2,7 @@
 
 One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, holevo, probes;
 and those of pairs of layers, similarity. A new family is a new file here, which is found by itself
-(docs/contributing.md has two examples). What they are computed from: `state` (decompositions, standard errors),
+(CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions, standard errors),
 `sketch_bounds`, `label_state`, `readouts` (fitted), `scores` (of readouts), `overlaps` (of pairs).
 May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
 measures are computed from (`LayerState`, `LabelState`).
