@@ -249,8 +249,7 @@ class Density(SpectralState):
         if normalize:
             if bool((trace.detach() <= 0).any()):
                 raise ValueError(
-                    f"Argument `m` must have positive trace, but has trace {trace.min().item():.3g}. Leave out states "
-                    "without data."
+                    f"Argument `m` must have positive trace, but has trace {trace.min().item():.3g}."
                 )
             rho = rho / trace[..., None, None]
         else:
@@ -260,8 +259,7 @@ class Density(SpectralState):
             if bool((least < -tol).any()):
                 raise ValueError(
                     f"Argument `m` must have no negative eigenvalue, but has {least.min().item():.3g}, "
-                    f"{check.beyond(-least.min().item(), tol)}. Use a factor: `from_factor(x, normalize=True)` is "
-                    "positive by construction."
+                    f"{check.beyond(-least.min().item(), tol)}. Use a factor, `from_factor(x, normalize=True)`."
                 )
         return cls(rho, False, check.dims_of(dims, rho.shape[-1]))
 

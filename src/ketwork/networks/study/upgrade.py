@@ -87,8 +87,8 @@ def _entanglements(kept: dict[str, str], d: int, place: str, tensors: Tensors) -
     """The entropies of what were Gram matrices then; None where these lack positions, or there are none."""
     if "grams" not in kept:
         return None
-    parts = (tensors[kept[name]] for name in ("keys", "counts", "grams", "sides"))
-    entropies = Entanglements.from_grams(*parts, d)
+    keys, counts, grams, sides = (tensors[kept[name]] for name in ("keys", "counts", "grams", "sides"))
+    entropies = Entanglements.from_grams(keys, counts, grams, sides, d)
     if entropies is None:
         return None
     header, made = pack(entropies)
