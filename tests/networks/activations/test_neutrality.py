@@ -104,6 +104,7 @@ def test_training_is_the_same_to_the_bit_with_studies_inside(around: bool) -> No
 
 
 def first(model: nn.Module, batch: Any) -> Any:
+    assert not (torch.is_autocast_enabled("cpu") and torch.is_autocast_cache_enabled())
     return model(batch[0])
 
 

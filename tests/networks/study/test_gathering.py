@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import ketwork as kw
 from ketwork.networks.activations.captures import POOLED
 from ketwork.networks.activations.reading import Reading
+from ketwork.networks.study import gathering
 from ketwork.networks.study.run import study
 
 
@@ -136,3 +137,22 @@ def test_dead_neurons_and_zero_vectors_are_counted() -> None:
     assert row.zero.value == 0.4
     assert (row.N, row.kets) == (10, 6)
     assert row.norm.value == pytest.approx((1 + 2 + 10**0.5 + 4 + 5 + 6) / 6)
+
+
+def test_the_widest_layers_are_sketches_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 128), nn.ReLU(), nn.Linear(128, 20)).double()
+    x = torch.randn(200, 6, dtype=torch.float64)
+    exact = kw.study(net, x)
+    monkeypatch.setattr(gathering, "WIDEST", 100)
+    monkeypatch.setattr(gathering, "RANK", 16)
+    record = kw.study(net, x)
+    assert [layer.sketch for layer in record] == [16, 16, None]
+    assert [note for note in record.notes if "128 features" in note] == [
+        f"Layer {name} has 128 features: it is kept as a sketch of rank 16, since its exact moment would take 0.0 GB. "
+        "`memory=` gives it more, and `layers=` leaves it out."
+        for name in ("0", "1")
+    ]
+    for layer, expected in zip(record, exact, strict=True):
+        low, high = layer.entropy.bounds or (layer.entropy.value, layer.entropy.value)
+        assert low - 1e-9 <= expected.entropy.value <= high + 1e-9

@@ -4,11 +4,11 @@
 processors; a default device is where new tensors are made. The network runs with what its caller has set; ketwork's own
 arithmetic does not.
 
-*Autocast's cache.* What a network casts while gradients are off would stay for the caller's next pass, which then would
-lack its gradients: the cache is off while the network runs here.
+*Autocast's cache.* What a network casts while gradients are off must not stay for the caller's next pass, which needs
+them: the cache is off while the network runs here.
 
 *Randomness.* The global generators (PyTorch's, NumPy's and Python's) are afterwards where they were. In other threads
-than the main one they are left alone: threads share them, and would repeat each other's draws.
+than the main one they are not touched: threads share them, and would repeat each other's draws.
 """
 
 from __future__ import annotations

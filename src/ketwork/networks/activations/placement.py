@@ -124,10 +124,10 @@ def _map(name: str, modules: Mapping[str, nn.Module]) -> tuple[Mapping[str, Tens
 
 
 def _read(name: str, tensor: Tensor, modules: Mapping[str, nn.Module]) -> Tensor:
-    found = _map(name, modules)
-    if found is None:
+    where = _map(name, modules)
+    if where is None:
         raise _empty(name)
-    place, local = found
+    place, local = where
     return place[local].to(tensor.dtype)
 
 

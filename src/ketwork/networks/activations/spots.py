@@ -53,7 +53,7 @@ def spot_of(name: str) -> Spot | None:
     return None if match is None else Spot(match[1], match[2], match[3])  # type: ignore[arg-type]
 
 
-def spots(names: Iterable[str], path: str, modules: Iterable[str]) -> Iterator[Spot]:
+def spots_of(names: Iterable[str], path: str, modules: Iterable[str]) -> Iterator[Spot]:
     """Those of the module at a path; a name that is a module's is no place in another."""
     own = {*modules}
     for name in names:

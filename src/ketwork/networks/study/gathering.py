@@ -127,7 +127,7 @@ class Gathering:
             keep = replace(keep, rank=RANK)
             self.gathered.note(
                 f"Layer {key[0]} has {d:,} features: it is kept as a sketch of rank {RANK}, since its exact moment "
-                f"would take {8e-9 * d * d:.1f} GB. `memory=` gives it more room, and `layers=` leaves it out."
+                f"would take {8e-9 * d * d:.1f} GB. `memory=` gives it more, and `layers=` leaves it out."
             )
         worst = row.reservoir.worst if row is not None else float("inf")
         cut = row.entanglements.cut if row is not None and row.entanglements is not None else None
