@@ -22,8 +22,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Restored at its end, however it ends: the random states of Python, NumPy and PyTorch (CPU and devices); the
     buffers of all modules (as BatchNorm's statistics), in place and replaced ones; every attribute of a module that was
-    replaced, `training` among them (a counter, a kept loss or hidden state). In the block weights that autocast casts
-    are not kept: cast without gradients, they would enter the next step's graph without them.
+    replaced, `training` among them (a counter, a kept loss or hidden state). Weights that autocast casts in the
+    block are not kept: cast without gradients, they would enter the next step's graph without them.
 
     Not restored: what a forward pass changes in place in lists, dictionaries and tensors that are no buffers, and
     parameters (`changed_parameters` finds those). Cost: a copy of the buffers.
@@ -111,14 +111,11 @@ def _modules(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_cast_cache() -> Iterator[None]:
-    enabled = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
     try:
         yield
     finally:
-        torch.set_autocast_cache_enabled(enabled)
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", *_DEVICES)):
-            torch.clear_autocast_cache()  # a region inside the network keeps what it casts
+            torch.clear_autocast_cache()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
