@@ -68,12 +68,12 @@ class SampleWeights:
         n, lengths = norms.counts.double(), norms.lengths
         products = (each * each, t * t, each * t, n * n, n * lengths, lengths * lengths)
         sums = torch.stack([product.sum() for product in products]).tolist()
-        found = cls(len(t), longest, *sums[:3], 0.0, *sums[3:])
+        result = cls(len(t), longest, *sums[:3], 0.0, *sums[3:])
         if center:
             rows = summed(vectors, owners, counts)[some]
-            found.weighted, found.counted = torch.stack([each, t]).to(rows) @ rows
-            found.lengths = float(rows.abs().square().sum())
-        return found
+            result.weighted, result.counted = torch.stack([each, t]).to(rows) @ rows
+            result.lengths = float(rows.abs().square().sum())
+        return result
 
     def __iadd__(self, other: Self) -> Self:
         self.longest = max(self.longest, other.longest)
