@@ -138,12 +138,11 @@ class LayerAccumulator:
         if zeros:
             kets, norms, owners = kets[~zero], norms[~zero], owners[~zero]
         per_sample = PerSample.from_norms(norms, owners, n - len(bad))
+        weights = shares = None
+        counted = kets, torch.ones_like(norms), owners
         if keep.normalize == "ensemble":
             # Zero vectors belong to a mean of raw activations, but have no direction.
             weights, shares, counted = norms.square(), per_sample.squares, everything
-        else:
-            weights = shares = None
-            counted = kets, torch.ones_like(norms), owners
         valid = _valid(present, zero, len(values)) if zeros or present is not None else None
         offered = (keys < worst).nonzero().squeeze(1).to(values.device)
         return cls(

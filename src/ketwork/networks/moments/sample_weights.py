@@ -45,8 +45,15 @@ class SampleWeights:
         """The sums are of one set of samples."""
         if (self.weighted is None) != (self.counted is None):
             raise Malformed("the weights of samples must have both sums of vectors, or neither")
-        sums = (self.squares, self.pairs, self.products, self.lengths)
-        sums = (*sums, self.kets, self.norm_products, self.norms)
+        sums = (
+            self.squares,
+            self.pairs,
+            self.products,
+            self.lengths,
+            self.kets,
+            self.norm_products,
+            self.norms,
+        )
         if (
             not all(0 <= each < float("inf") for each in sums)
             or self.products**2 > 1.001 * self.squares * self.pairs
@@ -68,7 +75,8 @@ class SampleWeights:
         n, lengths = norms.counts.double(), norms.lengths
         products = (each * each, t * t, each * t, n * n, n * lengths, lengths * lengths)
         sums = torch.stack([product.sum() for product in products]).tolist()
-        result = cls(len(t), longest, *sums[:3], 0.0, *sums[3:])
+        squares, pairs, mixed, kets, norm_products, squared = sums
+        result = cls(len(t), longest, squares, pairs, mixed, 0.0, kets, norm_products, squared)
         if center:
             rows = summed(vectors, owners, counts)[some]
             result.weighted, result.counted = torch.stack([each, t]).to(rows) @ rows

@@ -126,7 +126,7 @@ def _exists(quantity: Quantity, row: Gathered, task: str | None) -> bool:
     """Whether the probe set has what a quantity needs at a layer."""
     match quantity.needs:
         case "positions":
-            return row.accumulator.reservoir.grams is not None
+            return row.accumulator.entanglements is not None
         case "classes":
             return row.accumulator.labelled is not None and task in ("classes", "positions")
         case "values":
