@@ -23,11 +23,11 @@ from ketwork.networks.activations import (
 )
 from ketwork.networks.moments import Keep, sample_rows
 from ketwork.networks.monitor.firing import Firing
-from ketwork.networks.monitor.lidar import Views
 from ketwork.networks.monitor.look import LayerLook
 from ketwork.networks.monitor.parameters import Parameters
 from ketwork.networks.monitor.probe_set import ProbeSet
 from ketwork.networks.monitor.quantities import Gathered, Quantity
+from ketwork.networks.monitor.views import Views
 from ketwork.networks.study import Gathering, Loop, StudyAccumulator
 from ketwork.quantum import generator_from
 

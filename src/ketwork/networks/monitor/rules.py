@@ -48,8 +48,8 @@ class History:
     def extreme(self, layer: LayerLook, quantity: str, best: Callable[..., Any]) -> tuple[int, Estimate]:
         """The largest (`max`) or smallest (`min`) earlier value with its step; NaN if there is none."""
         past = self.past(layer, quantity)
-        found: tuple[int, Estimate] = best(past, key=lambda each: each[1].value) if past else (0, Estimate())
-        return found
+        value: tuple[int, Estimate] = best(past, key=lambda each: each[1].value) if past else (0, Estimate())
+        return value
 
 
 @dataclass(frozen=True)
