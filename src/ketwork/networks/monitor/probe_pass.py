@@ -113,7 +113,8 @@ class ProbePass:
 def main_layers(network: nn.Module) -> list[str]:
     """The layers that are followed by default: the main layers, of repeated blocks their outputs alone.
 
-    >>> main_layers(nn.Sequential(nn.Linear(3, 4), nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2), 2)))
+    >>> layer = nn.TransformerEncoderLayer(4, 2, batch_first=True)
+    >>> main_layers(nn.Sequential(nn.Linear(3, 4), nn.TransformerEncoder(layer, 2)))
     ['(model)', '0', '1', '1.layers.0', '1.layers.1']
     """
     selection = select(network)
