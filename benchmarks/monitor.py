@@ -201,6 +201,8 @@ def alarms(seeds: int, kinds: list[str]) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run = watched(kind, seed, STEPS, folder, action="stop")
             first.append(run.alarms[0].step if run.alarms else None)
+            if not run.alarms:
+                print(f"  {kind}, seed {seed}: no alarm in {len(run)} looks", flush=True)
             for alarm in run.alarms:
                 where = f"{alarm.title} at {alarm.layer}, step {alarm.step}, {alarm.quantity}"
                 print(f"  {kind}, seed {seed}: {where} {alarm.change}", flush=True)
