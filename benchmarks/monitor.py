@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 import ketwork as kw
 
-STEPS, EVERY, BATCH, PROBE = 1400, 20, 128, 256  # 100 epochs of 1,797 images, as SimSiam's own runs
+STEPS, EVERY, BATCH, PROBE = 1400, 10, 128, 256  # 100 epochs of 1,797 images, as SimSiam's own runs
 FLAGGED = 0.1
 SHARE, PASSES, FIXED = 0.02, 1.5, 0.05
 
