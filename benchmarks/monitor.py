@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 import ketwork as kw
 
-STEPS, EVERY, BATCH, PROBE = 1400, 20, 128, 256  # 100 epochs of 1,797 images, as SimSiam's own runs
+STEPS, EVERY, BATCH, PROBE = 1400, 10, 128, 256  # 100 epochs of 1,797 images, as SimSiam's own runs
 FLAGGED = 0.1
 SHARE, PASSES, FIXED = 0.02, 1.5, 0.05
 
@@ -201,6 +201,8 @@ def alarms(seeds: int, kinds: list[str]) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run = watched(kind, seed, STEPS, folder, action="stop")
             first.append(run.alarms[0].step if run.alarms else None)
+            if not run.alarms:
+                print(f"  {kind}, seed {seed}: no alarm in {len(run)} looks", flush=True)
             for alarm in run.alarms:
                 where = f"{alarm.title} at {alarm.layer}, step {alarm.step}, {alarm.quantity}"
                 print(f"  {kind}, seed {seed}: {where} {alarm.change}", flush=True)

@@ -89,7 +89,7 @@ def alarms_chart(alarms: Sequence[dict[str, Any]], steps: tuple[int, int]) -> Sp
 
 
 def _format(percent: bool) -> str:
-    return "~%" if percent else "~g"
+    return "~%" if percent else ".3~g"
 
 
 def _tip(quantity: str, title: str, percent: bool) -> list[alt.Tooltip]:

@@ -1,6 +1,7 @@
 """Each rule finds its change, and nothing that sampling noise, a start or a schedule makes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -26,16 +27,25 @@ def looks(quantity: str, *rows: dict[str, float], stderr: float = math.nan) -> l
 
 
 def alarms(rule, given: list[Look]):
-    watch = Watch([RULES[rule] if isinstance(rule, str) else rule])
+    rule = RULES[rule] if isinstance(rule, str) else rule
+    watch = Watch([rule])
+    # The last look goes on for as long as the rule asks.
+    given = [*given, *(replace(given[-1], step=given[-1].step + i) for i in range(1, rule.lasting))]
     return [alarm for look in given for alarm in watch(look)]
+
+
+def test_a_collapse_that_is_over_at_the_next_look_is_none():
+    given = looks("spread", {"a": 0.8}, {"a": 0.004}, {"a": 0.5}, {"a": 0.004}, {"a": 0.004}, {"a": 0.004})
+    watch = Watch([RULES["collapse"]])
+    assert [alarm.step for look in given for alarm in watch(look)] == [400]
 
 
 def test_a_collapse_is_measured_from_the_largest_spread():
     (alarm,) = alarms("collapse", looks("spread", {"a": 0.4}, {"a": 0.8}, {"a": 0.3}, {"a": 0.004}))
-    assert (alarm.kind, alarm.layer, alarm.step, alarm.since) == ("collapse", "a", 300, 100)
+    assert (alarm.kind, alarm.layer, alarm.step, alarm.since) == ("collapse", "a", 301, 100)
     assert (alarm.before.value, alarm.after.value) == (0.8, 0.004)
     assert str(alarm).startswith(
-        "Representation collapse at a, step 300: spread 0.8 → 0.004 since step 100. All inputs come to look alike"
+        "Representation collapse at a, step 301: spread 0.8 → 0.004 since step 100. All inputs come to look alike"
     )
     assert alarms("collapse", looks("spread", {"a": 0.02}, {"a": 0.004})) == []  # small from the begin
     assert (
@@ -45,10 +55,10 @@ def test_a_collapse_is_measured_from_the_largest_spread():
 
 
 def test_a_rise_of_dead_neurons_counts_beyond_its_error():
-    rise = ({"a": 0.02}, {"a": 0.01}, {"a": 0.2})
+    rise = ({"a": 0.02}, {"a": 0.01}, {"a": 0.3})
     (alarm,) = alarms("dying", looks("dead", *rise, stderr=0.02))
     assert (alarm.since, alarm.quantity) == (100, "dead")
-    assert alarms("dying", looks("dead", *rise, stderr=0.05)) == []
+    assert alarms("dying", looks("dead", *rise, stderr=0.06)) == []
     assert alarms("dying", looks("dead", {"a": 0.5}, {"a": 0.55})) == []
     assert alarms(Dying(rise=0.04), looks("dead", {"a": 0.5}, {"a": 0.55}))
 
@@ -100,14 +110,14 @@ def test_bad_values_are_found_at_the_first_layer():
 
 def test_an_alarm_is_raised_once_while_it_lasts_and_for_all_layers_together():
     given = looks(
-        "spread",
+        "rank_collapse",
         {"a": 0.5, "b": 0.6, "c": 0.7},
-        {"a": 0.5, "b": 0.001, "c": 0.002},
-        {"a": 0.001, "b": 0.001, "c": 0.002},
-        {"a": 0.5, "b": 0.5, "c": 0.002},
-        {"a": 0.5, "b": 0.001, "c": 0.002},
+        {"a": 0.5, "b": 0.99, "c": 0.99},
+        {"a": 0.99, "b": 0.99, "c": 0.99},
+        {"a": 0.5, "b": 0.5, "c": 0.99},
+        {"a": 0.5, "b": 0.99, "c": 0.99},
     )
-    raised = [(a.step, a.layer, a.others) for a in alarms("collapse", given)]
+    raised = [(a.step, a.layer, a.others) for a in alarms("token_collapse", given)]
     assert raised == [(100, "b", ("c",)), (200, "a", ()), (400, "b", ())]
 
 

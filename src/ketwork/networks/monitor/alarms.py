@@ -26,12 +26,15 @@ class StopTraining(RuntimeError):
 
 
 class Watch:
-    """Judges look after look. An alarm is raised at the look that finds it, and again once it was over in between."""
+    """Judges look after look.
+
+    An alarm is raised once its change has lasted as long as the rule asks, and again once it was over in between.
+    """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
         self._history = History()
-        self._lasting: dict[str, set[Key]] = {rule.name: set() for rule in self.rules}
+        self._in_a_row: dict[str, dict[Key, int]] = {rule.name: {} for rule in self.rules}
 
     def __call__(self, look: Look) -> tuple[Alarm, ...]:
         """The alarms of a look: one a rule, of the first layer in order of execution that it finds anew."""
@@ -39,9 +42,10 @@ class Watch:
         alarms = []
         for rule in self.rules:
             changes = list(rule(self._history))
-            lasting = self._lasting[rule.name]
-            new = [change for change in changes if change.layer.key not in lasting]
-            self._lasting[rule.name] = {change.layer.key for change in changes}
+            before = self._in_a_row[rule.name]
+            counts = {change.layer.key: before.get(change.layer.key, 0) + 1 for change in changes}
+            new = [change for change in changes if counts[change.layer.key] == rule.lasting]
+            self._in_a_row[rule.name] = counts
             if new:
                 first, *rest = new
                 alarms.append(

@@ -23,11 +23,11 @@ from ketwork.networks.activations import (
 )
 from ketwork.networks.moments import Keep, sample_rows
 from ketwork.networks.monitor.firing import Firing
-from ketwork.networks.monitor.lidar import Views
 from ketwork.networks.monitor.look import LayerLook
 from ketwork.networks.monitor.parameters import Parameters
 from ketwork.networks.monitor.probe_set import ProbeSet
 from ketwork.networks.monitor.quantities import Gathered, Quantity
+from ketwork.networks.monitor.views import Views
 from ketwork.networks.study import Gathering, Loop, StudyAccumulator
 from ketwork.quantum import generator_from
 
@@ -113,7 +113,8 @@ class ProbePass:
 def main_layers(network: nn.Module) -> list[str]:
     """The layers that are followed by default: the main layers, of repeated blocks their outputs alone.
 
-    >>> main_layers(nn.Sequential(nn.Linear(3, 4), nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2), 2)))
+    >>> layer = nn.TransformerEncoderLayer(4, 2, batch_first=True)
+    >>> main_layers(nn.Sequential(nn.Linear(3, 4), nn.TransformerEncoder(layer, 2)))
     ['(model)', '0', '1', '1.layers.0', '1.layers.1']
     """
     selection = select(network)

@@ -39,8 +39,8 @@ def same_order(data: Any) -> Iterator[None]:
     if isinstance(data, DataLoader):
         batched = data.batch_sampler
         owners = [data, data.sampler, batched, getattr(batched, "sampler", None)]
-    found = (getattr(owner, "generator", None) for owner in owners)
-    states = [(each, each.get_state()) for each in found if isinstance(each, torch.Generator)]
+    generators = (getattr(owner, "generator", None) for owner in owners)
+    states = [(each, each.get_state()) for each in generators if isinstance(each, torch.Generator)]
     try:
         with _random_states():
             yield

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ketwork.networks.measures import MEASURES, LabelState, LayerState, Measure
 from ketwork.networks.moments import LayerAccumulator
 from ketwork.networks.monitor.firing import Firing
-from ketwork.networks.monitor.lidar import Views
+from ketwork.networks.monitor.views import Views
 from ketwork.quantum import Estimate
 
 Needs = Literal["layer", "positions", "classes", "values", "views"]

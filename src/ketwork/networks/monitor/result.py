@@ -68,7 +68,8 @@ class MonitorRun(Presented):
         settings: dict[str, Any] = {}
         looks: dict[int, LookLine] = {}
         alarms: dict[int, list[Alarm]] = {}
-        said, skipped = list(notes), {}
+        said = list(notes)
+        skipped: dict[str, str] = {}
         ended = fresh = False
         for line in lines:
             match line:

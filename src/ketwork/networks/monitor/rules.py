@@ -48,8 +48,8 @@ class History:
     def extreme(self, layer: LayerLook, quantity: str, best: Callable[..., Any]) -> tuple[int, Estimate]:
         """The largest (`max`) or smallest (`min`) earlier value with its step; NaN if there is none."""
         past = self.past(layer, quantity)
-        found: tuple[int, Estimate] = best(past, key=lambda each: each[1].value) if past else (0, Estimate())
-        return found
+        value: tuple[int, Estimate] = best(past, key=lambda each: each[1].value) if past else (0, Estimate())
+        return value
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Rule(ABC):
     needs: ClassVar[tuple[str, ...]]
     meaning: ClassVar[str]
     remedy: ClassVar[str]
+    lasting: ClassVar[int] = 1
+    """At how many looks in a row a change must be found."""
 
     @abstractmethod
     def __call__(self, history: History) -> Iterator[Change]:
@@ -118,6 +120,7 @@ class Collapse(Rule):
     name = "collapse"
     title = "Representation collapse"
     needs = ("spread", "effective_rank")
+    lasting = 2  # a network that begins with the mean of its targets passes through such a state
     meaning = "All inputs come to look alike to the network, as where one trivial solution has no loss."
     remedy = (
         "In self-supervised training check the stop-gradient, the predictor, and the variance or contrastive term; "
@@ -146,7 +149,7 @@ class Collapse(Rule):
 class Dying(Rule):
     """The share of dead neurons rises by more than `rise` above its smallest value so far."""
 
-    rise: float = 0.1
+    rise: float = 0.25
     errors: float = 4.0
 
     name = "dying"

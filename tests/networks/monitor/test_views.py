@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ketwork.networks.monitor.lidar import DELTA, Views, lidar
+from ketwork.networks.monitor.views import DELTA, Views, lidar
 
 
 def published(grouped: torch.Tensor) -> float:
