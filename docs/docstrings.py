@@ -124,9 +124,12 @@ class Documented(SphinxDirective):
         elif callable(thing):
             lines = [f".. autofunction:: {path}"]
         else:
-            lines = [f".. autodata:: {path}", "   :no-value:"]
+            lines = [f".. py:data:: {path}"]
         if "no-index" in self.options:
             lines.append("   :no-index:")
+        if lines[0].startswith(".. py:data::"):  # a name for several types
+            plain = re.sub(r"[\w.]+\.(?=\w)", "", str(thing))
+            lines += ["", f"   ``{plain}``, as a type."]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
