@@ -16,8 +16,8 @@ from ketwork.networks.measures.deletion import Changes, Deletion
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 
-MOST_BIAS = 0.5
-"""Nats of bias up to which an entropy is corrected: there are as many independent samples as degrees of freedom."""
+MOST_BIAS = 0.6
+"""Nats of bias up to which an entropy is corrected: five independent samples for six degrees of freedom, at least."""
 
 _EXACT = 1e-10
 
