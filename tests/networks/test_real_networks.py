@@ -104,11 +104,10 @@ def test_errors_on_the_digit_network_are_the_spread_over_images(
         for name in names:
             found = [record[layer].estimates[name] for record in records]
             spread = float(torch.tensor([e.value for e in found]).std())
-            # A spread of 40 values is known to 11 %.
-            assert sum(e.stderr for e in found) / len(found) / spread == pytest.approx(1, abs=0.35), (
-                layer,
-                name,
-            )
+            # A spread of 40 values is known to 11 %. Where the leading eigenvalues are nearly equal, ± of the largest
+            # holds the two numbers that it lies between.
+            most = 2.0 if name == "top_weight" else 1.35
+            assert 0.65 < sum(e.stderr for e in found) / len(found) / spread < most, (layer, name)
 
 
 @pytest.mark.slow

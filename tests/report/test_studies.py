@@ -151,14 +151,14 @@ def test_the_footer_says_what_the_numbers_are(demo):
     assert " ".join(demo.definitions["coherence"].split()) in text
 
 
-def test_few_vectors_a_dimension_are_marked():
+def test_few_samples_a_dimension_in_use_are_marked():
     torch.manual_seed(0)
-    record = study(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 16)), torch.randn(40, 4), layers=["0", "1"])
+    record = study(nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 2)), torch.randn(40, 30), layers=["0", "1"])
     text = drawn(record, 100)
     found = rows(text, record)
-    assert "40!" not in found["0"]
-    assert "40!" in found["1"]
-    assert "! Too few independent samples at 1 (N_eff = 40)" in text
+    assert "40!" in found["0"]
+    assert "40!" not in found["1"]
+    assert "! Fewer than 4 independent samples per dimension in use in 0:" in text
 
 
 def test_calls_zeros_and_drops_are_shown_where_there_are_any():

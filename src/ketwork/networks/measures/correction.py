@@ -16,8 +16,8 @@ from ketwork.networks.measures.deletion import Changes, Deletion
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 
-MOST_BIAS = 0.5
-"""Nats of bias up to which an entropy is corrected: there are as many independent samples as degrees of freedom."""
+MOST_BIAS = 0.6
+"""Nats of bias up to which an entropy is corrected: five independent samples for six degrees of freedom, at least."""
 
 _EXACT = 1e-10
 
@@ -27,20 +27,23 @@ def corrected(
 ) -> Estimate:
     """The number without its bias of second order, and its standard error; "–" where the bias is above `most`.
 
+    What the correction misses is a fraction of it, so that a number with an error of a third of it or more is shown.
+
     `first` is the variance of the first order, `unit` turns the changes into the number's unit.
     """
     n, shares = state.sample.samples, changes.shares
     rest = changes.exact - changes.linear
     bias = (n - 1) / n * float(shares @ rest)
-    if not abs(bias) <= most:
-        return Estimate(plain=plain)
     centred = changes.exact - bias / (n - 1)
     more = (n - 1) / n * float(shares @ (centred.square() - changes.linear.square()))
     second = changes.second * unit**2
     # The variance of the correction itself, over the samples that are deleted.
     own = float(shares @ ((n - 1) * rest - bias).square()) / n / max(len(rest) - 1, 1)
     variance = max(first + more * unit**2 - second, second, 0.0) + own * unit**2
-    return Estimate(plain - bias * unit, studentized(state, changes.first) * math.sqrt(variance), plain=plain)
+    error = studentized(state, changes.first) * math.sqrt(variance)
+    if not (abs(bias) <= most or error >= abs(bias) * unit / 3):
+        return Estimate(plain=plain)
+    return Estimate(plain - bias * unit, error, plain=plain)
 
 
 def studentized(state: LayerState, first: torch.Tensor) -> float:
