@@ -62,7 +62,7 @@ def brief(comparison: Comparison) -> pd.DataFrame:
     places = {layer.name: i for i, layer in enumerate(comparison.rows)}
     others = {layer.name: j for j, layer in enumerate(comparison.columns)}
     at = [(places[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
-    columns = {"layer": best["layer"], "match": best["match"]}
+    columns: dict[str, Any] = {"layer": best["layer"], "match": best["match"]}
     for name in [comparison.measures[0], *(name for name in _BRIEF if name in comparison.matrices)]:
         if name in columns:
             continue

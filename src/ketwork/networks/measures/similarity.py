@@ -87,11 +87,10 @@ def measured(
     if overlaps.split is None:
         return Similarities(matrices, stderrs, ranks, unknown)
     sides = slice(None, overlaps.split), slice(overlaps.split, None)
-    return Similarities(
-        *({name: each[sides].clone() for name, each in part.items()} for part in (matrices, stderrs)),
-        ranks,
-        unknown,
+    cut, cut_errors = (
+        {name: each[sides].clone() for name, each in part.items()} for part in (matrices, stderrs)
     )
+    return Similarities(cut, cut_errors, ranks, unknown)
 
 
 @dataclass(frozen=True)
@@ -253,7 +252,8 @@ def r2(pair: Pair) -> Estimate:
     """The share that is explained, adjusted."""
     if "r2" not in pair.__dict__:  # it is the reverse of the swapped pair too
         pair.__dict__["r2"] = _explained(pair)
-    return pair.__dict__["r2"]  # type: ignore[no-any-return]
+    found: Estimate = pair.__dict__["r2"]
+    return found
 
 
 def _explained(pair: Pair) -> Estimate:
