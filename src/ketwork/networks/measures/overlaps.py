@@ -32,7 +32,7 @@ _KEPT_ROWS = 4096  # at most, of the samples that standard errors are computed f
 _NARROW = 96  # axes, from which on singular vectors are taken of the leading ones
 _LOST = 5e-3  # of a layer's weight, in the others
 _SCALES = (
-    100.0  # the largest feature over the smallest one, from which on axes are judged with all features alike
+    100.0  # the largest feature over the smallest, from which on axes are judged with all features alike
 )
 
 
@@ -97,7 +97,7 @@ class Overlaps(ABC):
     @property
     def unknown(self) -> str:
         """Why `kept` has none."""
-        return "the memory has no room for samples in full, or an older version of ketwork gathered the data"
+        return "the memory holds no samples in full, or an older version of ketwork gathered the data"
 
     @abstractmethod
     def within(self) -> ClusterSums | None:
