@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_TICKS = 40  # more names than this run into each other
-_MOST_NUMBERS = 8  # more layers than this leave no room for numbers in a matrix
+_MOST_NUMBERS = 8  # in a matrix of more layers than this numbers would overlap
 _MOST_LEGEND = 12  # more layers than this get a scale of colors instead of a legend
 
 

@@ -131,8 +131,8 @@ class Comparison(Presented):
         """
         wanted = groups() if measures is None else measures
         overlaps = overlaps_of(pairs)
-        found = measured(overlaps, wanted, center=center)
-        matrices = found.matrices
+        similar = measured(overlaps, wanted, center=center)
+        matrices = similar.matrices
         errors: dict[str, Tensor] = {}
         if pairs.half is not None:
             halved = similarities(overlaps_of(pairs.half), wanted, center=center)
@@ -142,7 +142,7 @@ class Comparison(Presented):
         sides: tuple[list[ComparedLayer], list[ComparedLayer]] = ([], [])
         second = len(pairs.keys) if pairs.split is None else pairs.split
         for i, (key, held) in enumerate(zip(pairs.keys, pairs.dims, strict=True)):
-            rank = None if found.ranks is None else found.ranks[i]
+            rank = None if similar.ranks is None else similar.ranks[i]
             layer, side = replace(named[key], held=held, rank=rank), int(i >= second)
             place = layer.name if pairs.split is None else f"{SIDES[side]}: {layer.name}"
             if key in pairs.incomplete:
@@ -156,7 +156,7 @@ class Comparison(Presented):
         rows, columns = kept[0], kept[0] if itself else kept[1]
         chosen, uncertain, stderrs = (
             {name: matrix[rows][:, columns] for name, matrix in part.items()}
-            for part in (matrices, errors, found.errors)
+            for part in (matrices, errors, similar.errors)
         )
         layers, others = tuple(sides[0]), tuple(sides[0] if itself else sides[1])
         return cls(
@@ -171,7 +171,7 @@ class Comparison(Presented):
             error,
             stderrs,
             pairs.samples,
-            found.unknown,
+            similar.unknown,
         )
 
     @property

@@ -289,7 +289,8 @@ class _Run:
             keys = sample_keys(self.done, first.size, self.pairs.seed)
             rows, owners = self.sides[0].rows, self.sides[0].owners
             owner = owners[len(next(iter(rows.values())))] if rows else slice(None)
-            self.pairs.add(*(side.rows for side in self.sides), keys=keys[owner])
+            first_rows, *others = (side.rows for side in self.sides)
+            self.pairs.add(first_rows, others[0] if others else None, keys[owner])
         self.done += first.size
         return self.done
 

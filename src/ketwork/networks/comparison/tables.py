@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
-
-if TYPE_CHECKING:
-    from ketwork.networks.comparison.result import Comparison
 
 COVERED = 1.959963984540054
 """Standard errors on both sides that 95 of 100 data sets lie within."""
@@ -19,7 +16,7 @@ _LONG += ["N", "samples", "d", "d_other", "rank", "rank_other"]
 _BRIEF = ("bures", "bures_null", "r2", "r2_reverse")
 
 
-def table(comparison: Comparison) -> pd.DataFrame:
+def table(comparison: Any) -> pd.DataFrame:
     """One row a pair of layers; see `Comparison.table`."""
     every = {}
     for name in comparison.measures:
@@ -35,7 +32,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
     return frame.astype({"rank": "Int64", "rank_other": "Int64"})
 
 
-def long(comparison: Comparison) -> pd.DataFrame:
+def long(comparison: Any) -> pd.DataFrame:
     """One row a pair of layers and measure; see `Comparison.long`."""
     rows = []
     for i, j in _places(comparison):
@@ -56,13 +53,13 @@ def long(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_LONG).astype({"rank": "Int64", "rank_other": "Int64"})
 
 
-def brief(comparison: Comparison) -> pd.DataFrame:
+def brief(comparison: Any) -> pd.DataFrame:
     """Each layer's best match by the first measure, and some measures of the two, with standard errors."""
     best = comparison.best_match().reset_index()
     places = {layer.name: i for i, layer in enumerate(comparison.rows)}
     others = {layer.name: j for j, layer in enumerate(comparison.columns)}
     at = [(places[a], others[b]) for a, b in zip(best["layer"], best["match"], strict=True)]
-    columns = {"layer": best["layer"], "match": best["match"]}
+    columns: dict[str, Any] = {"layer": best["layer"], "match": best["match"]}
     for name in [comparison.measures[0], *(name for name in _BRIEF if name in comparison.matrices)]:
         if name in columns:
             continue
@@ -73,7 +70,7 @@ def brief(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _places(comparison: Comparison) -> list[tuple[int, int]]:
+def _places(comparison: Any) -> list[tuple[int, int]]:
     """The pairs that rows are of: of a model with itself each once, and no layer with itself."""
     return [
         (i, j)
@@ -83,7 +80,7 @@ def _places(comparison: Comparison) -> list[tuple[int, int]]:
     ]
 
 
-def _pair(comparison: Comparison, i: int, j: int) -> dict[str, Any]:
+def _pair(comparison: Any, i: int, j: int) -> dict[str, Any]:
     layer, other = comparison.rows[i], comparison.columns[j]
     return {
         "layer": layer.name,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ketwork.networks.comparison.result import Comparison
+from typing import Any
 
 _FEW = 10
 
 
-def warnings_of(comparison: Comparison) -> list[str]:
+def warnings_of(comparison: Any) -> list[str]:
     """Of the pass, of too few samples, of what has no standard error, and of layers that were projected."""
     notes = []
     if not comparison.complete:
@@ -37,7 +34,7 @@ def warnings_of(comparison: Comparison) -> list[str]:
     return notes
 
 
-def unit_of(comparison: Comparison) -> str:
+def unit_of(comparison: Any) -> str:
     """What was compared, in words."""
     return "positions" if comparison.settings.get("unit") == "position" else "samples"
 

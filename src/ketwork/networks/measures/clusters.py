@@ -28,8 +28,9 @@ class Clusters:
     sizes: Tensor
 
     @classmethod
-    def from_keys(cls, keys: Tensor) -> Clusters:
-        """The samples of rows that go by their samples' keys; the rows of one follow each other."""
+    def from_keys(cls, keys: Tensor, clustered: bool = True) -> Clusters:
+        """The samples of rows that go by their samples' keys; one a row unless `clustered`."""
+        keys = keys if clustered else torch.arange(len(keys), device=keys.device)
         _, owners, sizes = keys.unique(return_inverse=True, return_counts=True)
         order = owners.argsort(stable=True)
         starts = sizes.cumsum(0) - sizes

@@ -16,7 +16,7 @@ from ketwork.networks.moments import ClassMoments, Rows
 from ketwork.quantum import Density, Estimate, Interval, shannon_entropy
 
 _COLUMNS = 1024
-_SHOWN = 512  # kets of the fitting part that show how much samples differ, at most
+_MOST = 512  # kets of the fitting part that show how much samples differ, at most
 _SHARES = (0.5, 0.25)
 _FEWEST = 8  # samples, below which they show nothing
 
@@ -39,8 +39,8 @@ def holevo_bits(state: LabelState) -> Estimate:
     if state.moments.sketched:
         low, high = bounds(state.moments, state.labelled.complex)
         return Estimate((low + high) / 2, bounds=around((low + high) / 2, low, high))
-    found = state.shared(_plain)
-    return Estimate(found.value, math.hypot(found.stderr, found.bias))
+    plain = state.shared(_plain)
+    return Estimate(plain.value, math.hypot(plain.stderr, plain.bias))
 
 
 @measure(
@@ -56,8 +56,8 @@ def holevo_corrected(state: LabelState) -> Estimate:
     """χ less its bias; NaN where the labels' states are known within bounds alone."""
     if not state.several or state.moments.sketched or state.moments.total is not None:
         return Estimate()
-    found = state.shared(_plain)
-    return Estimate(found.value - found.bias, found.stderr)
+    plain = state.shared(_plain)
+    return Estimate(plain.value - plain.bias, plain.stderr)
 
 
 @measure(
@@ -136,10 +136,10 @@ def _plain(state: LabelState) -> Plain:
     moments, is_complex = state.moments, state.labelled.complex
     if moments.total is not None:
         return Plain(bits(moments, is_complex))
-    shown, codes, samples = _shown(state)
+    kets, codes, samples = _evidence(state)
     mean = state.shared(_mean_state)
     value = mean.entropy
-    surprise = mean.surprisal(shown)
+    surprise = mean.surprisal(kets)
     n, worth = float(moments.counts.sum()), state.shared(_worth)
     halves, quarters = (-loss(mean.values, worth * n, share) for share in _SHARES)
     for code in moments.present.nonzero()[:, 0].tolist():
@@ -152,25 +152,25 @@ def _plain(state: LabelState) -> Plain:
         )
         mine = codes == code
         if bool(mine.any()):
-            surprise[mine] -= own.surprisal(shown[mine])
+            surprise[mine] -= own.surprisal(kets[mine])
     value, bias = max(value, 0.0), 2 * halves - quarters / 3
     _, places = samples.unique(return_inverse=True)
     count = int(places.max()) + 1 if len(places) else 0
     if count < _FEWEST:
         return Plain(value, bias=bias)
     sums = surprise.new_zeros(count).index_add_(0, places, surprise - surprise.mean())
-    rows = len(shown) / count
+    rows = len(kets) / count
     stderr = float(sums.std()) / rows / math.sqrt(n / rows)
     return Plain(value, math.hypot(stderr, bias - halves), bias)
 
 
-def _shown(state: LabelState) -> tuple[Tensor, Tensor, Tensor]:
+def _evidence(state: LabelState) -> tuple[Tensor, Tensor, Tensor]:
     """Kets of the fitting part with their labels and samples: all that are there where each is a sample, or checks."""
     checks, moments = state.labelled.checks, state.moments
     kept = Rows.joined([state.labelled.held, checks])
     single = len(kept.samples.unique()) == len(kept)
     if single and moments.dense is None and not moments.discarded:
-        step = -(-len(moments.rows) // _SHOWN)
+        step = -(-len(moments.rows) // _MOST)
         kets, codes = moments.rows[::step], moments.owners[::step]
         samples = torch.arange(len(kets), device=kets.device)
     else:

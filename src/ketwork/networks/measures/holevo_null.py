@@ -103,8 +103,8 @@ def _independent(kets: Tensor, codes: Tensor, owners: Tensor) -> float:
     if len(counts) < 2 or int(owners.max()) + 1 < _DRAWS[0]:
         return 1.0
     spectrum = _spectrum(kets)
-    found = _permuted(kets, codes, owners, counts, _entropy(spectrum))
-    if not found > 0:
+    mean = _permuted(kets, codes, owners, counts, _entropy(spectrum))
+    if not mean > 0:
         return 1.0
     number = float(len(kets))
     for _ in range(
@@ -113,8 +113,8 @@ def _independent(kets: Tensor, codes: Tensor, owners: Tensor) -> float:
         expected = chance_bits(spectrum, number, counts.tolist())
         if not expected > 0:
             return 1.0
-        number *= min(max(expected / found, 0.2), 5.0)
-        if abs(expected / found - 1) < _CLOSE:
+        number *= min(max(expected / mean, 0.2), 5.0)
+        if abs(expected / mean - 1) < _CLOSE:
             break
     return number / len(kets)
 

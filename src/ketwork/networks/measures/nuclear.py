@@ -41,9 +41,9 @@ def nuclear(
     root = math.sqrt(weights[0] * weights[1])
     if rows is None or evidence is None:
         return Nuclear(_norm(torch.linalg.eigvalsh(_smaller(c))) / root)
-    whole = None
+    full = None
     if leading is not None and leading != tuple(c.shape):
-        whole = _norm(torch.linalg.eigvalsh(_smaller(c)))
+        full = _norm(torch.linalg.eigvalsh(_smaller(c)))
         c, x, y = c[: leading[0], : leading[1]], rows[0][:, : leading[0]], rows[1][:, : leading[1]]
     else:
         x, y = rows
@@ -61,7 +61,7 @@ def nuclear(
     along = sums((p * q).sum(dim=1)) / rows_each  # of a sample, a row's share
     lengths = [sums(part.square().sum(dim=1)) / rows_each for part in rows]
     first, second = (part / (weight / n) for part, weight in zip(lengths, weights, strict=True))
-    value = (total if whole is None else whole) / root
+    value = (total if full is None else full) / root
     stderr = evidence.stderr(value * (along / (total / n) - (first + second) / 2))
     cov = torch.cov(torch.stack([part / part.mean() for part in (along, *lengths)]))
     ratio = 3 / 8 * (cov[1, 1] + cov[2, 2]) + cov[1, 2] / 4 - (cov[0, 1] + cov[0, 2]) / 2
@@ -86,7 +86,7 @@ def _bend(p: Tensor, q: Tensor, y: Tensor, sigma: Tensor) -> float:
 
 
 def _inflation(evidence: Evidence, x: Tensor, y: Tensor) -> float:
-    """How much more ‖C‖² varies by whole samples than by rows alone."""
+    """How much more ‖C‖² varies by full samples than by rows alone."""
     if evidence.single:
         return 1.0
     grams = [evidence.clusters.grams(part) for part in (x, y)]
@@ -95,7 +95,7 @@ def _inflation(evidence: Evidence, x: Tensor, y: Tensor) -> float:
 
 
 def _norm(squares: Tensor) -> float:
-    """The sum of singular values from their squares, those of rounding left out."""
+    """The sum of singular values from their squares, without those of rounding."""
     noise = squares[-1] * len(squares) * torch.finfo(squares.dtype).eps
     return float(torch.where(squares > noise, squares, 0.0).sqrt().sum())
 

@@ -32,7 +32,7 @@ _KEPT_ROWS = 4096  # at most, of the samples that standard errors are computed f
 _NARROW = 96  # axes, from which on singular vectors are taken of the leading ones
 _LOST = 5e-3  # of a layer's weight, in the others
 _SCALES = (
-    100.0  # the largest feature over the smallest one, from which on axes are judged with all features alike
+    100.0  # the largest feature over the smallest, from which on axes are judged with all features alike
 )
 
 
@@ -97,7 +97,7 @@ class Overlaps(ABC):
     @property
     def unknown(self) -> str:
         """Why `kept` has none."""
-        return "the memory has no room for samples in full, or an older version of ketwork gathered the data"
+        return "the memory holds no samples in full, or an older version of ketwork gathered the data"
 
     @abstractmethod
     def within(self) -> ClusterSums | None:
@@ -159,7 +159,7 @@ class OverlapsOfRows(Overlaps):
         """See `Overlaps`."""
         if not len(self._kept):
             return None
-        clusters = _clusters(self._keys[self._kept], self.clustered)
+        clusters = Clusters.from_keys(self._keys[self._kept], self.clustered)
         if self._factors is None:
             rows = [
                 torch.cat([x[self._kept] for x in self._centred(i)], dim=1) for i in range(len(self._rows))
@@ -302,7 +302,7 @@ class OverlapsOfMoments(Overlaps):
         if not len(kept.keys):
             return None
         rows = [part.double() - mean for part, mean in zip(kept.rows, means, strict=True)]
-        return Kept(_clusters(kept.keys, kept.clustered), rows)
+        return Kept(Clusters.from_keys(kept.keys, kept.clustered), rows)
 
     def squares(self) -> Tensor:
         """See `Overlaps`."""
@@ -367,11 +367,6 @@ def each(work: Callable[[int], Result], count: int) -> list[Result]:
 def _constant(weights: Tensor, means: list[Tensor], n: int) -> list[bool]:
     offsets = [n * float(mean.square().sum()) for mean in means]
     return [float(w) <= _CONSTANT * offset for w, offset in zip(weights, offsets, strict=True)]
-
-
-def _clusters(keys: Tensor, clustered: bool) -> Clusters:
-    """The samples of rows with these keys; one a row unless `clustered`."""
-    return Clusters.from_keys(keys if clustered else torch.arange(len(keys), device=keys.device))
 
 
 def _rank(values: Tensor, d: int) -> int:

@@ -50,7 +50,7 @@ class Evidence:
             return None
         if self.samples < FEWEST_KEPT:
             return f"{self.samples} samples, fewer than {FEWEST_KEPT}, do not show how much samples differ"
-        return f"the memory has room for {self.clusters.count} samples in full, fewer than {FEWEST_KEPT}"
+        return f"the memory holds {self.clusters.count} samples in full, fewer than {FEWEST_KEPT}"
 
     @property
     def single(self) -> bool:

@@ -87,11 +87,10 @@ def measured(
     if overlaps.split is None:
         return Similarities(matrices, stderrs, ranks, unknown)
     sides = slice(None, overlaps.split), slice(overlaps.split, None)
-    return Similarities(
-        *({name: each[sides].clone() for name, each in part.items()} for part in (matrices, stderrs)),
-        ranks,
-        unknown,
+    cut, cut_errors = (
+        {name: each[sides].clone() for name, each in part.items()} for part in (matrices, stderrs)
     )
+    return Similarities(cut, cut_errors, ranks, unknown)
 
 
 @dataclass(frozen=True)
@@ -189,10 +188,10 @@ def bures(pair: Pair) -> Estimate:
     What few samples add is the whole of it between unrelated layers, and to second order √(v² − null²) lacks about as
     much of a larger one, or more.
     """
-    found = pair.nuclear
-    beyond = found.value**2 - (0.0 if math.isnan(pair.null) else pair.null) ** 2
-    bias = max(found.bias, found.value - math.sqrt(max(beyond, 0.0)))
-    return Estimate(found.value, math.hypot(found.stderr, bias))
+    estimate = pair.nuclear
+    beyond = estimate.value**2 - (0.0 if math.isnan(pair.null) else pair.null) ** 2
+    bias = max(estimate.bias, estimate.value - math.sqrt(max(beyond, 0.0)))
+    return Estimate(estimate.value, math.hypot(estimate.stderr, bias))
 
 
 @pair_measure(
@@ -205,11 +204,11 @@ def bures(pair: Pair) -> Estimate:
 )
 def bures_corrected(pair: Pair) -> Estimate:
     """The similarity less its bias, NaN where too few samples were kept to tell, or near the chance level."""
-    found = pair.nuclear
-    if found.value <= _CLEAR * pair.null:
+    estimate = pair.nuclear
+    if estimate.value <= _CLEAR * pair.null:
         return Estimate()
-    factor = math.exp(-found.bias / found.value)
-    return Estimate(found.value * factor, found.stderr * factor)
+    factor = math.exp(-estimate.bias / estimate.value)
+    return Estimate(estimate.value * factor, estimate.stderr * factor)
 
 
 @matrix_measure(
@@ -253,7 +252,8 @@ def r2(pair: Pair) -> Estimate:
     """The share that is explained, adjusted."""
     if "r2" not in pair.__dict__:  # it is the reverse of the swapped pair too
         pair.__dict__["r2"] = _explained(pair)
-    return pair.__dict__["r2"]  # type: ignore[no-any-return]
+    estimate: Estimate = pair.__dict__["r2"]
+    return estimate
 
 
 def _explained(pair: Pair) -> Estimate:

@@ -15,13 +15,13 @@ from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
 from ketwork.networks.moments.cross_moments import CrossMoments
 from ketwork.networks.moments.entanglements import Entanglements
 from ketwork.networks.moments.kept_samples import KeptSamples, first_samples
+from ketwork.networks.moments.key_draws import sample_keys
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Limits, Rows, Sums
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_budget import least_bytes
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
 from ketwork.networks.moments.pooling import UNITS, pooled, sample_owners, sample_rows
 from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, kets_each
-from ketwork.networks.moments.sample_keys import sample_keys
 from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 

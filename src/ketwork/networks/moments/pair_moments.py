@@ -19,9 +19,9 @@ from torch import Tensor
 from ketwork.networks.moments import pair_budget as budget
 from ketwork.networks.moments.cross_moments import CrossMoments
 from ketwork.networks.moments.kept_samples import KeptSamples, usable
+from ketwork.networks.moments.key_draws import sample_keys
 from ketwork.networks.moments.plain_keys import key_from, plain
 from ketwork.networks.moments.projection import Projection
-from ketwork.networks.moments.sample_keys import sample_keys
 from ketwork.records import Count, Malformed
 
 MEMORY = 2 << 30
