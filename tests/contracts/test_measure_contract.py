@@ -110,7 +110,7 @@ def test_its_estimates_lie_in_their_range_with_errors_and_bounds(each: Measure, 
         low, high = _range(each, layer)
         slack = 1e-6 * max(abs(high), 1) if math.isfinite(high) else 0
         if each.name == "holevo_corrected":  # of labels that the layer does not know below 0 by chance
-            low -= 4 * found.stderr
+            low -= 4 * found.stderr if math.isfinite(found.stderr) else 0.0
         for value in (found.value, *(found.bounds or ())):
             assert math.isnan(value) or low - slack <= value <= high + slack, (layer, found)
         if found.bounds is not None:

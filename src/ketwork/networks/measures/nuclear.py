@@ -22,7 +22,7 @@ class Nuclear:
     bias: float = math.nan
 
 
-def nuclear(
+def nuclear_norm(
     c: Tensor,
     weights: tuple[float, float],
     rows: list[Tensor] | None,

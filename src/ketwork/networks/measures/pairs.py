@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.nuclear import Nuclear, nuclear
+from ketwork.networks.measures.nuclear import Nuclear, nuclear_norm
 from ketwork.networks.measures.overlaps import Axes, Overlaps
 from ketwork.networks.measures.pair_errors import Evidence
 from ketwork.quantum import Estimate
@@ -93,7 +93,7 @@ class Pair:
         """‖XᵀY‖_* over the root of both layers' weights, with its error and bias."""
         rows = None if self.evidence is None else [self.evidence.rows[place] for place in self.places]
         if self.center:
-            return nuclear(self.c, self.weights, rows, self.evidence, (self.x.leading, self.y.leading))
+            return nuclear_norm(self.c, self.weights, rows, self.evidence, (self.x.leading, self.y.leading))
         means = [torch.cat([axes.mean, axes.mean.new_tensor([axes.beside])]) for axes in (self.x, self.y)]
         full = self.n * torch.outer(*means)
         full[:-1, :-1] += self.c
@@ -105,7 +105,7 @@ class Pair:
             rows = [
                 torch.nn.functional.pad(part, (0, 1)) + mean for part, mean in zip(rows, means, strict=True)
             ]
-        return nuclear(full, (total[0], total[1]), rows, self.evidence)
+        return nuclear_norm(full, (total[0], total[1]), rows, self.evidence)
 
 
 @dataclass(frozen=True, eq=False)

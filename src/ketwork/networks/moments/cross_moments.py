@@ -78,6 +78,7 @@ class CrossMoments:
         )
         for chunk in x.split(_LONGEST_SUM):
             pieces = [chunk[:, self._columns(i)] for i in range(len(self.dims))]
+            wide = chunk.double()
             lengths = torch.stack([piece.double().square().sum(dim=1) for piece in pieces], dim=1)
             self.sums += chunk.sum(dim=0, dtype=torch.float64)
             self.lengths += lengths.sum(dim=0)
@@ -85,7 +86,7 @@ class CrossMoments:
             self.weighted += lengths.to(chunk).mT @ chunk
             for i, piece in enumerate(pieces):
                 self.own[i] += _square(piece)
-                self.right[i] += piece.mT @ chunk[:, self._partners(i)]
+                self.right[i] += piece.double().mT @ wide[:, self._partners(i)]
         self.n += len(x)
 
     def __iadd__(self, other: CrossMoments) -> CrossMoments:
