@@ -33,7 +33,7 @@ def test_the_table_is_what_the_demonstration_prints() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"COLUMNS": "116"},
+        env=os.environ | {"COLUMNS": "120"},
     )
     printed = "\n".join(line.rstrip() for line in run.stdout.splitlines()[: len(shown.splitlines())])
     assert NUMBER.sub("", printed).split() == NUMBER.sub("", shown).split()

@@ -254,6 +254,14 @@ def test_a_terminal_sees_a_bar_with_samples_rate_and_time_left(here):
     assert "samples" in seen
 
 
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word(here):
+    command = [sys.executable, "-m", "ketwork", "study", MODEL, "--data", DATA]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def to_the_end(leader):
     """All that is written to a terminal, which is read on the way: it holds only a few thousand bytes at a time."""
     chunks = []

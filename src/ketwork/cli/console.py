@@ -72,6 +72,8 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         complain("interrupted before there was anything to show or save.")
         raise typer.Exit(INTERRUPTED) from error
     except SystemExit as error:  # of a model's or data's own code: the command would end as if all were well
+        if isinstance(error.__context__, BrokenPipeError):  # Rich's way to say so
+            raise typer.Exit(FAILED) from error
         if debug:
             traceback.print_exception(error)
         complain(

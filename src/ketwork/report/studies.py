@@ -87,7 +87,8 @@ def _columns(study: Study) -> list[Column]:
         if each.column is None or not _worth(each, layers):
             continue
         header, unit, rank = each.column.header, each.column.unit, each.column.rank
-        columns.append(Column(header, _cells(each, layers), rank, unit=unit, name=each.name))
+        beside = each.column.beside
+        columns.append(Column(header, _cells(each, layers), rank, unit=unit, name=each.name, beside=beside))
         if each.name == "entropy":
             columns.append(Column("of log₂ d", [_share_of_most(x) for x in layers], 8, words=True))
     return columns

@@ -24,7 +24,7 @@ _BAR = 8
 class Column:
     """A column: the lower its `rank` the longer it stays, up to 3 always; `words` are aligned left.
 
-    `name` is what it is found by where its header is not that.
+    `name` is what it is found by where its header is not that. It stays only while the column named `beside` does.
     """
 
     header: str
@@ -33,6 +33,7 @@ class Column:
     words: bool = False
     unit: str = ""
     name: str = ""
+    beside: str = ""
 
     @property
     def width(self) -> int:
@@ -44,11 +45,13 @@ class Column:
 def fitting(names: Sequence[str], columns: Sequence[Column], width: int) -> list[Column]:
     """The most important columns that fit beside the names, in their order."""
     left = width - min(max(map(len, names)), max(NARROWEST_NAME, width // 4))
-    kept = set()
+    kept: set[int] = set()
+    there = {""}
     for i, column in sorted(enumerate(columns), key=lambda pair: pair[1].rank):
-        if column.width <= left or column.rank <= _ALWAYS:
+        if column.beside in there and (column.width <= left or column.rank <= _ALWAYS):
             left -= column.width
             kept.add(i)
+            there.add(column.name)
     return [column for i, column in enumerate(columns) if i in kept]
 
 

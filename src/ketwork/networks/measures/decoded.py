@@ -173,11 +173,11 @@ def by_label(counts: Mapping[Any, int], most: int = 6) -> str:
     """Counts by label in words, in brackets; nothing where labels are numbers.
 
     >>> by_label({"ham": 20, "spam": 3}), by_label({})
-    (' (ham 20, spam 3)', '')
+    (' (ham: 20, spam: 3)', '')
     """
     if not counts:
         return ""
-    named = [f"{name} {count}" for name, count in counts.items()]
+    named = [f"{name}: {count}" for name, count in counts.items()]
     more = f" and {len(named) - most} more labels" if len(named) > most else ""
     return f" ({', '.join(named[:most])}{more})"
 

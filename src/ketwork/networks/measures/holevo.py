@@ -50,7 +50,7 @@ def holevo_bits(state: LabelState) -> Estimate:
     definition="the same less what so few samples give by chance, by the entropies of half and a quarter as many (as a "
     "jackknife does): 0 on average for labels that the layer does not know, below 0 by chance",
     needs="classes",
-    column=Column("corrected", "bits", 14, False),
+    column=Column("corrected", "bits", 14, False, beside="holevo"),
 )
 def holevo_corrected(state: LabelState) -> Estimate:
     """χ less its bias; NaN where the labels' states are known within bounds alone."""
@@ -68,7 +68,7 @@ def holevo_corrected(state: LabelState) -> Estimate:
     "fitting part, three quarters of the samples",
     needs="classes",
     stderr=False,
-    column=Column("chance", "bits", 11),
+    column=Column("chance", "bits", 11, beside="holevo"),
 )
 def chance_level(state: LabelState) -> Estimate:
     """χ of random labels, from the spectrum of all labels' mean state and the samples that were kept in full."""

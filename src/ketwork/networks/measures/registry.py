@@ -26,12 +26,16 @@ Needs = Literal["layer", "classes", "values"]
 
 @dataclass(frozen=True)
 class Column:
-    """How a measure stands in a table: `header` over `unit`; the lower its `rank`, the narrower a table has it."""
+    """How a measure stands in a table: `header` over `unit`; the lower its `rank`, the narrower a table has it.
+
+    It is shown only where the measure that it stands `beside` is.
+    """
 
     header: str
     unit: str = ""
     rank: int = 20
     page: bool = True
+    beside: str = ""
 
 
 @dataclass(frozen=True)
