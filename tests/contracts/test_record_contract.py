@@ -21,8 +21,10 @@ from ketwork.networks.comparison.result import ComparedLayer, Comparison
 from ketwork.networks.compression.covariance import Scatter
 from ketwork.networks.compression.survey import Survey, Surveyed
 from ketwork.networks.detection.detector import Detector
+from ketwork.networks.moments import Vectors
 from ketwork.networks.moments.class_moments import ClassMoments
 from ketwork.networks.moments.pair_moments import PairMoments
+from ketwork.networks.monitor.firing import Firing
 from ketwork.networks.study.gathering import GatheringState
 from ketwork.networks.study.layer import StoredLayer
 from ketwork.networks.study.result import StoredStudy
@@ -129,6 +131,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
         detector,
         kw.study(net, (torch.randn(400, 4), torch.arange(400) % 3)).detector("mahalanobis", layers="0"),
         cut,
+        Firing.from_vectors(Vectors(torch.eye(4), torch.arange(4))),
         Survey({"0": seen, "1": Surveyed("outputs")}, 20, 20, True, ["0"]),
     ]
     found: dict[type, list[Any]] = {}

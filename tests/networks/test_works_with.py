@@ -34,7 +34,7 @@ def test_three_layers_are_right_or_refused_as_the_page_says(name: str) -> None:
             continue
         assert (row.kets, row.d) == (wanted.vectors, wanted.d), path
         for measure in ("effective_rank", "coherence"):
-            value, right = row.estimates[measure].value, getattr(wanted, measure)
+            value, right = row.estimates[measure].plain, getattr(wanted, measure)
             assert value == pytest.approx(right, rel=TOLERANCE, abs=TOLERANCE), (path, measure)
     new, old = lines(name, record), _written()[name]
     assert [NUMBER.sub("…", line) for line in new] == [NUMBER.sub("…", line) for line in old]

@@ -21,7 +21,7 @@ def beyond(off: float, tol: float) -> str:
     """A deviation beside the tolerance, both in words that tell them apart.
 
     >>> beyond(0.1, 0.2), beyond(1.2345e-7, 1.2341e-7)
-    ('off by 0.1 where 0.2 is allowed', 'off by 1.2345e-07 where 1.2341e-07 is allowed')
+    ('off by 0.1 where 0.2 is allowed', 'off by 1.235e-07 where 1.234e-07 is allowed')
     """
     digits = next((n for n in range(2, 17) if f"{off:.{n}g}" != f"{tol:.{n}g}"), 17)
     return f"off by {off:.{digits}g} where {tol:.{digits}g} is allowed"

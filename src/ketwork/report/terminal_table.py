@@ -16,6 +16,7 @@ GAP = 2
 """Spaces between columns."""
 
 NARROWEST_NAME = 12
+_NAMES = "layer"
 _ALWAYS = 3
 _BAR = 8
 
@@ -44,7 +45,7 @@ class Column:
 
 def fitting(names: Sequence[str], columns: Sequence[Column], width: int) -> list[Column]:
     """The most important columns that fit beside the names, in their order."""
-    left = width - min(max(map(len, names)), max(NARROWEST_NAME, width // 4))
+    left = width - min(max(len(_NAMES), *map(len, names)), max(NARROWEST_NAME, width // 4))
     kept: set[int] = set()
     there = {""}
     for i, column in sorted(enumerate(columns), key=lambda pair: pair[1].rank):
@@ -60,7 +61,7 @@ def drawn(names: Sequence[str], columns: Sequence[Column], width: int) -> Paddin
     kept = fitting(names, columns, width)
     free = width - sum(column.width for column in kept)
     table = plain_table()
-    table.add_column("layer", style="bold cyan", no_wrap=True)
+    table.add_column(_NAMES, style="bold cyan", no_wrap=True)
     for column in kept:
         header = Text.assemble(column.header, ("\n" + column.unit if column.unit else "", "dim not bold"))
         justify = "left" if column.words else "right"

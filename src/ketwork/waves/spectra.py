@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from torch import nn
 
+from ketwork.waves.completion import completed
 from ketwork.waves.estimates import Expectation
 from ketwork.waves.guards import Guard
 from ketwork.waves.observables import Measured, fidelity
@@ -201,8 +202,11 @@ def _level(
         return _refused(Level(title, index, reached, None, None, exact, "", reached), str(error))
     sampler = FullSum() if n_samples is None else sampler or default_sampler(wave, operator)
     count = max(n_samples or 1, 1) * 4
-    drawn = sampler.sample(wave, count, seed=seed + 1)
-    shared = [fidelity(wave, other, drawn, sampler.sample(other, count, seed=seed + 2)) for other in lower]
+    drawn = completed(operator, wave, sampler.sample(wave, count, seed=seed + 1))
+    shared = [
+        fidelity(wave, other, drawn, completed(operator, other, sampler.sample(other, count, seed=seed + 2)))
+        for other in lower
+    ]
     most = max(shared, key=lambda m: float(m.value), default=None)
     level = Level(title, index, run.energy, wave, most, exact, "", run.energy)
     if most is not None and float(most.value) + 2 * float(most.stderr) > OVERLAP:

@@ -44,9 +44,9 @@ def test_products_of_its_own_are_exact_under_autocast_in_forward_and_around_it()
     net, x = network(), inputs()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         expected = entropy_of(net[0](x))
-        around = [kw.study(net, list(x.split(size)), layers="0")[0].entropy.value for size in (64, 512)]
+        around = [kw.study(net, list(x.split(size)), layers="0")[0].entropy.plain for size in (64, 512)]
     inside = [
-        kw.study(net, list(x.split(size)), layers="0", forward=lowered)[0].entropy.value for size in (64, 512)
+        kw.study(net, list(x.split(size)), layers="0", forward=lowered)[0].entropy.plain for size in (64, 512)
     ]
     assert around == pytest.approx([expected] * 2, abs=3e-6)
     assert inside == pytest.approx([expected] * 2, abs=3e-6)
@@ -61,7 +61,7 @@ def test_float32_products_are_of_float32_whatever_the_caller_allows() -> None:
     try:
         with torch.no_grad():
             expected = entropy_of(net[0](x))
-        found = kw.study(net, x, layers="0")[0].entropy.value
+        found = kw.study(net, x, layers="0")[0].entropy.plain
         assert torch.get_float32_matmul_precision() == "medium"
         product = x.T @ x
         with full_precision():
@@ -265,4 +265,4 @@ def test_caches_of_the_caller_and_settings_of_a_language_model() -> None:
     record = kw.study(net, [{"input_ids": TOKENS[:, 4:], "past_key_values": cache}], layers="model.layers.0")
     assert cache.get_seq_length() == 4
     assert record[0].kets == 12 * 3
-    assert record[0].entropy.value == pytest.approx(entropy_of(expected.flatten(0, 1)), abs=1e-5)
+    assert record[0].entropy.plain == pytest.approx(entropy_of(expected.flatten(0, 1)), abs=1e-5)

@@ -64,7 +64,7 @@ def test_neurons_heads_and_the_stream_between_attention_and_mlp_of_a_decoder() -
         layer = record[f"model.layers.1.{name}:input"]
         assert (layer.kets, layer.N) == (80, 12)
         assert layer.kind.endswith(" input")
-        assert layer.estimates["entropy"].value == pytest.approx(entropy_of(torch.cat(rows)[mask]), abs=3e-6)
+        assert layer.estimates["entropy"].plain == pytest.approx(entropy_of(torch.cat(rows)[mask]), abs=3e-6)
     assert record["model.layers.1.mlp.down_proj:input"].d == 40
 
 
@@ -93,7 +93,7 @@ def test_each_argument_and_each_entry_of_a_tuple() -> None:
     for place, rows in places.items():
         layer = kw.study(Named(), x, layers=place)[0]
         assert layer.name == place
-        assert layer.estimates["entropy"].value == pytest.approx(entropy_of(rows), abs=1e-5)
+        assert layer.estimates["entropy"].plain == pytest.approx(entropy_of(rows), abs=1e-5)
     one = kw.study(Named(), x, layers=["inner:input.x", "inner:output[0]"])
     assert [layer.aliases for layer in one] == [("inner:output[0]",)]  # the very tensor
     assert "inner:output[0]" in one
@@ -109,7 +109,7 @@ def test_the_cell_state_of_an_lstm() -> None:
     record = kw.study(net, x, layers=["(model):output[1][1]", "(model)"])
     with torch.no_grad():
         cell = net(x)[1][1][0]
-    assert record["(model):output[1][1]"].estimates["entropy"].value == pytest.approx(
+    assert record["(model):output[1][1]"].estimates["entropy"].plain == pytest.approx(
         entropy_of(cell), abs=1e-5
     )
     assert record["(model)"].leaf == "[0]"

@@ -193,7 +193,7 @@ def test_a_centred_ensemble_is_a_principal_component_analysis(n: int, d: int, co
         leading = row.density.eigenstates(1)[1].amplitudes[0].numpy()
         assert abs(leading @ peer.components_[0]) == pytest.approx(1, abs=1e-9)
     assert row.zero.value == len(x[::4]) / n
-    assert row.entropy.value == pytest.approx(
+    assert row.entropy.plain == pytest.approx(
         float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum())
     )
     populations = (np.abs(centred) ** 2).sum(0)

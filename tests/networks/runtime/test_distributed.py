@@ -153,8 +153,10 @@ def same(found: kw.Study, whole: kw.Study, *, exactly: bool, compared: bool = Tr
                 assert mine.stderr == pytest.approx(estimate.stderr, abs=1e-8, nan_ok=True), (one.name, name)
     if compared:
         for name, matrix in whole.compare().matrices.items():
+            # The correction comes from kept samples, which are others where each process has data of its own.
+            off = 1e-3 if name == "bures_corrected" and not exactly else 1e-8
             torch.testing.assert_close(
-                found.compare().matrices[name], matrix, rtol=0, atol=1e-8, equal_nan=True
+                found.compare().matrices[name], matrix, rtol=0, atol=off, equal_nan=True
             )
 
 

@@ -113,7 +113,11 @@ def participation_ratio(state: LayerState) -> Estimate:
         first = (n - 1) / n * float(shares @ (changes.exact - changes.exact.mean()).square())
     variance = max(first - changes.second, changes.second)
     error = studentized(state, changes.first) * math.sqrt(variance)
-    half = (ratio(purity - error) - ratio(purity + error)) / 2
+    # Where chance takes Tr ρ² out of its range, the value is the end of it, and ± what can lie inside.
+    around_it = (
+        Estimate(purity, error) if 1 / d <= purity <= 1 else ranged(Estimate(purity, error), 1 / d, 1.0)
+    )
+    half = (ratio(around_it.value - around_it.stderr) - ratio(around_it.value + around_it.stderr)) / 2
     return Estimate(value, half, plain=1 / plain)
 
 
