@@ -38,13 +38,13 @@ def test_the_terminal_shows_the_last_look_and_the_alarms(monitor, run):
 
 
 def test_json_has_all_numbers(monitor, run):
-    told = json.loads(run("monitor", "run", "--json").stdout)
+    record = json.loads(run("monitor", "run", "--json").stdout)
     long = monitor.run.long()
-    assert len(told["table"]) == len(long)
-    assert [row["value"] for row in told["table"]] == [None if x != x else x for x in long["value"]]
-    assert [(alarm["kind"], alarm["after"]) for alarm in told["alarms"]] == [("dying", 0.5)]
-    assert told["ended"] is False
-    assert told["definitions"]["effective_rank"].endswith("[dimensions]")
+    assert len(record["table"]) == len(long)
+    assert [row["value"] for row in record["table"]] == [None if x != x else x for x in long["value"]]
+    assert [(alarm["kind"], alarm["after"]) for alarm in record["alarms"]] == [("dying", 0.5)]
+    assert record["ended"] is False
+    assert record["definitions"]["effective_rank"].endswith("[dimensions]")
 
 
 def test_pages_are_written_and_wrong_calls_explained(monitor, run, here):

@@ -76,9 +76,7 @@ def test_what_was_gathered_gives_the_numbers_again(name: str) -> None:
         for measure, estimate in layer.labels.estimates.items():
             if measure == "holevo_null":  # permutes whole samples now, of a formula of its own
                 continue
-            # Each label's state has trace 1 now, which the mean of unit kets in float32 misses by up to 1e-7.
-            off = 1e-7 if measure == "holevo" else 1e-9
-            assert again.estimates[measure].value == pytest.approx(estimate.value, rel=off), measure
+            assert again.estimates[measure].value == pytest.approx(estimate.value, rel=1e-9), measure
         for kind, counts in layer.labels.confusion.items():
             assert torch.equal(again.confusion[kind], counts)
 

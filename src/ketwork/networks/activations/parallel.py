@@ -23,7 +23,7 @@ PART = "each process has a part of its output, as under tensor parallelism"
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether parts of the network's parameters are elsewhere; asked of what is loaded, since loading it takes long."""
+    """Whether parts of the network's parameters are elsewhere; looked up in loaded modules alone."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     kinds = tuple(
         kind

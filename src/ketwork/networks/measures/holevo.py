@@ -90,7 +90,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Spectral:
-    """A state's eigenvalues (r,), with eigenstates as columns (d, r) or as combinations (n, r) of the kets (n, d)."""
+    """A state's eigenvalues (r,), with eigenstates as columns (d, r) or as combinations (n, r) of its factor (n, d)."""
 
     values: Tensor
     vectors: Tensor
@@ -98,11 +98,12 @@ class Spectral:
 
     @classmethod
     def from_kets(cls, kets: Tensor) -> Spectral:
-        """Of the mean state of kets (n, d), on the smaller side."""
+        """Of the mean state of kets (n, d), on the smaller side; of trace 1, which float32 kets miss by 1e-8."""
         n, d = kets.shape
         if n >= d:
-            return cls.from_matrix(kets.mT @ kets.conj() / n)
-        values, vectors = torch.linalg.eigh(kets.conj() @ kets.mT / n)
+            return cls.from_matrix(kets.mT @ kets.conj())
+        kets = kets / torch.linalg.matrix_norm(kets)
+        values, vectors = torch.linalg.eigh(kets.conj() @ kets.mT)
         return cls(values.clamp(min=0), vectors, kets)
 
     @classmethod
@@ -123,7 +124,7 @@ class Spectral:
         if self.kets is None:
             weights = (kets @ vectors).abs().square()
         else:
-            weights = (kets @ self.kets.mH @ vectors).abs().square() / (values * len(self.kets))
+            weights = (kets @ self.kets.mH @ vectors).abs().square() / values
         return -(weights @ values.log2())
 
 

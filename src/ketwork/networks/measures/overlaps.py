@@ -92,7 +92,7 @@ class Overlaps(ABC):
 
     @abstractmethod
     def kept(self) -> Kept | None:
-        """Some samples in full, their rows on the principal axes where these were asked for; None of none."""
+        """Some samples in full, their rows on the principal axes where these are wanted; None of none."""
 
     @property
     def unknown(self) -> str:

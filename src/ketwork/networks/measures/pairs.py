@@ -28,7 +28,7 @@ _FEWEST = 4  # samples, of which HSIC takes four different ones
 class PairMeasure:
     """One number of a pair of layers, the row's and the column's.
 
-    `group` is what it is asked for by. Of `of_pair` and `of_all` one computes it, the first with its standard error,
+    `group` is the name in `measures=`. Of `of_pair` and `of_all` one computes it, the first with its standard error,
     the second beside `errors`; `distance_of` names the measure whose angle it is instead. `itself` is its value of a
     layer with itself. Where `stderr` is False it has no standard error: it is of the samples alone, or a chance level.
     """
@@ -148,7 +148,7 @@ PAIR_MEASURES: dict[str, PairMeasure] = {}
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """What can be asked for, and the matrices that it gives."""
+    """The names in `measures=`, and the matrices that each gives."""
     result: dict[str, tuple[str, ...]] = {}
     for measure in PAIR_MEASURES.values():
         if measure.distance_of is None:

@@ -19,7 +19,7 @@ from ketwork.networks.moments import LayerAccumulator
 
 @dataclass(frozen=True)
 class Sample:
-    """Kept vectors as a state sees them: unit vectors (R, P, d) with weights, centred if asked.
+    """Kept vectors as a state sees them: unit vectors (R, P, d) with weights, less the mean if centred.
 
     `counts` (R,) are the positions of each sample of which `valid` (R, P) marks the kept ones; `total` is
     the weight of all vectors of the pass over `samples` samples. `shares` (R,) say how many samples each stands for

@@ -1,4 +1,4 @@
-"""Measures of a layer's spectrum: how many dimensions it uses. Their standard errors are `Sample.stderr` in `state`."""
+"""Measures of a layer's spectrum: how many dimensions it uses. Corrected, and with ±, by `correction`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`LayerState`: what every measure of a layer is computed from, decomposed once, and `Sample`, its standard errors.
+"""`LayerState`: what every measure of a layer is computed from, decomposed once and shared by all.
 
 Standard errors are those of the sampling of data: the influence function of each number (its first-order
 change when one more vector enters the mean) is evaluated on the reservoir's vectors and summed over each sample,
