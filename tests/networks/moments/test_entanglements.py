@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import ketwork as kw
-from ketwork.networks.moments import Entanglements, entanglements
+from ketwork.networks.moments import Entanglements, Positions, entanglements
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -19,6 +19,10 @@ def keys(n: int, seed: int = 0) -> Tensor:
     return torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def taken(values: Tensor, present: Tensor | None, order: Tensor, cut: float | None = None) -> Entanglements:
+    return Entanglements.from_batch(values, Positions.of(values, present), order, cut)
+
+
 def by_key(found: Entanglements) -> dict[float, float]:
     return dict(zip(found.keys.tolist(), found.entropies.tolist(), strict=True))
 
@@ -27,7 +31,7 @@ def by_key(found: Entanglements) -> dict[float, float]:
 @pytest.mark.parametrize(("t", "d"), [(90, 70), (70, 90), (300, 5), (5, 300), (1, 8), (8, 1)])
 def test_all_positions_against_the_ket(t: int, d: int, dtype: torch.dtype) -> None:
     values, order = random(4, t, d, dtype=dtype), keys(4)
-    found = by_key(Entanglements.from_batch(values, None, order))
+    found = by_key(taken(values, None, order))
     for value, key in zip(values, order.tolist(), strict=True):
         wide = value.to(torch.complex128 if value.is_complex() else torch.float64)
         exact = kw.Ket.normalized(wide.flatten(), dims=(t, d)).entanglement_entropy([0])
@@ -39,7 +43,7 @@ def test_long_random_states_have_the_entropy_of_page() -> None:
     m, n = 96, 128
     page = (sum(1 / k for k in range(n + 1, m * n + 1)) - (m - 1) / (2 * n)) / math.log(2)
     for shape in ((24, m, n), (24, n, m)):
-        entropies = Entanglements.from_batch(random(*shape, dtype=torch.complex128), None, keys(24)).entropies
+        entropies = taken(random(*shape, dtype=torch.complex128), None, keys(24)).entropies
         assert float(entropies.mean()) == pytest.approx(page, abs=4 * float(entropies.std()) / 24**0.5)
         assert float(entropies.std()) < 0.01
 
@@ -47,8 +51,8 @@ def test_long_random_states_have_the_entropy_of_page() -> None:
 def test_repeating_positions_changes_nothing() -> None:
     """So that layers before and after a pooling compare: 64 positions, and 320 of which each five are equal."""
     values, order = random(6, 64, 80), keys(6)
-    short = Entanglements.from_batch(values, None, order)
-    long = Entanglements.from_batch(values.repeat_interleave(5, dim=1), None, order)
+    short = taken(values, None, order)
+    long = taken(values.repeat_interleave(5, dim=1), None, order)
     torch.testing.assert_close(long.entropies, short.entropies)
     assert long.sides.tolist() == [80] * 6
 
@@ -66,7 +70,7 @@ def test_positions_that_do_not_exist_or_are_zero_do_not_count() -> None:
     }
     valid = present & (values.abs().amax(-1) > 0)
     values[~present] = torch.nan
-    found = Entanglements.from_batch(values, valid, order)
+    found = taken(values, valid, order)
     assert by_key(found) == pytest.approx(exact, abs=1e-9)
     counts = dict(zip(order.tolist(), [90, 77, 1, 30, 0], strict=True))
     assert found.positions.tolist() == [counts[key] for key in found.keys.tolist()]
@@ -74,9 +78,9 @@ def test_positions_that_do_not_exist_or_are_zero_do_not_count() -> None:
 
 def test_units_of_any_size() -> None:
     values = random(3, 70, 80, dtype=torch.float32)
-    exact = Entanglements.from_batch(values, None, keys(3)).entropies
+    exact = taken(values, None, keys(3)).entropies
     for scale in (1e-30, 1e30):
-        torch.testing.assert_close(Entanglements.from_batch(values * scale, None, keys(3)).entropies, exact)
+        torch.testing.assert_close(taken(values * scale, None, keys(3)).entropies, exact)
 
 
 @pytest.mark.parametrize(("work", "kept"), [(10**12, 40), (60_000, 24), (0, 5)])
@@ -86,12 +90,12 @@ def test_parts_add_up_to_the_whole(work: int, kept: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(entanglements, "MOST", 40)
     values, order = random(120, 12, 10), keys(120, 1)
     present = torch.rand(120, 12, generator=torch.Generator().manual_seed(2)) < 0.7
-    whole = Entanglements.from_batch(values, present, order)
+    whole = taken(values, present, order)
     assert len(whole.keys) == pytest.approx(kept, abs=8 if kept == 24 else 0)
     assert by_key(whole).keys() == set(order.sort().values[: len(whole.keys)].tolist())
 
     def part(some: slice, cut: float | None = None) -> Entanglements:
-        return Entanglements.from_batch(values[some], present[some], order[some], cut)
+        return taken(values[some], present[some], order[some], cut)
 
     pieces = [slice(0, 1), slice(1, 50), slice(50, 53), slice(53, 120)]
     streamed = part(pieces[0])
@@ -109,8 +113,8 @@ def test_parts_add_up_to_the_whole(work: int, kept: int, monkeypatch: pytest.Mon
 
 def test_what_is_kept_has_a_bound_of_its_work() -> None:
     """Samples of 512 positions and features: sixteen, however many there are; of short ones as many as ever."""
-    long = Entanglements.from_batch(random(20, 512, 512, dtype=torch.float32), None, keys(20))
+    long = taken(random(20, 512, 512, dtype=torch.float32), None, keys(20))
     assert len(long.keys) == entanglements.LEAST
     assert long.cut == float(keys(20).sort().values[16])
-    short = Entanglements.from_batch(random(140, 16, 64, dtype=torch.float32), None, keys(140))
+    short = taken(random(140, 16, 64, dtype=torch.float32), None, keys(140))
     assert len(short.keys) == entanglements.MOST

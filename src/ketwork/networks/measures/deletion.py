@@ -63,7 +63,7 @@ class Deletion:
     @cached_property
     def entropy(self) -> Changes:
         """Of S(ρ), in nats."""
-        eigenvalues, _ = self._held
+        eigenvalues = self._held
         which, shares = self._deleted
         columns, t = self._columns(which)
         s = -float(torch.special.xlogy(eigenvalues, eigenvalues).sum())
@@ -110,13 +110,13 @@ class Deletion:
 
         The eigenstate comes from the span of the `_LEADING` first ones, with what others add to the second order.
         """
-        eigenvalues, _ = self._held
+        eigenvalues = self._held
         m = min(_LEADING, len(eigenvalues))
         columns, t = self._columns(slice(None), m)
         first = columns[:, 0]  # (R, q)
         inside = columns @ columns.mH
         values, vectors = torch.linalg.eigh(torch.diag(eigenvalues[:m]).to(inside) - inside)
-        amplitudes = self.state.amplitudes[..., self._held[1]]
+        amplitudes = self.state.amplitudes[..., : len(self._held)]
         each = self._lengths[1].square().to(amplitudes.real.dtype) * amplitudes[..., 0].conj()
         row = (amplitudes[..., m:].mT @ each[..., None])[
             ..., 0
@@ -132,7 +132,7 @@ class Deletion:
     @property
     def first_of_top(self) -> Tensor:
         """The first order of λ₁, (R,)."""
-        return self._parts * float(self._held[0][0]) - self._weights[:, 0]
+        return self._parts * float(self._held[0]) - self._weights[:, 0]
 
     @cached_property
     def purity(self) -> tuple[Changes, float]:
@@ -159,11 +159,11 @@ class Deletion:
         ), top / bottom
 
     @cached_property
-    def _held(self) -> tuple[Tensor, Tensor]:
-        """The eigenvalues that are not 0, and which they are."""
+    def _held(self) -> Tensor:
+        """The eigenvalues that are not 0, (r,), the first ones."""
         eigenvalues = self.state.eigenvalues
-        held = eigenvalues > _NOTHING * eigenvalues[0]
-        return eigenvalues[held] / eigenvalues[held].sum(), held
+        held = eigenvalues[: int((eigenvalues > _NOTHING * eigenvalues[0]).sum())]
+        return held / held.sum()
 
     @cached_property
     def _parts(self) -> Tensor:
@@ -183,7 +183,7 @@ class Deletion:
     def _weights(self) -> Tensor:
         """The weight of each kept sample on each eigenstate, (R, r)."""
         _, each, _ = self._lengths
-        return (self.state.weights[..., self._held[1]] * each.square()[..., None]).sum(dim=1)
+        return (self.state.weights[..., : len(self._held)] * each.square()[..., None]).sum(dim=1)
 
     def _columns(self, which: Tensor | slice, most: int | None = None) -> tuple[Tensor, Tensor]:
         """U of these samples in the basis of eigenstates, (m, r, q), less the noise of the choice, and its t.
@@ -191,8 +191,8 @@ class Deletion:
         At `most` so many eigenstates are taken.
         """
         lengths, each, mean = (part[which] for part in self._lengths)
-        amplitudes = self.state.amplitudes[which][..., self._held[1]]
-        rows = amplitudes[..., :most].to(torch.complex128 if amplitudes.is_complex() else torch.float64)
+        amplitudes = self.state.amplitudes[..., : len(self._held)][..., :most][which]
+        rows = amplitudes.to(torch.complex128 if amplitudes.is_complex() else torch.float64)
         columns, t = rows * each[..., None], self._parts[which]
         if self.state.center:
             moved = (rows * lengths[..., None]).sum(dim=1, keepdim=True) * mean[:, None, None]
@@ -211,13 +211,13 @@ class Deletion:
     @cached_property
     def _deleted(self) -> tuple[Tensor, Tensor]:
         """Samples that are deleted to all orders, and their shares."""
-        numbers = len(self._held[0]) * (self.state.sample.kets.shape[1] + self.state.center)
+        numbers = len(self._held) * (self.state.sample.kets.shape[1] + self.state.center)
         return self.state.sample.some(max(_FEWEST, _OF_COLUMNS // numbers))
 
     @cached_property
     def _some(self) -> tuple[Tensor, Tensor]:
         """Samples of which pairs are taken, and their shares."""
-        return self.state.sample.some(max(_FEWEST_PAIRED, _OF_PAIRS // len(self._held[0]) ** 2))
+        return self.state.sample.some(max(_FEWEST_PAIRED, _OF_PAIRS // len(self._held) ** 2))
 
     @cached_property
     def _pairs(self) -> tuple[Tensor, Tensor, float]:
@@ -225,11 +225,11 @@ class Deletion:
 
         The second derivative weighs the elements of D by the divided differences of ln λ. Cost O(m d² (P + m)).
         """
-        eigenvalues, held = self._held
+        eigenvalues = self._held
         which, shares = self._some
         sample = self.state.sample
         _, each, _ = self._lengths
-        amplitudes = self.state.amplitudes[which][..., held]
+        amplitudes = self.state.amplitudes[..., : len(eigenvalues)][which]
         exact = torch.float64 if len(eigenvalues) <= 256 else torch.float32
         columns = (amplitudes * each[which][..., None].to(amplitudes.real.dtype)).mT
         columns = columns.to(torch.promote_types(exact, torch.complex64) if columns.is_complex() else exact)

@@ -31,9 +31,7 @@ class ZeroCounts(LayerSum, kind="zero_counts"):
         """Counts by sample, since the positions of one are not independent."""
         _, owners, counts = vectors.samples.unique(return_inverse=True, return_counts=True)
         n = (counts * vectors.rows.shape[1]).double()
-        zeros = (
-            (vectors.rows == 0).view(torch.uint8).sum(dim=1, dtype=torch.int32).double()
-        )  # not in 64 bits: slower
+        zeros = vectors.rows.shape[1] - torch.linalg.vector_norm(vectors.rows, ord=0, dim=1).double()
         z = torch.zeros_like(n).index_add_(0, owners, zeros)
         sums = torch.stack([n.sum(), z.sum(), (n * n).sum(), (n * z).sum(), (z * z).sum()]).tolist()
         return cls(len(n), int(sums[0]), int(sums[1]), *sums[2:])

@@ -21,6 +21,7 @@ from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_budget import least_bytes
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
 from ketwork.networks.moments.pooling import UNITS, pooled, sample_owners, sample_rows
+from ketwork.networks.moments.positions import Positions
 from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, kets_each
 from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
@@ -47,6 +48,7 @@ __all__ = [
     "NonFiniteActivationError",
     "Normalize",
     "PairMoments",
+    "Positions",
     "Rows",
     "SampleWeights",
     "Sums",

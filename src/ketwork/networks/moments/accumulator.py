@@ -7,8 +7,9 @@ processes move accumulators, nothing else.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
 import torch
@@ -18,8 +19,9 @@ from ketwork.networks.activations import Activation, LayerInfo, unit
 from ketwork.networks.moments.entanglements import Entanglements
 from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
+from ketwork.networks.moments.positions import Positions
 from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, Reservoir
-from ketwork.networks.moments.sample_weights import PerSample, SampleWeights
+from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 from ketwork.records import Count, Malformed, Unknown
 
@@ -92,78 +94,73 @@ class LayerAccumulator:
     def from_batch(
         cls,
         activation: Activation,
-        present: Tensor | None,
+        positions: Positions,
         keys: Tensor,
         keep: Keep,
         labels: Labelled | None = None,
-        worst: float = float("inf"),
-        cut: float | None = None,
-        lightest: float = 0.0,
+        before: LayerAccumulator | None = None,
     ) -> Self:
-        """The accumulator of one batch: existing positions (N, T), a random key for each sample (N,).
+        """The accumulator of one batch: the positions that exist, a random key for each sample (N,).
 
-        Samples whose key is not below `worst` are not offered to the reservoir, those not below `cut` not to the
-        entanglements, and those of a weight not above `lightest` not to the heaviest. `labelled` is None where the
-        layer does not have the positions that labels are of.
+        Of `before`, the accumulator that it will be added to, only samples that would stay are kept. `labelled` is None
+        where the layer does not have the positions that labels are of.
 
         Raises:
             NonFiniteActivationError: NaN or infinite values, unless they are to be skipped.
         """
-        values = activation.values
-        n, t, d = values.shape
-        rows = values.reshape(n * t, d) if present is None else values[present]
+        values, info = activation.values, activation.info
+        rows = positions.rows(values)
         kets, norms = unit(rows)
-        finite = torch.isfinite(norms)
-        owners = _owners(n, t, present, values.device)
-        bad = owners[~finite].unique() if not bool(finite.all()) else owners[:0]
-        if len(bad) and not keep.skip_bad:
-            raise NonFiniteActivationError(bad.tolist())
+        facts = [norms.sum(dtype=torch.float64), (norms == 0).sum(), (~norms.isfinite()).sum()]
+        length, zeros, bad = torch.stack([fact.double() for fact in facts]).tolist()
         labelled = None
         if labels is not None:
             labelled = LabelledMoments.from_batch(
-                values, present, labels.targets, keys, labels.start, labels.positions, keep.limits
+                values, positions.present, labels.targets, keys, labels.start, labels.positions, keep.limits
             )
-        if len(bad):
-            good = torch.ones(n, dtype=torch.bool, device=values.device)
-            good[bad] = False
-            stay = good[owners]
-            rows, kets, norms, owners = rows[stay], kets[stay], norms[stay], owners[stay]
-            owners = (good.cumsum(0) - 1)[owners]
-            values, keys = values[good], keys[good.to(keys.device)]
-            present = present[good] if present is not None else None
-        sums = {name: kind.from_vectors(Vectors(rows, owners)) for name, kind in keep.sums.items()}
-        zero = norms == 0
-        zeros = int(zero.sum())
-        everything = rows, norms.square(), owners
+        if bad:
+            samples = positions.owners[~norms.isfinite()].unique()
+            if not keep.skip_bad:
+                raise NonFiniteActivationError(samples.tolist())
+            good = torch.ones(len(values), dtype=torch.bool, device=values.device)
+            good[samples] = False
+            present = None if positions.present is None else positions.present[good]
+            finite = replace(activation, values=values[good])
+            left = Positions.of(finite.values, present)
+            part = cls.from_batch(finite, left, keys[good.to(keys.device)], keep, None, before)
+            part.dropped, part.labelled = len(samples), labelled
+            return part
+        sums = {name: kind.from_vectors(Vectors(rows, positions.owners)) for name, kind in keep.sums.items()}
+        by_square = keep.normalize == "ensemble"
+        lengths = positions.grid(norms)
+        centred = (rows if by_square else kets) if keep.center else None
+        sample_weights = SampleWeights.from_batch(lengths, positions, by_square, centred)
         if zeros:
-            kets, norms, owners = kets[~zero], norms[~zero], owners[~zero]
-        per_sample = PerSample.from_norms(norms, owners, n - len(bad))
-        weights = shares = None
-        counted = kets, torch.ones_like(norms), owners
-        if keep.normalize == "ensemble":
-            # Zero vectors belong to a mean of raw activations, but have no direction.
-            weights, shares, counted = norms.square(), per_sample.squares, everything
-        valid = _valid(present, zero, len(values)) if zeros or present is not None else None
-        offered = (keys < worst).nonzero().squeeze(1).to(values.device)
+            kets, norms = kets[norms > 0], norms[norms > 0]
+            positions = Positions.of(values, lengths > 0)
+        weights = lengths.double().square().sum(dim=1) if by_square else None
+        worst = math.inf if before is None else before.reservoir.worst
+        cut = None if before is None or before.entanglements is None else before.entanglements.cut
+        heaviest = None
+        if weights is not None:
+            most = min(HEAVIEST, max(keep.samples // 4, 1))
+            lightest = 0.0 if before is None else before.lightest
+            heaviest = Reservoir.from_batch(
+                values, positions, keys, most, weights, heaviest=True, below=-lightest
+            )
         return cls(
-            activation.info,
-            n - len(bad),
-            zeros,
-            len(bad),
-            float(norms.sum(dtype=torch.float64)),
-            Moment.from_vectors(kets, weights, keep.rank),
-            Reservoir.from_batch(
-                values[offered],
-                present[offered] if present is not None else None,
-                keys[offered.to(keys.device)],
-                keep.samples,
-                None if shares is None else shares[offered],
-            ),
+            info,
+            len(values),
+            int(zeros),
+            0,
+            length,
+            Moment.from_vectors(kets, norms.square() if by_square else None, keep.rank),
+            Reservoir.from_batch(values, positions, keys, keep.samples, weights, below=worst),
             labelled,
             sums,
-            SampleWeights.from_vectors(*counted, per_sample, keep.center),
-            Entanglements.from_batch(values, valid, keys, cut) if activation.info.positions else None,
-            None if shares is None else _heaviest(values, present, keys, shares, lightest, keep.samples),
+            sample_weights,
+            Entanglements.from_batch(values, positions, keys, cut) if info.positions else None,
+            heaviest,
         )
 
     def __iadd__(self, other: LayerAccumulator) -> Self:
@@ -253,36 +250,3 @@ class LayerAccumulator:
         part = self.sums[name]
         part += other.sums[name]
         return part
-
-
-def _heaviest(
-    values: Tensor, present: Tensor | None, keys: Tensor, weights: Tensor, lightest: float, samples: int
-) -> Reservoir:
-    """The samples of a batch that may be among the heaviest of all."""
-    most = min(HEAVIEST, max(samples // 4, 1))
-    heavy = weights > lightest
-    if int(heavy.sum()) > most:
-        heavy = torch.zeros_like(heavy).index_fill_(0, weights.topk(most).indices, True)
-    return Reservoir.from_batch(
-        values[heavy],
-        present[heavy] if present is not None else None,
-        keys[heavy.to(keys.device)],
-        most,
-        weights[heavy],
-        heaviest=True,
-    )
-
-
-def _valid(present: Tensor | None, zero: Tensor, n: int) -> Tensor:
-    """Which positions exist and are not zero, (N, T), from existing ones and which of these are zero."""
-    if present is None:
-        return ~zero.reshape(n, -1)
-    valid = present.clone()
-    valid[present] = ~zero
-    return valid
-
-
-def _owners(n: int, t: int, present: Tensor | None, device: torch.device) -> Tensor:
-    """The sample of each vector."""
-    sample = torch.arange(n, device=device)[:, None].expand(n, t)
-    return sample.reshape(-1) if present is None else sample[present]

@@ -15,6 +15,7 @@ from typing import Annotated, Self
 import torch
 from torch import Tensor
 
+from ketwork.networks.moments.positions import Positions
 from ketwork.records import Count, Form, Malformed
 
 MOST = 128
@@ -55,22 +56,23 @@ class Entanglements:
             )
 
     @classmethod
-    def from_batch(cls, values: Tensor, valid: Tensor | None, keys: Tensor, cut: float | None = None) -> Self:
-        """Those of one batch: activations (N, T, d), positions that exist and are not zero (N, T), keys (N,).
+    def from_batch(
+        cls, values: Tensor, positions: Positions, keys: Tensor, cut: float | None = None
+    ) -> Self:
+        """Those of one batch: activations (N, T, d), positions that exist and are not zero, keys (N,).
 
-        `valid` is None where all are; `cut` is that of the batches before. Cost: O(T d s + s³) a sample that is kept,
-        s = min(T, d); memory O(T d).
+        `cut` is that of the batches before. Cost: O(T d s + s³) a sample that is kept, s = min(T, d); memory O(T d).
         """
-        t, d = values.shape[1:]
+        d = values.shape[2]
         keys = keys.to(values.device)
-        counts = torch.full_like(keys, t, dtype=torch.int64) if valid is None else valid.sum(dim=1)
+        counts = positions.counts
         order = keys.argsort()
         order = order[(counts[order] > 0) & (keys[order] < _number(cut))]
         kept = _kept(counts[order], d)
         if kept < len(order):
             cut = float(keys[order[kept]])
         order = order[:kept]
-        entropies = _entropies(values, valid, counts, order)
+        entropies = _entropies(values, positions, order)
         return cls(d, keys[order], counts[order], entropies, cut)
 
     @classmethod
@@ -127,24 +129,24 @@ def _work(positions: Tensor, d: int) -> Tensor:
     return positions * d * side + _EIGEN * side**3
 
 
-def _entropies(values: Tensor, valid: Tensor | None, counts: Tensor, which: Tensor) -> Tensor:
-    """The entanglement entropy of these samples (R,) of (n, T, d) over their valid positions (n, T), in bits.
+def _entropies(values: Tensor, positions: Positions, which: Tensor) -> Tensor:
+    """The entanglement entropy of these samples (R,) of (n, T, d) over their positions, in bits.
 
     Samples of about as many positions go together, those that they lack being 0, which adds eigenvalues of 0 alone.
     """
     t, d = values.shape[1:]
-    sizes = (-(-counts[which] // _STEP) * _STEP).clamp(max=t)
+    counts = positions.counts[which]
+    sizes = (-(-counts // _STEP) * _STEP).clamp(max=t)
     result = torch.zeros(len(which), dtype=torch.float64, device=values.device)
     for size in sizes.unique().tolist():
         for some in (sizes == size).nonzero().squeeze(1).split(max(1, _NUMBERS // max(1, size * d))):
             samples = which[some]
-            if valid is None:
+            if positions.present is None:
                 rows = values[samples]
             else:
-                there = valid[samples]
-                place = torch.argsort(~there, dim=1, stable=True)[:, :size]
-                rows = values[samples[:, None], place]
-                rows[~there.gather(1, place)] = 0
+                rows = values[samples[:, None], positions.order[samples, :size]]
+                missing = torch.arange(size, device=values.device) >= counts[some, None]
+                rows.masked_fill_(missing[..., None], 0)
             result[some] = _of_rows(rows)
     return result
 

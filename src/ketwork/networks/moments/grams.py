@@ -7,7 +7,8 @@ products s†s are left to the rows' precision; what v takes part in is summed i
     Σ r†r = Σ s†s + v†(Σ ā s) + (Σ ā s)†v + (Σ |a|²) v†v.
 
 The identity holds for any v and a, whatever rounding they suffered. Here v is the mean of the rows turned to agree
-with the first one, so that a mean of either sign or phase is found, and a = ⟨v, r⟩ keeps s small.
+with the first one, so that a mean of either sign or phase is found, and a = ⟨v, r⟩ keeps s small. Real v and a are cut
+to half of their digits (Dekker 1971, Numer. Math. 18): a v is exact then, and s rounded as itself, not as r.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 _LONGEST_SUM = 4096  # rows summed in their own precision before the float64 sum takes over
 _ROWS_OF_A_MEAN = 256
-_BLOCKED_FROM = 512  # from this width on only the upper block triangle is computed
+_BLOCKED_FROM = 256  # from this width on only the upper block triangle is computed
 _BLOCKS = 4
 
 
@@ -31,14 +32,13 @@ def add_gram(upper: Tensor, rows: Tensor) -> None:
     d = rows.shape[1]
     if not len(rows):
         return
-    common = _common(rows)
+    common = _halved(_common(rows))
     wide = common.to(upper)
     step = d if d < _BLOCKED_FROM else -(-d // _BLOCKS)
     cross, power = torch.zeros_like(wide), 0.0
     for chunk in rows.split(_LONGEST_SUM):
-        shares = chunk @ common.conj()
-        # In the rows' own precision a v would be rounded alike in all rows, which moves their mean.
-        rest = torch.addr(chunk.to(upper), shares.to(upper), wide, alpha=-1).to(chunk)
+        shares = _halved(chunk @ common.conj())
+        rest = _less(chunk, shares, common)
         cross += shares.conj() @ rest
         power += float(shares.to(upper).abs().square().sum())
         for start in range(0, d, step):
@@ -86,6 +86,23 @@ def _triangle(matrix: Tensor, at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(matrix), at_once):
         block = matrix[start : start + at_once, start:]
         yield block, torch.ones_like(block, dtype=torch.bool).triu()
+
+
+def _less(rows: Tensor, shares: Tensor, common: Tensor) -> Tensor:
+    """r − a v of each row, rounded once."""
+    if not rows.is_complex():
+        return torch.addr(rows, shares, common, alpha=-1)
+    wide = torch.complex128  # products of complex numbers are sums of two, which would be rounded alike in all rows
+    return torch.addr(rows.to(wide), shares.to(wide), common.to(wide), alpha=-1).to(rows)
+
+
+def _halved(numbers: Tensor) -> Tensor:
+    """The leading half of the digits of real numbers, so that products of two such are exact."""
+    if numbers.is_complex():
+        return numbers
+    factor = 2.0 ** (12 if numbers.dtype == torch.float32 else 27) + 1
+    scaled = numbers * factor
+    return scaled - (scaled - numbers)
 
 
 def _common(rows: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, mirrored, packed, unpacked
+from ketwork.networks.moments.positions import total, wide
 from ketwork.records import Count, Form, Malformed
 
 _CHUNK = 4096
@@ -121,12 +122,12 @@ class Moment:
         """
         n, d = kets.shape
         if weights is None:
-            total, scaled = float(n), kets
+            weight, scaled = float(n), kets
         else:
-            total, scaled = float(weights.sum(dtype=torch.float64)), kets * weights.sqrt()[:, None]
-        first = scaled.sum(dim=0, dtype=_wide(kets))
+            weight, scaled = float(weights.sum(dtype=torch.float64)), kets * weights.sqrt()[:, None]
+        first = total(scaled)
         rows = scaled.conj() if scaled.is_complex() else scaled
-        moment = cls(d, n, total, first, [rows], None, limit)
+        moment = cls(d, n, weight, first, [rows], None, limit)
         if n > (_ROWS_OF_A_BATCH * d if limit is None else 2 * limit):
             moment.condense()
         return moment
@@ -134,7 +135,7 @@ class Moment:
     @classmethod
     def empty(cls, d: int, like: Tensor) -> Moment:
         """The moment of no kets, which any other of the same width can be added to."""
-        first = torch.zeros(d, dtype=_wide(like), device=like.device)
+        first = torch.zeros(d, dtype=wide(like.dtype), device=like.device)
         return cls(d, 0, 0.0, first, [], None)
 
     def __iadd__(self, other: Moment) -> Moment:
@@ -265,6 +266,3 @@ class Moment:
 def _narrow(rows: list[Tensor], first: Tensor) -> torch.dtype:
     return rows[0].dtype if rows else first.dtype
 
-
-def _wide(kets: Tensor) -> torch.dtype:
-    return torch.complex128 if kets.is_complex() else torch.float64

@@ -8,6 +8,7 @@ without replacement.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import unit
+from ketwork.networks.moments.positions import Positions
 from ketwork.records import Count, Form
 
 SAMPLES = 128
@@ -50,34 +52,35 @@ class Reservoir:
     def from_batch(
         cls,
         values: Tensor,
-        present: Tensor | None,
+        positions: Positions,
         keys: Tensor,
         most: int = SAMPLES,
         weights: Tensor | None = None,
         heaviest: bool = False,
+        below: float = math.inf,
     ) -> Reservoir:
-        """At most so many samples of one batch: activations (N, T, d), its existing positions (N, T), keys (N,).
+        """At most so many samples of one batch: activations (N, T, d), its nonzero vectors' positions, keys (N,).
 
         A sample's key also draws its positions: they are the same in every layer, whatever batch it came in. Of the
-        `heaviest` the weights (N,) decide who stays, as keys −w.
+        `heaviest` the weights (N,) decide who stays, as keys −w. Keys that are not `below` are left out.
         """
         rank = -weights if heaviest and weights is not None else keys
-        kept = rank.argsort(stable=True)[:most].to(values.device)
-        values, keys, rank = values[kept], keys.to(values.device)[kept], rank.to(values.device)[kept]
-        n, t, d = values.shape
-        valid = values.abs().amax(dim=-1) > 0
-        if present is not None:
-            valid &= present[kept]
+        some = (rank < below).nonzero().squeeze(1)
+        kept = some[rank[some].argsort(stable=True)[:most]]
+        rank, own = rank[kept].to(values.device), keys[kept.to(keys.device)].to(values.device)
+        kept = kept.to(values.device)
+        t, d = values.shape[1:]
+        valid = values.new_ones(len(kept), t, dtype=torch.bool)
+        valid = valid if positions.present is None else positions.present[kept]
         p = kets_each(d, t, values.element_size())
-        order = _order(keys, valid, p)
-        chosen, real = order[:, :p], valid.gather(1, order[:, :p])
-        kets, norms = unit(values.gather(1, chosen[..., None].expand(n, p, d)))
-        kets = torch.where(real[..., None], kets, torch.zeros_like(kets))
+        places = _order(own, valid, p)[:, :p]
+        real = valid.gather(1, places)
+        kets, norms = unit(values[kept[:, None], places])
         return cls(
             rank,
             valid.sum(dim=1),
-            kets,
-            torch.where(real, norms, torch.zeros_like(norms)),
+            kets.masked_fill_(~real[..., None], 0),
+            norms.masked_fill_(~real, 0),
             most=most,
             weights=None if weights is None else weights.to(values.device)[kept],
         )

@@ -17,6 +17,7 @@ from typing import Annotated, Self
 import torch
 from torch import Tensor
 
+from ketwork.networks.moments.positions import Positions
 from ketwork.records import Count, Form, Malformed
 
 
@@ -62,23 +63,25 @@ class SampleWeights:
             raise Malformed(f"sums of squared weights and numbers of vectors cannot be {sums}")
 
     @classmethod
-    def from_vectors(
-        cls, vectors: Tensor, weights: Tensor, owners: Tensor, norms: PerSample, center: bool
+    def from_batch(
+        cls, norms: Tensor, positions: Positions, by_square: bool, centred: Tensor | None = None
     ) -> Self:
-        """The sums of a batch of vectors √w ψ (n, d) with w (n,) and the number of the sample (n,) that each is of.
+        """The sums of a batch, from the norms (N, T) of its activations, 0 where there is none.
 
-        Cost: O(n), and O(n d) where a mean is to be subtracted. `owners` ascend.
+        Vectors weigh 1 each, or `by_square` ‖a‖². The vectors √w ψ (n, d) are given where a mean is to be subtracted.
+        Cost: O(n), and then O(n d).
         """
-        counts = torch.bincount(owners, minlength=len(norms.counts))
-        some, longest = counts > 0, int(counts.max()) if len(counts) else 0
-        t, each = counts[some].double(), summed(weights, owners, counts)[some]
-        n, lengths = norms.counts.double(), norms.lengths
-        products = (each * each, t * t, each * t, n * n, n * lengths, lengths * lengths)
-        sums = torch.stack([product.sum() for product in products]).tolist()
-        squares, pairs, mixed, kets, norm_products, squared = sums
-        result = cls(len(t), longest, squares, pairs, mixed, 0.0, kets, norm_products, squared)
-        if center:
-            rows = summed(vectors, owners, counts)[some]
+        norms = norms.double()
+        n, lengths = (norms > 0).sum(dim=1).double(), norms.sum(dim=1)
+        each = norms.square().sum(dim=1) if by_square else n
+        t = positions.counts.double() if by_square else n
+        products = (t > 0, each * each, t * t, each * t, n * n, n * lengths, lengths * lengths)
+        found = torch.stack([product.sum(dtype=torch.float64) for product in products]).tolist()
+        samples, squares, pairs, mixed, kets, norm_products, squared = found
+        longest = int(t.max()) if len(t) else 0
+        result = cls(int(samples), longest, squares, pairs, mixed, 0.0, kets, norm_products, squared)
+        if centred is not None:
+            rows = positions.sums(centred)
             result.weighted, result.counted = torch.stack([each, t]).to(rows) @ rows
             result.lengths = float(rows.abs().square().sum())
         return result
@@ -91,31 +94,3 @@ class SampleWeights:
             mine, theirs = getattr(self, name), getattr(other, name)
             setattr(self, name, None if mine is None or theirs is None else mine + theirs)
         return self
-
-
-@dataclass(frozen=True)
-class PerSample:
-    """Of each sample (n,): how many nonzero activations it has, their lengths Σ‖a‖ and the squares Σ‖a‖²."""
-
-    counts: Tensor
-    lengths: Tensor
-    squares: Tensor
-
-    @classmethod
-    def from_norms(cls, norms: Tensor, owners: Tensor, samples: int) -> Self:
-        """Of the norms (n,) of nonzero activations with the number of the sample (n,) that each is of, ascending."""
-        counts = torch.bincount(owners, minlength=samples)
-        sums = summed(torch.stack([norms.double(), norms.double().square()], dim=1), owners, counts)
-        return cls(counts, *sums.unbind(dim=1))
-
-
-def summed(rows: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
-    """Σ of the rows (n, *) of each owner, in 64 bits a number: always in the same order, unlike additions by index."""
-    wide = torch.complex128 if rows.is_complex() else torch.float64
-    longest = int(counts.max()) if len(counts) else 0
-    if longest * len(counts) == len(rows):
-        return rows.reshape(len(counts), longest, *rows.shape[1:]).sum(dim=1, dtype=wide)
-    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[owners]
-    padded = rows.new_zeros(len(counts), longest, *rows.shape[1:])
-    padded[owners, place] = rows
-    return padded.sum(dim=1, dtype=wide)

@@ -25,6 +25,7 @@ from ketwork.networks.moments import (
     Moment,
     NonFiniteActivationError,
     PairMoments,
+    Positions,
     sample_keys,
     sample_rows,
 )
@@ -72,6 +73,7 @@ class Gathering:
     _pooled: dict[Hashable, Tensor] = field(default_factory=dict)
     _bad: BadValues = field(default_factory=BadValues)
     _masked: bool = False
+    _places: dict[Hashable, Positions] = field(default_factory=dict)
     _drawn: Tensor = field(init=False)  # the generator's state after the last batch
 
     def __post_init__(self) -> None:
@@ -102,6 +104,7 @@ class Gathering:
         self._labels = None if targets is None else Labelled(targets, self.position, per_position)
         self._pending.clear()
         self._pooled.clear()
+        self._places.clear()
         self._bad.clear()
 
     def receive(self, activation: Activation) -> None:
@@ -129,13 +132,9 @@ class Gathering:
                 f"Layer {key[0]} has {d:,} features: it is kept as a sketch of rank {RANK}, since its exact moment "
                 f"would take {8e-9 * d * d:.1f} GB. `memory=` gives it more, and `layers=` leaves it out."
             )
-        worst = row.reservoir.worst if row is not None else float("inf")
-        cut = row.entanglements.cut if row is not None and row.entanglements is not None else None
-        lightest = row.lightest if row is not None else 0.0
+        positions = self._positions(activation.values, present)
         try:
-            part = LayerAccumulator.from_batch(
-                activation, present, self._keys, keep, self._labels, worst, cut, lightest
-            )
+            part = LayerAccumulator.from_batch(activation, positions, self._keys, keep, self._labels, row)
         except NonFiniteActivationError as bad:
             self._bad.bad[key] = Bad.from_activation(activation, bad.samples)
             return
@@ -298,6 +297,13 @@ class Gathering:
                 + (f", {over / 1e6:.1f} MB beyond the budget." if over > 0 else ".")
             )
         return share
+
+    def _positions(self, values: Tensor, present: Tensor | None) -> Positions:
+        """Which vectors of an activation exist; layers with the same mask share it."""
+        key = (*values.shape[:2], values.device, id(present))
+        if key not in self._places:  # which keeps the mask, so that no other one has its id
+            self._places[key] = Positions.of(values, present)
+        return self._places[key]
 
     def _present(self, activation: Activation) -> Tensor | None:
         mask = activation.unfit
