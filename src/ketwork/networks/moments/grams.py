@@ -92,7 +92,9 @@ def _less(rows: Tensor, shares: Tensor, common: Tensor) -> Tensor:
     """r − a v of each row, rounded once."""
     if not rows.is_complex():
         return torch.addr(rows, shares, common, alpha=-1)
-    wide = torch.complex128  # products of complex numbers are sums of two, which would be rounded alike in all rows
+    wide = (
+        torch.complex128
+    )  # products of complex numbers are sums of two, which would be rounded alike in all rows
     return torch.addr(rows.to(wide), shares.to(wide), common.to(wide), alpha=-1).to(rows)
 
 

@@ -265,4 +265,3 @@ class Moment:
 
 def _narrow(rows: list[Tensor], first: Tensor) -> torch.dtype:
     return rows[0].dtype if rows else first.dtype
-
