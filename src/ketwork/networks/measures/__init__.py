@@ -13,9 +13,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
+from ketwork.networks.measures.bloch import LeadingPlane, StoredPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
+from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
+from ketwork.networks.measures.leading import MOST_STATES, leading_states
 from ketwork.networks.measures.overlaps import overlaps_of
 from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
@@ -33,11 +35,13 @@ __all__ = [
     "KEPT",
     "MEASURES",
     "MOST_DIMENSIONS",
+    "MOST_STATES",
     "PAIR_MEASURES",
     "TEMPERATURES",
     "Column",
     "DecodedLabels",
     "Decoding",
+    "LabelCounts",
     "LabelState",
     "LayerState",
     "LeadingPlane",
@@ -46,10 +50,12 @@ __all__ = [
     "Predictions",
     "Probe",
     "ProbeRegressor",
+    "StoredPlane",
     "by_label",
     "discarded",
     "groups",
     "leading_plane",
+    "leading_states",
     "measure",
     "measured",
     "measures_of",

@@ -14,11 +14,12 @@ import pandas as pd
 from ketwork.networks.activations import full_precision
 from ketwork.networks.comparison import FEWEST, ComparedLayer, Comparison
 from ketwork.networks.measures import Measure, measures_of
-from ketwork.networks.moments import UNITS, PairMoments
+from ketwork.networks.moments import UNITS, PairMoments, missing_states
 from ketwork.networks.runtime import Plan
 from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
 from ketwork.networks.study.layer import Layer, StoredLayer
+from ketwork.networks.study.small import kept_states, parts_of
 from ketwork.networks.study.upgrade import upgraded
 from ketwork.networks.study.warnings import label_warnings, listed, pass_warnings
 from ketwork.records import Malformed, Presented, check_source, read, write
@@ -118,6 +119,11 @@ class Study(Presented):
         return self.gathered.pairs
 
     @property
+    def states(self) -> int | None:
+        """How many leading states of each layer it has, where it was read from a small file; else None."""
+        return kept_states(self.gathered)
+
+    @property
     def streams(self) -> tuple[int, ...]:
         """The seeds of the random keys by which samples were kept."""
         return tuple(self.gathered.streams)
@@ -141,6 +147,9 @@ class Study(Presented):
         ]
         if differing:
             raise ValueError(f"Studies can only be added that were made alike, but {'; '.join(differing)}.")
+        for one in (self, other):
+            if one.states is not None:
+                raise missing_states(one.states, "adding it up")
         total = self.gathered.copy()
         total.add(other.gathered)
         if {*self.streams} & {*other.streams}:
@@ -270,16 +279,32 @@ class Study(Presented):
         """
         return super().report(path, comparison=comparison or self.comparison, **options)
 
-    def save(self, path: str | Path, *, pairs: bool = True) -> None:
-        """Writes the study, states included, to one safetensors file; replaces the file in one step.
+    def save(self, path: str | Path, *, states: int | str | None = None, pairs: bool = True) -> int | None:
+        """Writes the study to one safetensors file; replaces the file in one step.
 
-        `pairs=False` leaves out `pairs`, which is large and needed for no more than adding up comparisons.
+        A file has every number, and what a page shows. What else it has is decided by `states`:
+
+        - `"full"`: all that was gathered. Studies add up, and detectors are made, from such files alone.
+        - a number k: of each layer the spectrum and the k leading eigenstates, in float32, as `collapse` and
+          `layer.eigenstates` need them. What needs more (`layer.density`, `+`, `detector`) says so.
+        - None: all where the file then has at most 100 MB, else the 64 leading states.
+
+        `pairs=False` leaves out `pairs`, which is large and needed for no more than adding up comparisons; so do small
+        files. A study that was interrupted before its numbers were computed is saved in full.
+
+        Returns:
+            How many leading states of each layer the file has; None where it has all that was gathered.
+
+        Raises:
+            ValueError: `states` is none of these, or the study was read from a file that lacks them.
+            OSError: the file cannot be written.
         """
         kept = self.gathered if pairs else replace(self.gathered, pairs=None)
         kept = replace(kept, notes=list(dict.fromkeys((*kept.notes, *self.more_notes))))
-        layers = [layer.stored(complete=False) for layer in self.layers]
-        stored = StoredStudy(kept, layers, self.settings, self.skipped, self.error, self.comparison)
+        (gathered, layers), number = parts_of(kept, self.layers, states)
+        stored = StoredStudy(gathered, layers, self.settings, self.skipped, self.error, self.comparison)
         write(path, "study", SCHEMA, stored)
+        return number
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
