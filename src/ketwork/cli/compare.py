@@ -20,6 +20,7 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import launched
+from ketwork.cli.writing import kept_when_interrupted, left_to_do, write_report
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.comparison import compare as compare_networks
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError
@@ -145,15 +146,22 @@ def command(
         )
         try:
             if save is not None:
-                record.save(save)
-            if report is not None:
-                record.report(report)
+                with kept_when_interrupted(record):
+                    record.save(save)
+            if report is not None and not isinstance(ended, Interrupted):
+                write_report(record, report)
+        except Interrupted as failure:
+            ended = failure
         finally:
             print_comparison(record, as_json_)
-        report_files({"Saved to": save if record.complete else None, "Report written to": report})
+        stopped = isinstance(ended, Interrupted)
+        report_files(
+            {"Saved to": save if ended is None else None, "Report written to": None if stopped else report}
+        )
         if ended is not None:
             counted = "positions" if record.settings["unit"] == Unit.position else "samples"
-            end_partial(ended, f"{record.n} {counted}", save)
+            more = left_to_do(record, save, report) if stopped else ""
+            end_partial(ended, f"{record.n} {counted}", save, more)
 
 
 def print_comparison(record: Comparison, as_json_: bool) -> None:

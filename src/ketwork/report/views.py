@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ketwork.networks.measures import MEASURES, DecodedLabels, LeadingPlane, discarded
@@ -89,7 +90,10 @@ def layer_views(study: Study) -> Iterator[View]:
     names = tuple(data["label_names"]) if data.get("label_names") else None
     for place, layer in enumerate(study):
         label = layer.info.label or study.settings.get("model", "network")
-        yield View(place, label, layer, layer.leading.values, layer.plane, names)
+        if layer.finished:
+            yield View(place, label, layer, layer.leading.values, layer.plane, names)
+        else:
+            yield View(place, label, layer, torch.zeros(0, dtype=torch.float64), None, names)
 
 
 def label_order(known: DecodedLabels, label_names: tuple[str, ...] | None) -> tuple[list[str], list[int]]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ketwork.networks.comparison.result import ComparedLayer, Comparison
 from ketwork.networks.moments import PairMoments
+from ketwork.networks.runtime import Work
 
 
 @dataclass
@@ -19,12 +20,24 @@ class ComparisonAccumulator:
     skipped: dict[str, str]
 
     def comparison(
-        self, settings: dict[str, Any], measures: Collection[str] | None, center: bool, error: str | None
+        self,
+        settings: dict[str, Any],
+        measures: Collection[str] | None,
+        center: bool,
+        error: str | None,
+        told: Work | None = None,
     ) -> Comparison:
-        """The comparison that it makes."""
+        """The comparison that it makes, of the pairs that it reaches before it is `told` to stop."""
         named: dict[Hashable, ComparedLayer] = {tuple(key): layer for key, layer in self.layers}
         return Comparison.from_pairs(
-            self.pairs, named, settings, self.skipped, measures=measures, center=center, error=error
+            self.pairs,
+            named,
+            settings,
+            self.skipped,
+            measures=measures,
+            center=center,
+            error=error,
+            told=told,
         )
 
     def add(self, other: Self, start: int | None = None) -> None:

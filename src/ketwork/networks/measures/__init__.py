@@ -23,7 +23,7 @@ from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
-from ketwork.networks.measures.similarity import measured, similarities
+from ketwork.networks.measures.similarity import Effort, Similarities, measured, similarities
 from ketwork.networks.measures.spectral import KEPT, discarded
 from ketwork.networks.measures.state import LayerState
 
@@ -41,6 +41,7 @@ __all__ = [
     "Column",
     "DecodedLabels",
     "Decoding",
+    "Effort",
     "LabelCounts",
     "LabelState",
     "LayerState",
@@ -50,6 +51,7 @@ __all__ = [
     "Predictions",
     "Probe",
     "ProbeRegressor",
+    "Similarities",
     "StoredPlane",
     "by_label",
     "discarded",

@@ -1,4 +1,4 @@
-"""`LabelCounts`: what a small file keeps of a layer's vectors by label: how many there were, and which were held out."""
+"""`LabelCounts`: what a small file keeps of a layer's vectors by label: how many, and which were held out."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class LabelCounts:
     fitted: Annotated[Tensor, Form("int k")]
     held: HeldLabels
     states: Count
+    complex: bool = False
 
     @classmethod
     def from_moments(cls, moments: LabelledMoments, classes: int, states: int) -> LabelCounts:

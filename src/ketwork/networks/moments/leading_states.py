@@ -52,7 +52,7 @@ class LeadingStates:
         if rank > len(self.states):
             raise MissingStatesError(
                 f"This study was saved with the {len(self.states)} leading states of each layer, but {rank} are "
-                f"needed. {remedy(str(rank))}, or with all of them (states=\"full\")."
+                f'needed. {remedy(str(rank))}, or with all of them (states="full").'
             )
         wide = torch.complex128 if self.states.is_complex() else torch.float64
         states = self.states[:rank].to(wide)
@@ -62,7 +62,6 @@ class LeadingStates:
         """At most so many states, of which a file needs no more than 32 bits a number."""
         narrow = torch.complex64 if self.states.is_complex() else torch.float32
         return LeadingStates(self.values, self.states[:most].to(narrow), self.held, self.center)
-
 
 
 def missing_states(kept: int, what: str) -> MissingStatesError:

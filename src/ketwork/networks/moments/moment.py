@@ -69,9 +69,7 @@ class StoredMoment:
         if (sketch is not None or self.leading is not None) and self.populations is None:
             raise Malformed("a sketch and leading states must have their populations beside them")
         if sketch is not None and sketch.shape[1] != self.d:
-            raise Malformed(
-                f"a sketch of {self.d} features must have as many columns"
-            )
+            raise Malformed(f"a sketch of {self.d} features must have as many columns")
         if self.n > 0:
             self._check_diagonal()
 

@@ -190,10 +190,10 @@ class Layer(Presented):
 
     @cached_property
     def plane(self) -> LeadingPlane | None:
-        """The layer seen in the plane of its two leading eigenstates, as its page shows it; None where there are not two."""
-        mean = LayerState(self.accumulator, self.normalize, self.center).mean if self.leading.held else None
-        if mean is None:
+        """The layer in the plane of its two leading eigenstates, as its page shows it; None where there are not two."""
+        if not self.leading.held:
             return None
+        mean = self.state().mean
         return leading_plane(self.leading, self.accumulator, self.normalize, mean, self.labels)
 
     def eigenstates(self, rank: int, center: bool | None = None) -> Ket:

@@ -1,7 +1,7 @@
 """What a small file keeps of a study: every number, and of each layer's state the spectrum and the leading states.
 
-A layer's moment takes 4 d² bytes, the samples that its standard errors were computed on and those of its labels about as
-much each: 3 to 7 MB for 576 features. Its numbers, its spectrum and 64 leading states take 0.17 MB.
+A layer's moment takes 4 d² bytes, and the samples that its standard errors were computed on and those of its labels
+about as much each: 3 to 7 MB for 576 features. Its numbers, its spectrum and 64 leading states take 0.17 MB.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ketwork.networks.measures import MOST_STATES, LabelCounts
-from ketwork.networks.moments import LayerAccumulator, Reservoir, missing_states
+from ketwork.networks.moments import LabelledMoments, LayerAccumulator, Reservoir
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.layer import Layer, StoredLayer
 from ketwork.records import pack
@@ -39,7 +39,7 @@ def _size(gathered: StudyAccumulator) -> int:
 
 
 def kept_states(gathered: StudyAccumulator) -> int | None:
-    """How many leading states the record has of each layer, the most of any; None where it has all that was gathered."""
+    """How many leading states a record has of each layer, the most of any; None where it has all that was gathered."""
     leading = [row.moment.leading for row in gathered.layers]
     kept = [len(each.states) for each in leading if each is not None]
     return max(kept) if kept else None
@@ -48,7 +48,7 @@ def kept_states(gathered: StudyAccumulator) -> int | None:
 def parts_of(
     gathered: StudyAccumulator, layers: tuple[Layer, ...], states: int | str | None
 ) -> tuple[Parts, int | None]:
-    """The parts of a file with so many leading `states` as `Study.save` takes, and how many it has (None: all is there).
+    """The parts of a file with so many leading `states` as `Study.save` takes, and how many it has (None: all).
 
     Raises:
         ValueError: `states` is none, or the record was read from a file that lacks them.
@@ -61,7 +61,10 @@ def parts_of(
         else:
             states = MOST_STATES if kept is None else kept
     elif kept is not None and (states == FULL or int(states) > kept):
-        raise missing_states(kept, f"a file with `states={states!r}`")
+        raise ValueError(
+            f"Argument `states` must be at most {kept}, since the study was read from a file with so many leading "
+            f"states of each layer, but is {states!r}. Study the network again for more."
+        )
     if states == FULL or not _finished(layers):
         return (gathered, [layer.stored(complete=False) for layer in layers]), None
     return _small_parts(gathered, layers, int(states)), int(states)
@@ -93,13 +96,17 @@ def _small(row: LayerAccumulator, layer: Layer, most: int) -> LayerAccumulator:
 
 
 def _stored(layer: Layer, most: int) -> StoredLayer:
-    counts = None
+    counts: LabelCounts | None = None
     if layer.labels is not None:
-        counts = layer.labels.moments
-        if not isinstance(counts, LabelCounts):
-            counts = LabelCounts.from_moments(counts, len(layer.labels.names), most)
+        moments = layer.labels.moments
+        counts = moments if isinstance(moments, LabelCounts) else _counted(moments, layer, most)
     plane = None if layer.plane is None else layer.plane.stored()
     return replace(layer.stored(complete=False), plane=plane, counts=counts)
+
+
+def _counted(moments: LabelledMoments, layer: Layer, most: int) -> LabelCounts:
+    assert layer.labels is not None
+    return LabelCounts.from_moments(moments, len(layer.labels.names), most)
 
 
 def _without_kets(kept: Reservoir) -> Reservoir:

@@ -13,6 +13,16 @@ _HEAVY = 0.2
 _MANY = 50
 
 
+def unfinished_warning(layers: Sequence[Layer]) -> str:
+    """Of numbers that an interruption left out: of layers, or else the comparison of these."""
+    left = sum(not layer.finished for layer in layers)
+    what = f"The numbers of {left} of {len(layers)} layers" if left else "The comparison of the layers"
+    return (
+        f"{what} had not been computed when the study was interrupted (–). What they follow from is kept: "
+        "`study.finish()` computes them, and so does the command that shows a saved study."
+    )
+
+
 def pass_warnings(layers: Sequence[Layer]) -> list[str]:
     """Of the data: too few of them, and samples that were skipped."""
     messages = []

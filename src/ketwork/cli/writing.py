@@ -1,0 +1,62 @@
+"""What a command writes at its end: files that no signal tears, and pages that one ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ketwork.cli.console import progress_bar
+from ketwork.networks.comparison import Comparison
+from ketwork.networks.runtime import Interrupted, Work, interruptible
+from ketwork.networks.study import Study
+from ketwork.records import deferred
+
+
+@contextmanager
+def kept_when_interrupted(record: Any) -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait while a record is written; then they are raised as `Interrupted` with the record."""
+    try:
+        with deferred():
+            yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("interrupted while its record was written", record) from error
+
+
+def write_report(record: Study | Comparison, path: Path) -> None:
+    """Writes the page of a record, with a bar on a terminal.
+
+    Raises:
+        Interrupted: on Ctrl-C and SIGTERM; there is no page then, and `partial` is the record.
+    """
+    with progress_bar(None) as bar:
+
+        def work(told: Work) -> None:
+            def hear(stage: Any) -> None:
+                if told.asked:
+                    raise KeyboardInterrupt
+                told.tell(stage)
+
+            if isinstance(record, Study):
+                record.report(path, hear=hear)
+            else:
+                record.report(path)
+
+        if not interruptible(work, lambda stage: None if bar is None else bar.stage(stage)):
+            raise Interrupted("interrupted while its page was written", record)
+
+
+def left_to_do(record: Study | Comparison, save: Path | None, report: Path | None) -> str:
+    """What was not done when a command was interrupted, and which command does it."""
+    words = ""
+    if isinstance(record, Study) and not record.finished:
+        left = sum(not layer.finished for layer in record)
+        what = f"The numbers of {left} of {len(record)} layers" if left else "The comparison of the layers"
+        words += f" {what} had not been computed" + (
+            "." if save is None else f": `ketwork show {save}` does."
+        )
+    if report is not None:
+        words += " The page was not written"
+        words += "." if save is None else f": `ketwork report {save} -o {report}` does."
+    return words
