@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from contextlib import redirect_stdout
@@ -20,7 +21,7 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import launched
-from ketwork.cli.writing import kept_when_interrupted, left_to_do, write_report
+from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.comparison import compare as compare_networks
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError
@@ -144,16 +145,13 @@ def command(
         record = record.described(
             seed=seed, source=described, command=context.meta["command"], **source.settings
         )
-        try:
-            if save is not None:
-                with kept_when_interrupted(record):
-                    record.save(save)
-            if report is not None and not isinstance(ended, Interrupted):
-                write_report(record, report)
-        except Interrupted as failure:
-            ended = failure
-        finally:
-            print_comparison(record, as_json_)
+        ended = concluded(
+            record,
+            ended,
+            save=None if save is None else functools.partial(record.save, save),
+            report=report,
+            show=functools.partial(print_comparison, record, as_json_),
+        )
         stopped = isinstance(ended, Interrupted)
         report_files(
             {"Saved to": save if ended is None else None, "Report written to": None if stopped else report}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from contextlib import redirect_stdout
@@ -20,7 +21,7 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import launched
-from ketwork.cli.writing import kept_when_interrupted, left_to_do, write_report
+from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.activations import Reading
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError, Plan
 from ketwork.networks.study import Study
@@ -174,20 +175,24 @@ def command(
             command=context.meta["command"],
             **source.settings,
         )
-        kept = None
-        try:
-            if save is not None:
-                with kept_when_interrupted(record):
-                    kept = record.save(save, states=chosen_states, pairs=bool(compare))
-            if report is not None and not isinstance(ended, Interrupted):
-                write_report(record, report)
-        except Interrupted as failure:
-            ended = failure
-        finally:
-            print_study(record, as_json_)
+        kept: list[int | None] = [None]
+
+        def keep(path: Path) -> None:
+            kept.append(record.save(path, states=chosen_states, pairs=bool(compare)))
+
+        ended = concluded(
+            record,
+            ended,
+            save=None if save is None else functools.partial(keep, save),
+            report=report,
+            show=lambda: print_study(record, as_json_),
+        )
         stopped = isinstance(ended, Interrupted)
         report_files(
-            {_saved(kept): save if ended is None else None, "Report written to": None if stopped else report}
+            {
+                _saved(kept[-1]): save if ended is None else None,
+                "Report written to": None if stopped else report,
+            }
         )
         if ended is not None:
             more = left_to_do(record, save, report) if stopped else ""

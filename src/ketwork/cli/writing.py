@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ketwork.cli.console import progress_bar
 from ketwork.networks.comparison import Comparison
-from ketwork.networks.runtime import Interrupted, Work, interruptible
+from ketwork.networks.runtime import Interrupted, PartialError, Work, interruptible
 from ketwork.networks.study import Study
 from ketwork.records import deferred
 
+Ended = PartialError | Interrupted | None
 
-@contextmanager
-def kept_when_interrupted(record: Any) -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait while a record is written; then they are raised as `Interrupted` with the record."""
+
+def concluded(
+    record: Study | Comparison,
+    ended: Ended,
+    *,
+    save: Callable[[], None] | None,
+    report: Path | None,
+    show: Callable[[], None],
+) -> Ended:
+    """Saves a record, writes its page and shows it; returns how the command ended, which Ctrl-C may have changed.
+
+    Signals wait while the record is saved. One that came, then or before, leaves the page out, and the record is shown.
+    """
     try:
-        with deferred():
-            yield
-    except KeyboardInterrupt as error:
-        raise Interrupted("interrupted while its record was written", record) from error
+        try:
+            if save is not None:
+                with deferred():
+                    save()
+            if report is not None and not isinstance(ended, Interrupted):
+                write_report(record, report)
+        except KeyboardInterrupt:
+            ended = Interrupted("interrupted", record)
+        finally:
+            show()
+    except KeyboardInterrupt:  # while it was shown
+        ended = Interrupted("interrupted", record)
+    return ended
 
 
 def write_report(record: Study | Comparison, path: Path) -> None:

@@ -75,9 +75,9 @@ def interruptible(
             done.set()
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="ketwork")
-    thread.start()
     ended = True
     try:
+        thread.start()
         while not done.is_set() and not (until is not None and there.asked):
             with contextlib.suppress(queue.Empty):
                 hear(*events.get(timeout=_LOOK))
@@ -109,5 +109,7 @@ def left_behind() -> bool:
 def _end(work: Work, done: threading.Event) -> None:
     """Asks work to stop, and waits a little for it; whoever interrupts again waits no longer."""
     work.stop()
+    until = time.monotonic() + GRACE
     with contextlib.suppress(KeyboardInterrupt):
-        done.wait(GRACE)
+        while not done.wait(_LOOK) and time.monotonic() < until:
+            pass
