@@ -115,6 +115,7 @@ def _comparison_page(comparison: Comparison) -> Page:
         "changed": findings.changed(comparison),
         "table": best_matches(comparison),
         **_matrix_content(comparison, data),
+        "left_out": None,  # its warnings say so
     }
     names = [short(name) for name in findings.sides(comparison)]
     content["names"] = names
@@ -130,6 +131,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
         "names_of_measures": TITLES,
         "matrices": [],
         "omitted": False,
+        "left_out": None if comparison is None else comparison.left_out,
     }
     if comparison is None or not comparison.rows or not comparison.columns:
         return content
