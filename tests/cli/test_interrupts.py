@@ -1,7 +1,10 @@
-"""Ctrl-C and SIGTERM are honoured at the end of a command too, and small files are what they were asked to be."""
+"""Ctrl-C and SIGTERM are honoured at the end of a command too, and small files are what they were stopped to be."""
 
+import functools
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import ketwork as kw
+from ketwork.cli import console as kw_console
 from ketwork.cli import writing
-from ketwork.networks.moments import LayerAccumulator
+from ketwork.networks.measures.overlaps import OverlapsOfRows
+from ketwork.networks.runtime import Stage
 from ketwork.networks.study.layer import Layer
 
 NETS = "ketwork_cli_nets"
@@ -83,8 +89,8 @@ def test_a_signal_during_one_long_decomposition_ends_the_command_and_loses_nothi
     torch.manual_seed(0)
     narrow = torch.nn.Linear(8, 20)
     expected = kw.study(narrow, x, batch_size=450)[0].entropy
-    told = json.loads(out)["table"]
-    assert [row["entropy"] for row in told] == [pytest.approx(expected, rel=1e-9), None]
+    rows = json.loads(out)["table"]
+    assert [row["entropy"] for row in rows] == [pytest.approx(expected, rel=1e-9), None]
     # What is missing follows from the moment, which is that of all data.
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(8, 20), torch.nn.Linear(20, 3200))
@@ -111,7 +117,7 @@ def _interrupting(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_numbers_that_an_interrupted_command_left_out_are_computed_when_it_is_shown(
+def test_numbers_that_an_interrupted_command_missing_pairs_are_computed_when_it_is_shown(
     here, run, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
     whole = json.loads(run("study", *SMALL, "--json").stdout)
@@ -158,8 +164,6 @@ def test_a_signal_while_the_page_is_written_leaves_the_study(
 def test_a_comparison_that_is_interrupted_at_its_end_is_shown_and_saved(
     here, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ketwork.networks.measures.overlaps import OverlapsOfRows
-
     with monkeypatch.context() as patch:
         _interrupting(patch, OverlapsOfRows, "block", signal.SIGINT, at=3)
         done = run("compare", *SMALL, "--save", "c.st")
@@ -190,7 +194,7 @@ def test_a_page_alone_compares_as_many_pairs_as_its_time_gives(here, run) -> Non
     run("study", *SMALL, "--save", "s.st", "--report", "p.html")
     saved = kw.Study.load("s.st")
     assert saved.settings["pairs_seconds"] == 30.0
-    assert saved.compare().left_out is None
+    assert saved.compare().missing_pairs is None
     assert saved.pairs is None
     run("study", *SMALL, "--save", "s.st", "--report", "p.html", "--compare")
     assert kw.Study.load("s.st").settings["pairs_seconds"] is None
@@ -198,7 +202,7 @@ def test_a_page_alone_compares_as_many_pairs_as_its_time_gives(here, run) -> Non
     assert kw.Study.load("s.st").comparison is None
 
 
-def test_the_page_of_pairs_that_were_left_out_is_a_page(here, run) -> None:
+def test_the_page_of_pairs_that_were_missing_pairs_is_a_page(here, run) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(5)])
     study = kw.study(net, torch.randn(50, 4), compare=0.0)
@@ -213,7 +217,21 @@ def test_the_page_of_pairs_that_were_left_out_is_a_page(here, run) -> None:
     assert "4 of 10 pairs of layers were compared" in text
 
 
+def test_a_terminal_sees_how_far_the_end_is_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    console = functools.partial(Console, file=shown, force_terminal=True, width=100)
+    monkeypatch.setattr(kw_console, "Console", lambda **options: console())
+    with kw_console.progress_bar(300) as bars:
+        assert bars is not None
+        bars(300)
+        bars.stage(Stage("layers", 2, 8, 0.5))
+        bars.stage(Stage("pairs", 1, 28, 1 / 28))
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.getvalue()).splitlines()
+    assert any(re.search(r"samples\s.*300/300", line) for line in lines)
+    assert any(re.search(r"layers\s.*2/8", line) for line in lines)
+    assert any(re.search(r"pairs\s.*1/28.*(-:--:--|\d:\d\d:\d\d)", line) for line in lines)
+
+
 def test_nothing_is_left_to_do_of_a_finished_study() -> None:
     study = kw.study(torch.nn.Linear(3, 2), torch.randn(20, 3))
     assert writing.left_to_do(study, None, None) == ""
-    assert isinstance(study[0].accumulator, LayerAccumulator)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ketwork.cli.console import progress_bar
 from ketwork.networks.comparison import Comparison
-from ketwork.networks.runtime import Interrupted, PartialError, Work, interruptible
+from ketwork.networks.runtime import Background, Interrupted, PartialError, interruptible
 from ketwork.networks.study import Study
 from ketwork.records import deferred
 
@@ -51,11 +51,11 @@ def write_report(record: Study | Comparison, path: Path) -> None:
     """
     with progress_bar(None) as bar:
 
-        def work(told: Work) -> None:
+        def work(background: Background) -> None:
             def hear(stage: Any) -> None:
-                if told.asked:
+                if background.stopped:
                     raise KeyboardInterrupt
-                told.tell(stage)
+                background.report(stage)
 
             if isinstance(record, Study):
                 record.report(path, hear=hear)

@@ -29,8 +29,8 @@ def write_study(
 ) -> Path:
     """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
 
-    `hear` is told of each layer. Cost: one decomposition a layer that was not decomposed, and about 4 s for the charts'
-    JavaScript.
+    `hear` gets each layer as it is done. Cost: one decomposition a layer that was not decomposed, and about 4 s for the
+    charts' JavaScript.
 
     Raises:
         ImportError: the extra `report` is missing.
@@ -115,7 +115,7 @@ def _comparison_page(comparison: Comparison) -> Page:
         "changed": findings.changed(comparison),
         "table": best_matches(comparison),
         **_matrix_content(comparison, data),
-        "left_out": None,  # its warnings say so
+        "missing_pairs": None,  # its warnings say so
     }
     names = [short(name) for name in findings.sides(comparison)]
     content["names"] = names
@@ -131,7 +131,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
         "names_of_measures": TITLES,
         "matrices": [],
         "omitted": False,
-        "left_out": None if comparison is None else comparison.left_out,
+        "missing_pairs": None if comparison is None else comparison.missing_pairs,
     }
     if comparison is None or not comparison.rows or not comparison.columns:
         return content

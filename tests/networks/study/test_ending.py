@@ -128,7 +128,7 @@ def test_a_study_interrupted_in_its_pass_has_the_numbers_that_a_second_gives() -
     assert partial.table().equals(kw.study(net(), X[:30]).table())
 
 
-def test_numbers_that_take_longer_than_a_second_are_left_out_after_an_interruption(
+def test_numbers_that_take_longer_than_a_second_are_missing_pairs_after_an_interruption(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def slow(*given):
@@ -190,7 +190,7 @@ def test_pairs_within_a_time_are_those_of_adjacent_layers_at_least() -> None:
         "4 of 10 pairs of layers were compared in the 0 s that were given to them, the nearest first; the others are "
         "missing (–). `compare=True` (--compare) compares all."
     )
-    assert kw.study(net(), X, compare=60.0).compare().left_out is None
+    assert kw.study(net(), X, compare=60.0).compare().missing_pairs is None
 
 
 @pytest.mark.parametrize("compare", [-1, float("nan"), float("inf"), "all", None])

@@ -132,6 +132,17 @@ def test_what_needs_more_says_so_and_what_to_do(tmp_path: Path) -> None:
         kw.collapse_curve(net(), X, study=kept)
 
 
+def test_measures_that_a_small_file_lacks_are_missing_and_said_to_be(tmp_path: Path) -> None:
+    study = kw.study(net(), X)
+    without = [layer.estimates.pop("stable_rank") for layer in study]
+    kept = _loaded(study, tmp_path / "small", 5)
+    assert kept.table()["stable_rank"].isna().all()
+    assert kept.warnings[0].startswith("The file lacks stable rank (–), and what that is computed from.")
+    whole = _loaded(study, tmp_path / "full", "full")
+    assert whole.table()["stable_rank"].tolist() == without
+    assert not any("The file lacks" in warning for warning in whole.warnings)
+
+
 def test_networks_collapse_onto_the_states_of_a_small_file(tmp_path: Path) -> None:
     study = kw.study(net(), X)
     kept = _loaded(study, tmp_path / "s", 5)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ketwork.networks.comparison.result import ComparedLayer, Comparison
 from ketwork.networks.moments import PairMoments
-from ketwork.networks.runtime import Work
+from ketwork.networks.runtime import Background
 
 
 @dataclass
@@ -25,9 +25,9 @@ class ComparisonAccumulator:
         measures: Collection[str] | None,
         center: bool,
         error: str | None,
-        told: Work | None = None,
+        background: Background | None = None,
     ) -> Comparison:
-        """The comparison that it makes, of the pairs that it reaches before it is `told` to stop."""
+        """The comparison that it makes, of the pairs that it reaches before the `background` is stopped."""
         named: dict[Hashable, ComparedLayer] = {tuple(key): layer for key, layer in self.layers}
         return Comparison.from_pairs(
             self.pairs,
@@ -37,7 +37,7 @@ class ComparisonAccumulator:
             measures=measures,
             center=center,
             error=error,
-            told=told,
+            background=background,
         )
 
     def add(self, other: Self, start: int | None = None) -> None:

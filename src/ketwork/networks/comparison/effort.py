@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from ketwork.networks.measures import Effort, Similarities
-from ketwork.networks.runtime import PAIRS, Stage, Work
+from ketwork.networks.runtime import PAIRS, Background, Stage
 
 
-def effort_of(told: Work | None, seconds: float | None, parts: int = 1) -> Effort:
-    """The effort of one of so many parts of work that is told to stop, and tells how far it is."""
+def effort_of(background: Background | None, seconds: float | None, parts: int = 1) -> Effort:
+    """The effort of one of several parts of work, which share the `seconds`."""
     seconds = None if seconds is None else seconds / parts
-    if told is None:
+    if background is None:
         return Effort(seconds)
 
     def hear(done: int, total: int) -> None:
-        told.tell(Stage(PAIRS, done, total, done / total))
+        background.report(Stage(PAIRS, done, total, done / total))
 
-    return Effort(seconds, lambda: told.asked, hear)
+    return Effort(seconds, lambda: background.stopped, hear)
 
 
-def left_out(similar: Similarities, seconds: float | None) -> str | None:
+def missing_pairs(similar: Similarities, seconds: float | None) -> str | None:
     """Which pairs were not computed, in words; None where all were."""
     if len(similar.pairs) == similar.total:
         return None

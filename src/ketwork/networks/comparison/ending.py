@@ -8,7 +8,7 @@ from typing import Any
 
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
 from ketwork.networks.comparison.result import FEWEST, Comparison
-from ketwork.networks.runtime import GRACE, Ending, Stage, Work, interruptible
+from ketwork.networks.runtime import GRACE, Background, Ending, Stage, interruptible
 
 
 def compared(
@@ -25,8 +25,8 @@ def compared(
         return None, ending
     made: list[Comparison] = []
 
-    def work(told: Work) -> None:
-        made.append(gathered.comparison(settings, measures, center, reason or ending.reason, told))
+    def work(background: Background) -> None:
+        made.append(gathered.comparison(settings, measures, center, reason or ending.reason, background))
 
     if not interruptible(work, hear, GRACE if ending.interrupted else None):
         ending = replace(ending, interrupted=True)

@@ -47,14 +47,14 @@ class Similarities:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long pairs are worked at: for so many `seconds` (None: all), until it is `asked` to stop.
+    """How long pairs are worked at: a number of `seconds` (None: until all are done), or until it is `stopped`.
 
-    Pairs of adjacent layers are computed whatever their time. `hear` is told how many are done, and how many there are.
+    Pairs of adjacent layers are computed whatever their time. `hear` gets how many are done, and how many there are.
     `only` these are computed, if given.
     """
 
     seconds: float | None = None
-    asked: Callable[[], bool] = lambda: False
+    stopped: Callable[[], bool] = lambda: False
     hear: Callable[[int, int], None] = lambda done, total: None
     only: Collection[tuple[int, int]] | None = None
 
@@ -186,7 +186,7 @@ def _by_pair(
     def pair_at(place: int) -> None:
         i, j = places[place]
         adjacent = abs(j - first - i) <= 1
-        if effort.asked() or (time.monotonic() > until and not adjacent):
+        if effort.stopped() or (time.monotonic() > until and not adjacent):
             return
         together(i, j)
         done.add((i, j))

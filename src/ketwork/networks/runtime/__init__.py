@@ -3,11 +3,11 @@
 May import `measures`, `moments`, `activations`, `quantum`, `records`. Others take `stream`, the one loop over data.
 """
 
+from ketwork.networks.runtime.background import GRACE, Background, interruptible, left_behind
 from ketwork.networks.runtime.bad_values import Bad, BadValues
 from ketwork.networks.runtime.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, ProcessError, Processes, join
 from ketwork.networks.runtime.fingerprints import of_network
-from ketwork.networks.runtime.interruptible import GRACE, Work, interruptible, left_behind
 from ketwork.networks.runtime.keys import key_stream
 from ketwork.networks.runtime.memory import Plan, Share, Width, parse_bytes, plan_memory
 from ketwork.networks.runtime.progress import LAYERS, PAIRS, Progress, Stage, show_progress, show_stage
@@ -18,6 +18,7 @@ __all__ = [
     "LAYERS",
     "PAIRS",
     "TIMEOUT",
+    "Background",
     "Bad",
     "BadValues",
     "CheckpointError",
@@ -33,7 +34,6 @@ __all__ = [
     "Share",
     "Stage",
     "Width",
-    "Work",
     "error_words",
     "interruptible",
     "join",

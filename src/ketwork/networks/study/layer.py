@@ -101,7 +101,7 @@ class Layer(Presented):
 
     @property
     def finished(self) -> bool:
-        """Whether its numbers were computed: not where an interruption left it out, see `Study.finish`."""
+        """Whether its numbers were computed: not where an interruption came before, see `Study.finish`."""
         return bool(self.estimates)
 
     @property
@@ -199,8 +199,15 @@ class Layer(Presented):
     def eigenstates(self, rank: int, center: bool | None = None) -> Ket:
         """So many leading eigenstates of the layer's state, centred or not (None: as it was studied), (rank, d).
 
+        Those of a small file are rounded to float32. Cost O(d³) of other records.
+
         Raises:
             ValueError: the layer has no state, or was saved without those states.
+
+        >>> import torch, ketwork as kw
+        >>> study = kw.study(torch.nn.Identity(), torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, 1.0]]))
+        >>> study[0].eigenstates(1).probabilities().round(decimals=3), study[0].spectrum().round(decimals=3)
+        (tensor([[1., 0.]], dtype=torch.float64), tensor([0.6670, 0.3330], dtype=torch.float64))
         """
         center = self.center if center is None else center
         kept = self.accumulator.moment.leading
@@ -251,11 +258,11 @@ class Layer(Presented):
         return LayerState(self.accumulator, self.normalize, self.center)
 
     def estimate(self, measure: str) -> Estimate:
-        """A measure by name; one that a record of an older version lacks is computed."""
+        """A measure by name; one that a record of an older version lacks is computed, from a full file."""
         if measure not in self.estimates:
             declared = MEASURES[measure]
-            none = declared.needs != "layer" or not self.computable
-            if not self.finished:
+            none = declared.needs != "layer"
+            if not self.finished or not self.computable:
                 return Estimate(unit=declared.unit)
             self.estimates[measure] = Estimate(unit=declared.unit) if none else declared(self.state())
         return self.estimates[measure]

@@ -9,7 +9,7 @@ from typing import Any
 from ketwork.networks.activations import Key
 from ketwork.networks.comparison import FEWEST, ComparedLayer, Comparison
 from ketwork.networks.moments import UNITS, LayerAccumulator
-from ketwork.networks.runtime import LAYERS, Stage, Work, interruptible
+from ketwork.networks.runtime import LAYERS, Background, Stage, interruptible
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.layer import Layer
 
@@ -49,32 +49,34 @@ def compute(
     Cost: O(d³) a layer at most, and an eigenvalue problem a pair.
     """
 
-    def work(told: Work) -> None:
-        _layers(gathered, settings, numbers, told)
-        if numbers.comparison is None and comparable(gathered) and not told.asked:
-            comparison = _compared(gathered, settings, skipped, told)
-            if not told.asked:
+    def work(background: Background) -> None:
+        _layers(gathered, settings, numbers, background)
+        if numbers.comparison is None and comparable(gathered) and not background.stopped:
+            comparison = _compared(gathered, settings, skipped, background)
+            if not background.stopped:
                 numbers.comparison = comparison
 
     interruptible(work, hear, seconds)
-    whole = len(numbers.layers) == len(gathered.rows)
-    return whole and (numbers.comparison is not None or not comparable(gathered))
+    complete = len(numbers.layers) == len(gathered.rows)
+    return complete and (numbers.comparison is not None or not comparable(gathered))
 
 
-def _layers(gathered: StudyAccumulator, settings: Mapping[str, Any], numbers: Numbers, told: Work) -> None:
+def _layers(
+    gathered: StudyAccumulator, settings: Mapping[str, Any], numbers: Numbers, background: Background
+) -> None:
     names, task = tuple(gathered.labels.names), gathered.labels.task
     rows, center = gathered.rows, bool(settings["center"])
     todo = [row for row in rows if row.info.key not in numbers.layers]
     total, done = sum(map(_cost, todo)), 0.0
     for row in todo:
-        if told.asked:
+        if background.stopped:
             return
         layer = Layer.from_accumulator(row, center, gathered.normalize, names, task)
-        if told.asked:
+        if background.stopped:
             return
         numbers.layers[row.info.key] = layer
         done += _cost(row)
-        told.tell(Stage(LAYERS, len(numbers.layers), len(rows), done / total))
+        background.report(Stage(LAYERS, len(numbers.layers), len(rows), done / total))
 
 
 def _cost(row: LayerAccumulator) -> float:
@@ -85,7 +87,7 @@ def _cost(row: LayerAccumulator) -> float:
 
 
 def _compared(
-    gathered: StudyAccumulator, settings: dict[str, Any], skipped: dict[str, str], told: Work
+    gathered: StudyAccumulator, settings: dict[str, Any], skipped: dict[str, str], background: Background
 ) -> Comparison:
     """The comparison of the layers with each other."""
     assert gathered.pairs is not None
@@ -95,5 +97,10 @@ def _compared(
     # As `compare` does it by default, whatever weighs the kets of the study itself.
     how = {"other": settings["model"], "unit": UNITS[0], "normalize": "ensemble", "center": True}
     return Comparison.from_pairs(
-        gathered.pairs, named, settings | how, skipped, told=told, seconds=settings.get("pairs_seconds")
+        gathered.pairs,
+        named,
+        settings | how,
+        skipped,
+        background=background,
+        seconds=settings.get("pairs_seconds"),
     )

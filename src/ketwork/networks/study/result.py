@@ -18,12 +18,19 @@ from ketwork.networks.moments import PairMoments, missing_states
 from ketwork.networks.runtime import Interrupted, Plan, Progress, show_progress, show_stage
 from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
+from ketwork.networks.study.adding import joined_settings
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.numbers import Hear, Numbers, comparable, compute
 from ketwork.networks.study.small import kept_states, parts_of
 from ketwork.networks.study.stored import SCHEMA, StoredStudy
 from ketwork.networks.study.upgrade import upgraded
-from ketwork.networks.study.warnings import label_warnings, listed, pass_warnings, unfinished_warning
+from ketwork.networks.study.warnings import (
+    label_warnings,
+    listed,
+    missing_warning,
+    pass_warnings,
+    unfinished_warning,
+)
 from ketwork.records import Presented, read, write
 
 
@@ -57,7 +64,7 @@ class Study(Presented):
     ) -> Study:
         """The study of what was gathered; `error` says why the pass ended early. Cost: O(d³) a layer at most.
 
-        `hear` is told how far it is. Numbers that are `known` are taken as they are. Where they take longer than the
+        `hear` gets how far it is. Numbers that are `known` are taken as they are. Where they take longer than the
         `seconds`, the layers that are left are unfinished.
 
         Raises:
@@ -67,10 +74,10 @@ class Study(Presented):
         visible = {name for row in gathered.rows for name in (row.info.name, *row.info.aliases)}
         skipped = {path: reason for path, reason in gathered.skipped.items() if path not in visible}
         settings = settings | {"task": gathered.labels.task}
-        whole = compute(gathered, settings, skipped, numbers, hear, seconds)
+        complete = compute(gathered, settings, skipped, numbers, hear, seconds)
         layers = numbers.of(gathered, bool(settings["center"]))
         record = cls(gathered, layers, settings, skipped, error, numbers.comparison)
-        if not whole and seconds is None:
+        if not complete and seconds is None:
             raise Interrupted("the computation of a study's numbers was interrupted", record)
         return record
 
@@ -81,7 +88,9 @@ class Study(Presented):
         return compared and all(layer.finished for layer in self.layers)
 
     def finish(self, progress: Progress = False) -> Study:
-        """The study with all of its numbers, where an interruption left some out: they follow from what was gathered.
+        """The study with all of its numbers, where an interruption came before some.
+
+        They follow from what was gathered.
 
         `progress` is True for a bar. Cost: O(d³) for each layer that has none.
 
@@ -123,7 +132,7 @@ class Study(Presented):
 
     @property
     def pairs(self) -> PairMoments | None:
-        """What comparing the layers takes, if that was asked for."""
+        """What comparing the layers takes, if that was stopped for."""
         return self.gathered.pairs
 
     @property
@@ -148,13 +157,7 @@ class Study(Presented):
         """
         if not isinstance(other, Study):
             return NotImplemented
-        differing = [
-            f"`{name}` is {self.settings.get(name)!r} and {other.settings.get(name)!r}"
-            for name in _ALIKE
-            if self.settings.get(name) != other.settings.get(name)
-        ]
-        if differing:
-            raise ValueError(f"Studies can only be added that were made alike, but {'; '.join(differing)}.")
+        settings = joined_settings(self.settings, other.settings)
         for one in (self, other):
             if one.states is not None:
                 raise missing_states(one.states, "adding it up")
@@ -165,9 +168,7 @@ class Study(Presented):
         for note in (*self.more_notes, *other.more_notes):
             total.note(note)
         errors = dict.fromkeys(one.error for one in (self, other) if one.error is not None)
-        return Study.from_accumulator(
-            total, _joined(self.settings, other.settings), "; ".join(errors) or None
-        )
+        return Study.from_accumulator(total, settings, "; ".join(errors) or None)
 
     def __radd__(self, other: Any) -> Study:
         return self if isinstance(other, int) and other == 0 else NotImplemented
@@ -194,6 +195,8 @@ class Study(Presented):
             messages.append(f"The pass ended early, after {self.samples} samples: {self.error}")
         if not self.finished:
             messages.append(unfinished_warning(self.layers))
+        missing = missing_warning(self.layers, self.measures)
+        messages += [] if missing is None else [missing]
         return messages + pass_warnings(self.layers) + label_warnings(self.layers)
 
     def table(self) -> pd.DataFrame:
@@ -308,6 +311,13 @@ class Study(Presented):
         Raises:
             ValueError: `states` is none of these, or the study was read from a file that lacks them.
             OSError: the file cannot be written.
+
+        >>> import tempfile, torch, ketwork as kw
+        >>> study = kw.study(torch.nn.Linear(4, 3), torch.randn(50, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kept = study.save(f"{folder}/small", states=2)
+        ...     kept, kw.Study.load(f"{folder}/small").table().equals(study.table())
+        (2, True)
         """
         unfinished = self.comparison is None and comparable(self.gathered)
         kept = self.gathered if pairs or unfinished else replace(self.gathered, pairs=None)
@@ -382,12 +392,3 @@ class Study(Presented):
         return f"Study of {model}: {len(self)} layers, N = {self.samples} samples" + (
             f" ({taken})" if taken else ""
         )
-
-
-def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """What both settings have alike, and as `parts` all of both."""
-    parts = [part for one in (a, b) for part in one.get("parts", [one])]
-    return {name: value for name, value in a.items() if name in b and b[name] == value} | {"parts": parts}
-
-
-_ALIKE = ("model", "normalize", "center", "calls")

@@ -1,4 +1,4 @@
-"""`interruptible`: long work in a thread of its own, so that Ctrl-C and SIGTERM are heard at once.
+"""`Background`: long work in a thread of its own, so that Ctrl-C and SIGTERM are heard at once.
 
 Python handles a signal between two of its own instructions, and one decomposition of a wide layer is a single call that
 lasts minutes. Here the main thread only waits: it hears the signal, asks the work to stop, and goes on without it after
@@ -18,24 +18,24 @@ from typing import Any
 import torch
 
 GRACE = 1.0
-"""Seconds for which work that was asked to stop is waited for."""
+"""Seconds for which work that is to stop is waited for."""
 
 _LOOK = 0.05
 _LEFT: list[threading.Thread] = []
 
 
-class Work:
-    """What work is told and tells: `asked` says that it is to stop, `tell` reports to the one who waits."""
+class Background:
+    """What work in the background hears and says: `stopped` that it is to stop, `report` how far it is."""
 
     def __init__(self, hear: Callable[[Any], None], until: float | None = None) -> None:
         self._hear, self._until, self._stop = hear, until, threading.Event()
 
     @property
-    def asked(self) -> bool:
+    def stopped(self) -> bool:
         """Whether the work is to stop: it was interrupted, or its time is over."""
         return self._stop.is_set() or (self._until is not None and time.monotonic() > self._until)
 
-    def tell(self, *event: Any) -> None:
+    def report(self, *event: Any) -> None:
         """Reports an event."""
         self._hear(*event)
 
@@ -45,22 +45,22 @@ class Work:
 
 
 def interruptible(
-    work: Callable[[Work], None],
+    work: Callable[[Background], None],
     hear: Callable[..., None] = lambda *event: None,
     seconds: float | None = None,
 ) -> bool:
     """Runs `work` and says whether it ended by itself; False where Ctrl-C or SIGTERM ended it, or its `seconds`.
 
-    `work` hands over what it has by itself, and nothing more once it is `asked` to stop. `hear` gets what it tells, in
+    `work` hands over what it has by itself, and nothing more once it is `stopped`. `hear` gets what it reports, in
     the caller's thread. In another thread than the main one, which hears no signals, it simply runs.
     """
     until = None if seconds is None else time.monotonic() + seconds
     if threading.current_thread() is not threading.main_thread():
-        here = Work(hear, until)
+        here = Background(hear, until)
         work(here)
-        return not here.asked
+        return not here.stopped
     events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-    there = Work(lambda *event: events.put(event), until)
+    there = Background(lambda *event: events.put(event), until)
     done, failed = threading.Event(), []
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
 
@@ -78,7 +78,7 @@ def interruptible(
     ended = True
     try:
         thread.start()
-        while not done.is_set() and not (until is not None and there.asked):
+        while not done.is_set() and not (until is not None and there.stopped):
             with contextlib.suppress(queue.Empty):
                 hear(*events.get(timeout=_LOOK))
         if not done.is_set():
@@ -91,14 +91,14 @@ def interruptible(
         _end(there, done)
         raise
     if not done.is_set():
-        _LEFT.append(thread)
+        _LEFT[:] = [*filter(threading.Thread.is_alive, _LEFT), thread]
         return False
     thread.join()
     while not events.empty():
         hear(*events.get())
     if failed and ended:
         raise failed[0]
-    return ended and not there.asked
+    return ended and not there.stopped
 
 
 def left_behind() -> bool:
@@ -106,7 +106,7 @@ def left_behind() -> bool:
     return any(thread.is_alive() for thread in _LEFT)
 
 
-def _end(work: Work, done: threading.Event) -> None:
+def _end(work: Background, done: threading.Event) -> None:
     """Asks work to stop, and waits a little for it; whoever interrupts again waits no longer."""
     work.stop()
     until = time.monotonic() + GRACE
