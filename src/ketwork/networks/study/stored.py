@@ -34,4 +34,9 @@ class StoredStudy:
         for name in ("model", "normalize", "center", "calls"):
             if name not in self.settings and "parts" not in self.settings:
                 raise Malformed(f"settings lack {name!r}")
+        task, seconds = self.settings.get("task"), self.settings.get("pairs_seconds")
+        if not (task is None or isinstance(task, str)):
+            raise Malformed(f"settings cannot have labels of the kind {task!r}")
+        if not (seconds is None or (isinstance(seconds, int | float) and seconds >= 0)):
+            raise Malformed(f"settings cannot give pairs of layers {seconds!r} seconds")
         check_source(self.settings)
