@@ -105,6 +105,15 @@ Timeout = Annotated[
 Save = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Save the result, states included (safetensors).")
 ]
+States = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|full",
+        help="What --save keeps of each layer beside its numbers: `full`, all that was gathered, of which studies add "
+        "up and detectors are made; or the spectrum and N leading states. Default: `full` up to 100 MB, else 64.",
+        show_default=False,
+    ),
+]
 Report = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Write the result as one HTML page that needs no network.")
 ]
@@ -145,6 +154,15 @@ def selectors(given: list[str] | None) -> str | list[str] | None:
     if alone and given != alone[:1]:
         raise UsageError(f"--layers {alone[0]} stands alone, but was given as {given}. Leave the others out.")
     return alone[0] if alone else given or None
+
+
+def states(given: str | None) -> int | str | None:
+    """What `Study.save` takes as `states`."""
+    if given is None or given == "full":
+        return given
+    if not given.isdecimal() or int(given) < 1:
+        raise UsageError(f"--states must be a number of leading states ≥ 1, or full, but was {given!r}.")
+    return int(given)
 
 
 def image_size(given: str | None) -> tuple[int, int] | None:

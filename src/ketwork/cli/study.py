@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from contextlib import redirect_stdout
@@ -20,12 +21,16 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import launched
+from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.activations import Reading
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError, Plan
 from ketwork.networks.study import Study
 from ketwork.networks.study import study as study_network
 from ketwork.records import Checkpoint
 from ketwork.report import as_json, render, render_plan
+
+PAGE_SECONDS = 30.0
+"""For the pairs of layers on a page, where no comparison is asked for."""
 
 HELP = """Examples:
 
@@ -77,11 +82,13 @@ def command(
     ] = False,
     memory: options.Memory = None,
     save: options.Save = None,
+    states: options.States = None,
     report: options.Report = None,
     compare: Annotated[
         bool | None,
         typer.Option(
-            help="Compare the layers with each other, in the same pass. Default: where there is a --report.",
+            help="Compare the layers with each other, in the same pass. Default: where there is a --report, as many "
+            "pairs as half a minute gives, nearest layers first.",
             show_default=False,
         ),
     ] = None,
@@ -109,6 +116,7 @@ def command(
         options.both_or_neither(model, data)
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
+        chosen_states = options.states(states)
         options.check_memory(memory)
         options.check_targets(save, report)
         if resume and checkpoint is None:
@@ -140,7 +148,9 @@ def command(
                         center=center,
                         seed=seed,
                         reading=Reading(calls=calls.value, skip_bad=skip_bad),
-                        compare=report is not None if compare is None else compare,
+                        compare=(PAGE_SECONDS if report is not None else False)
+                        if compare is None
+                        else compare,
                         checkpoint=None if checkpoint is None else Checkpoint(checkpoint, every, resume),
                         memory=memory,
                         on_plan=None if job and job.rank else _print_plan,
@@ -165,17 +175,39 @@ def command(
             command=context.meta["command"],
             **source.settings,
         )
-        try:
-            if save is not None:
-                record.save(save, pairs=bool(compare))
-            if report is not None:
-                record.report(report)
-        finally:
-            print_study(record, as_json_)
-        report_files({"Saved to": save if record.complete else None, "Report written to": report})
+        kept: list[int | None] = [None]
+
+        def keep(path: Path) -> None:
+            kept.append(record.save(path, states=chosen_states, pairs=bool(compare)))
+
+        ended = concluded(
+            record,
+            ended,
+            save=None if save is None else functools.partial(keep, save),
+            report=report,
+            show=lambda: print_study(record, as_json_),
+        )
+        stopped = isinstance(ended, Interrupted)
+        report_files(
+            {
+                _saved(kept[-1]): save if ended is None else None,
+                "Report written to": None if stopped else report,
+            }
+        )
         if ended is not None:
-            more = "" if checkpoint is None else " With --resume the same command continues from there."
+            more = left_to_do(record, save, report) if stopped else ""
+            if checkpoint is not None and not record.complete:
+                more += " With --resume the same command continues from there."
             end_partial(ended, f"{record.samples} samples", save, more)
+
+
+def _saved(states: int | None) -> str:
+    """What stands before the path of a saved study."""
+    return (
+        "Saved to"
+        if states is None
+        else f"Saved with the {states} leading states of each layer (--states full: all) to"
+    )
 
 
 def print_study(record: Study, as_json_: bool) -> None:

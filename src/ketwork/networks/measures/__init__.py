@@ -13,17 +13,20 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
+from ketwork.networks.measures.bloch import LeadingPlane, StoredPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
+from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
+from ketwork.networks.measures.leading import MOST_STATES, leading_states
 from ketwork.networks.measures.overlaps import overlaps_of
 from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
-from ketwork.networks.measures.similarity import measured, similarities
+from ketwork.networks.measures.similarity import Effort, Similarities, measured, similarities
 from ketwork.networks.measures.spectral import KEPT, discarded
 from ketwork.networks.measures.state import LayerState
+from ketwork.networks.measures.threads import in_threads
 
 if TYPE_CHECKING:
     from ketwork.networks.measures.probe_estimator import Probe, ProbeRegressor, probe
@@ -33,11 +36,14 @@ __all__ = [
     "KEPT",
     "MEASURES",
     "MOST_DIMENSIONS",
+    "MOST_STATES",
     "PAIR_MEASURES",
     "TEMPERATURES",
     "Column",
     "DecodedLabels",
     "Decoding",
+    "Effort",
+    "LabelCounts",
     "LabelState",
     "LayerState",
     "LeadingPlane",
@@ -46,10 +52,14 @@ __all__ = [
     "Predictions",
     "Probe",
     "ProbeRegressor",
+    "Similarities",
+    "StoredPlane",
     "by_label",
     "discarded",
     "groups",
+    "in_threads",
     "leading_plane",
+    "leading_states",
     "measure",
     "measured",
     "measures_of",

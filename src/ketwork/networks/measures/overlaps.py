@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ketwork.networks.measures.clusters import Clusters, ClusterSums
+from ketwork.networks.measures.threads import in_threads
 from ketwork.networks.moments import CrossMoments, KeptSamples, PairMoments, first_samples
-
-Result = TypeVar("Result")
 
 _SINGLE = torch.finfo(torch.float32).eps
 _DOUBLE = torch.finfo(torch.float64).eps
@@ -113,11 +110,17 @@ class Overlaps(ABC):
 
     @abstractmethod
     def axes(self) -> list[Axes]:
-        """Every layer's principal axes, O(min(d, N)³) each; `blocks` needs them."""
+        """Every layer's principal axes, O(min(d, N)³) each; `block` needs them."""
 
     @abstractmethod
-    def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
-        """(j, C of layers i and j on their axes) for all later partners j of i. Cost O(N d²) or O(d³) each."""
+    def block(self, i: int, j: int) -> Tensor:
+        """C of layers i and j on their axes. Cost O(N d²) or O(d³)."""
+
+    def nearest(self) -> list[tuple[int, int]]:
+        """All pairs (i, j) with j a later partner of i, those first whose layers stand nearest to each other."""
+        first = self.split or 0
+        pairs = [(i, j) for i in range(len(self.weights)) for j in self.partners(i)]
+        return sorted(pairs, key=lambda pair: (abs(pair[1] - first - pair[0]), pair))
 
     def partners(self, i: int) -> range:
         """The later layers that the i-th is compared with."""
@@ -209,23 +212,18 @@ class OverlapsOfRows(Overlaps):
     def axes(self) -> list[Axes]:
         """See `Overlaps`."""
         _ = self._within  # of the rows, which the axes take the place of
-        axes, factors = zip(*each(self._axes, len(self._rows)), strict=True)
+        axes, factors = zip(*in_threads(self._axes, range(len(self._rows))), strict=True)
         widths = [factor.shape[1] for factor in factors]
         self._starts = [sum(widths[:i]) for i in range(len(widths) + 1)]
         self._factors = torch.cat(factors, dim=1)  # (n, Σ min(n, d))
         self._rows.clear()
         return list(axes)
 
-    def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+    def block(self, i: int, j: int) -> Tensor:
         """See `Overlaps`."""
-        partners, starts = self.partners(i), self._starts
-        if not partners:
-            return
-        first = starts[partners.start]
         assert self._factors is not None
-        product = self._factors[:, starts[i] : starts[i + 1]].mT @ self._factors[:, first:]
-        for j in partners:
-            yield j, product[:, starts[j] - first : starts[j + 1] - first]
+        x, y = (self._factors[:, self._starts[place] : self._starts[place + 1]] for place in (i, j))
+        return x.mT @ y
 
     def _centred(self, i: int) -> Iterator[Tensor]:
         """The centred rows of a layer in float64, some features at a time."""
@@ -314,15 +312,14 @@ class OverlapsOfMoments(Overlaps):
 
     def axes(self) -> list[Axes]:
         """See `Overlaps`."""
-        axes, vectors = zip(*each(self._axes, len(self._means)), strict=True)
+        axes, vectors = zip(*in_threads(self._axes, range(len(self._means))), strict=True)
         self._vectors = vectors
         return list(axes)
 
-    def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+    def block(self, i: int, j: int) -> Tensor:
         """See `Overlaps`."""
         assert self._vectors is not None
-        for j in self.partners(i):
-            yield j, self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
+        return self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
 
     def _axes(self, i: int) -> tuple[Axes, Tensor]:
         """A layer's axes, and the eigenvectors that they are."""
@@ -348,20 +345,6 @@ class OverlapsOfMoments(Overlaps):
             + 4 * mu @ cross.raw(i, j) @ nu
             - 3 * self.n * offsets[i] * offsets[j]
         )
-
-
-def each(work: Callable[[int], Result], count: int) -> list[Result]:
-    """`work` of 0 … count − 1, on as many threads as torch uses, each with one thread of its own.
-
-    Eigenvalue problems of a few hundred dimensions gain little from two threads, and lose where cores are busy.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, range(count)))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _constant(weights: Tensor, means: list[Tensor], n: int) -> list[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -47,13 +48,15 @@ from ketwork.networks.runtime import (
     of_network,
     open_checkpoints,
     parse_bytes,
-    show_layer,
     show_progress,
+    show_stage,
     stream,
 )
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.ending import computed, gathered_of
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
+from ketwork.networks.study.numbers import Hear
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
 from ketwork.records import Checkpoint, Malformed, without_children
@@ -106,7 +109,7 @@ def study(
     center: bool = False,
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
-    compare: bool = False,
+    compare: bool | float = False,
     memory: int | str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | None = None,
@@ -144,7 +147,9 @@ def study(
         seed: draws the samples kept for standard errors, and what the network itself draws at random: an integer or a
             generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
-        compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
+        compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`. A number is
+            how many seconds pairs of layers may take at the end, beside one decomposition a layer: those of adjacent
+            layers first, which are compared whatever they take; the pairs that are not reached are missing.
         memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
             their kets: bytes, or a text such as "2GB". An extra forward pass of the first batch shows the layers'
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
@@ -160,7 +165,7 @@ def study(
             over all of the data. A network that is sharded over processes (FSDP, tensor parallelism) needs them all in
             each forward pass: all must call this, with the same data, and each studies all of it.
         progress: True for a bar, or a function that is called with the number of samples so far, after every batch and
-            at the end after every layer's decomposition.
+            at the end after every layer's decomposition. The bar shows the time left, that of the end too.
 
     Returns:
         A `Study`. With `distributed`, process 0 has the study of all data, and the others have None.
@@ -171,7 +176,8 @@ def study(
         StudyError: the data or a batch failed after others went through; `partial` is the study of those.
         CheckpointError: the folder's checkpoints are of another network, other data or settings (it says which), are
             there without being resumed, or belong to a run that has not ended.
-        StudyInterrupted: on Ctrl-C, with what was gathered.
+        StudyInterrupted: on Ctrl-C, with what was gathered, and the numbers that a second gives; `partial.finish()`
+            computes the others.
         ProcessError: in every process, where one failed or was not heard of; at process 0 `partial` is the study of
             what was gathered nevertheless.
 
@@ -186,7 +192,7 @@ def study(
     >>> [layer.name for layer in record], record["1"].d, record["1"].N
     (['0', '1'], 4, 1000)
     """
-    _check(normalize, batch_size, max_samples)
+    _check(normalize, batch_size, max_samples, compare)
     budget = None if memory is None else parse_bytes(memory)
     network = unwrapped(model, sharded=True)
     draw = generator_from(seed)
@@ -209,11 +215,14 @@ def study(
         "taken": taken,
         "skip_bad": reading.skip_bad,
         "memory": memory,
+        "pairs_seconds": None if isinstance(compare, bool) else float(compare),
         "torch": torch.__version__,
     }
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
-        gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
+        gathered = StudyAccumulator(
+            normalize, labels=targets, pairs=None if compare is False else PairMoments()
+        )
         run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
         live = stack.enter_context(
             capture(
@@ -232,7 +241,7 @@ def study(
                 **{name: settings[name] for name in _BINDING},
                 "layers": list(live.selection.chosen),
                 "seed": draw.initial_seed(),
-                "compare": compare,
+                "compare": compare is not False,
                 "labels": _plain(labels),
                 "mask": _plain(mask),
                 "forward": _plain(forward),
@@ -275,16 +284,13 @@ def study(
             raise ending.error
         if group is None and ending.error is not None and run.gathered.batches == 0:
             raise ending.error
-        loop.save()
+        result, ending = gathered_of(loop, ending)
         settings |= {"experiment_passes": live.axes.passes}
-        result = run.finished(live)
-        on_layer = functools.partial(show_layer, None if ending.reason else bar, run.position)
+        hear = functools.partial(show_stage, None if ending.reason else bar, run.position)
         with without_children():
             if group is not None:
-                return _together(group, result, ending, settings, on_layer)
-            record = (
-                Study.from_accumulator(result, settings, ending.reason, on_layer) if result.batches else None
-            )
+                return _together(group, result, ending, settings, hear)
+            record, ending = computed(result, ending, settings, hear)
     complete = _ended(record, ending)
     return None if place and distributed is not None else complete
 
@@ -325,7 +331,7 @@ def _together(
     gathered: StudyAccumulator,
     ending: Ending,
     settings: dict[str, Any],
-    on_layer: Callable[[int, int], None],
+    hear: Hear,
 ) -> Study | None:
     """The study of what all processes gathered, at process 0."""
     if isinstance(ending.error, EmptyDataError):
@@ -343,7 +349,9 @@ def _together(
     record = None
     if group.rank == 0 and total.batches:
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
-        record = Study.from_accumulator(total, settings | {"processes": group.count}, reason, on_layer)
+        over = Ending(interrupted=stopped)
+        record, over = computed(total, over, settings | {"processes": group.count}, hear, reason)
+        stopped = over.interrupted
     if failures:
         raise ProcessError(
             f"In a job of {group.count} processes, {'; '.join(failures)}.", record
@@ -357,7 +365,11 @@ _BINDING = ("normalize", "center", "calls", "batch_size", "max_samples", "skip_b
 """The settings that a checkpoint must agree with as they are."""
 
 
-def _check(normalize: str, batch_size: int, max_samples: int | None) -> None:
+def _check(normalize: str, batch_size: int, max_samples: int | None, compare: bool | float) -> None:
+    if not isinstance(compare, bool) and not (isinstance(compare, int | float) and 0 <= compare < math.inf):
+        raise ValueError(
+            f"Argument `compare` must be True, False or a number of seconds for pairs of layers, but is {compare!r}."
+        )
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"Argument `normalize` must be one of {NORMALIZATIONS}, but is {normalize!r}.")
     if batch_size < 1:
