@@ -178,7 +178,7 @@ def _basis(moments: ClassMoments) -> tuple[Tensor | None, int]:
     """An orthonormal basis (d, q) for the readouts, None for all of the layer, and how many dimensions are outside.
 
     Of fewer kets than dimensions it is that of their span, so that nothing is lost; else the leading dimensions of a
-    layer that has more than `MOST_DIMENSIONS`, where what is outside is left out.
+    layer that has more than `MOST_DIMENSIONS`, and what is outside of those is not read.
     """
     few = min(moments.d - 1, MOST_DIMENSIONS)
     if moments.dense is None and not moments.discarded and 0 < len(moments.rows) <= few:

@@ -62,7 +62,7 @@ class Reservoir:
         """At most so many samples of one batch: activations (N, T, d), its nonzero vectors' positions, keys (N,).
 
         A sample's key also draws its positions: they are the same in every layer, whatever batch it came in. Of the
-        `heaviest` the weights (N,) decide who stays, as keys −w. Keys that are not `below` are left out.
+        `heaviest` the weights (N,) decide who stays, as keys −w. Only those with keys `below` are taken.
         """
         rank = -weights if heaviest and weights is not None else keys
         some = (rank < below).nonzero().squeeze(1)

@@ -76,8 +76,8 @@ class SampleWeights:
         each = norms.square().sum(dim=1) if by_square else n
         t = positions.counts.double() if by_square else n
         products = (t > 0, each * each, t * t, each * t, n * n, n * lengths, lengths * lengths)
-        found = torch.stack([product.sum(dtype=torch.float64) for product in products]).tolist()
-        samples, squares, pairs, mixed, kets, norm_products, squared = found
+        sums = torch.stack([product.sum(dtype=torch.float64) for product in products]).tolist()
+        samples, squares, pairs, mixed, kets, norm_products, squared = sums
         longest = int(t.max()) if len(t) else 0
         result = cls(int(samples), longest, squares, pairs, mixed, 0.0, kets, norm_products, squared)
         if centred is not None:
