@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ketwork.networks.measures import Probe, ProbeRegressor, probe
     from ketwork.networks.monitor import Monitor, MonitorRun, MonitorWarning, StopTraining
     from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
-    from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
+    from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study, study_activations
     from ketwork.quantum import (
         Density,
         Ensemble,
@@ -69,7 +69,7 @@ _HOMES = {
     "networks.measures": ("Probe", "ProbeRegressor", "probe"),
     "networks.monitor": ("Monitor", "MonitorRun", "MonitorWarning", "StopTraining"),
     "networks.runtime": ("CheckpointError", "Distributed", "ProcessError"),
-    "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study"),
+    "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study", "study_activations"),
     "quantum": (
         "Density",
         "Ensemble",

@@ -6,6 +6,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
   before), `layout` (what came out)
 - Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`
 - Layers: `selectors` (which modules), `outputs` (where in an output), `info`, `wrappers`
+- Files: `shard_files` (formats), `shard_samples` (each sample's part), `stored` (a `source` without a network)
 - Passes: `hooks`, with `captures` and `interventions` on them; `encoding` to kets and back
 """
 
@@ -37,6 +38,9 @@ from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
+from ketwork.networks.activations.shard_files import Shard, shards_of
+from ketwork.networks.activations.source import Source
+from ketwork.networks.activations.stored import Handed, StoredActivations
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "Capture",
     "EmptyDataError",
     "Forward",
+    "Handed",
     "IntegersRefusedError",
     "Key",
     "Labels",
@@ -63,7 +68,10 @@ __all__ = [
     "RefusedError",
     "Seen",
     "SelectorError",
+    "Shard",
     "Site",
+    "Source",
+    "StoredActivations",
     "Trial",
     "activations",
     "batches",
@@ -90,6 +98,7 @@ __all__ = [
     "numbers",
     "placed",
     "select",
+    "shards_of",
     "switch",
     "take",
     "tensors",

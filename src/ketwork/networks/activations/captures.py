@@ -190,6 +190,15 @@ class Capture(Walker):
             else:
                 self.visit(call)
 
+    @contextlib.contextmanager
+    def receiving(self, receive: Callable[[Activation], None]) -> Iterator[None]:
+        """A block inside which `receive` gets the activations."""
+        before, self.receive = self.receive, receive
+        try:
+            yield
+        finally:
+            self.receive = before
+
     def refuse(self, key: Key, reason: str) -> None:
         """Lets a layer have no row, for a reason."""
         self.refused.add(key)
@@ -217,6 +226,11 @@ class Capture(Walker):
         """The modules without a row so far, each with its reason: `skipped`, and those that no batch has reached."""
         silent = (path for path in self.selection.chosen if path not in self.ran | self.skipped.keys())
         return self.skipped | dict.fromkeys(silent, NEVER)
+
+    @property
+    def notes(self) -> list[str]:
+        """What experiments have shown that is out of the ordinary."""
+        return self.axes.notes
 
     def seen(self) -> Seen:
         """What the batches so far have shown."""

@@ -13,10 +13,10 @@ from ketwork.networks.activations import (
     NEXT_TOKENS,
     Activation,
     Batch,
-    Capture,
     Key,
     RefusedError,
     Seen,
+    Source,
 )
 from ketwork.networks.moments import (
     Keep,
@@ -148,7 +148,7 @@ class Gathering:
         if self.gathered.pairs is not None:
             self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
 
-    def settle(self, live: Capture) -> None:
+    def settle(self, live: Source) -> None:
         """Skips layers whose values are not finite, where that is their own.
 
         Raises:
@@ -212,18 +212,15 @@ class Gathering:
         self._drawn = self.generator.get_state()
         self.gathered.labels.commit()
 
-    def plan(self, live: Capture, batch: Batch, forward: Callable[[], None], memory: int) -> Plan:
+    def plan(self, live: Source, batch: Batch, forward: Callable[[], None], memory: int) -> Plan:
         """Plans the memory of the pass, from the widths that its first batch shows."""
         widths: dict[Key, Width] = {}
 
         def measure(activation: Activation) -> None:
             widths.setdefault(activation.key, Width.from_activation(activation))
 
-        live.receive, receive = measure, live.receive
-        try:
+        with live.receiving(measure):
             forward()
-        finally:
-            live.receive = receive
         gathered = self.gathered
         gathered.labels.of_batch(batch.content, batch.labels, self.position, batch.size)
         readable = {key: width for key, width in widths.items() if key not in live.refused}
@@ -233,11 +230,11 @@ class Gathering:
             gathered.pairs = PairMoments(memory=gathered.plan.pairs // 2)
         return _named(gathered.plan, live)
 
-    def state(self, live: Capture) -> GatheringState:
+    def state(self, live: Source) -> GatheringState:
         """All of the state after the last batch."""
         return GatheringState(self._raw(), live.seen(), self.number, self.stream, self._drawn)
 
-    def restore(self, state: GatheringState, live: Capture, device: torch.device) -> None:
+    def restore(self, state: GatheringState, live: Source, device: torch.device) -> None:
         """Takes over a state; batches then continue to the same digits.
 
         The generator continues from where it was. The pairs of layers go to `device`, and each row to where its layer
@@ -260,10 +257,10 @@ class Gathering:
         self._drawn = self.generator.get_state()
         live.restore(state.seen)
 
-    def finished(self, live: Capture) -> StudyAccumulator:
+    def finished(self, live: Source) -> StudyAccumulator:
         """What was gathered, its rows under the names by which they are shown."""
         gathered = self._raw()
-        for note in live.axes.notes:
+        for note in live.notes:
             gathered.note(note)
         names = live.names(self._rows)
         places = {key: place for key, (place, _) in names.items()}
@@ -311,7 +308,7 @@ class Gathering:
         return activation.present
 
 
-def _named(planned: Plan, live: Capture) -> Plan:
+def _named(planned: Plan, live: Source) -> Plan:
     """The plan with the names that the layers' rows will have."""
     names = live.names([(share.layer, share.call) for share in planned.shares])
     return planned.named({key: name for key, (name, _) in names.items()})

@@ -56,7 +56,7 @@ from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
-from ketwork.records import Checkpoint, Malformed, without_children
+from ketwork.records import Checkpoint, without_children
 
 
 class StudyError(PartialError):
@@ -186,7 +186,7 @@ def study(
     >>> [layer.name for layer in record], record["1"].d, record["1"].N
     (['0', '1'], 4, 1000)
     """
-    _check(normalize, batch_size, max_samples)
+    check_arguments(normalize, batch_size, max_samples)
     budget = None if memory is None else parse_bytes(memory)
     network = unwrapped(model, sharded=True)
     draw = generator_from(seed)
@@ -246,19 +246,9 @@ def study(
             saved = stack.enter_context(
                 open_checkpoints(saving, folder, GatheringState, of_network(network), bound)
             )
-            state, notes = saved.restore()
-            if state is not None:
-                try:
-                    run.restore(state, live, target)
-                except Malformed as error:
-                    raise CheckpointError(
-                        f"Argument `checkpoint` must be a folder with a complete checkpoint, but the one after "
-                        f"{saved.saved} batches in {str(folder)!r} lacks a part of one ({error}). Remove it to "
-                        "continue with the one before, or to begin anew."
-                    ) from error
-            for note in notes:
-                run.gathered.note(note)
-        loop = Loop(run, live, saved, forward, labels if isinstance(labels, str) else None, budget, on_plan)
+        key = labels if isinstance(labels, str) else None
+        loop = Loop(run, live, saved, budget, on_plan, forward, key)
+        loop.resume(target)
         source = batches(
             data,
             batch_size=batch_size,
@@ -285,7 +275,7 @@ def study(
             record = (
                 Study.from_accumulator(result, settings, ending.reason, on_layer) if result.batches else None
             )
-    complete = _ended(record, ending)
+    complete = ended(record, ending)
     return None if place and distributed is not None else complete
 
 
@@ -306,7 +296,7 @@ def _place_among(network: nn.Module, shares: Distributed | None) -> int | None:
     return dist.get_rank()
 
 
-def _ended(record: Study | None, ending: Ending) -> Study:
+def ended(record: Study | None, ending: Ending) -> Study:
     """The study, or its error with what was gathered."""
     if ending.interrupted:
         raise StudyInterrupted("the study was interrupted", record)
@@ -357,7 +347,8 @@ _BINDING = ("normalize", "center", "calls", "batch_size", "max_samples", "skip_b
 """The settings that a checkpoint must agree with as they are."""
 
 
-def _check(normalize: str, batch_size: int, max_samples: int | None) -> None:
+def check_arguments(normalize: str, batch_size: int, max_samples: int | None) -> None:
+    """Refuses arguments that are not what they must be, before the pass."""
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"Argument `normalize` must be one of {NORMALIZATIONS}, but is {normalize!r}.")
     if batch_size < 1:
