@@ -7,7 +7,8 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 - Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`
 - Layers: `selectors` (which modules), `outputs` (where in an output), `info`, `wrappers`
 - Files: `shard_files` (formats), `shard_samples` (each sample's part), `stored` (a `source` without a network)
-- Passes: `hooks`, with `captures` and `interventions` on them; `encoding` to kets and back
+- Passes: `generation` (token by token); `hooks`, with `captures` and `interventions` on them; `encoding` to kets
+  and back
 """
 
 from ketwork.networks.activations.adapters import switch
@@ -17,6 +18,7 @@ from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, 
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
+from ketwork.networks.activations.generation import Generate, generate
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
@@ -55,6 +57,7 @@ __all__ = [
     "Capture",
     "EmptyDataError",
     "Forward",
+    "Generate",
     "Handed",
     "IntegersRefusedError",
     "Key",
@@ -87,6 +90,7 @@ __all__ = [
     "encode",
     "evaluating",
     "full_precision",
+    "generate",
     "intervene",
     "is_placed",
     "is_sharded",

@@ -36,6 +36,10 @@ NEVER = "it never ran in the forward pass"
 CALLS = ("separate", "pooled")
 
 
+Steps = Callable[[tuple[Any, ...], dict[str, Any]], Sequence[PositionMask]]
+"""The masks of one call of the network among several, from what it is called with."""
+
+
 class RefusedError(ValueError):
     """What `receive` raises of an activation that it cannot take: the layer has no row then, for the reason given."""
 
@@ -72,6 +76,7 @@ class Capture(Walker):
     _masks: dict[str, PositionMask] = field(default_factory=dict)
     _trials: list[Trial] = field(default_factory=list)
     _entered: bool = False
+    _steps: Steps | None = None
     _leaf: dict[Key, str] = field(default_factory=dict)
     _tensors: list[tuple[weakref.ref[Tensor], float, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
@@ -84,12 +89,15 @@ class Capture(Walker):
         trial: Trial | None = None,
         masks: Sequence[PositionMask] = (),
         draws: int | None = None,
+        steps: Steps | None = None,
     ) -> Any:
         """Runs `call(model)` on a batch of that many samples and hands over what each layer put out.
 
         `trial` is that batch with a way to run the network on others like it, for networks of which only parts are
-        called. `masks` say which positions exist. `draws` seeds what the network draws at random.
+        called. `masks` say which positions exist. `draws` seeds what the network draws at random. Where
+        the network is called several times, `steps` gives the masks of each call.
         """
+        self._steps = steps
         with full_precision():
             return self._forward(call, samples, trial, masks, draws)
 
@@ -125,7 +133,11 @@ class Capture(Walker):
 
     def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A call of the whole network begins: where nothing is known of its axes yet, it is the experiment."""
-        if not self._running or self._entered:
+        if not self._running:
+            return
+        if self._steps is not None:
+            self._masks = {mask.name: mask for mask in self._steps(inputs, named)}
+        if self._entered:
             return
         self._entered = True
         self._trials = self.root_trials(inputs, named, self.samples, self._masks.values()) + self._trials

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ketwork.networks.activations import Batch, Capture, Forward, Source
+from ketwork.networks.activations import Batch, Capture, Forward, Generate, Source
 from ketwork.networks.runtime import CheckpointError, Checkpoints, Plan
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.records import Malformed, deferred, without_children
@@ -109,7 +109,12 @@ class Loop(BatchLoop):
     def prepared(self, batch: Batch) -> Batch:
         """The batch without labels that are none, but an input that `forward=` gives the network."""
         axes = self.live.axes
-        if self.forward is None or not batch.is_pair or self.run.gathered.labels.given is not None:
+        if (
+            self.forward is None
+            or isinstance(self.forward, Generate)
+            or not batch.is_pair
+            or self.run.gathered.labels.given is not None
+        ):
             return batch
         if axes.uses_second is None and not batch.elsewhere:
             axes.uses_second = self.live.uses(batch.trial(self.forward), (1,))
@@ -123,6 +128,10 @@ class Loop(BatchLoop):
 
     def hand_over(self, batch: Batch) -> None:
         """Runs the network on a batch."""
+        if isinstance(self.forward, Generate) and self.live.pool_calls:
+            generation = self.forward.of_batch(batch, self.label_key)
+            self.live.forward(generation.run, batch.size, draws=self.run.draws, steps=generation.masks)
+            return
         self.live.forward(
             lambda network: batch.run(network, self.forward, self.label_key),
             batch.size,

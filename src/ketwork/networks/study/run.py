@@ -17,6 +17,7 @@ from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
     EmptyDataError,
     Forward,
+    Generate,
     Labels,
     Layers,
     Mask,
@@ -132,7 +133,8 @@ def study(
             classes (of samples, or of positions if there is one for each), floating numbers a regression.
         mask: which positions exist: (samples, positions) as an array, a key of the batches, or a callable
             batch -> mask. None takes `attention_mask` where a batch has one.
-        forward: `forward(model, batch)` in place of the usual call.
+        forward: `forward(model, batch)` in place of the usual call; `kw.generate(max_new_tokens=64)` lets a language
+            model answer prompts, see `ketwork.generate`.
         max_samples: take so many at most. Of data with a length they are drawn, as many of each label where labels are
             known, else at random, by the seed; of a stream they are the first. The record says which.
         batch_size: for data that is not batched yet.
@@ -198,12 +200,16 @@ def study(
     data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
+    calls = reading.calls
+    if isinstance(forward, Generate):
+        forward.check(network)
+        calls = "pooled"
     settings = {
         "model": type(network).__name__,
         "layers": "default" if layers is None else str(layers),
         "normalize": normalize,
         "center": center,
-        "calls": reading.calls,
+        "calls": calls,
         "batch_size": batch_size,
         "max_samples": max_samples,
         "taken": taken,
@@ -211,6 +217,8 @@ def study(
         "memory": memory,
         "torch": torch.__version__,
     }
+    if isinstance(forward, Generate):
+        settings["generate"] = forward.settings
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
         gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
@@ -220,7 +228,7 @@ def study(
                 network,
                 layers,
                 receive=run.receive,
-                calls=reading.calls,
+                calls=calls,
                 feature_axis=reading.feature_axis,
                 axes=reading.layers,
             )
@@ -361,6 +369,8 @@ def check_arguments(normalize: str, batch_size: int, max_samples: int | None) ->
 
 def _plain(argument: Any) -> Any:
     """A plain value that tells arguments of different kinds apart, the same in every process."""
+    if isinstance(argument, Generate):
+        return argument.settings
     if argument is None or isinstance(argument, bool | int | str):
         return argument
     if isinstance(argument, Mapping):
