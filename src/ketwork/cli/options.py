@@ -74,7 +74,7 @@ LayerNames = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LAYER",
-        help="A layer's name or a glob (repeatable), `blocks` or `all`. Default: the main layers.",
+        help="A layer's name or a glob (repeatable), `blocks`, `experts` or `all`. Default: the main layers.",
     ),
 ]
 Samples = Annotated[
@@ -141,7 +141,7 @@ def both_or_neither(model: str | None, data: str | None) -> None:
 
 def selectors(given: list[str] | None) -> str | list[str] | None:
     """What `study` and `compare` take as `layers`."""
-    alone = [name for name in given or [] if name in ("all", "blocks")]
+    alone = [name for name in given or [] if name in ("all", "blocks", "experts")]
     if alone and given != alone[:1]:
         raise UsageError(f"--layers {alone[0]} stands alone, but was given as {given}. Leave the others out.")
     return alone[0] if alone else given or None

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ketwork.networks.activations.shard_files import by_number, shards_of
+from ketwork.networks.activations.naming import by_number
+from ketwork.networks.activations.shard_files import shards_of
 
 
 def _write(path: Path, **arrays: Any) -> None:

@@ -5,7 +5,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 - Axes: `experiment` (which counts samples), `feature_axis` (which holds features), `masks`, `axes` (what is known
   before), `layout` (what came out)
 - Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`
-- Layers: `selectors` (which modules), `outputs` (where in an output), `info`, `wrappers`
+- Layers: `selectors` (which modules), `outputs` (where in an output), `experts`, `info`, `naming`, `wrappers`
 - Files: `shard_files` (formats), `shard_samples` (each sample's part), `stored` (a `source` without a network)
 - Passes: `generation` (token by token); `hooks`, with `captures` and `interventions` on them; `encoding` to kets
   and back
@@ -42,6 +42,7 @@ from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, select
 from ketwork.networks.activations.shard_files import Shard, shards_of
 from ketwork.networks.activations.source import Source
+from ketwork.networks.activations.spots import spot_of
 from ketwork.networks.activations.stored import Handed, StoredActivations
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
@@ -103,6 +104,7 @@ __all__ = [
     "placed",
     "select",
     "shards_of",
+    "spot_of",
     "switch",
     "take",
     "tensors",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ketwork.networks.activations.axes import Axes, FeatureAxis, KnownAxes
 from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.experiment import Trial
+from ketwork.networks.activations.experts import goes_to
 from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.layout import Grid
@@ -170,7 +171,7 @@ class Capture(Walker):
         ):
             if self._leaf.get(key, leaf.path) != leaf.path:
                 continue  # another batch was read elsewhere in the output
-            row = self._known(leaf)
+            row = self._known(leaf) if call.index is None else None
             if row is not None:
                 self.aliases.setdefault(key, row)
                 return
@@ -271,9 +272,16 @@ class Capture(Walker):
 
     def _take(self, key: Key, call: Call, leaf: Leaf, grid: Grid) -> None:
         self._leaf[key] = leaf.path
-        self._tensors.append((weakref.ref(leaf.tensor), version_of(leaf.tensor), key))
+        if call.index is None:
+            self._tensors.append((weakref.ref(leaf.tensor), version_of(leaf.tensor), key))
         info = LayerInfo(*key, kind_of(call.module, call.spot), leaf.path, grid.layout, grid.positions)
-        activation = Activation(info, grid.values, *self._present(call.key, leaf, grid))
+        present, unfit = self._present(call.key, leaf, grid)
+        if call.index is not None and call.spot is not None:
+            share = grid.layout.grid(goes_to(call.index, call.spot.expert), self.samples)
+            assert isinstance(share, Grid)
+            mine = share.values[..., 0] > 0
+            present, unfit = mine if present is None else mine & present, None
+        activation = Activation(info, grid.values, present, unfit)
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
             self._waiting.setdefault(key[0], []).append(replace(activation, values=grid.values.clone()))
@@ -290,7 +298,7 @@ class Capture(Walker):
         """The positions that exist, and a mask of the layer's that is of other positions."""
         if leaf.present is not None:
             return leaf.present, None
-        name = self.axes.mask(key, self._masks) if grid.positions else None
+        name = self.axes.mask(key, self._masks) if grid.positions or self._steps is not None else None
         if name is None:
             return None, None
         mask = self._masks[name].present

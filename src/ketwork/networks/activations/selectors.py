@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ketwork.networks.activations.spots import spot_of
+from ketwork.networks.activations.experts import number_of_experts
+from ketwork.networks.activations.naming import by_number
+from ketwork.networks.activations.spots import Spot, spot_of
 
 ROOT = "(model)"
 """The name of the whole network's own output."""
@@ -103,7 +105,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
             a glob (`"encoder.*.linear"`), a compiled pattern (searched for in the name), a module, a module
             type, a callable `(name, module) -> bool`, or a list of these. A name or glob with `:input` behind it
             (`"*.down_proj:input"`) is what the modules are called with, with `:output[1]` that part of what they put
-            out, see `ketwork.networks.activations.spots`.
+            out, see `ketwork.networks.activations.spots`. `"experts"` for what each expert of a mixture is given.
 
     Raises:
         SelectorError: a selector matches nothing; the nearest names are listed.
@@ -128,6 +130,15 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
                 f"Leave it out for the default, or name layers, such as {_some(modules)}."
             )
         return Selection({path: modules[path] for path in modules if path in blocks}, {}, blocks)
+    if isinstance(layers, str) and layers == "experts" and "experts" not in modules:
+        layers = [
+            f"{path}:expert" for path, module in modules.items() if number_of_experts(module) is not None
+        ]
+        if not layers:
+            raise SelectorError(
+                "Argument `layers` is 'experts', but no module of this network is called with tokens and the experts "
+                "that these go to."
+            )
     chosen: dict[str, set[str]] = {}
     for selector in _as_list(layers):
         spot = spot_of(selector) if isinstance(selector, str) and selector not in modules else None
@@ -136,9 +147,27 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
         if not matched:
             raise SelectorError(_nothing_matches(sought, modules))
         for path in matched:
-            chosen.setdefault(path, set()).add(path if spot is None else replace(spot, path=path).name)
-    rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()))}
+            chosen.setdefault(path, set()).update(_rows(path, modules[path], spot))
+    rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()), key=by_number)}
     return Selection(rows, {}, blocks)
+
+
+def _rows(path: str, module: nn.Module, spot: Spot | None) -> Iterable[str]:
+    """The rows of a module that a selector matched: its own, or a place of it; of experts, one each."""
+    if spot is None or spot.side != "expert":
+        return [path if spot is None else replace(spot, path=path).name]
+    number = number_of_experts(module)
+    if number is None:
+        raise SelectorError(
+            f"Argument `layers` must name modules with experts before `:expert`, but {path!r} "
+            f"({type(module).__name__}) is not called with tokens and the experts that these go to."
+        )
+    places = [f"[{i}]" for i in range(number)] if not spot.place else [spot.place]
+    if not re.fullmatch(r"\[\d+\]", places[0]) or int(places[-1][1:-1]) >= number:
+        raise SelectorError(
+            f"Argument `layers` must name an expert of {path!r} by a number below {number}, but names {places[0]}."
+        )
+    return [replace(spot, path=path, place=place).name for place in places]
 
 
 def tidy(path: str) -> str:

@@ -11,7 +11,6 @@ and `token_ids` (tokens,), as of version 0.22. Such a file is one sample, whose 
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +24,8 @@ import torch
 from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from ketwork.networks.activations.naming import by_number
 
 RESERVED = ("labels", "mask", "lengths", "sample_ids", "inputs")
 """Names of arrays that are no layers."""
@@ -94,12 +95,6 @@ def shards_of(source: Source, names: list[str] | None = None) -> list[Shard]:
         "Argument `source` must be a path, a mapping of layers' names to arrays, or a list of these, but is a "
         f"{type(source).__name__}."
     )
-
-
-def by_number(name: str) -> list[tuple[int, str]]:
-    """What sorts names with the numbers in them by their value: `layers.2` before `layers.10`."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _of_path(path: Path, names: list[str] | None) -> list[Shard]:

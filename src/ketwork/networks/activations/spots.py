@@ -1,8 +1,8 @@
-"""Where of a module a row is read: its output, its input, or one place in either.
+"""Where of a module a row is read: its output, its input, one place in either, or what one of its experts is given.
 
 `"mlp.down_proj:input"` is what the module is called with, `"lstm:output[1][0]"` one place of what it puts out, written
 as one would index it: `[1]` of a tuple, `.hidden` of a mapping; of an input, `[0]` is the first argument without a
-name, and `.attention_mask` one with a name.
+name, and `.attention_mask` one with a name. `"mlp.experts:expert[3]"` are the vectors that expert 3 is given.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import nn
 
 from ketwork.networks.activations.outputs import Leaf, activations
 
-Side = Literal["input", "output"]
+Side = Literal["input", "output", "expert"]
 
-_SPOT = re.compile(r"(?s)(.*):(input|output)((?:\[[^\[\]]+\]|\.\w+)*)")
+_SPOT = re.compile(r"(?s)(.*):(input|output|expert)((?:\[[^\[\]]+\]|\.\w+)*)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Spot:
         plain = self.side == "output" and not self.place
         return self.path if plain else f"{self.path}:{self.side}{self.place}"
 
+    @property
+    def expert(self) -> int:
+        """The number of the expert."""
+        return int(self.place[1:-1])
+
     def leaves(self, tree: Any) -> list[Leaf]:
         """The activations at the place."""
         return [leaf for leaf in activations(tree) if _within(leaf.path, self.place)]
@@ -48,7 +53,7 @@ class Spot:
 
 
 def spot_of(name: str) -> Spot | None:
-    """The place that a name or glob with `:input` or `:output` names; None for a plain one."""
+    """The place that a name or glob with `:input`, `:output` or `:expert` names; None for a plain one."""
     match = _SPOT.fullmatch(name)
     return None if match is None else Spot(match[1], match[2], match[3])  # type: ignore[arg-type]
 
@@ -78,7 +83,7 @@ def kind_of(module: nn.Module, spot: Spot | None) -> str:
     kind = type(module).__name__
     if any(base.__name__ == "FSDPModule" for base in type(module).__bases__):
         kind = kind.removeprefix("FSDP")  # `fully_shard` gives each module a class of its own
-    return kind if spot is None or spot.side == "output" else f"{kind} input"
+    return kind if spot is None or spot.side == "output" else f"{kind} {spot.side}"
 
 
 def _within(path: str, place: str) -> bool:

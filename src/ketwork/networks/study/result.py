@@ -18,6 +18,7 @@ from ketwork.networks.moments import UNITS, PairMoments
 from ketwork.networks.runtime import Plan
 from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
+from ketwork.networks.study.expert_load import expert_table, expert_warnings, load_table
 from ketwork.networks.study.layer import Layer, StoredLayer
 from ketwork.networks.study.upgrade import upgraded
 from ketwork.networks.study.warnings import label_warnings, listed, pass_warnings
@@ -175,7 +176,9 @@ class Study(Presented):
         messages = list(self.notes)
         if not self.complete:
             messages.append(f"The pass ended early, after {self.samples} samples: {self.error}")
-        return messages + pass_warnings(self.layers) + label_warnings(self.layers)
+        return (
+            messages + pass_warnings(self.layers) + expert_warnings(self.layers) + label_warnings(self.layers)
+        )
 
     def table(self) -> pd.DataFrame:
         """One row a layer and call, in order of execution; `definitions` says what the columns mean.
@@ -191,6 +194,18 @@ class Study(Presented):
 
         `value` is corrected for finite data where that is known how, `plain` is the number of the data at hand."""
         return tables.long(self.layers, self.measures)
+
+    def experts(self) -> pd.DataFrame:
+        """One row an expert, where `layers="experts"` was studied: its vectors, their share, whether they are few."""
+        return expert_table(self.layers)
+
+    def loads(self) -> pd.DataFrame:
+        """One row a mixture of experts: the entropy of their shares of the vectors (in bits), and unused experts.
+
+        `load_entropy` is log₂ of the number of experts where all are given as many vectors, 0 where one is given all;
+        `effective_experts` is 2 to that power. Standard errors are over samples, whose tokens are routed alike.
+        """
+        return load_table(self.layers)
 
     def compare(self) -> Comparison:
         """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.

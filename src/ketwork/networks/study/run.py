@@ -126,7 +126,7 @@ def study(
         data: array, tensor, Dataset, DataLoader, or any iterable of batches; a batch is a tensor, a pair
             (x, y) of which the network gets x, or a mapping that the network gets as keyword arguments,
             without its `labels`.
-        layers: which modules; None for the main layers, `"all"`, `"blocks"`, or selectors: names,
+        layers: which modules; None for the main layers, `"all"`, `"blocks"`, `"experts"`, or selectors: names,
             globs, compiled patterns, modules, types, callables, lists of these.
         labels: what is to be decoded from the layers: an array with one entry a sample, a key of the batches, None
             for the labels that the batches hold, or False for none. Integers, strings and booleans are
