@@ -103,6 +103,8 @@ def test_nothing_counts_after_an_end(positions: Positions) -> None:
     _assert_close(record, _plain(model, tokens, positions, ends))
     model.generation_config.eos_token_id = [ends, 3]
     again = kw.study(model, [BATCH], forward=kw.generate(NEW, positions=positions))
+    endless = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="answers", eos_token_id=[]))
+    assert {layer.kets for layer in endless} == {30}
     assert [layer.entropy.value for layer in again] == [layer.entropy.value for layer in record]
 
 

@@ -125,7 +125,7 @@ class Generation:
         self._begun = False
         self._alive = torch.ones(len(self.counted), dtype=torch.bool, device=self.counted.device)
         self._ends = torch.tensor(ends, dtype=torch.long, device=self.counted.device)
-        padding = config.pad_token_id if config.pad_token_id is not None or not ends else ends[0]
+        padding = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
         answer: Callable[..., Any] = model.generate  # type: ignore[assignment]
         options = {"do_sample": False, "pad_token_id": padding} | dict(self.how.options)
         if _keeps_logits(model):
