@@ -8,6 +8,7 @@ what follows the end of an answer in a batch whose other answers go on.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -25,9 +26,14 @@ _OWN = (
     "inputs", _TOKENS, KEY, "max_length", "max_time", "num_beams", "num_return_sequences", "use_cache", "stop_strings",
     "stopping_criteria", "assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "prefill_chunk_size",
     "custom_generate", "past_key_values", "return_dict_in_generate", "streamer", "synced_gpus", "logits_to_keep",
+    "num_logits_to_keep",
     "generation_config",
 )  # fmt: skip
 """Options of `generate` that would put rows elsewhere, or that are set here."""
+
+
+_KEPT_LOGITS = {"logits_to_keep", "num_logits_to_keep"}
+"""Arguments of networks that say of how many positions there are logits; 0 is of all, as in a plain pass."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,7 @@ class Generation:
         padding = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
         answer: Callable[..., Any] = model.generate  # type: ignore[assignment]
         options = {"do_sample": False, "pad_token_id": padding} | dict(self.how.options)
-        if _keeps_logits(model):
-            options["logits_to_keep"] = 0  # those of all positions, as in a plain pass
+        options |= dict.fromkeys(_KEPT_LOGITS & inspect.signature(model.forward).parameters.keys(), 0)
         return answer(
             **self.inputs,
             max_new_tokens=self.how.max_new_tokens,
@@ -188,8 +193,3 @@ def generate(max_new_tokens: int, *, positions: Positions = "all", **options: An
             "token, from batches of prompts."
         )
     return Generate(max_new_tokens, positions, dict(options))
-
-
-def _keeps_logits(model: nn.Module) -> bool:
-    supported: Any = getattr(model, "_supports_logits_to_keep", None)
-    return bool(callable(supported) and supported())
