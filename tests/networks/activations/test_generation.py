@@ -38,9 +38,9 @@ def _plain(
     counted = attended.bool()
     if ends is not None:
         counted[:, 5:] &= ~(read[:, 5:] == ends).cummax(dim=1).values
-    if positions == "answers":
+    if positions == "answer":
         counted[:, :5] = False
-    if positions == "prompts":
+    if positions == "prompt":
         counted[:, 5:] = False
     places = (attended.cumsum(dim=1) - 1).clamp(min=0)
     # The prompts come first: from them and the seed samples are drawn.
@@ -71,7 +71,7 @@ def _assert_close(record: kw.Study, expected: kw.Study) -> None:
                 assert value.stderr == pytest.approx(right.stderr, rel=1e-3, abs=1e-5, nan_ok=True), name
 
 
-@pytest.mark.parametrize("positions", ["all", "prompts", "answers"])
+@pytest.mark.parametrize("positions", ["all", "prompt", "answer"])
 @pytest.mark.parametrize("make", [llama, gpt2])
 def test_a_plain_pass_over_prompts_and_answers_gives_the_same_numbers(
     make: Any, positions: Positions
@@ -83,13 +83,13 @@ def test_a_plain_pass_over_prompts_and_answers_gives_the_same_numbers(
     _assert_close(record, _plain(model, _answers(model), positions, labels=LABELS))
     assert record.settings["calls"] == "pooled"
     assert record.settings["generate"] == {"max_new_tokens": NEW, "positions": positions}
-    counts = {"all": 28 + 30, "prompts": 28, "answers": 30}
+    counts = {"all": 28 + 30, "prompt": 28, "answer": 30}
     assert {layer.kets for layer in record} == {counts[positions]}
     assert {layer.N for layer in record} == {6}
     assert {"lm_head", "model.layers.1"} <= {layer.name for layer in record} or make is gpt2
 
 
-@pytest.mark.parametrize("positions", ["all", "answers"])
+@pytest.mark.parametrize("positions", ["all", "answer"])
 def test_nothing_counts_after_an_end(positions: Positions) -> None:
     model = llama()
     model.generation_config.eos_token_id = None
@@ -103,7 +103,7 @@ def test_nothing_counts_after_an_end(positions: Positions) -> None:
     _assert_close(record, _plain(model, tokens, positions, ends))
     model.generation_config.eos_token_id = [ends, 3]
     again = kw.study(model, [BATCH], forward=kw.generate(NEW, positions=positions))
-    endless = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="answers", eos_token_id=[]))
+    endless = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="answer", eos_token_id=[]))
     assert {layer.kets for layer in endless} == {30}
     assert [layer.entropy.value for layer in again] == [layer.entropy.value for layer in record]
 
@@ -121,7 +121,7 @@ def test_batches_padding_and_masks_change_nothing() -> None:
     _assert_close(whole, alone)
     last = torch.zeros(6, 5, dtype=torch.bool)
     last[:, -1] = True
-    marked = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="prompts"), mask=last)
+    marked = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="prompt"), mask=last)
     assert {layer.kets for layer in marked} == {6}
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ketwork.networks.activations.batching import LABEL_KEYS, Batch
 from ketwork.networks.activations.masks import KEY, PositionMask
 
-Positions = Literal["all", "prompts", "answers"]
+Positions = Literal["all", "prompt", "answer"]
 
 _TOKENS = "input_ids"
 _OWN = (
@@ -149,11 +149,11 @@ class Generation:
         tokens = (named[_TOKENS] if _TOKENS in named else inputs[0]).to(self.counted.device)
         if not self._begun:
             self._begun = True
-            present = self.counted if self.how.positions != "answers" else torch.zeros_like(self.counted)
+            present = self.counted if self.how.positions != "answer" else torch.zeros_like(self.counted)
         else:
             alive = self._alive[:, None] & ~torch.isin(tokens, self._ends).cummax(dim=1).values
             self._alive = alive[:, -1]
-            present = alive if self.how.positions != "prompts" else torch.zeros_like(alive)
+            present = alive if self.how.positions != "prompt" else torch.zeros_like(alive)
         return (PositionMask(KEY, present),)
 
 
@@ -167,7 +167,7 @@ def generate(max_new_tokens: int, *, positions: Positions = "all", **options: An
 
     Args:
         max_new_tokens: most tokens of an answer.
-        positions: `"all"`, or those of the `"prompts"` or of the `"answers"` alone.
+        positions: `"all"`, or those of the `"prompt"` or of the `"answer"` alone.
         options: of the network's `generate`, such as `do_sample=True`, `temperature=0.7`, `top_p`, `eos_token_id`.
             Without `do_sample` the likeliest token is taken, whatever the network's own settings are. What is drawn
             comes from the study's `seed`.
@@ -179,8 +179,8 @@ def generate(max_new_tokens: int, *, positions: Positions = "all", **options: An
     Raises:
         ValueError: an argument is not what it must be, or an option would mix the rows of samples (beams).
 
-    >>> generate(64, positions="answers").settings
-    {'max_new_tokens': 64, 'positions': 'answers'}
+    >>> generate(64, positions="answer").settings
+    {'max_new_tokens': 64, 'positions': 'answer'}
     """
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ValueError(f"Argument `max_new_tokens` must be at least 1, but is {max_new_tokens!r}.")
