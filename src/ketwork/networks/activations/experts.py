@@ -7,13 +7,17 @@ the vectors that expert 3 is given. Tokens keep their place there, so that each 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ketwork.networks.activations.naming import SelectorError
 from ketwork.networks.activations.outputs import Leaf, activations, leaves
+from ketwork.networks.activations.spots import Spot
 
 
 def number_of_experts(module: nn.Module) -> int | None:
@@ -23,6 +27,26 @@ def number_of_experts(module: nn.Module) -> int | None:
         return None
     stacked = any(p.ndim >= 3 and len(p) == number for p in module.parameters(recurse=False))
     return number if stacked else None
+
+
+def expert_spots(path: str, module: nn.Module, spot: Spot) -> list[Spot]:
+    """The rows of a module's experts that a selector chose: all of them where it names no number.
+
+    Raises:
+        SelectorError: the module has no experts, or not that one.
+    """
+    number = number_of_experts(module)
+    if number is None:
+        raise SelectorError(
+            f"Argument `layers` must name modules with experts before `:expert`, but {path!r} "
+            f"({type(module).__name__}) is not called with tokens and the experts that these go to."
+        )
+    places = [f"[{i}]" for i in range(number)] if not spot.place else [spot.place]
+    if not re.fullmatch(r"\[\d+\]", places[0]) or int(places[-1][1:-1]) >= number:
+        raise SelectorError(
+            f"Argument `layers` must name an expert of {path!r} by a number below {number}, but names {places[0]}."
+        )
+    return [replace(spot, path=path, place=place) for place in places]
 
 
 def routed(tree: Any) -> tuple[Leaf, Tensor] | None:

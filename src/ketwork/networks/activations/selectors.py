@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ketwork.networks.activations.experts import number_of_experts
-from ketwork.networks.activations.naming import by_number
+from ketwork.networks.activations.experts import expert_spots, number_of_experts
+from ketwork.networks.activations.naming import SelectorError, by_number
 from ketwork.networks.activations.spots import Spot, spot_of
 
 ROOT = "(model)"
@@ -70,13 +70,6 @@ _NORM_NAME = re.compile(
 _ADAPTED = re.compile(
     r"base_layer|original_module|lora_\w+", re.IGNORECASE
 )  # what adapters call what they wrap and add
-
-
-class SelectorError(LookupError):
-    """A selector that matches no module of the network."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -147,27 +140,16 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
         if not matched:
             raise SelectorError(_nothing_matches(sought, modules))
         for path in matched:
-            chosen.setdefault(path, set()).update(_rows(path, modules[path], spot))
+            chosen.setdefault(path, set()).update(each.name for each in _spots(path, modules[path], spot))
     rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()), key=by_number)}
     return Selection(rows, {}, blocks)
 
 
-def _rows(path: str, module: nn.Module, spot: Spot | None) -> Iterable[str]:
-    """The rows of a module that a selector matched: its own, or a place of it; of experts, one each."""
-    if spot is None or spot.side != "expert":
-        return [path if spot is None else replace(spot, path=path).name]
-    number = number_of_experts(module)
-    if number is None:
-        raise SelectorError(
-            f"Argument `layers` must name modules with experts before `:expert`, but {path!r} "
-            f"({type(module).__name__}) is not called with tokens and the experts that these go to."
-        )
-    places = [f"[{i}]" for i in range(number)] if not spot.place else [spot.place]
-    if not re.fullmatch(r"\[\d+\]", places[0]) or int(places[-1][1:-1]) >= number:
-        raise SelectorError(
-            f"Argument `layers` must name an expert of {path!r} by a number below {number}, but names {places[0]}."
-        )
-    return [replace(spot, path=path, place=place).name for place in places]
+def _spots(path: str, module: nn.Module, spot: Spot | None) -> Iterable[Spot]:
+    """The places of a module that a selector matched: its own output, or the one named; of experts, one each."""
+    if spot is not None and spot.side == "expert":
+        return expert_spots(path, module, spot)
+    return [Spot(path, "output") if spot is None else replace(spot, path=path)]
 
 
 def tidy(path: str) -> str:

@@ -28,8 +28,7 @@ from ketwork.networks.activations.captures import RefusedError, Seen
 from ketwork.networks.activations.info import Activation, Key, LayerInfo
 from ketwork.networks.activations.layout import Layout
 from ketwork.networks.activations.masks import GIVEN, PositionMask
-from ketwork.networks.activations.naming import by_number
-from ketwork.networks.activations.selectors import SelectorError
+from ketwork.networks.activations.naming import SelectorError, by_number
 from ketwork.networks.activations.shard_files import RESERVED, Shard, Stored
 from ketwork.networks.activations.shard_samples import (
     Part,
