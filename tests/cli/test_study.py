@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from ketwork.demo import digits
+from ketwork.networks.activations import generate
 from ketwork.networks.study import Study, study_activations
 from ketwork.networks.study import study as study_network
 from ketwork.sources import load_data, load_model
@@ -387,3 +388,26 @@ def test_activations_stand_alone(run, tmp_path):
     done = run("study", "--activations", str(tmp_path / "nowhere"))
     assert done.exit_code == 1
     assert "there is no" in done.stderr
+
+
+def test_a_language_model_from_its_folder_answers(run, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, vocab_size=96, n_positions=16, bos_token_id=1, eos_token_id=2
+    )
+    network = transformers.GPT2LMHeadModel(config).eval()
+    network.save_pretrained(tmp_path / "net")
+    tokens = torch.randint(3, 96, (12, 5), generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "tokens.npz", x=tokens.numpy())
+    done = run(
+        "study", str(tmp_path / "net"), "--data", str(tmp_path / "tokens.npz"), "--generate", "4", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    expected = study_network(network, tokens, forward=generate(4))
+    assert told["settings"]["generate"] == {"max_new_tokens": 4, "positions": "all"}
+    assert [(row["layer"], row["kets"]) for row in told["table"]] == [
+        (layer.name, layer.kets) for layer in expected
+    ]
+    assert told["table"][-1]["entropy"] == pytest.approx(expected[-1].entropy.value, rel=1e-6)
+    assert run("study", "--generate", "4").exit_code == 1

@@ -23,6 +23,7 @@ from ketwork.cli.console import (
 )
 from ketwork.cli.job import Job, launched
 from ketwork.networks.activations import Reading
+from ketwork.networks.activations import generate as generate_tokens
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError, Plan
 from ketwork.networks.study import Study, study_activations
 from ketwork.networks.study import study as study_network
@@ -38,6 +39,8 @@ HELP = """Examples:
 - `ketwork study nets:build@weights.safetensors --data digits.npz --save study.safetensors`
 
 - `ketwork study path/to/hf-folder --data messages.csv --text text --label spam --layers blocks`
+
+- `ketwork study path/to/hf-folder --data prompts.csv --text prompt --generate 64`
 
 - `ketwork study --activations path/to/shards --layers 'model.layers.*'`
 """
@@ -68,6 +71,15 @@ def command(
     inputs: options.Inputs = None,
     label: options.Label = None,
     layers: options.LayerNames = None,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="TOKENS",
+            help="Let a language model answer each text by up to so many tokens, and study prompts and answers.",
+            show_default=False,
+        ),
+    ] = None,
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
@@ -122,7 +134,7 @@ def command(
         if activations is None:
             options.both_or_neither(model, data)
         else:
-            _check_alone(activations, job, model=model, data=data, text=text, input=inputs)
+            _check_alone(activations, job, model=model, data=data, text=text, input=inputs, generate=generate)
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
         options.check_memory(memory)
@@ -168,6 +180,7 @@ def command(
                     study_network,
                     loaded.model,
                     source.batches,
+                    forward=None if generate is None else generate_tokens(generate),
                     max_samples=source.limit(samples),
                     reading=Reading(calls=calls.value, skip_bad=skip_bad),
                     distributed=Distributed("split", timeout) if job else None,

@@ -1,7 +1,9 @@
 """A study of generation has the numbers of a plain pass over prompts and answers, of the positions asked for."""
 
+import copy
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from torch import Tensor, nn
@@ -136,6 +138,25 @@ def test_what_is_drawn_comes_from_the_seed() -> None:
     assert entropies(1) == entropies(1)
     assert entropies(1) != entropies(2)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_studies_of_other_positions_do_not_add_up() -> None:
+    model = llama()
+    answers = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="answer"), layers="blocks")
+    prompts = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="prompt"), layers="blocks")
+    with pytest.raises(ValueError, match="made alike, but `generate` is"):
+        answers + prompts
+    assert (answers + answers)[0].kets == 2 * answers[0].kets
+
+
+@pytest.mark.parametrize("offload", [accelerate.cpu_offload, accelerate.disk_offload])
+def test_offloaded_networks_answer_too(offload: Any, tmp_path: Any) -> None:
+    model = llama()
+    expected = kw.study(model, [BATCH], forward=kw.generate(NEW), layers="blocks")
+    folder = {"offload_dir": str(tmp_path)} if offload is accelerate.disk_offload else {}
+    placed = offload(copy.deepcopy(model), execution_device=torch.device("cpu"), **folder)
+    record = kw.study(placed, [BATCH], forward=kw.generate(NEW), layers="blocks")
+    assert [layer.entropy.value for layer in record] == [layer.entropy.value for layer in expected]
 
 
 def test_memory_and_checkpoints(tmp_path: Any) -> None:

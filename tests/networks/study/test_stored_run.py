@@ -162,6 +162,12 @@ def test_rows_in_a_line_are_those_of_padded_samples(by: str) -> None:
     _assert_close(record, _of_model(), rel=1e-9)
 
 
+def test_labels_of_rows_in_a_line() -> None:
+    codes = TOKENS % 3
+    lines = _in_line("lengths") | {"labels": codes[MASK.bool()]}
+    _assert_close(kw.study_activations(lines, batch_size=4), _of_model(codes), rel=1e-9)
+
+
 def test_lengths_are_a_mask_of_padded_samples_and_shards_may_be_padded_differently() -> None:
     lengths = MASK.sum(dim=1)
     first = {name: array[:4, :6] for name, array in ARRAYS.items()} | {"lengths": lengths[:4]}

@@ -383,4 +383,4 @@ def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in a.items() if name in b and b[name] == value} | {"parts": parts}
 
 
-_ALIKE = ("model", "normalize", "center", "calls")
+_ALIKE = ("model", "normalize", "center", "calls", "generate")
