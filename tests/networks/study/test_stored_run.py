@@ -162,9 +162,10 @@ def test_rows_in_a_line_are_those_of_padded_samples(by: str) -> None:
     _assert_close(record, _of_model(), rel=1e-9)
 
 
-def test_labels_of_rows_in_a_line() -> None:
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+def test_labels_of_rows_in_a_line(dtype: torch.dtype) -> None:
     codes = TOKENS % 3
-    lines = _in_line("lengths") | {"labels": codes[MASK.bool()]}
+    lines = _in_line("lengths") | {"labels": codes[MASK.bool()].to(dtype)}
     _assert_close(kw.study_activations(lines, batch_size=4), _of_model(codes), rel=1e-9)
 
 
@@ -180,6 +181,29 @@ def test_lengths_are_a_mask_of_padded_samples_and_shards_may_be_padded_different
         record = kw.study_activations([first | beside[0], rest | beside[1]], batch_size=size)
         expected = kw.study_activations(ARRAYS | BESIDE, batch_size=size)
         _assert_close(record, expected, rel=1e-5)
+
+
+def test_masks_of_shards_that_are_padded_differently() -> None:
+    x = torch.randn(8, 5, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.rand(8, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    mask[:4, 2:] = False
+    parts = [{"a": x[:4, :2], "mask": mask[:4, :2]}, {"a": x[4:], "mask": mask[4:]}]
+    record = kw.study_activations(parts, batch_size=8)
+    _assert_close(record, kw.study_activations({"a": x, "mask": mask}, batch_size=8), rel=1e-9)
+    assert record["a"].kets == int(mask.sum())
+
+
+def test_a_shard_of_samples_with_one_position_each() -> None:
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    parts = [
+        {"a": x[:2], "sample_ids": torch.tensor([7, 8])},
+        {"a": x[2:], "sample_ids": torch.tensor([1, 1, 1, 2, 2, 3, 3])},
+    ]
+    for shards in (parts, parts[::-1]):
+        record = kw.study_activations(shards)
+        assert (record["a"].N, record["a"].kets, record["a"].info.positions) == (5, 9, True)
+    with pytest.raises(ValueError, match="must be of one form"):
+        kw.study_activations([{"a": x}, {"a": x[:, None]}])
 
 
 def test_without_masks_positions_that_a_shorter_shard_lacks_do_not_count() -> None:

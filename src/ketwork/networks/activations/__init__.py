@@ -43,7 +43,7 @@ from ketwork.networks.activations.selectors import Layers, SelectorError, select
 from ketwork.networks.activations.shard_files import Shard, shards_of
 from ketwork.networks.activations.source import Source
 from ketwork.networks.activations.spots import spot_of
-from ketwork.networks.activations.stored import Handed, StoredActivations
+from ketwork.networks.activations.stored import StoredActivations, StoredBatch
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
@@ -59,7 +59,6 @@ __all__ = [
     "EmptyDataError",
     "Forward",
     "Generate",
-    "Handed",
     "IntegersRefusedError",
     "Key",
     "Labels",
@@ -76,6 +75,7 @@ __all__ = [
     "Site",
     "Source",
     "StoredActivations",
+    "StoredBatch",
     "Trial",
     "activations",
     "batches",

@@ -63,6 +63,11 @@ class Samples:
             )
         return cls(n, bounds, ids)
 
+    @property
+    def may_be_single(self) -> bool:
+        """Whether each sample has one row, as `lengths` or ids tell: in other shards a sample may have several."""
+        return self.ids is not None if self.bounds is None else self.bounds[-1] == self.n
+
     def in_line(self, array: Stored) -> bool:
         """Whether an array has a row for each position of each sample, in a line."""
         return len(array) != self.n and self.bounds is not None and len(array) == self.bounds[-1]
@@ -165,9 +170,9 @@ def entries_joined(name: str, parts: Sequence[Values]) -> Any:
     if tensors[0].ndim < 2:
         return torch.cat(tensors)
     fill = 0 if name in ("inputs", "sample_ids") or tensors[0].is_floating_point() else IGNORED
-    if fill:
+    if fill and (parts[0][1] is not None or len({each.shape[1] for each in tensors}) > 1):
         tensors = [
-            each if known is None else each.masked_fill(~known, fill)
+            each.long() if known is None else each.long().masked_fill(~known, fill)
             for each, (_, known) in zip(tensors, parts, strict=True)
         ]
     return padded(tensors, fill)

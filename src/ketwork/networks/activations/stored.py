@@ -48,7 +48,7 @@ _CALL = re.compile(r"(.*) \(call (\d+)\)")
 
 
 @dataclass(frozen=True)
-class Handed:
+class StoredBatch:
     """A batch, its layers' activations, and where its samples come from: the shard, and their places in it."""
 
     batch: Batch
@@ -93,7 +93,8 @@ class StoredActivations:
             ValueError: shards that do not fit together, or no layer; it says what and where.
             SelectorError: `layers` names none.
         """
-        first: dict[str, tuple[int, bool, bool]] = {}
+        first: dict[str, Form] = {}
+        several: dict[str, bool] = {}
         beside: frozenset[str] = frozenset()
         counts: list[int] = []
         ids = []
@@ -111,6 +112,7 @@ class StoredActivations:
             if not counts:
                 first, beside = forms, entries
             _check_alike(shards[0].name, shard.name, first, forms, beside, entries)
+            several |= {name: True for name, form in forms.items() if form.positions}
             counts.append(samples.n)
             if samples.ids is not None:
                 ids.append(samples.ids)
@@ -122,8 +124,8 @@ class StoredActivations:
         _check_ids(known, counts, shards)
         names = list(first) if shards[0].ordered else sorted(first, key=by_number)
         chosen = _chosen(names, layers)
-        infos = [_info(name, first[name][2]) for name in chosen]
-        return cls(shards, infos, [first[name][0] for name in chosen], beside, counts, known, label)
+        infos = [_info(name, name in several) for name in chosen]
+        return cls(shards, infos, [first[name].d for name in chosen], beside, counts, known, label)
 
     @property
     def samples(self) -> int:
@@ -138,7 +140,7 @@ class StoredActivations:
                 parts.append(np.asarray(arrays[name].all()))
         return np.concatenate(parts)
 
-    def batches(self, batch_size: int, places: np.ndarray | None = None) -> Iterator[Handed]:
+    def batches(self, batch_size: int, places: np.ndarray | None = None) -> Iterator[StoredBatch]:
         """All samples, or those at some places, which ascend, in batches that may reach over shards."""
         waiting: list[Part] = []
         start = 0
@@ -212,7 +214,7 @@ class StoredActivations:
         }
         return Part(shard, places, layers, entries, mask)
 
-    def _batch(self, parts: list[Part]) -> Handed:
+    def _batch(self, parts: list[Part]) -> StoredBatch:
         """A batch of the samples of some parts."""
         activations = []
         masks = [part.mask for part in parts if part.mask is not None]
@@ -220,8 +222,11 @@ class StoredActivations:
         for info in self.infos:
             values, known = joined([part.layers[info.key] for part in parts])
             unfit = None
-            if known is None and mask is not None and info.positions:
-                known, unfit = (mask, None) if mask.shape == values.shape[:2] else (None, mask)
+            if mask is not None and info.positions:
+                if mask.shape == values.shape[:2]:
+                    known = mask if known is None else known & mask
+                elif known is None:
+                    unfit = mask
             activations.append(Activation(info, values, known, unfit))
         names = [name for name in ("inputs", *parts[0].entries) if name in parts[0].entries]
         content: dict[str, Any] = {}
@@ -236,7 +241,19 @@ class StoredActivations:
         )
         of_batch = () if present is None else (PositionMask(GIVEN, present),)
         batch = Batch(content, content.get("labels"), of_batch, size)
-        return Handed(batch, activations, [(part.shard, part.places) for part in parts])
+        return StoredBatch(batch, activations, [(part.shard, part.places) for part in parts])
+
+
+@dataclass(frozen=True)
+class Form:
+    """A layer in one shard: its features, whether they are complex, and whether samples have several positions.
+
+    `positions` is None where each sample of the shard has one row, which may be its only position.
+    """
+
+    d: int
+    complex: bool
+    positions: bool | None
 
 
 def _stands_beside(name: str, array: Stored) -> bool:
@@ -244,16 +261,16 @@ def _stands_beside(name: str, array: Stored) -> bool:
     return name in RESERVED or len(array.shape) < 2
 
 
-def _form(shard: str, name: str, array: Stored, samples: Samples) -> tuple[int, bool, bool]:
-    """A layer's features, whether they are complex, and whether samples have several positions."""
+def _form(shard: str, name: str, array: Stored, samples: Samples) -> Form:
     if not array.numeric or len(array.shape) < 2 or 0 in array.shape[1:]:
         raise misfit(
             f"layer {name!r} must be numbers (samples, …, features), but has shape {array.shape} in {shard}"
         )
     if len(array) == samples.n:
-        return array.shape[-1], array.complex, len(array.shape) > 2
+        single = None if samples.may_be_single else False
+        return Form(array.shape[-1], array.complex, True if len(array.shape) > 2 else single)
     if samples.in_line(array) and len(array.shape) == 2:
-        return array.shape[-1], array.complex, True
+        return Form(array.shape[-1], array.complex, True)
     rows = "" if samples.bounds is None else f", or {samples.bounds[-1]} in a line"
     raise misfit(f"layer {name!r} must have {samples.n} samples{rows}, but has {len(array)} rows in {shard}")
 
@@ -272,8 +289,8 @@ def _check_entry(shard: str, name: str, array: Stored, samples: Samples) -> None
 def _check_alike(
     first_name: str,
     name: str,
-    first: Mapping[str, tuple[int, bool, bool]],
-    forms: Mapping[str, tuple[int, bool, bool]],
+    first: Mapping[str, Form],
+    forms: Mapping[str, Form],
     beside: frozenset[str],
     entries: frozenset[str],
 ) -> None:
@@ -282,17 +299,22 @@ def _check_alike(
         missing = [layer for layer in one if layer not in other]
         if missing:
             raise misfit(f"each shard must have every layer, but {without} has no {missing[0]!r}")
-    for layer, (d, of_complex, positions) in forms.items():
-        if first[layer][0] != d:
-            raise misfit(f"layer {layer!r} must be as wide in each shard, but has {first[layer][0]} features in "
-                       f"{first_name} and {d} in {name}")  # fmt: skip
-        if first[layer][1:] != (of_complex, positions):
+    for layer, form in forms.items():
+        before = first[layer]
+        if before.d != form.d:
+            raise misfit(
+                f"layer {layer!r} must be as wide in each shard, but has {before.d} features in {first_name} "
+                f"and {form.d} in {name}"
+            )
+        if before.complex != form.complex or {before.positions, form.positions} == {True, False}:
             raise misfit(f"layer {layer!r} must be of one form, but is not in {first_name} and {name}")
     different = sorted(beside ^ entries)
     if different:
         there, not_there = (first_name, name) if different[0] in beside else (name, first_name)
-        raise misfit(f"each shard must have the same beside its layers, but {there} has `{different[0]}` and "
-                   f"{not_there} has none")  # fmt: skip
+        raise misfit(
+            f"each shard must have the same beside its layers, but {there} has `{different[0]}` and "
+            f"{not_there} has none"
+        )
 
 
 def _check_ids(ids: np.ndarray | None, counts: Sequence[int], shards: Sequence[Shard]) -> None:

@@ -17,9 +17,9 @@ import torch
 from ketwork._draws import choose
 from ketwork.networks.activations import (
     Batch,
-    Handed,
     Labels,
     StoredActivations,
+    StoredBatch,
     full_precision,
     neutral,
     shards_of,
@@ -54,12 +54,12 @@ class StoredLoop(BatchLoop):
 
     live: StoredActivations
     skip_bad: bool = False
-    handed: Handed | None = field(default=None, init=False)
+    stored: StoredBatch | None = field(default=None, init=False)
 
-    def take_handed(self, handed: Handed) -> int | None:
+    def take_stored(self, stored: StoredBatch) -> int | None:
         """Takes a batch in with its activations, unless a checkpoint has it (None)."""
-        self.handed = handed
-        return self.take(handed.batch)
+        self.stored = stored
+        return self.take(stored.batch)
 
     def hand_over(self, batch: Batch) -> None:
         """Gives the batch's activations to what receives them.
@@ -67,8 +67,8 @@ class StoredLoop(BatchLoop):
         Raises:
             ValueError: one is not finite, and such samples are not to be skipped.
         """
-        assert self.handed is not None
-        for activation in () if self.skip_bad else self.handed.activations:
+        assert self.stored is not None
+        for activation in () if self.skip_bad else self.stored.activations:
             bad = ~activation.values.isfinite().all(dim=-1)
             if activation.present is not None:
                 bad &= activation.present
@@ -76,11 +76,11 @@ class StoredLoop(BatchLoop):
                 sample = int(bad.any(dim=1).nonzero()[0])
                 raise ValueError(
                     f"Argument `source` must hold finite activations, but layer {activation.info.label!r} has NaN or "
-                    f"infinite values in {self.handed.origin(sample)}. Remove it, or skip such samples with "
+                    f"infinite values in {self.stored.origin(sample)}. Remove it, or skip such samples with "
                     "`skip_bad=True` (--skip-bad)."
                 )
         with full_precision(), torch.no_grad():
-            self.live.hand_over(self.handed.activations)
+            self.live.hand_over(self.stored.activations)
 
 
 @neutral()
@@ -191,7 +191,7 @@ def study_activations(
         bar = stack.enter_context(show_progress(progress, max_samples))
         batches = live.batches(batch_size, places)
         ending = stream(
-            batches, loop.take_handed, progress=bar, at_end=lambda: loop.end(max_samples is not None)
+            batches, loop.take_stored, progress=bar, at_end=lambda: loop.end(max_samples is not None)
         )
         if isinstance(ending.error, CheckpointError):
             raise ending.error
