@@ -6,12 +6,14 @@ import difflib
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ketwork.networks.activations.spots import spot_of
+from ketwork.networks.activations.decoders import Decoder, decoder_of
+from ketwork.networks.activations.heads import HEAD, heads_of, natural
+from ketwork.networks.activations.spots import Spot, spot_of
 
 ROOT = "(model)"
 """The name of the whole network's own output."""
@@ -70,6 +72,14 @@ _ADAPTED = re.compile(
 )  # what adapters call what they wrap and add
 
 
+_WORDS = {
+    "blocks": "repeated blocks",
+    "decoder": "repeated blocks with attention in them",
+    "heads": "attention whose heads can be seen (that of torch.nn calls no output projection)",
+}
+"""Words for parts of networks, and what they are."""
+
+
 class SelectorError(LookupError):
     """A selector that matches no module of the network."""
 
@@ -99,11 +109,14 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
             in networks of repeated blocks with small units made of these (an attention's projections, say)
             counted as one; not dropout, identity, reshapes, nor normalisations, which rescale what the layer
             before them computed.
-            `"all"` for every module, `"blocks"` for the repeated blocks alone, or selectors: a dotted name,
+            `"all"` for every module, or selectors: `"blocks"` for the repeated blocks alone, `"decoder"` for the
+            parts of a language model (see `ketwork.networks.activations.decoders`), `"heads"` for each head of its
+            attention (`"layers.3.self_attn.head.5"`), a dotted name,
             a glob (`"encoder.*.linear"`), a compiled pattern (searched for in the name), a module, a module
             type, a callable `(name, module) -> bool`, or a list of these. A name or glob with `:input` behind it
             (`"*.down_proj:input"`) is what the modules are called with, with `:output[1]` that part of what they put
-            out, see `ketwork.networks.activations.spots`.
+            out, see `ketwork.networks.activations.spots`. A module that is called "blocks", "decoder" or "heads" is
+            what such a name means.
 
     Raises:
         SelectorError: a selector matches nothing; the nearest names are listed.
@@ -121,24 +134,81 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
         return _default(modules, blocks)
     if isinstance(layers, str) and layers == "all":
         return Selection(modules, {}, blocks)
-    if isinstance(layers, str) and layers == "blocks":
-        if not blocks:
-            raise SelectorError(
-                "Argument `layers` is 'blocks', but this network has no repeated blocks. "
-                f"Leave it out for the default, or name layers, such as {_some(modules)}."
-            )
-        return Selection({path: modules[path] for path in modules if path in blocks}, {}, blocks)
+    heads = {
+        spot.name: spot
+        for each in heads_of(modules).values()
+        for spot in each.spots
+        if spot.name not in modules
+    }
     chosen: dict[str, set[str]] = {}
     for selector in _as_list(layers):
-        spot = spot_of(selector) if isinstance(selector, str) and selector not in modules else None
-        sought = selector if spot is None else spot.path
-        matched = [path for path, module in modules.items() if _matches(sought, path, module)]
-        if not matched:
-            raise SelectorError(_nothing_matches(sought, modules))
-        for path in matched:
-            chosen.setdefault(path, set()).add(path if spot is None else replace(spot, path=path).name)
-    rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()))}
+        spots = list(_spots(selector, modules, blocks, heads))
+        if not spots:
+            place = spot_of(selector) if isinstance(selector, str) else None
+            raise SelectorError(_nothing_matches(selector if place is None else place.path, modules))
+        for spot in spots:
+            chosen.setdefault(spot.path, set()).add(spot.name)
+    rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()), key=natural)}
     return Selection(rows, {}, blocks)
+
+
+def places_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[Spot]]:
+    """The places that names of rows mean, by the path of the module; a module's own name is no place in another."""
+    modules = {tidy(path): module for path, module in model.named_modules()}
+    heads = {spot.name: spot for each in heads_of(modules).values() for spot in each.spots}
+    places: dict[str, list[Spot]] = {}
+    for name in names:
+        spot = None if name in modules else heads.get(name) or spot_of(name)
+        if spot is not None:
+            places.setdefault(spot.path, []).append(spot)
+    return places
+
+
+def decoder(model: nn.Module) -> Decoder | None:
+    """The parts of a language model's decoder, by their paths; None of another network."""
+    modules = {tidy(path): module for path, module in model.named_modules()}
+    return decoder_of(modules, _blocks(modules), _is_norm)
+
+
+def _spots(
+    selector: Selector, modules: dict[str, nn.Module], blocks: frozenset[str], heads: dict[str, Spot]
+) -> Iterator[Spot]:
+    """The places that a selector chooses.
+
+    Raises:
+        SelectorError: it is a word for parts that this network does not have.
+    """
+    if isinstance(selector, str) and selector not in modules:
+        if selector in _WORDS:
+            yield from _of_word(selector, modules, blocks, heads)
+            return
+        if HEAD in selector:  # a glob of modules does not choose heads too
+            yield from (spot for name, spot in heads.items() if fnmatch.fnmatchcase(name, selector))
+        spot = spot_of(selector)
+        if spot is not None:
+            yield from (
+                replace(spot, path=path) for path, m in modules.items() if _matches(spot.path, path, m)
+            )
+            return
+    yield from (Spot(path, "output") for path, module in modules.items() if _matches(selector, path, module))
+
+
+def _of_word(
+    word: str, modules: dict[str, nn.Module], blocks: frozenset[str], heads: dict[str, Spot]
+) -> Iterator[Spot]:
+    if word == "blocks":
+        places = [Spot(path, "output") for path in modules if path in blocks]
+    elif word == "heads":
+        places = list(heads.values())
+    else:
+        parts = decoder_of(modules, blocks, _is_norm)
+        places = [spot_of(name) or Spot(name, "output") for name in ([] if parts is None else parts.rows)]
+    if not places:
+        raise SelectorError(
+            f"Argument `layers` is {word!r}, but this network has no {_WORDS[word]}. "
+            f"Leave it out for the default, or name layers, such as {_some(modules)}."
+        )
+    yield from places
 
 
 def tidy(path: str) -> str:
