@@ -16,6 +16,7 @@ from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, 
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
+from ketwork.networks.activations.heads import Heads, heads_of
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
@@ -36,7 +37,7 @@ from ketwork.networks.activations.placement import (
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
-from ketwork.networks.activations.selectors import Layers, SelectorError, select
+from ketwork.networks.activations.selectors import Layers, SelectorError, decoder, modules_of, select
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Capture",
     "EmptyDataError",
     "Forward",
+    "Heads",
     "IntegersRefusedError",
     "Key",
     "Labels",
@@ -71,6 +73,7 @@ __all__ = [
     "capture",
     "carriers",
     "decode",
+    "decoder",
     "device_of",
     "drawn",
     "drawn_alike",
@@ -79,12 +82,14 @@ __all__ = [
     "encode",
     "evaluating",
     "full_precision",
+    "heads_of",
     "intervene",
     "is_placed",
     "is_sharded",
     "kept_buffers",
     "leaves",
     "map_tensors",
+    "modules_of",
     "needs_labels",
     "neutral",
     "numbers",

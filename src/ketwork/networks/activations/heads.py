@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from ketwork.networks.activations.spots import Part, Spot
+from ketwork.networks.activations.spots import ROOT, Part, Spot
 
 # By name, as each library has its own.
 _PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "out_lin", "wo", "o", "proj", "linear_out")
@@ -87,7 +87,7 @@ def _place(path: str, module: nn.Module) -> tuple[Spot, int] | None:
         return None  # calls no projection that could be seen
     for name, child in module.named_children():
         if name in _PROJECTIONS and (width := _width(child)) is not None:
-            return Spot(f"{path}.{name}", "input"), width
+            return Spot(name if path == ROOT else f"{path}.{name}", "input"), width
     width = getattr(module, "all_head_size", None)
     return (Spot(path, "output"), width) if isinstance(width, int) and width > 0 else None
 

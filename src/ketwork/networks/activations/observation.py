@@ -63,5 +63,5 @@ class Observation:
                 self._prints[version] = Fingerprint.from_tensor(leaf.tensor, self.n)
             axis = self.given_axis(path, module, leaf.tensor)
             # Which axis holds the features of a part is known of the tensor that modules put out and read.
-            node = version[0] if leaf.whole is None else self.flow.node(leaf.whole)
+            node = version[0] if leaf.complete is None else self.flow.node(leaf.complete)
             seen[leaf.path] = Sight(self._prints[version], node, leaf.present is not None, axis)

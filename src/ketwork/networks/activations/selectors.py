@@ -13,10 +13,7 @@ from torch import nn
 
 from ketwork.networks.activations.decoders import Decoder, decoder_of
 from ketwork.networks.activations.heads import HEAD, heads_of, natural
-from ketwork.networks.activations.spots import Spot, spot_of
-
-ROOT = "(model)"
-"""The name of the whole network's own output."""
+from ketwork.networks.activations.spots import ROOT, Spot, spot_of
 
 Selector = str | re.Pattern[str] | nn.Module | type | Callable[[str, nn.Module], bool]
 Layers = Selector | Iterable[Selector] | None
@@ -128,7 +125,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
     >>> select(net).skipped
     {'2': 'Dropout does nothing in evaluation'}
     """
-    modules = {tidy(path): module for path, module in model.named_modules()}
+    modules = modules_of(model)
     blocks = _blocks(modules)
     if layers is None:
         return _default(modules, blocks)
@@ -154,7 +151,7 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
 
 def places_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[Spot]]:
     """The places that names of rows mean, by the path of the module; a module's own name is no place in another."""
-    modules = {tidy(path): module for path, module in model.named_modules()}
+    modules = modules_of(model)
     heads = {spot.name: spot for each in heads_of(modules).values() for spot in each.spots}
     places: dict[str, list[Spot]] = {}
     for name in names:
@@ -166,7 +163,7 @@ def places_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[Spot]]:
 
 def decoder(model: nn.Module) -> Decoder | None:
     """The parts of a language model's decoder, by their paths; None of another network."""
-    modules = {tidy(path): module for path, module in model.named_modules()}
+    modules = modules_of(model)
     return decoder_of(modules, _blocks(modules), _is_norm)
 
 
@@ -209,6 +206,11 @@ def _of_word(
             f"Leave it out for the default, or name layers, such as {_some(modules)}."
         )
     yield from places
+
+
+def modules_of(model: nn.Module) -> dict[str, nn.Module]:
+    """A network's modules by their paths, as users write them."""
+    return {tidy(path): module for path, module in model.named_modules()}
 
 
 def tidy(path: str) -> str:

@@ -17,6 +17,9 @@ from ketwork.networks.activations.outputs import Leaf, activations
 
 Side = Literal["input", "output"]
 
+ROOT = "(model)"
+"""The name of the whole network's own output."""
+
 _SPOT = re.compile(r"(?s)(.*):(input|output)((?:\[[^\[\]]+\]|\.\w+)*)")
 
 
@@ -58,7 +61,7 @@ class Spot:
         fits = (leaf for leaf in there if leaf.tensor.ndim and leaf.tensor.shape[-1] == self.part.width)
         features = self.part.features
         return [
-            replace(leaf, tensor=leaf.tensor[..., slice(*features)], whole=leaf.tensor, part=features)
+            replace(leaf, tensor=leaf.tensor[..., slice(*features)], complete=leaf.tensor, part=features)
             for leaf in fits
         ]
 

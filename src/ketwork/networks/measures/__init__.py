@@ -1,7 +1,7 @@
 """Numbers of layers with standard errors and bounds, from moments.
 
-One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, holevo, probes;
-and those of pairs of layers, similarity. A new family is a new file here, which is found by itself
+One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, lens, attention,
+holevo, probes; and those of pairs of layers, similarity. A new family is a new file here, which is found by itself
 (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `sample` (kept vectors,
 standard errors), `correction` and `deletion` (finite data), `sketch_bounds`, `label_state`, `readouts` (fitted),
 `scores` (of readouts), `overlaps` and `pairs` (of pairs).
@@ -13,9 +13,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+from ketwork.networks.measures.attention import PATTERNS
 from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
 from ketwork.networks.measures.label_state import LabelState
+from ketwork.networks.measures.lens import LENS
 from ketwork.networks.measures.overlaps import overlaps_of
 from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CATEGORICAL",
     "KEPT",
+    "LENS",
     "MEASURES",
     "MOST_DIMENSIONS",
     "PAIR_MEASURES",
+    "PATTERNS",
     "TEMPERATURES",
     "Column",
     "DecodedLabels",

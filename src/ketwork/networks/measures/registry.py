@@ -43,7 +43,8 @@ class Measure:
     """One number of a layer.
 
     `needs` says what it is of; `show` how it is printed: as a number, in per cent, or as a count; `stderr` whether it
-    has a standard error; `reading` what is good or bad about it, and what it may mislead about.
+    has a standard error; `reading` what is good or bad about it, and what it may mislead about. `option` is the
+    argument of `study` that asks for it, "" where every study has it: then `sums` are not of vectors alone.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Measure:
     compute: Callable[[Any], Estimate]
     needs: Needs = "layer"
     sums: type[LayerSum] | None = None
+    option: str = ""
     show: Literal["number", "percent", "count"] = "number"
     stderr: bool = True
     column: Column | None = None
@@ -115,5 +117,5 @@ def measures_of(task: str | None = None) -> tuple[Measure, ...]:
 
 
 def own_sums() -> dict[str, type[LayerSum]]:
-    """The sums that measures declare of their own, by the names of the measures."""
-    return {each.name: each.sums for each in MEASURES.values() if each.sums is not None}
+    """The sums that measures declare of their own and that are of a layer's vectors, by the names of the measures."""
+    return {each.name: each.sums for each in MEASURES.values() if each.sums is not None and not each.option}

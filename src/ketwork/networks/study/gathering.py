@@ -30,6 +30,7 @@ from ketwork.networks.moments import (
 )
 from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.extras import Extra
 from ketwork.records import Count, Form, Malformed, pack, unpack
 
 WIDEST = 16_384
@@ -61,6 +62,7 @@ class Gathering:
     generator: torch.Generator
     keep: Keep
     must_mask: bool = False
+    extras: tuple[Extra, ...] = ()
     number: int = 0
     stream: int | None = None
     torn: bool = False
@@ -103,6 +105,8 @@ class Gathering:
         self._pending.clear()
         self._pooled.clear()
         self._bad.clear()
+        for extra in self.extras:
+            extra.begin(batch)
 
     def receive(self, activation: Activation) -> None:
         """Reduces one activation, inside the hook."""
@@ -145,16 +149,22 @@ class Gathering:
                 f"{activation.values.shape[1]}: its labels are not decoded.{_hint(self._labels.targets)}"
             )
         self._pending[key] = part
+        for extra in self.extras:
+            extra.take(activation, present)
         if self.gathered.pairs is not None:
             self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
 
     def settle(self, live: Capture) -> None:
-        """Skips layers whose values are not finite, where that is their own.
+        """Adds what the study's extras read, and skips layers whose values are not finite, where that is their own.
 
         Raises:
             ValueError: it is a sample's, or every layer's.
         """
         assert self._batch is not None
+        for extra in self.extras:
+            for key, name, part in extra.sums():
+                if key in self._pending:
+                    self._pending[key].sums[name] = part
         bad = self._bad
         if not bad.bad:
             return

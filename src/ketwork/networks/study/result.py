@@ -166,8 +166,11 @@ class Study(Presented):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The measures of this study: those of every layer and, with labels, of what can be decoded of them."""
-        return measures_of(self.settings.get("task"))
+        """The measures of this study: those of every layer, with labels of what can be decoded, and those asked for."""
+        known = {name for layer in self.layers for name in layer.accumulator.sums}
+        return tuple(
+            each for each in measures_of(self.settings.get("task")) if not each.option or each.name in known
+        )
 
     @property
     def warnings(self) -> list[str]:

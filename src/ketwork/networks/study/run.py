@@ -54,6 +54,7 @@ from ketwork.networks.runtime import (
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
+from ketwork.networks.study.options import extras_of
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
 from ketwork.records import Checkpoint, Malformed, without_children
@@ -107,6 +108,8 @@ def study(
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
     compare: bool = False,
+    lens: bool = False,
+    attention: bool = False,
     memory: int | str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | None = None,
@@ -145,6 +148,11 @@ def study(
             generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
         compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
+        lens: of a language model, read what its final norm and head make of each row of the residual stream: KL from
+            its predictions, entropy, agreement (`lens_…` in the table). Cost: the head, once a row and position.
+        attention: read each head's attention pattern: entropy, weight on the first position, rank (`attention_…`), of
+            rows that are heads (`layers="heads"`) or attention as a whole. The network computes attention plainly
+            meanwhile, whose outputs are those of fused kernels but for rounding.
         memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
             their kets: bytes, or a text such as "2GB". An extra forward pass of the first batch shows the layers'
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
@@ -214,7 +222,9 @@ def study(
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
         gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
-        run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
+        extras = extras_of(network, lens=lens, attention=attention)
+        generator = draw if group is None else group.seeded(draw)
+        run = Gathering(gathered, generator, keep, mask is not None, extras)
         live = stack.enter_context(
             capture(
                 network,
@@ -225,6 +235,8 @@ def study(
                 axes=reading.layers,
             )
         )
+        for extra in extras:
+            stack.enter_context(extra.watch(live))
         target = stack.enter_context(placed(network, reading.device))
         saved = None
         if saving is not None:
@@ -233,6 +245,7 @@ def study(
                 "layers": list(live.selection.chosen),
                 "seed": draw.initial_seed(),
                 "compare": compare,
+                "extras": [lens, attention],
                 "labels": _plain(labels),
                 "mask": _plain(mask),
                 "forward": _plain(forward),
