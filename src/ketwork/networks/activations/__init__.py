@@ -34,22 +34,26 @@ from ketwork.networks.activations.placement import (
     placed,
     without_hooks,
 )
+from ketwork.networks.activations.positions import Chosen, Positions
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
 from ketwork.networks.activations.selectors import Layers, SelectorError, decoder, modules_of, select
+from ketwork.networks.activations.sinks import MULTIPLE, are_sinks
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
     "IGNORED",
     "MOST_LABELS",
     "MOST_VISITS",
+    "MULTIPLE",
     "NEVER",
     "NEXT_TOKENS",
     "POOLED",
     "Activation",
     "Batch",
     "Capture",
+    "Chosen",
     "EmptyDataError",
     "Forward",
     "Heads",
@@ -61,6 +65,7 @@ __all__ = [
     "Layout",
     "Mask",
     "PositionMask",
+    "Positions",
     "Reading",
     "RefusedError",
     "Seen",
@@ -68,6 +73,7 @@ __all__ = [
     "Site",
     "Trial",
     "activations",
+    "are_sinks",
     "batches",
     "callers_precision",
     "capture",

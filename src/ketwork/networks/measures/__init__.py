@@ -1,10 +1,10 @@
 """Numbers of layers with standard errors and bounds, from moments.
 
-One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, lens, attention,
-holevo, probes; and those of pairs of layers, similarity. A new family is a new file here, which is found by itself
-(CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `sample` (kept vectors,
-standard errors), `correction` and `deletion` (finite data), `sketch_bounds`, `label_state`, `readouts` (fitted),
-`scores` (of readouts), `overlaps` and `pairs` (of pairs).
+One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, sinks, lens,
+attention, holevo, probes; and those of pairs of layers, similarity. A new family is a new file here, which is found
+by itself (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `sample` (kept
+vectors, standard errors), `correction` and `deletion` (finite data), `sketch_bounds`, `label_state`, `readouts`
+(fitted), `scores` (of readouts), `overlaps` and `pairs` (of pairs).
 May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
 measures are computed from (`LayerState`, `LabelState`).
 """
@@ -24,6 +24,7 @@ from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Out
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
 from ketwork.networks.measures.similarity import measured, similarities
+from ketwork.networks.measures.sinks import SinkCounts, massive_dimensions
 from ketwork.networks.measures.spectral import KEPT, discarded
 from ketwork.networks.measures.state import LayerState
 
@@ -50,10 +51,12 @@ __all__ = [
     "Predictions",
     "Probe",
     "ProbeRegressor",
+    "SinkCounts",
     "by_label",
     "discarded",
     "groups",
     "leading_plane",
+    "massive_dimensions",
     "measure",
     "measured",
     "measures_of",

@@ -13,6 +13,7 @@ sketch. A measure that needs a sum of its own declares that too
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,7 +29,7 @@ Needs = Literal["layer", "classes", "values"]
 class Column:
     """How a measure stands in a table: `header` over `unit`; the lower its `rank`, the narrower a table has it.
 
-    It is shown only where the measure that it stands `beside` is.
+    It is shown only where the measure that it stands `beside` is, and with `nonzero` where a layer has more than 0.
     """
 
     header: str
@@ -36,6 +37,11 @@ class Column:
     rank: int = 20
     page: bool = True
     beside: str = ""
+    nonzero: bool = False
+
+    def tells(self, values: Sequence[float]) -> bool:
+        """Whether there is anything to show of these layers' values."""
+        return any(value > 0 for value in values) if self.nonzero else not all(map(math.isnan, values))
 
 
 @dataclass(frozen=True)

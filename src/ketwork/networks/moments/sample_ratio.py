@@ -35,12 +35,16 @@ class SampleRatio(LayerSum, kind="sample_ratio"):
 
     @classmethod
     def from_values(cls, values: Tensor, samples: Tensor, weights: Tensor | None = None) -> Self:
-        """The mean of values (n,) of positions, 1 each or with weights (n,); `samples` (n,) says whose they are."""
-        _, owners = samples.unique(return_inverse=True)
+        """The mean of values (n,) of positions, of weight 1 or `weights`; `samples` (n,), in order, says whose."""
         weights = torch.ones_like(values, dtype=torch.float64) if weights is None else weights.double()
-        count = int(owners.max()) + 1 if len(owners) else 0
+        return cls.from_samples(Vectors(values[:, None], samples), values.double(), weights)
+
+    @classmethod
+    def from_samples(cls, vectors: Vectors, values: Tensor, weights: Tensor) -> Self:
+        """The same of float64 values and weights (n,) of vectors."""
+        owners, count = vectors.owners, len(vectors.counts)
         n = weights.new_zeros(count).index_add_(0, owners, weights)
-        x = weights.new_zeros(count).index_add_(0, owners, values.double() * weights)
+        x = weights.new_zeros(count).index_add_(0, owners, values * weights)
         return cls(count, *torch.stack([n.sum(), x.sum(), n @ n, n @ x, x @ x]).tolist())
 
     def __iadd__(self, other: Self) -> Self:

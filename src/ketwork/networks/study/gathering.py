@@ -14,6 +14,7 @@ from ketwork.networks.activations import (
     Activation,
     Batch,
     Capture,
+    Chosen,
     Key,
     RefusedError,
     Seen,
@@ -63,6 +64,7 @@ class Gathering:
     keep: Keep
     must_mask: bool = False
     extras: tuple[Extra, ...] = ()
+    positions: Chosen = field(default_factory=Chosen)
     number: int = 0
     stream: int | None = None
     torn: bool = False
@@ -105,6 +107,8 @@ class Gathering:
         self._pending.clear()
         self._pooled.clear()
         self._bad.clear()
+        if not batch.elsewhere:
+            self.positions.begin(batch, self.position)
         for extra in self.extras:
             extra.begin(batch)
 
@@ -121,7 +125,7 @@ class Gathering:
                 f"{activation.info.axis} of its output does not hold the same features in every batch. If another axis "
                 f"holds them, say so with `reading=kw.Reading(feature_axis={{{key[0]!r}: …}})`"
             )
-        present = self._present(activation)
+        present = self.positions.of(activation, self._present(activation))
         self._bad.order.append(key)
         share = self._share(activation)
         keep = self.keep
@@ -213,6 +217,19 @@ class Gathering:
         gathered.batches += 1
         self.skip()
         self.torn = False
+
+    def check_positions(self) -> None:
+        """Sees that some positions were chosen.
+
+        Raises:
+            ValueError: none was.
+        """
+        rows = [row for row in self._rows.values() if row.info.positions]
+        if self.positions.words != "all" and rows and not any(row.kets + row.zeros for row in rows):
+            raise ValueError(
+                f"Argument `positions` must choose among the positions of samples, but {self.positions.words!r} "
+                "chooses no position of any."
+            )
 
     def skip(self) -> None:
         """Lets the batch go by: its samples drew their keys and named their labels, whoever takes them in."""

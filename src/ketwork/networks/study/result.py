@@ -19,6 +19,7 @@ from ketwork.networks.runtime import Plan
 from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
 from ketwork.networks.study.layer import Layer, StoredLayer
+from ketwork.networks.study.sinks import sink_table, sink_warnings
 from ketwork.networks.study.upgrade import upgraded
 from ketwork.networks.study.warnings import label_warnings, listed, pass_warnings
 from ketwork.records import Malformed, Presented, check_source, read, write
@@ -178,7 +179,8 @@ class Study(Presented):
         messages = list(self.notes)
         if not self.complete:
             messages.append(f"The pass ended early, after {self.samples} samples: {self.error}")
-        return messages + pass_warnings(self.layers) + label_warnings(self.layers)
+        messages += pass_warnings(self.layers) + sink_warnings(self.layers)
+        return messages + label_warnings(self.layers)
 
     def table(self) -> pd.DataFrame:
         """One row a layer and call, in order of execution; `definitions` says what the columns mean.
@@ -194,6 +196,16 @@ class Study(Presented):
 
         `value` is corrected for finite data where that is known how, `plain` is the number of the data at hand."""
         return tables.long(self.layers, self.measures)
+
+    def sinks(self) -> pd.DataFrame:
+        """One row for each layer that has sinks (positions) or massive dimensions (neurons), and what they hold.
+
+        Sinks are positions whose ‖a‖² is more than 100 times the median over their sample: `sinks` of them,
+        `per_sample`, their `places` in samples with how many are there, the `share` of ρ that they hold (that is
+        `vectors` or `weight`, by `normalize`). `dimensions` are the up to eight largest neurons whose share of ρ is
+        more than 100 times the median, `dimensions_share` what all such hold.
+        """
+        return sink_table(self.layers)
 
     def compare(self) -> Comparison:
         """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
@@ -262,7 +274,9 @@ class Study(Presented):
 
         It answers at a glance where dimensions collapse, what can be decoded of the labels, what could be
         cut, which neurons are dead; every layer's spectrum, confusion of labels and leading eigenstates are
-        one click away. With a `comparison` of the model with itself it also says which neighbors are alike.
+        one click away. With a `comparison` of the model with itself it also says which neighbors are alike. With
+        `beside=`, another study of such layers (of other `positions`, say), effective rank, entropy and leading weight
+        of both stand side by side.
 
         Cost: one decomposition a layer, O(min(d, N)² d), and a few seconds for the page.
 
@@ -371,4 +385,4 @@ def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in a.items() if name in b and b[name] == value} | {"parts": parts}
 
 
-_ALIKE = ("model", "normalize", "center", "calls")
+_ALIKE = ("model", "normalize", "center", "calls", "positions")

@@ -15,11 +15,13 @@ from torch import nn
 
 from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
+    Chosen,
     EmptyDataError,
     Forward,
     Labels,
     Layers,
     Mask,
+    Positions,
     Reading,
     batches,
     capture,
@@ -100,6 +102,7 @@ def study(
     layers: Layers = None,
     labels: Any = None,
     mask: Mask = None,
+    positions: Positions = "all",
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -135,6 +138,10 @@ def study(
             classes (of samples, or of positions if there is one for each), floating numbers a regression.
         mask: which positions exist: (samples, positions) as an array, a key of the batches, or a callable
             batch -> mask. None takes `attention_mask` where a batch has one.
+        positions: which of the existing positions are read: `"all"`; `"no-sinks"`, at each layer those whose ‖a‖² is at
+            most 100 times the median over their sample (language models put massive activations at their first
+            token); `"first"`, `"last"` or a slice of each sample's; `"prompt"` or `"answer"`, where `labels` (samples,
+            positions) are −100 or not; or a mask, as for `mask`, but beside it.
         forward: `forward(model, batch)` in place of the usual call.
         max_samples: take so many at most. Of data with a length they are drawn, as many of each label where labels are
             known, else at random, by the seed; of a stream they are the first. The record says which.
@@ -203,7 +210,8 @@ def study(
     place = _place_among(network, shares)
     if place is not None:
         shares = None
-    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
+    chosen = Chosen(positions)
+    data, labels, mask, places, taken = drawn(data, labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
     settings = {
@@ -212,6 +220,7 @@ def study(
         "normalize": normalize,
         "center": center,
         "calls": reading.calls,
+        "positions": None if chosen.words == "all" else chosen.words,
         "batch_size": batch_size,
         "max_samples": max_samples,
         "taken": taken,
@@ -224,17 +233,8 @@ def study(
         gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
         extras = extras_of(network, lens=lens, attention=attention)
         generator = draw if group is None else group.seeded(draw)
-        run = Gathering(gathered, generator, keep, mask is not None, extras)
-        live = stack.enter_context(
-            capture(
-                network,
-                layers,
-                receive=run.receive,
-                calls=reading.calls,
-                feature_axis=reading.feature_axis,
-                axes=reading.layers,
-            )
-        )
+        run = Gathering(gathered, generator, keep, mask is not None, extras, chosen.at(places))
+        live = stack.enter_context(capture(network, layers, receive=run.receive, **reading.for_capture))
         for extra in extras:
             stack.enter_context(extra.watch(live))
         target = stack.enter_context(placed(network, reading.device))
@@ -366,7 +366,7 @@ def _together(
     return record
 
 
-_BINDING = ("normalize", "center", "calls", "batch_size", "max_samples", "skip_bad", "memory")
+_BINDING = ("normalize", "center", "calls", "positions", "batch_size", "max_samples", "skip_bad", "memory")
 """The settings that a checkpoint must agree with as they are."""
 
 
