@@ -55,6 +55,7 @@ def command(
     inputs: options.Inputs = None,
     label: options.Label = None,
     layers: options.LayerNames = None,
+    positions: options.Positions = "all",
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
@@ -74,6 +75,14 @@ def command(
     ] = options.Calls.separate,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip, and count, samples with NaN or infinite values.")
+    ] = False,
+    lens: Annotated[
+        bool,
+        typer.Option("--lens", help="Of a language model: what its head makes of each block (logit lens)."),
+    ] = False,
+    attention: Annotated[
+        bool,
+        typer.Option("--attention", help="Entropy, first position's weight and rank of attention patterns."),
     ] = False,
     memory: options.Memory = None,
     save: options.Save = None,
@@ -107,7 +116,7 @@ def command(
     """
     with one_line_errors(debug), launched(timeout) as job:
         options.both_or_neither(model, data)
-        chosen = options.selectors(layers)
+        chosen, which = options.selectors(layers), options.positions(positions)
         size = options.image_size(image_size)
         options.check_memory(memory)
         options.check_targets(save, report)
@@ -134,6 +143,9 @@ def command(
                         loaded.model,
                         source.batches,
                         layers=chosen,
+                        positions=which,
+                        lens=lens,
+                        attention=attention,
                         max_samples=source.limit(samples),
                         batch_size=batch_size,
                         normalize=normalize.value,
