@@ -168,6 +168,8 @@ def test_what_has_no_lens_is_refused() -> None:
     other = sure(Shifted(LlamaConfig(**SMALL)))
     with pytest.raises(ValueError, match="its logits are off by"):
         kw.study(other, DATA, lens=True)
+    with pytest.raises(ValueError, match="none of the rows is one"):
+        kw.study(net, DATA, layers="*.mlp", lens=True)
 
     def twice(model: nn.Module, batch: Any) -> Any:
         model(**batch)

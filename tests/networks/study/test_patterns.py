@@ -128,6 +128,9 @@ def test_what_puts_out_no_weights_is_refused() -> None:
     with pytest.raises(ValueError, match="none of its modules is attention"):
         kw.study(nn.Linear(3, 2), torch.randn(5, 3), attention=True)
 
+    with pytest.raises(ValueError, match="none of the rows is one"):
+        kw.study(NETWORKS["llama"][0], [BATCH], layers="blocks", attention=True)
+
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()

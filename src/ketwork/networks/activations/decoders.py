@@ -46,7 +46,10 @@ _HEADS = ("lm_head", "embed_out", "output_projection")
 
 @dataclass(frozen=True)
 class Block:
-    """One block: its path, those of its attention and MLP, of the norm between them, and of the MLP's last layer."""
+    """One block: its path, those of its attention and MLP, of the norm between them, and of the MLP's last layer.
+
+    `attention` is what mixes positions, whatever that is.
+    """
 
     path: str
     attention: str
@@ -99,15 +102,16 @@ def decoder_of(
     modules: Mapping[str, nn.Module], blocks: frozenset[str], is_norm: Callable[[nn.Module], bool]
 ) -> Decoder | None:
     """The decoder among a network's modules, by path; None where no repeated block has attention in it."""
+    lists = {_parent(path) for path in blocks if _attention(modules[path], is_norm) is not None}
     parts = tuple(
         block
         for path, module in modules.items()
-        if path in blocks and (block := _block(path, module, is_norm)) is not None
+        if path in blocks and _parent(path) in lists and (block := _block(path, module, is_norm)) is not None
     )
     if not parts:
         return None
-    stack = parts[0].path.rpartition(".")[0].rpartition(".")[0]  # what holds the list of blocks
-    beside = {name: module for name, module in modules.items() if name.rpartition(".")[0] == stack and name}
+    stack = _parent(_parent(parts[0].path))  # what holds the list of blocks
+    beside = {name: module for name, module in modules.items() if _parent(name) == stack}
     norms = [name for name, module in beside.items() if is_norm(module) and "embed" not in name]
     embeddings = [name for name, module in beside.items() if isinstance(module, nn.Embedding)]
     heads = [name for name in modules if name.rpartition(".")[2] in _HEADS]
@@ -119,10 +123,17 @@ def decoder_of(
     )
 
 
+def _attention(module: nn.Module, is_norm: Callable[[nn.Module], bool]) -> str | None:
+    return _first({name: child for name, child in module.named_children() if not is_norm(child)}, _ATTENTION)
+
+
 def _block(path: str, module: nn.Module, is_norm: Callable[[nn.Module], bool]) -> Block | None:
+    """A block's parts; of one without attention among others that have it, what it has in that place (Mamba)."""
     children = dict(module.named_children())
     parts = {name: child for name, child in children.items() if not is_norm(child)}
-    attention = _first(parts, _ATTENTION)
+    attention = _attention(module, is_norm)
+    if attention is None:
+        attention = next((name for name, child in parts.items() if not _is_mlp(name, child)), None)
     if attention is None:
         return None
     del parts[attention]
@@ -136,6 +147,14 @@ def _block(path: str, module: nn.Module, is_norm: Callable[[nn.Module], bool]) -
         last = f"{mlp}.{last}"
     names = (None if name is None else f"{path}.{name}" for name in (attention, middle, mlp, last))
     return Block(path, *names)  # type: ignore[arg-type]
+
+
+def _is_mlp(name: str, module: nn.Module) -> bool:
+    return _first({name: module}, _MLP) is not None
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _first(children: Mapping[str, nn.Module], pattern: re.Pattern[str]) -> str | None:

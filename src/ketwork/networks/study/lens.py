@@ -120,10 +120,13 @@ class Lens(Extra):
         """KL, entropy and agreement of each row that was kept.
 
         Raises:
-            ValueError: the network ran several times, or its positions are not those of the rows.
+            ValueError: no row was, the network ran several times, or its positions are not those of the rows.
         """
         if not self._kept:
-            return
+            raise ValueError(
+                'Argument `lens` must be False, or `layers` name rows of the residual stream, such as "blocks" or '
+                '"decoder": none of the rows is one.'
+            )
         final = self._final
         if (
             final is None

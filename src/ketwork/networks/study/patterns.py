@@ -90,9 +90,14 @@ class Patterns(Extra):
         """Entropy, weight on the first position and rank of each such row.
 
         Raises:
-            ValueError: no attention has put out its weights.
+            ValueError: no row is attention, or no attention has put out its weights.
         """
-        if self._wanted and not self._seen:
+        if not self._wanted:
+            raise ValueError(
+                "Argument `attention` must be False, or `layers` name rows that are attention or heads, such as "
+                '"heads": none of the rows is one.'
+            )
+        if not self._seen:
             raise ValueError(
                 "Argument `attention` must be False for this network: its attention puts out no weights of samples × "
                 'heads × positions × positions. Load it with `attn_implementation="eager"`, where it has that.'
