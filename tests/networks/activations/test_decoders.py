@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from transformers import Gemma2Config, Gemma2ForCausalLM, OPTConfig, OPTForCausalLM, PhiConfig, PhiForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 import ketwork as kw
 from ketwork.networks.activations.selectors import decoder, select
@@ -103,6 +112,18 @@ def test_where_attention_and_mlp_stand_side_by_side_there_is_no_stream_between_t
         "model.layers.0",
     ]
     assert names[-1] == "model.final_layernorm"
+
+
+def test_a_norm_of_what_is_added_reads_no_stream() -> None:
+    net = Olmo2ForCausalLM(
+        Olmo2Config(
+            vocab_size=96, hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20
+        )
+    )
+    parts = decoder(net)
+    assert parts is not None
+    assert parts.blocks[0].middle is None
+    assert parts.stream == ["model.embed_tokens", "model.layers.0:input", "model.layers.0"]
 
 
 def test_words_go_together_with_other_selectors() -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -157,6 +159,27 @@ class Shifted(LlamaForCausalLM):
         output = super().forward(*inputs, **named)
         output.logits = 2 * output.logits
         return output
+
+
+def test_a_block_that_returns_the_tensor_of_its_mlp_is_read_too() -> None:
+    torch.manual_seed(0)
+    net = sure(BloomForCausalLM(BloomConfig(vocab_size=96, hidden_size=24, n_layer=2, n_head=4)))
+    study = kw.study(net, DATA, layers="decoder", lens=True)
+    assert study["transformer.h.1"].name == "transformer.h.1"
+    assert "transformer.h.1.mlp" in study["transformer.h.1"].aliases
+    assert study["transformer.h.1"].lens_kl == pytest.approx(0, abs=1e-9)
+    with torch.no_grad():
+        hidden = net(**DATA[0], output_hidden_states=True).hidden_states
+        read, last = (
+            net.lm_head(each).double().softmax(-1) for each in (net.transformer.ln_f(hidden[1]), hidden[2])
+        )
+    present = DATA[0]["attention_mask"].bool()
+    kl = (torch.xlogy(last, last) - torch.xlogy(last, read)).sum(dim=-1)[present].mean() / torch.log(
+        torch.tensor(2.0)
+    )
+    alone = kw.study(net, DATA[:1], layers="decoder", lens=True)["transformer.h.0"]
+    assert alone.lens_kl == pytest.approx(float(kl), rel=1e-4)
+    assert not any(layer.lens_kl == layer.lens_kl for layer in study if "mlp.dense" in layer.name)
 
 
 def test_what_has_no_lens_is_refused() -> None:

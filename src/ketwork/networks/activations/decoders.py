@@ -137,7 +137,10 @@ def _block(path: str, module: nn.Module, is_norm: Callable[[nn.Module], bool]) -
     if attention is None:
         return None
     del parts[attention]
-    middle = next((name for name in _MIDDLE if name in children and is_norm(children[name])), None)
+    norms = [name for name in _MIDDLE if name in children and is_norm(children[name])]
+    if "post_feedforward_layernorm" in children and norms[:1] == ["post_attention_layernorm"]:
+        norms = []  # both norms are of what attention and MLP put out, before it is added
+    middle = norms[0] if norms else None
     mlp = _first(parts, _MLP)
     inside = parts if mlp is None else dict(parts[mlp].named_children())
     last = next((name for name in _LAST if name in inside), None)

@@ -48,6 +48,9 @@ class Lens(Extra):
     _runs: int = 0
     _final: Tensor | None = None
     _checked: bool = False
+    _live: Capture | None = None
+    _first: bool = True
+    _same: set[Key] = field(default_factory=set)
     _kept: dict[Key, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
 
     @classmethod
@@ -98,6 +101,7 @@ class Lens(Extra):
             if live.reading and not self._checked:
                 self._check(output)
 
+        self._live = live
         handles = [self.norm.register_forward_hook(keep), live.model.register_forward_hook(check)]
         try:
             yield
@@ -111,9 +115,17 @@ class Lens(Extra):
         self._kept.clear()
 
     def take(self, activation: Activation, present: Tensor | None) -> None:
-        """Keeps a row that is the residual stream, or the final norm's."""
-        if activation.info.name in self.stream or activation.info.name == self.final:
+        """Keeps a row that may be the residual stream, or the final norm's.
+
+        That a block returns the very tensor of a row before it (of its MLP, which adds to the stream itself) shows when
+        it does; so in the first batch each row of the stream's width is kept.
+        """
+        width = getattr(getattr(self.norm, "weight", None), "shape", activation.values.shape)[-1]
+        if self._reads(activation.key) or (self._first and activation.values.shape[-1] == width):
             self._kept[activation.key] = activation.values.clone(), present
+
+    def _reads(self, key: Key) -> bool:
+        return key[0] in self.stream or key[0] == self.final or key in self._same
 
     @torch.no_grad()
     def sums(self) -> Iterator[tuple[Key, str, LayerSum]]:
@@ -122,6 +134,10 @@ class Lens(Extra):
         Raises:
             ValueError: no row was, the network ran several times, or its positions are not those of the rows.
         """
+        assert self._live is not None
+        self._same |= {row for alias, row in self._live.aliases.items() if alias[0] in self.stream}
+        self._kept = {key: part for key, part in self._kept.items() if self._reads(key)}
+        self._first = False
         if not self._kept:
             raise ValueError(
                 'Argument `lens` must be False, or `layers` name rows of the residual stream, such as "blocks" or '
