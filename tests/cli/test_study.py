@@ -411,3 +411,41 @@ def test_a_language_model_from_its_folder_answers(run, tmp_path):
     ]
     assert told["table"][-1]["entropy"] == pytest.approx(expected[-1].entropy.value, rel=1e-6)
     assert run("study", "--generate", "4").exit_code == 1
+
+
+def test_positions_lens_and_attention_of_a_language_model_from_its_folder(run, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=96, n_positions=16)
+    network = transformers.GPT2LMHeadModel(config).eval()
+    network.save_pretrained(tmp_path / "net")
+    tokens = torch.randint(0, 96, (12, 5), generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "tokens.npz", x=tokens.numpy())
+    more = [
+        "--layers",
+        "decoder",
+        "--layers",
+        "heads",
+        "--positions",
+        "1:",
+        "--lens",
+        "--attention",
+        "--json",
+    ]
+    done = run("study", str(tmp_path / "net"), "--data", str(tmp_path / "tokens.npz"), *more)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    expected = study_network(
+        network, tokens, layers=["decoder", "heads"], positions=slice(1, None), lens=True, attention=True
+    )
+    rows = {row["layer"]: row for row in result["table"]}
+    assert [*rows] == [layer.name for layer in expected]
+    assert result["settings"]["positions"] == "1:"
+    for layer in expected:
+        assert rows[layer.name]["kets"] == 48
+        for measure in ("entropy", "lens_kl", "attention_sink"):
+            value = layer.estimate(measure).value
+            assert rows[layer.name][measure] == (
+                None if math.isnan(value) else pytest.approx(value, rel=1e-6)
+            )
+    assert rows["transformer.h.0.attn.head.1"]["attention_sink"] > 0
+    assert run("study", "--positions", "::0").exit_code == 2

@@ -80,6 +80,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    positions: options.Positions = "all",
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
@@ -99,6 +100,14 @@ def command(
     ] = options.Calls.separate,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip, and count, samples with NaN or infinite values.")
+    ] = False,
+    lens: Annotated[
+        bool,
+        typer.Option("--lens", help="Of a language model: what its head makes of each block (logit lens)."),
+    ] = False,
+    attention: Annotated[
+        bool,
+        typer.Option("--attention", help="Entropy, first position's weight and rank of attention patterns."),
     ] = False,
     memory: options.Memory = None,
     save: options.Save = None,
@@ -135,7 +144,7 @@ def command(
             options.both_or_neither(model, data)
         else:
             _check_alone(activations, job, model=model, data=data, text=text, input=inputs, generate=generate)
-        chosen = options.selectors(layers)
+        chosen, which = options.selectors(layers), options.positions(positions)
         size = options.image_size(image_size)
         options.check_memory(memory)
         options.check_targets(save, report)
@@ -145,6 +154,7 @@ def command(
             ended: PartialError | Interrupted | None = None
             common: dict[str, Any] = {
                 "layers": chosen,
+                "positions": which,
                 "batch_size": batch_size,
                 "normalize": normalize.value,
                 "center": center,
@@ -182,6 +192,8 @@ def command(
                     source.batches,
                     forward=None if generate is None else generate_tokens(generate),
                     max_samples=source.limit(samples),
+                    lens=lens,
+                    attention=attention,
                     reading=Reading(calls=calls.value, skip_bad=skip_bad),
                     distributed=Distributed("split", timeout) if job else None,
                 )

@@ -99,9 +99,7 @@ def _worth(measure: Measure, layers: Sequence[Layer]) -> bool:
     values = [layer.estimate(measure.name) for layer in layers]
     if measure.name == "entropy":
         return True
-    if measure.name == "zero":
-        return any(value > 0 for value in values)
-    return not all(map(math.isnan, values))
+    return measure.column is not None and measure.column.tells(values)
 
 
 def _cells(measure: Measure, layers: Sequence[Layer]) -> list[Text]:

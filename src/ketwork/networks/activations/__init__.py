@@ -19,6 +19,7 @@ from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.generation import Generate, generate
+from ketwork.networks.activations.heads import Heads, heads_of
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
@@ -36,11 +37,13 @@ from ketwork.networks.activations.placement import (
     placed,
     without_hooks,
 )
+from ketwork.networks.activations.positions import Chosen, Positions
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
-from ketwork.networks.activations.selectors import Layers, SelectorError, select
+from ketwork.networks.activations.selectors import Layers, SelectorError, decoder, modules_of, select
 from ketwork.networks.activations.shard_files import Shard, shards_of
+from ketwork.networks.activations.sinks import MULTIPLE, are_sinks
 from ketwork.networks.activations.source import Source
 from ketwork.networks.activations.spots import spot_of
 from ketwork.networks.activations.stored import StoredActivations, StoredBatch
@@ -50,15 +53,18 @@ __all__ = [
     "IGNORED",
     "MOST_LABELS",
     "MOST_VISITS",
+    "MULTIPLE",
     "NEVER",
     "NEXT_TOKENS",
     "POOLED",
     "Activation",
     "Batch",
     "Capture",
+    "Chosen",
     "EmptyDataError",
     "Forward",
     "Generate",
+    "Heads",
     "IntegersRefusedError",
     "Key",
     "Labels",
@@ -67,6 +73,7 @@ __all__ = [
     "Layout",
     "Mask",
     "PositionMask",
+    "Positions",
     "Reading",
     "RefusedError",
     "Seen",
@@ -78,11 +85,13 @@ __all__ = [
     "StoredBatch",
     "Trial",
     "activations",
+    "are_sinks",
     "batches",
     "callers_precision",
     "capture",
     "carriers",
     "decode",
+    "decoder",
     "device_of",
     "drawn",
     "drawn_alike",
@@ -92,12 +101,14 @@ __all__ = [
     "evaluating",
     "full_precision",
     "generate",
+    "heads_of",
     "intervene",
     "is_placed",
     "is_sharded",
     "kept_buffers",
     "leaves",
     "map_tensors",
+    "modules_of",
     "needs_labels",
     "neutral",
     "numbers",

@@ -149,6 +149,11 @@ class Capture(Walker):
         if not self.axes.layouts and self._trials:
             self.explore(self._trials)
 
+    @property
+    def reading(self) -> bool:
+        """Whether the network runs on a batch that is read, and not in an experiment."""
+        return self._running and self._watching is None
+
     def listening(self, leaves: list[Leaf]) -> bool:
         """Only in `forward`: another capture may hold the same module."""
         return self._running

@@ -31,8 +31,8 @@ from ketwork.networks.activations.outputs import Leaf, activations, is_spread
 from ketwork.networks.activations.parallel import is_sharded, leave_parts_out
 from ketwork.networks.activations.repeats import in_backward
 from ketwork.networks.activations.samples import Path, Second, carriers, with_own_caches
-from ketwork.networks.activations.selectors import WRAPPED, tidy
-from ketwork.networks.activations.spots import Spot, as_inputs, as_tree, spots_of
+from ketwork.networks.activations.selectors import WRAPPED, places_of, tidy
+from ketwork.networks.activations.spots import Spot, as_inputs, as_tree
 from ketwork.networks.activations.wrappers import evaluating
 
 
@@ -226,19 +226,19 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
 
     with contextlib.ExitStack() as stack:
         stack.callback(walker.model.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        names = {tidy(path) for path, _ in walker.model.named_modules()}
+        places = places_of(walker.model, chosen)
         for path, module in walker.model.named_modules():
             name = tidy(path)
             if any(part in module._modules for part in WRAPPED):
                 continue  # a wrapper, which passes on what the module inside put out
             if isinstance(module, torch.jit.ScriptModule):
-                for row in [name] * (name in chosen) + [spot.name for spot in spots_of(chosen, name, names)]:
+                for row in [name] * (name in chosen) + [spot.name for spot in places.get(name, ())]:
                     refuse(row)
                 continue
             if name in chosen or decides(module):
                 hook = _hook(walker, name, name in chosen)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-            spots = list(spots_of(chosen, name, names))
+            spots = places.get(name, [])
             experts = [spot for spot in spots if spot.side == "expert"]
             if experts:
                 gate = _routed(walker, experts)

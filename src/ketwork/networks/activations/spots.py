@@ -8,8 +8,7 @@ name, and `.attention_mask` one with a name. `"mlp.experts:expert[3]"` are the v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -18,20 +17,39 @@ from ketwork.networks.activations.outputs import Leaf, activations
 
 Side = Literal["input", "output", "expert"]
 
+ROOT = "(model)"
+"""The name of the whole network's own output."""
+
 _SPOT = re.compile(r"(?s)(.*):(input|output|expert)((?:\[[^\[\]]+\]|\.\w+)*)")
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of the features that stand at a place: those of one head. `width` counts all that stand there."""
+
+    name: str
+    kind: str
+    features: tuple[int, int]
+    width: int
+
+
+@dataclass(frozen=True)
 class Spot:
-    """The side of a module and the place in it; "" is the first that has the form of samples."""
+    """The side of a module and the place in it; "" is the first that has the form of samples.
+
+    With a `part` it is those features alone, and has the name of that.
+    """
 
     path: str
     side: Side
     place: str = ""
+    part: Part | None = None
 
     @property
     def name(self) -> str:
         """What its row is called: the module's own name for its output."""
+        if self.part is not None:
+            return self.part.name
         plain = self.side == "output" and not self.place
         return self.path if plain else f"{self.path}:{self.side}{self.place}"
 
@@ -42,10 +60,20 @@ class Spot:
 
     def leaves(self, tree: Any) -> list[Leaf]:
         """The activations at the place."""
-        return [leaf for leaf in activations(tree) if _within(leaf.path, self.place)]
+        there = [leaf for leaf in activations(tree) if _within(leaf.path, self.place)]
+        if self.part is None:
+            return there
+        fits = (leaf for leaf in there if leaf.tensor.ndim and leaf.tensor.shape[-1] == self.part.width)
+        features = self.part.features
+        return [
+            replace(leaf, tensor=leaf.tensor[..., slice(*features)], complete=leaf.tensor, part=features)
+            for leaf in fits
+        ]
 
     def missing(self, tree: Any) -> str:
         """A sentence that says what there is where the place has no activation."""
+        if self.part is not None:
+            return f"its {self.side} has no tensor of the {self.part.width} features of all heads"
         there = ", ".join(leaf.path or "all of it" for leaf in activations(tree)) or "nowhere"
         return (
             f"its {self.side} has floating-point tensors at {there}, but none at {self.place or 'any place'}"
@@ -56,15 +84,6 @@ def spot_of(name: str) -> Spot | None:
     """The place that a name or glob with `:input`, `:output` or `:expert` names; None for a plain one."""
     match = _SPOT.fullmatch(name)
     return None if match is None else Spot(match[1], match[2], match[3])  # type: ignore[arg-type]
-
-
-def spots_of(names: Iterable[str], path: str, modules: Iterable[str]) -> Iterator[Spot]:
-    """Those of the module at a path; a name that is a module's is no place in another."""
-    own = {*modules}
-    for name in names:
-        spot = None if name in own else spot_of(name)
-        if spot is not None and spot.path == path:
-            yield spot
 
 
 def as_tree(inputs: tuple[Any, ...], named: dict[str, Any]) -> dict[Any, Any]:
@@ -80,6 +99,8 @@ def as_inputs(tree: dict[Any, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def kind_of(module: nn.Module, spot: Spot | None) -> str:
     """What a row of a module says that it is."""
+    if spot is not None and spot.part is not None:
+        return spot.part.kind
     kind = type(module).__name__
     if any(base.__name__ == "FSDPModule" for base in type(module).__bases__):
         kind = kind.removeprefix("FSDP")  # `fully_shard` gives each module a class of its own

@@ -22,6 +22,7 @@ from ketwork.networks.moments.pair_budget import least_bytes
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
 from ketwork.networks.moments.pooling import UNITS, pooled, sample_owners, sample_rows
 from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, kets_each
+from ketwork.networks.moments.sample_ratio import SampleRatio
 from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 
@@ -48,6 +49,7 @@ __all__ = [
     "Normalize",
     "PairMoments",
     "Rows",
+    "SampleRatio",
     "SampleWeights",
     "Sums",
     "Vectors",

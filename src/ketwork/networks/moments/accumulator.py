@@ -131,7 +131,8 @@ class LayerAccumulator:
             owners = (good.cumsum(0) - 1)[owners]
             values, keys = values[good], keys[good.to(keys.device)]
             present = present[good] if present is not None else None
-        sums = {name: kind.from_vectors(Vectors(rows, owners)) for name, kind in keep.sums.items()}
+        vectors = Vectors(rows, owners, norms)
+        sums = {name: kind.from_vectors(vectors) for name, kind in keep.sums.items()}
         zero = norms == 0
         zeros = int(zero.sum())
         everything = rows, norms.square(), owners

@@ -13,6 +13,7 @@ from ketwork.networks.activations import (
     NEXT_TOKENS,
     Activation,
     Batch,
+    Chosen,
     Key,
     RefusedError,
     Seen,
@@ -30,6 +31,7 @@ from ketwork.networks.moments import (
 )
 from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.extras import Extra
 from ketwork.records import Count, Form, Malformed, pack, unpack
 
 WIDEST = 16_384
@@ -61,6 +63,8 @@ class Gathering:
     generator: torch.Generator
     keep: Keep
     must_mask: bool = False
+    extras: tuple[Extra, ...] = ()
+    positions: Chosen = field(default_factory=Chosen)
     number: int = 0
     stream: int | None = None
     torn: bool = False
@@ -103,6 +107,10 @@ class Gathering:
         self._pending.clear()
         self._pooled.clear()
         self._bad.clear()
+        if not batch.elsewhere:
+            self.positions.begin(batch, self.position)
+        for extra in self.extras:
+            extra.begin(batch)
 
     def receive(self, activation: Activation) -> None:
         """Reduces one activation, inside the hook."""
@@ -117,7 +125,7 @@ class Gathering:
                 f"{activation.info.axis} of its output does not hold the same features in every batch. If another axis "
                 f"holds them, say so with `reading=kw.Reading(feature_axis={{{key[0]!r}: …}})`"
             )
-        present = self._present(activation)
+        present = self.positions.of(activation, self._present(activation))
         self._bad.order.append(key)
         share = self._share(activation)
         keep = self.keep
@@ -145,16 +153,22 @@ class Gathering:
                 f"{activation.values.shape[1]}: its labels are not decoded.{_hint(self._labels.targets)}"
             )
         self._pending[key] = part
+        for extra in self.extras:
+            extra.take(activation, present)
         if self.gathered.pairs is not None:
             self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
 
     def settle(self, live: Source) -> None:
-        """Skips layers whose values are not finite, where that is their own.
+        """Adds what the study's extras read, and skips layers whose values are not finite, where that is their own.
 
         Raises:
             ValueError: it is a sample's, or every layer's.
         """
         assert self._batch is not None
+        for extra in self.extras:
+            for key, name, part in extra.sums():
+                if key in self._pending:
+                    self._pending[key].sums[name] = part
         bad = self._bad
         if not bad.bad:
             return
@@ -203,6 +217,19 @@ class Gathering:
         gathered.batches += 1
         self.skip()
         self.torn = False
+
+    def check_positions(self) -> None:
+        """Sees that some positions were chosen.
+
+        Raises:
+            ValueError: none was.
+        """
+        rows = [row for row in self._rows.values() if row.info.positions]
+        if self.positions.words != "all" and rows and not any(row.kets + row.zeros for row in rows):
+            raise ValueError(
+                f"Argument `positions` must choose among the positions of samples, but {self.positions.words!r} "
+                "chooses no position of any."
+            )
 
     def skip(self) -> None:
         """Lets the batch go by: its samples drew their keys and named their labels, whoever takes them in."""

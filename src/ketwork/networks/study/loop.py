@@ -86,6 +86,7 @@ class BatchLoop(ABC):
         if self.saved is not None:
             self.saved.ended()
         self.run.gathered.labels.check_length(self.run.position, limited=limited)
+        self.run.check_positions()
 
     def save(self) -> None:
         """Writes a checkpoint, unless a batch is half taken in."""

@@ -20,6 +20,7 @@ from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
 from ketwork.networks.study.expert_load import expert_table, expert_warnings, load_table
 from ketwork.networks.study.layer import Layer, StoredLayer
+from ketwork.networks.study.sinks import sink_table, sink_warnings
 from ketwork.networks.study.upgrade import upgraded
 from ketwork.networks.study.warnings import label_warnings, listed, pass_warnings
 from ketwork.records import Malformed, Presented, check_source, read, write
@@ -167,8 +168,11 @@ class Study(Presented):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The measures of this study: those of every layer and, with labels, of what can be decoded of them."""
-        return measures_of(self.settings.get("task"))
+        """The measures of this study: those of every layer, with labels of what can be decoded, and those asked for."""
+        known = {name for layer in self.layers for name in layer.accumulator.sums}
+        return tuple(
+            each for each in measures_of(self.settings.get("task")) if not each.option or each.name in known
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -176,9 +180,8 @@ class Study(Presented):
         messages = list(self.notes)
         if not self.complete:
             messages.append(f"The pass ended early, after {self.samples} samples: {self.error}")
-        return (
-            messages + pass_warnings(self.layers) + expert_warnings(self.layers) + label_warnings(self.layers)
-        )
+        messages += pass_warnings(self.layers) + sink_warnings(self.layers) + expert_warnings(self.layers)
+        return messages + label_warnings(self.layers)
 
     def table(self) -> pd.DataFrame:
         """One row a layer and call, in order of execution; `definitions` says what the columns mean.
@@ -202,10 +205,20 @@ class Study(Presented):
     def loads(self) -> pd.DataFrame:
         """One row a mixture of experts: the entropy of their shares of the vectors (in bits), and unused experts.
 
-        `load_entropy` is log₂ of the number of experts where all are given as many vectors, 0 where one is given all;
-        `effective_experts` is 2 to that power. Standard errors are over samples, whose tokens are routed alike.
+        `load_entropy` is log₂ of the number of experts where all are given as many, 0 where one is given all;
+        `effective_experts` is 2 to that power. Standard errors are over samples.
         """
         return load_table(self.layers)
+
+    def sinks(self) -> pd.DataFrame:
+        """One row for each layer that has sinks (positions) or massive dimensions (neurons), and what they hold.
+
+        Sinks are positions whose ‖a‖² is more than 100 times the median over their sample: `sinks` of them,
+        `per_sample`, their `places` in samples with how many are there, the `share` of ρ that they hold (that is
+        `vectors` or `weight`, by `normalize`). `dimensions` are the up to eight largest neurons whose share of ρ is
+        more than 100 times the median, `dimensions_share` what all such hold.
+        """
+        return sink_table(self.layers)
 
     def compare(self) -> Comparison:
         """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
@@ -274,7 +287,9 @@ class Study(Presented):
 
         It answers at a glance where dimensions collapse, what can be decoded of the labels, what could be
         cut, which neurons are dead; every layer's spectrum, confusion of labels and leading eigenstates are
-        one click away. With a `comparison` of the model with itself it also says which neighbors are alike.
+        one click away. With a `comparison` of the model with itself it also says which neighbors are alike. With
+        `beside=`, another study of such layers (of other `positions`, say), effective rank, entropy and leading weight
+        of both stand side by side.
 
         Cost: one decomposition a layer, O(min(d, N)² d), and a few seconds for the page.
 
@@ -383,4 +398,4 @@ def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in a.items() if name in b and b[name] == value} | {"parts": parts}
 
 
-_ALIKE = ("model", "normalize", "center", "calls", "generate")
+_ALIKE = ("model", "normalize", "center", "calls", "positions", "generate")

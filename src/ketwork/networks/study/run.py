@@ -15,12 +15,14 @@ from torch import nn
 
 from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
+    Chosen,
     EmptyDataError,
     Forward,
     Generate,
     Labels,
     Layers,
     Mask,
+    Positions,
     Reading,
     batches,
     capture,
@@ -55,6 +57,7 @@ from ketwork.networks.runtime import (
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
+from ketwork.networks.study.options import extras_of
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
 from ketwork.records import Checkpoint, without_children
@@ -100,6 +103,7 @@ def study(
     layers: Layers = None,
     labels: Any = None,
     mask: Mask = None,
+    positions: Positions = "all",
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -108,6 +112,8 @@ def study(
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
     compare: bool = False,
+    lens: bool = False,
+    attention: bool = False,
     memory: int | str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | None = None,
@@ -133,6 +139,10 @@ def study(
             classes (of samples, or of positions if there is one for each), floating numbers a regression.
         mask: which positions exist: (samples, positions) as an array, a key of the batches, or a callable
             batch -> mask. None takes `attention_mask` where a batch has one.
+        positions: which of the existing positions are read: `"all"`; `"no-sinks"`, at each layer those whose ‖a‖² is at
+            most 100 times the median over their sample (language models put massive activations at their first
+            token); `"first"`, `"last"` or a slice of each sample's; `"prompt"` or `"answer"`, where `labels` (samples,
+            positions) are −100 or not; or a mask, as for `mask`, but beside it.
         forward: `forward(model, batch)` in place of the usual call; `kw.generate(max_new_tokens=64)` lets a language
             model answer prompts, see `ketwork.generate`.
         max_samples: take so many at most. Of data with a length they are drawn, as many of each label where labels are
@@ -147,6 +157,11 @@ def study(
             generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
         compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
+        lens: of a language model, read what its final norm and head make of each row of the residual stream: KL from
+            its predictions, entropy, agreement (`lens_…` in the table). Cost: the head, once a row and position.
+        attention: read each head's attention pattern: entropy, weight on the first position, rank (`attention_…`), of
+            rows that are heads (`layers="heads"`) or attention as a whole. The network computes attention plainly
+            meanwhile, whose outputs are those of fused kernels but for rounding.
         memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
             their kets: bytes, or a text such as "2GB". An extra forward pass of the first batch shows the layers'
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
@@ -197,7 +212,8 @@ def study(
     place = _place_among(network, shares)
     if place is not None:
         shares = None
-    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
+    chosen = Chosen(positions)
+    data, labels, mask, places, taken = drawn(data, labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
     calls = reading.calls
@@ -210,6 +226,7 @@ def study(
         "normalize": normalize,
         "center": center,
         "calls": calls,
+        "positions": None if chosen.words == "all" else chosen.words,
         "batch_size": batch_size,
         "max_samples": max_samples,
         "taken": taken,
@@ -222,17 +239,14 @@ def study(
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
         gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
-        run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
+        extras = extras_of(network, lens=lens, attention=attention)
+        generator = draw if group is None else group.seeded(draw)
+        run = Gathering(gathered, generator, keep, mask is not None, extras, chosen.at(places))
         live = stack.enter_context(
-            capture(
-                network,
-                layers,
-                receive=run.receive,
-                calls=calls,
-                feature_axis=reading.feature_axis,
-                axes=reading.layers,
-            )
+            capture(network, layers, receive=run.receive, **reading.for_capture | {"calls": calls})
         )
+        for extra in extras:
+            stack.enter_context(extra.watch(live))
         target = stack.enter_context(placed(network, reading.device))
         saved = None
         if saving is not None:
@@ -241,6 +255,7 @@ def study(
                 "layers": list(live.selection.chosen),
                 "seed": draw.initial_seed(),
                 "compare": compare,
+                "extras": [lens, attention],
                 "labels": _plain(labels),
                 "mask": _plain(mask),
                 "forward": _plain(forward),
@@ -351,7 +366,7 @@ def _together(
     return record
 
 
-_BINDING = ("normalize", "center", "calls", "batch_size", "max_samples", "skip_bad", "memory")
+_BINDING = ("normalize", "center", "calls", "positions", "batch_size", "max_samples", "skip_bad", "memory")
 """The settings that a checkpoint must agree with as they are."""
 
 
