@@ -405,7 +405,7 @@ def test_a_language_model_from_its_folder_answers(run, tmp_path):
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     expected = study_network(network, tokens, forward=generate(4))
-    assert told["settings"]["generate"] == {"max_new_tokens": 4, "positions": "all"}
+    assert told["settings"]["generate"] == {"max_new_tokens": 4}
     assert [(row["layer"], row["kets"]) for row in told["table"]] == [
         (layer.name, layer.kets) for layer in expected
     ]

@@ -28,6 +28,7 @@ from ketwork.networks.monitor.firing import Firing
 from ketwork.networks.study.gathering import GatheringState
 from ketwork.networks.study.layer import StoredLayer
 from ketwork.networks.study.result import StoredStudy
+from ketwork.networks.study.small import parts_of
 from ketwork.quantum import Estimate
 from ketwork.records import Checkpoint, Form, Kinds, Malformed, pack, read_parts, unpack
 from ketwork.records.record import Unknown
@@ -122,6 +123,10 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     )
     roots = [
         *map(stored, (labelled, values, positions, complex_, wide, few)),
+        *(
+            StoredStudy(*parts_of(each.gathered, each.layers, 2)[0], each.settings, {})
+            for each in (labelled, wide)
+        ),
         *(each.stored() for each in (labelled[0], values[0], positions[0], complex_[0], wide[0])),
         state,
         labelled.compare(),

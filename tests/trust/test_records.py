@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,10 @@ def _study(kind: str) -> kw.Study:
             return kw.study(_network(), (x, torch.arange(40) % 3), compare=True)
         case "values":
             return kw.study(_network(), (x, torch.randn(40, 2, generator=generator)))
+        case "small":
+            with tempfile.TemporaryDirectory() as folder:
+                kw.study(_network(), (x, torch.arange(40) % 3)).save(path := f"{folder}/small", states=2)
+                return kw.Study.load(path)
         case "complex":
             return kw.study(_network(torch.complex64), x.to(torch.complex64))
         case _:
@@ -71,7 +76,7 @@ def _detector() -> kw.Detector:
     return kw.study(_network(), (x, torch.arange(300) % 3)).detector()
 
 
-@pytest.fixture(scope="module", params=[*KINDS, "comparison", "curve", "detector"])
+@pytest.fixture(scope="module", params=[*KINDS, "small", "comparison", "curve", "detector"])
 def record(request):
     """A record, what reads it, and everything that is said of it."""
     if request.param == "comparison":

@@ -6,6 +6,7 @@ a training run, `ground` finds ground states; `report` makes a page of what was 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 
 from ketwork._version import __version__
 from ketwork.cli import collapse, compare, compress, detect, ground, monitor, options, pages, show, study
+from ketwork.networks.runtime import left_behind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +31,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ρ and ± still gets its numbers
-    app(prog_name="ketwork")
+    try:
+        app(prog_name="ketwork")
+    except SystemExit as over:
+        if left_behind():  # the end of the interpreter would wait for it
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(over.code if isinstance(over.code, int) else 1)
+        raise
 
 
 def _version(wanted: bool) -> None:

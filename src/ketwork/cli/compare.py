@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from contextlib import redirect_stdout
@@ -20,6 +21,7 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import launched
+from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.comparison import compare as compare_networks
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError
@@ -143,17 +145,21 @@ def command(
         record = record.described(
             seed=seed, source=described, command=context.meta["command"], **source.settings
         )
-        try:
-            if save is not None:
-                record.save(save)
-            if report is not None:
-                record.report(report)
-        finally:
-            print_comparison(record, as_json_)
-        report_files({"Saved to": save if record.complete else None, "Report written to": report})
+        ended = concluded(
+            record,
+            ended,
+            save=None if save is None else functools.partial(record.save, save),
+            report=report,
+            show=functools.partial(print_comparison, record, as_json_),
+        )
+        stopped = isinstance(ended, Interrupted)
+        report_files(
+            {"Saved to": save if ended is None else None, "Report written to": None if stopped else report}
+        )
         if ended is not None:
             counted = "positions" if record.settings["unit"] == Unit.position else "samples"
-            end_partial(ended, f"{record.n} {counted}", save)
+            more = left_to_do(record, save, report) if stopped else ""
+            end_partial(ended, f"{record.n} {counted}", save, more)
 
 
 def print_comparison(record: Comparison, as_json_: bool) -> None:

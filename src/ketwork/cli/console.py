@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
 from ketwork.networks.activations import SelectorError
-from ketwork.networks.runtime import CheckpointError, Interrupted, PartialError, ProcessError
+from ketwork.networks.runtime import CheckpointError, Interrupted, PartialError, ProcessError, Stage
 from ketwork.records import terminable, visible
 from ketwork.sources import SourceError
 
@@ -125,27 +125,49 @@ def complain(message: str) -> None:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Samples a second."""
-        speed = task.finished_speed or task.speed
+        speed = None if task.description != "samples" else task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s", style="dim")
 
 
+class Bars:
+    """A bar of the samples of a pass, and one for each stage after it, with the time left."""
+
+    def __init__(self, bars: Progress, total: int | None) -> None:
+        self._bars, self._total = bars, total
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, done: int) -> None:
+        """Shows how many samples have gone by."""
+        task = self._task("samples", self._total)
+        self._bars.update(task, completed=done, words=f"{done}/{'?' if self._total is None else self._total}")
+
+    def stage(self, stage: Stage) -> None:
+        """Shows how far a stage is: its bar is of time."""
+        words = f"{stage.done}/{stage.total}"
+        self._bars.update(self._task(stage.name, 1.0), completed=stage.share, words=words)
+
+    def _task(self, name: str, total: float | None) -> TaskID:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total, words="")
+        return self._tasks[name]
+
+
 @contextmanager
-def progress_bar(total: int | None) -> Iterator[Callable[[int], None] | None]:
+def progress_bar(total: int | None) -> Iterator[Bars | None]:
     """What to call with the number of samples done: draws a bar on stderr, only where that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
     columns: list[Any] = [
-        TextColumn("samples"),
+        TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}"),
         _Rate(),
         TimeRemainingColumn(),
     ]
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("samples", total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield Bars(bar, total)
 
 
 def wide_console(stderr: bool = False) -> Console:

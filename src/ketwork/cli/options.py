@@ -117,6 +117,15 @@ Timeout = Annotated[
 Save = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Save the result, states included (safetensors).")
 ]
+States = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|full",
+        help="What --save keeps of each layer beside its numbers: `full`, all that was gathered, of which studies add "
+        "up and detectors are made; or the spectrum and N leading states. Default: `full` up to 100 MB, else 64.",
+        show_default=False,
+    ),
+]
 Report = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Write the result as one HTML page that needs no network.")
 ]
@@ -167,6 +176,15 @@ def positions(given: str) -> str | slice:
     if step == 0:
         raise UsageError(f"--positions must be a slice whose step is not 0, but was {given!r}.")
     return slice(start, stop, step)
+
+
+def states(given: str | None) -> int | str | None:
+    """What `Study.save` takes as `states`."""
+    if given is None or given == "full":
+        return given
+    if not given.isdecimal() or int(given) < 1:
+        raise UsageError(f"--states must be a number of leading states ≥ 1, or full, but was {given!r}.")
+    return int(given)
 
 
 def image_size(given: str | None) -> tuple[int, int] | None:

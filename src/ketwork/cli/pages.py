@@ -9,7 +9,8 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import one_line_errors, report_files
-from ketwork.cli.loading import load
+from ketwork.cli.loading import finished, load
+from ketwork.cli.writing import write_report
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.detection import Detector
@@ -33,5 +34,9 @@ def command(
     with one_line_errors(debug):
         target = path.with_suffix(".html") if output is None else output
         options.check_targets(None, target, "--output")
-        load(path, Study, Comparison, CollapseCurve, Detector).report(target)
+        record = finished(load(path, Study, Comparison, CollapseCurve, Detector))
+        if isinstance(record, Study):
+            write_report(record, target)
+        else:
+            record.report(target)
         report_files({"Saved to": None, "Report written to": target})

@@ -12,7 +12,7 @@ from ketwork.cli.collapse import print_curve
 from ketwork.cli.compare import print_comparison
 from ketwork.cli.console import one_line_errors
 from ketwork.cli.detect import print_detection
-from ketwork.cli.loading import load
+from ketwork.cli.loading import finished, load
 from ketwork.cli.study import print_study
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Print a saved study, comparison, collapse curve or detector again."""
     with one_line_errors(debug):
-        record = load(path, Study, Comparison, CollapseCurve, Detector)
+        record = finished(load(path, Study, Comparison, CollapseCurve, Detector))
         if isinstance(record, Study):
             print_study(record, as_json_)
         elif isinstance(record, CollapseCurve):

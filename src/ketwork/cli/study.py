@@ -22,6 +22,7 @@ from ketwork.cli.console import (
     wide_console,
 )
 from ketwork.cli.job import Job, launched
+from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.activations import Reading
 from ketwork.networks.activations import generate as generate_tokens
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError, Plan
@@ -29,6 +30,9 @@ from ketwork.networks.study import Study, study_activations
 from ketwork.networks.study import study as study_network
 from ketwork.records import Checkpoint
 from ketwork.report import as_json, render, render_plan
+
+PAGE_SECONDS = 30.0
+"""For the pairs of layers on a page, where no comparison is asked for."""
 
 HELP = """Examples:
 
@@ -111,11 +115,13 @@ def command(
     ] = False,
     memory: options.Memory = None,
     save: options.Save = None,
+    states: options.States = None,
     report: options.Report = None,
     compare: Annotated[
         bool | None,
         typer.Option(
-            help="Compare the layers with each other, in the same pass. Default: where there is a --report.",
+            help="Compare the layers with each other, in the same pass. Default: where there is a --report, as many "
+            "pairs as half a minute gives, nearest layers first.",
             show_default=False,
         ),
     ] = None,
@@ -146,6 +152,7 @@ def command(
             _check_alone(activations, job, model=model, data=data, text=text, input=inputs, generate=generate)
         chosen, which = options.selectors(layers), options.positions(positions)
         size = options.image_size(image_size)
+        chosen_states = options.states(states)
         options.check_memory(memory)
         options.check_targets(save, report)
         if resume and checkpoint is None:
@@ -159,7 +166,7 @@ def command(
                 "normalize": normalize.value,
                 "center": center,
                 "seed": seed,
-                "compare": report is not None if compare is None else compare,
+                "compare": (PAGE_SECONDS if report is not None else False) if compare is None else compare,
                 "checkpoint": None if checkpoint is None else Checkpoint(checkpoint, every, resume),
                 "memory": memory,
                 "on_plan": None if job and job.rank else _print_plan,
@@ -223,16 +230,29 @@ def command(
             command=context.meta["command"],
             **about,
         )
-        try:
-            if save is not None:
-                record.save(save, pairs=bool(compare))
-            if report is not None:
-                record.report(report)
-        finally:
-            print_study(record, as_json_)
-        report_files({"Saved to": save if record.complete else None, "Report written to": report})
+        kept: list[int | None] = [None]
+
+        def keep(path: Path) -> None:
+            kept.append(record.save(path, states=chosen_states, pairs=bool(compare)))
+
+        ended = concluded(
+            record,
+            ended,
+            save=None if save is None else functools.partial(keep, save),
+            report=report,
+            show=lambda: print_study(record, as_json_),
+        )
+        stopped = isinstance(ended, Interrupted)
+        report_files(
+            {
+                _saved(kept[-1]): save if ended is None else None,
+                "Report written to": None if stopped else report,
+            }
+        )
         if ended is not None:
-            more = "" if checkpoint is None else " With --resume the same command continues from there."
+            more = left_to_do(record, save, report) if stopped else ""
+            if checkpoint is not None and not record.complete:
+                more += " With --resume the same command continues from there."
             end_partial(ended, f"{record.samples} samples", save, more)
 
 
@@ -246,6 +266,15 @@ def _check_alone(activations: Path, job: Job | None, **others: Any) -> None:
         )
     if job is not None:
         raise UsageError("--activations is read by one process. Leave torchrun out.")
+
+
+def _saved(states: int | None) -> str:
+    """What stands before the path of a saved study."""
+    return (
+        "Saved to"
+        if states is None
+        else f"Saved with the {states} leading states of each layer (--states full: all) to"
+    )
 
 
 def print_study(record: Study, as_json_: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ketwork.networks.comparison import Comparison
+from ketwork.networks.runtime import Stage
 from ketwork.networks.study import Layer, Study, StudyAccumulator
 from ketwork.records import presents
 from ketwork.report import findings
@@ -21,13 +22,18 @@ _MATRIX_CELLS = 120_000
 
 @presents(Study, "page")
 def write_study(
-    study: Study, path: str | Path, comparison: Comparison | None = None, beside: Study | None = None
+    study: Study,
+    path: str | Path,
+    comparison: Comparison | None = None,
+    beside: Study | None = None,
+    hear: Callable[[Stage], None] = lambda stage: None,
 ) -> Path:
     """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
 
     `beside` is a study of layers with the same names, whose numbers stand beside this one's.
 
-    Cost: one decomposition a layer, and about 4 s for the charts' JavaScript.
+    `hear` gets each layer as it is done. Cost: one decomposition a layer that was not decomposed, and about 4 s for the
+    charts' JavaScript.
 
     Raises:
         ImportError: the extra `report` is missing.
@@ -44,7 +50,10 @@ def write_study(
             "Use `comparison.report(path)` for its page."
         )
     path = target_of(path)
-    rows = list(layer_views(study))
+    rows = []
+    for row in layer_views(study):
+        rows.append(row)
+        hear(Stage("page", len(rows), len(study), len(rows) / len(study)))
     return write_page(path, study, _study_page(study, rows, comparison, beside))
 
 
@@ -119,6 +128,7 @@ def _comparison_page(comparison: Comparison) -> Page:
         "changed": findings.changed(comparison),
         "table": best_matches(comparison),
         **_matrix_content(comparison, data),
+        "missing_pairs": None,  # its warnings say so
     }
     names = [short(name) for name in findings.sides(comparison)]
     content["names"] = names
@@ -134,6 +144,7 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
         "names_of_measures": TITLES,
         "matrices": [],
         "omitted": False,
+        "missing_pairs": None if comparison is None else comparison.missing_pairs,
     }
     if comparison is None or not comparison.rows or not comparison.columns:
         return content

@@ -67,7 +67,7 @@ def plot_spectrum(
     for layer in [layers] if isinstance(layers, Layer) else layers:
         if math.isnan(layer.estimate("entropy")):
             continue
-        spectrum = layer.density.spectrum()
+        spectrum = layer.spectrum()
         values = (discarded_by(spectrum) if discarded else spectrum).cpu().numpy()
         above = values > 1e-12
         ax.plot(1 + np.flatnonzero(above), values[above], marker=".", linewidth=1, label=layer.name)

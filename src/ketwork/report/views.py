@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures import MEASURES, DecodedLabels, LeadingPlane, discarded, leading_plane
+from ketwork.networks.measures import MEASURES, DecodedLabels, LeadingPlane, discarded
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Estimate
 from ketwork.report.words import measured
@@ -90,12 +90,10 @@ def layer_views(study: Study) -> Iterator[View]:
     names = tuple(data["label_names"]) if data.get("label_names") else None
     for place, layer in enumerate(study):
         label = layer.info.label or study.settings.get("model", "network")
-        state = layer.state()
-        if not state.exists:  # a layer whose activations were all zero
+        if layer.finished:
+            yield View(place, label, layer, layer.leading.values, layer.plane, names)
+        else:
             yield View(place, label, layer, torch.zeros(0, dtype=torch.float64), None, names)
-            continue
-        spectrum = state.spectrum if state.known is not None else state.spectrum / state.spectrum.sum()
-        yield View(place, label, layer, spectrum, leading_plane(state, layer.labels), names)
 
 
 def label_order(known: DecodedLabels, label_names: tuple[str, ...] | None) -> tuple[list[str], list[int]]:

@@ -90,7 +90,7 @@ def test_rows_while_a_network_generates() -> None:
         torch.testing.assert_close(mine.density.matrix(), other.density.matrix(), rtol=0, atol=1e-5)
     ends = int(tokens[0, 7])
     ended = kw.study(
-        model, prompts, layers=layers, forward=kw.generate(4, eos_token_id=ends, positions="answer")
+        model, prompts, layers=layers, forward=kw.generate(4, eos_token_id=ends), positions="answer"
     )
     with torch.no_grad():
         tokens = model.generate(prompts, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=ends)

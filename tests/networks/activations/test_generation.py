@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 import ketwork as kw
-from ketwork.networks.activations.generation import Positions
 
 from .language import DATA, llama, unchanged
 
@@ -32,7 +31,7 @@ def _answers(model: Any, **options: Any) -> Tensor:
 
 
 def _plain(
-    model: nn.Module, tokens: Tensor, positions: Positions, ends: int | None = None, **more: Any
+    model: nn.Module, tokens: Tensor, positions: str, ends: int | None = None, **more: Any
 ) -> kw.Study:
     """The study of one plain pass over prompts and answers without their last token."""
     read = tokens[:, :-1]
@@ -75,16 +74,17 @@ def _assert_close(record: kw.Study, expected: kw.Study) -> None:
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "answer"])
 @pytest.mark.parametrize("make", [llama, gpt2])
-def test_a_plain_pass_over_prompts_and_answers_gives_the_same_numbers(
-    make: Any, positions: Positions
-) -> None:
+def test_a_plain_pass_over_prompts_and_answers_gives_the_same_numbers(make: Any, positions: str) -> None:
     model = make()
     model.generation_config.eos_token_id = None
-    forward = kw.generate(NEW, positions=positions)
-    record = unchanged(model, lambda: kw.study(model, [BATCH], forward=forward, labels=LABELS))
+    forward = kw.generate(NEW)
+    record = unchanged(
+        model, lambda: kw.study(model, [BATCH], forward=forward, labels=LABELS, positions=positions)
+    )
     _assert_close(record, _plain(model, _answers(model), positions, labels=LABELS))
     assert record.settings["calls"] == "pooled"
-    assert record.settings["generate"] == {"max_new_tokens": NEW, "positions": positions}
+    assert record.settings["generate"] == {"max_new_tokens": NEW}
+    assert record.settings["positions"] == (None if positions == "all" else positions)
     counts = {"all": 28 + 30, "prompt": 28, "answer": 30}
     assert {layer.kets for layer in record} == {counts[positions]}
     assert {layer.N for layer in record} == {6}
@@ -92,7 +92,7 @@ def test_a_plain_pass_over_prompts_and_answers_gives_the_same_numbers(
 
 
 @pytest.mark.parametrize("positions", ["all", "answer"])
-def test_nothing_counts_after_an_end(positions: Positions) -> None:
+def test_nothing_counts_after_an_end(positions: str) -> None:
     model = llama()
     model.generation_config.eos_token_id = None
     free = _answers(model)
@@ -100,12 +100,12 @@ def test_nothing_counts_after_an_end(positions: Positions) -> None:
     tokens = _answers(model, eos_token_id=ends)
     lengths = [(row == ends).nonzero()[0].item() if (row == ends).any() else NEW - 1 for row in tokens[:, 5:]]
     assert len(set(lengths)) > 1
-    record = kw.study(model, [BATCH], forward=kw.generate(NEW, positions=positions, eos_token_id=ends))
+    record = kw.study(model, [BATCH], forward=kw.generate(NEW, eos_token_id=ends), positions=positions)
     assert {layer.kets for layer in record} == {sum(lengths) + (28 if positions == "all" else 0)}
     _assert_close(record, _plain(model, tokens, positions, ends))
     model.generation_config.eos_token_id = [ends, 3]
-    again = kw.study(model, [BATCH], forward=kw.generate(NEW, positions=positions))
-    endless = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="answer", eos_token_id=[]))
+    again = kw.study(model, [BATCH], forward=kw.generate(NEW), positions=positions)
+    endless = kw.study(model, [BATCH], forward=kw.generate(NEW, eos_token_id=[]), positions="answer")
     assert {layer.kets for layer in endless} == {30}
     assert [layer.entropy.value for layer in again] == [layer.entropy.value for layer in record]
 
@@ -123,7 +123,7 @@ def test_batches_padding_and_masks_change_nothing() -> None:
     _assert_close(whole, alone)
     last = torch.zeros(6, 5, dtype=torch.bool)
     last[:, -1] = True
-    marked = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="prompt"), mask=last)
+    marked = kw.study(model, [BATCH], forward=kw.generate(NEW), positions="prompt", mask=last)
     assert {layer.kets for layer in marked} == {6}
 
 
@@ -142,9 +142,9 @@ def test_what_is_drawn_comes_from_the_seed() -> None:
 
 def test_studies_of_other_positions_do_not_add_up() -> None:
     model = llama()
-    answers = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="answer"), layers="blocks")
-    prompts = kw.study(model, [BATCH], forward=kw.generate(NEW, positions="prompt"), layers="blocks")
-    with pytest.raises(ValueError, match="made alike, but `generate` is"):
+    answers = kw.study(model, [BATCH], forward=kw.generate(NEW), positions="answer", layers="blocks")
+    prompts = kw.study(model, [BATCH], forward=kw.generate(NEW), positions="prompt", layers="blocks")
+    with pytest.raises(ValueError, match="made alike, but `positions` is"):
         answers + prompts
     assert (answers + answers)[0].kets == 2 * answers[0].kets
 
@@ -184,8 +184,8 @@ def test_memory_and_checkpoints(tmp_path: Any) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1, but is 0"):
         kw.generate(0)
-    with pytest.raises(ValueError, match="`positions` must be one of"):
-        kw.generate(4, positions="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`lens` and `attention` read plain passes"):
+        kw.study(llama(), PROMPTS, forward=kw.generate(4), lens=True)
     with pytest.raises(ValueError, match="`num_beams` cannot be given"):
         kw.generate(4, num_beams=3)
     with pytest.raises(TypeError, match="Linear has none"):

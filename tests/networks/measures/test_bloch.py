@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks.measures.bloch import leading_plane
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +13,7 @@ def data():
 
 
 def planes(record):
-    return [leading_plane(layer.state(), layer.labels) for layer in record]
+    return [layer.plane for layer in record]
 
 
 def test_bloch_vectors_of_what_they_should_be(data):

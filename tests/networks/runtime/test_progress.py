@@ -7,7 +7,7 @@ import tqdm.auto
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks.runtime import show_layer, show_progress
+from ketwork.networks.runtime import Stage, show_progress, show_stage
 
 X = torch.randn(50, 3)
 
@@ -38,7 +38,7 @@ def test_a_bar_counts_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     kw.study(nn.Identity(), X, batch_size=20, progress=True, max_samples=50)
     kw.compare(nn.Linear(3, 2), X, progress=True)
     assert [(bar.n, bar.total, bar.unit) for bar in bars] == [
-        (70, 100, "sample"), (50, 50, "sample"), (50, None, "sample"),
+        (70, 100, "sample"), (50, 50, "sample"), (1.0, 1.0, "it"), (50, None, "sample"),
     ]  # fmt: skip
     assert all(bar.disable for bar in bars)  # closed
 
@@ -56,11 +56,31 @@ def test_what_is_neither_a_truth_value_nor_a_function_is_refused(progress: objec
         kw.study(nn.Identity(), X, progress=progress)  # type: ignore[arg-type]
 
 
-def test_the_bar_says_how_many_layers_are_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
-    postfixes: list[str] = []
-    monkeypatch.setattr(tqdm.auto.tqdm, "set_postfix_str", lambda self, words: postfixes.append(words))
-    kw.study(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), X, progress=True)
-    assert postfixes == ["1 of 2 layers decomposed", "2 of 2 layers decomposed"]
+def test_bars_say_how_many_layers_and_pairs_are_done_and_how_much_time_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[tuple[str, float, str]] = []
+    monkeypatch.setattr(
+        tqdm.auto.tqdm, "set_postfix_str", lambda self, words: shown.append((self.desc, self.n, words))
+    )
+    kw.study(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 8)), X, progress=True, compare=True)
+    (first, early, one), (second, late, two), (pairs, done, of) = shown
+    assert (first, one, second, two, pairs, of) == ("layers", "1 of 2", "layers", "2 of 2", "pairs", "1 of 1")
+    assert 0 < early < 0.5 < late == done == 1.0  # the narrow layer takes less of the time
     with show_progress(False, None) as hear:
-        show_layer(hear, 50, 1, 2)
-    assert len(postfixes) == 2
+        show_stage(hear, 50, Stage("layers", 1, 2, 0.5))
+    assert len(shown) == 3
+
+
+def test_an_object_with_a_method_for_stages_hears_of_the_end() -> None:
+    heard: list[tuple[str, int, int]] = []
+
+    class Hears:
+        def __call__(self, done: int) -> None:
+            heard.append(("samples", done, 50))
+
+        def stage(self, stage: Stage) -> None:
+            heard.append((stage.name, stage.done, stage.total))
+
+    kw.compare(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 8), nn.ReLU()), X, progress=Hears())
+    assert heard == [("samples", 50, 50), ("pairs", 1, 3), ("pairs", 2, 3), ("pairs", 3, 3)]

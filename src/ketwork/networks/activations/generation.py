@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ketwork.networks.activations.batching import LABEL_KEYS, Batch
 from ketwork.networks.activations.masks import KEY, PositionMask
 
-Positions = Literal["all", "prompt", "answer"]
+_OF_TEXTS = ("prompt", "answer")
 
 _TOKENS = "input_ids"
 _OWN = (
@@ -38,11 +38,11 @@ _KEPT_LOGITS = {"logits_to_keep", "num_logits_to_keep"}
 
 @dataclass(frozen=True)
 class Generate:
-    """How a network answers, for `forward=` of `study`; see `generate`."""
+    """How a network answers, for `forward=` of `study`; see `generate`. `positions` are those of texts that count."""
 
     max_new_tokens: int
-    positions: Positions
     options: Mapping[str, Any]
+    positions: str = "all"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Generate:
         options = {
             name: value for name, value in self.options.items() if isinstance(value, bool | int | float | str)
         }
-        return {"max_new_tokens": self.max_new_tokens, "positions": self.positions} | options
+        return {"max_new_tokens": self.max_new_tokens} | options
 
     def __call__(self, model: nn.Module, batch: Any) -> Any:
         """No plain call of a network.
@@ -63,12 +63,22 @@ class Generate:
             "network generated as data."
         )
 
-    def check(self, model: nn.Module) -> None:
-        """Refuses a network that does not answer prompts.
+    def at(self, positions: Any) -> Generate:
+        """The same, counting the positions of `"prompt"` or `"answer"` alone where these are asked for."""
+        return replace(self, positions=positions) if positions in _OF_TEXTS else self
+
+    def check(self, model: nn.Module, extras: bool = False) -> None:
+        """Refuses a network that does not answer prompts, and what cannot be read while it does.
 
         Raises:
             TypeError: it has no `generate`, or is an encoder-decoder.
+            ValueError: there are to be `extras`.
         """
+        if extras:
+            raise ValueError(
+                "Arguments `lens` and `attention` read plain passes, and `forward` is `kw.generate(…)`. Give the texts "
+                "that the network generated as data."
+            )
         name = type(model).__name__
         if not callable(getattr(model, "generate", None)) or not hasattr(model, "generation_config"):
             raise TypeError(
@@ -157,7 +167,7 @@ class Generation:
         return (PositionMask(KEY, present),)
 
 
-def generate(max_new_tokens: int, *, positions: Positions = "all", **options: Any) -> Generate:
+def generate(max_new_tokens: int, **options: Any) -> Generate:
     """Studies a language model while it answers: `kw.study(model, prompts, forward=kw.generate(max_new_tokens=64))`.
 
     The network (any decoder of transformers) reads a batch of prompts, and then its own answers one token a step, with
@@ -167,29 +177,27 @@ def generate(max_new_tokens: int, *, positions: Positions = "all", **options: An
 
     Args:
         max_new_tokens: most tokens of an answer.
-        positions: `"all"`, or those of the `"prompt"` or of the `"answer"` alone.
         options: of the network's `generate`, such as `do_sample=True`, `temperature=0.7`, `top_p`, `eos_token_id`.
             Without `do_sample` the likeliest token is taken, whatever the network's own settings are. What is drawn
             comes from the study's `seed`.
 
-    Prompts are mappings with `input_ids` and `attention_mask`, or tensors of tokens. Padding on the right is moved to
-    the left, as generation needs it. Memory: the activations of one batch's steps are kept until it ends, for all
-    chosen layers, about as much as the cache.
+    `positions="answer"` of the study takes the answers alone, `"prompt"` the prompts. Prompts are mappings with
+    `input_ids` and `attention_mask`, or tensors of tokens. Padding on the right is moved to the left, as generation
+    needs it. Memory: the activations of one batch's steps are kept until it ends, for all chosen layers, about as much
+    as the cache.
 
     Raises:
         ValueError: an argument is not what it must be, or an option would mix the rows of samples (beams).
 
-    >>> generate(64, positions="answer").settings
-    {'max_new_tokens': 64, 'positions': 'answer'}
+    >>> generate(64, do_sample=True).settings
+    {'max_new_tokens': 64, 'do_sample': True}
     """
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ValueError(f"Argument `max_new_tokens` must be at least 1, but is {max_new_tokens!r}.")
-    if positions not in get_args(Positions):
-        raise ValueError(f"Argument `positions` must be one of {get_args(Positions)}, but is {positions!r}.")
     own = [name for name in options if name in _OWN]
     if own:
         raise ValueError(
             f"Argument `{own[0]}` cannot be given to `kw.generate`: a study follows one answer a prompt, token by "
             "token, from batches of prompts."
         )
-    return Generate(max_new_tokens, positions, dict(options))
+    return Generate(max_new_tokens, dict(options))

@@ -164,8 +164,8 @@ def _curve(
     reading: Reading,
 ) -> LayerCurve:
     """The points of one layer: at the ranks wanted, or at those of a bisection; and at rank d, original."""
-    states = leading(row, row.d, center)
-    weights = row.density_of(row.center or center).spectrum().cumsum(0).clamp(max=1)
+    states = leading(row, row.d if wanted is None else min(max(wanted), row.d), center)
+    weights = row.spectrum(row.center or center).cumsum(0).clamp(max=1)
     mean = mean_of(row) if center else None
     original = run.original.mean()
     free = Estimate(0.0, 0.0)

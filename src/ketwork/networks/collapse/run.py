@@ -273,7 +273,7 @@ def measured_at(
 
 def leading(row: Layer, rank: int, center: bool = False) -> Directions:
     """The question that has the leading eigenstates of a studied layer for outcomes."""
-    return directions(row.density_of(row.center or center).eigenstates(rank)[1])
+    return directions(row.eigenstates(rank, row.center or center))
 
 
 def mean_of(row: Layer) -> Tensor:

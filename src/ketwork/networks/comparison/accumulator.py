@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ketwork.networks.comparison.result import ComparedLayer, Comparison
 from ketwork.networks.moments import PairMoments
+from ketwork.networks.runtime import Background
 
 
 @dataclass
@@ -19,12 +20,24 @@ class ComparisonAccumulator:
     skipped: dict[str, str]
 
     def comparison(
-        self, settings: dict[str, Any], measures: Collection[str] | None, center: bool, error: str | None
+        self,
+        settings: dict[str, Any],
+        measures: Collection[str] | None,
+        center: bool,
+        error: str | None,
+        background: Background | None = None,
     ) -> Comparison:
-        """The comparison that it makes."""
+        """The comparison that it makes, of the pairs that it reaches before the `background` is stopped."""
         named: dict[Hashable, ComparedLayer] = {tuple(key): layer for key, layer in self.layers}
         return Comparison.from_pairs(
-            self.pairs, named, settings, self.skipped, measures=measures, center=center, error=error
+            self.pairs,
+            named,
+            settings,
+            self.skipped,
+            measures=measures,
+            center=center,
+            error=error,
+            background=background,
         )
 
     def add(self, other: Self, start: int | None = None) -> None:

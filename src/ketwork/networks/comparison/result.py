@@ -15,10 +15,12 @@ from torch import Tensor
 
 from ketwork.networks.activations import LayerInfo
 from ketwork.networks.comparison import tables
+from ketwork.networks.comparison.effort import effort_of, missing_pairs
 from ketwork.networks.comparison.upgrade import upgraded_comparison
 from ketwork.networks.comparison.warnings import unit_of, warnings_of
 from ketwork.networks.measures import PAIR_MEASURES, groups, measured, overlaps_of, similarities
 from ketwork.networks.moments import PairMoments
+from ketwork.networks.runtime import Background
 from ketwork.quantum import Estimate
 from ketwork.records import Count, Malformed, Presented, check_source, read, write
 
@@ -63,7 +65,8 @@ class Comparison(Presented):
     compared: samples, or positions of samples with `unit="position"`. `skipped` names skipped modules, each
     with its reason. `complete` is False where the pass ended early; `error` then says why.
     `matrices` has every measure as a float64 tensor, `stderrs` the standard errors of the sampling of the data (of
-    those that have one; NaN where it cannot be had, for the reason in `unknown`), `errors` by how much projecting wide
+    those that have one; NaN where it cannot be had, for the reason in `unknown`), `missing_pairs` which pairs were not
+    computed (NaN), `errors` by how much projecting wide
     layers may have changed it (empty where nothing was projected). `samples` counts the independent samples.
     """
 
@@ -79,6 +82,7 @@ class Comparison(Presented):
     stderrs: dict[str, Tensor] = field(default_factory=dict)
     samples: Count | None = None
     unknown: str | None = None
+    missing_pairs: str | None = None
 
     @property
     def independent(self) -> int:
@@ -123,19 +127,25 @@ class Comparison(Presented):
         measures: Collection[str] | None = None,
         center: bool = True,
         error: str | None = None,
+        background: Background | None = None,
+        seconds: float | None = None,
     ) -> Comparison:
         """The comparison that the streamed moments of `PairMoments` hold; `named` has the layer of each key.
 
         `measures` is which groups to compute (None: all), `center` for `bures` alone. Layers that missed
-        a batch, or put out the same for every sample, go to `skipped`.
+        a batch, or put out the same for every sample, go to `skipped`. Pairs take that number of `seconds` (None:
+        all of them), nearest layers first, or until the `background` is stopped.
         """
         wanted = groups() if measures is None else measures
         overlaps = overlaps_of(pairs)
-        similar = measured(overlaps, wanted, center=center)
+        effort = effort_of(background, seconds, parts=1 if pairs.half is None else 2)
+        similar = measured(overlaps, wanted, center=center, effort=effort)
         matrices = similar.matrices
         errors: dict[str, Tensor] = {}
         if pairs.half is not None:
-            halved = similarities(overlaps_of(pairs.half), wanted, center=center)
+            halved = similarities(
+                overlaps_of(pairs.half), wanted, center=center, effort=replace(effort, only=similar.pairs)
+            )
             errors = {name: _uncertain(matrix, halved[name]) for name, matrix in matrices.items()}
         skipped = dict(skipped)
         kept: tuple[list[int], list[int]] = ([], [])
@@ -172,6 +182,7 @@ class Comparison(Presented):
             stderrs,
             pairs.samples,
             similar.unknown,
+            missing_pairs(similar, seconds),
         )
 
     @property

@@ -30,6 +30,7 @@ from ketwork.networks.activations import (
     unwrapped,
 )
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
+from ketwork.networks.comparison.ending import compared
 from ketwork.networks.comparison.result import FEWEST, SIDES, Comparison
 from ketwork.networks.comparison.sides import MisalignedError, Side, choose, side_by_side
 from ketwork.networks.measures import groups
@@ -42,9 +43,11 @@ from ketwork.networks.runtime import (
     ProcessError,
     Processes,
     Progress,
+    Stage,
     join,
     parse_bytes,
     show_progress,
+    show_stage,
     stream,
 )
 from ketwork.quantum import Seed, generator_from
@@ -174,7 +177,7 @@ def compare(
         TypeError, ValueError: an argument is not what it must be, fewer than 4 samples, NaN or infinite values
             (layer, batch and sample are named), or `other_data` that disagrees on the samples.
         ComparisonError: the data or a batch failed after others went through; `partial` is the comparison of those.
-        ComparisonInterrupted: on Ctrl-C, with what was gathered.
+        ComparisonInterrupted: on Ctrl-C, with the pairs that were compared, nearest layers first.
         ProcessError: as in `study`.
 
     Cost: the forward passes; then, for Bures and R², O(N dᵢ dⱼ) and an eigenvalue problem of min(d, N) for each
@@ -250,12 +253,15 @@ def compare(
         bar = stack.enter_context(show_progress(progress, max_samples))
         ending = stream(side_by_side(sources), run.take, progress=bar)
         gathered = run.finished()
+        hear = functools.partial(show_stage, None if ending.reason else bar, run.done)
         if group is not None:
-            return _together(group, gathered, ending, settings, measures, center)
-    n = gathered.pairs.n
+            return _together(group, gathered, ending, settings, measures, center, hear)
+        n = gathered.pairs.n
+        record = None
+        if ending.error is None or (n >= FEWEST and not isinstance(ending.error, MisalignedError)):
+            record, ending = compared(gathered, ending, settings, measures, center, hear)
     if ending.error is not None and (n < FEWEST or isinstance(ending.error, MisalignedError)):
         raise ending.error
-    record = gathered.comparison(settings, measures, center, ending.reason) if n >= FEWEST else None
     if ending.interrupted:
         raise ComparisonInterrupted("the comparison was interrupted", record)
     if ending.error is not None:
@@ -312,6 +318,7 @@ def _together(
     settings: dict[str, Any],
     measures: Collection[str] | None,
     center: bool,
+    hear: Callable[[Stage], None],
 ) -> Comparison | None:
     """The comparison over what all processes gathered, at process 0."""
     if isinstance(ending.error, EmptyDataError):
@@ -327,7 +334,10 @@ def _together(
     record = None
     if group.rank == 0 and n >= FEWEST:
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
-        record = total.comparison(settings | {"processes": group.count}, measures, center, reason)
+        over = Ending(interrupted=stopped)
+        shared = settings | {"processes": group.count}
+        record, over = compared(total, over, shared, measures, center, hear, reason)
+        stopped = over.interrupted
     if failures:
         raise ProcessError(
             f"In a job of {group.count} processes, {'; '.join(failures)}.", record

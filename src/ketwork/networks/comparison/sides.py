@@ -51,7 +51,7 @@ class Side:
     normalize: str
     rows: dict[Hashable, Tensor] = field(default_factory=dict)
     infos: dict[Key, tuple[LayerInfo, int]] = field(default_factory=dict)
-    left_out: dict[Key, str] = field(default_factory=dict)
+    missing_pairs: dict[Key, str] = field(default_factory=dict)
     batches: int = 0
     owners: dict[int, Tensor] = field(default_factory=dict)
     bad: BadValues = field(default_factory=BadValues)
@@ -106,7 +106,7 @@ class Side:
     def receive(self, activation: Activation) -> None:
         """Reduces one activation to a row a sample, inside the hook."""
         key, path = activation.key, activation.info.name
-        if key in self.left_out:
+        if key in self.missing_pairs:
             return
         present = activation.present
         rows = sample_rows(activation.values, present, unit_of=self.unit, normalize=self.normalize)
@@ -133,7 +133,7 @@ class Side:
 
     def leave_out(self, key: Key, reason: str) -> None:
         """Takes a layer out of this and later batches."""
-        self.left_out[key] = reason
+        self.missing_pairs[key] = reason
         self.rows.pop((self.name, *key), None)
 
     def named(self) -> list[tuple[list[str | int], ComparedLayer]]:
@@ -150,11 +150,13 @@ class Side:
         visible = {
             name
             for (_, *key), layer in self.named()
-            if tuple(key) not in self.left_out
+            if tuple(key) not in self.missing_pairs
             for name in (layer.name, *layer.aliases)
         }
-        left_out = {path: reason for (path, _), reason in self.left_out.items()}
-        return {path: why for path, why in (self.live.reasons() | left_out).items() if path not in visible}
+        missing_pairs = {path: reason for (path, _), reason in self.missing_pairs.items()}
+        return {
+            path: why for path, why in (self.live.reasons() | missing_pairs).items() if path not in visible
+        }
 
     def _settle(self, batch: Batch) -> None:
         """Skips layers whose values are not finite, where that is their own; else an error."""

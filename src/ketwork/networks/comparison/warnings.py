@@ -12,6 +12,8 @@ def warnings_of(comparison: Any) -> list[str]:
     notes = []
     if not comparison.complete:
         notes.append(f"The pass ended early, after {comparison.n} {unit_of(comparison)}: {comparison.error}")
+    if comparison.missing_pairs is not None:
+        notes.append(comparison.missing_pairs)
     if comparison.unknown is not None:
         notes.append(f"No standard errors (–): {comparison.unknown}.")
     layers = dict.fromkeys((*comparison.rows, *comparison.columns))

@@ -16,6 +16,7 @@ from ketwork.networks.detection.fitting import held_out, reference_of, sample_la
 from ketwork.networks.detection.passing import score_data
 from ketwork.networks.detection.references import BY_CLASS, LABEL_FREE, MEAN, METHODS, WORST, LayerReference
 from ketwork.networks.detection.scoring import Scoring, Term
+from ketwork.networks.moments import missing_states
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Seed, generator_from
 
@@ -52,6 +53,8 @@ def make_detector(
         raise ValueError(
             f"Argument `{alone}` must come with `{missing}`, but that is None. Give both, or neither."
         )
+    if study.states is not None:
+        raise missing_states(study.states, "a detector")
     task = study.settings.get("task")
     methods = _methods(study, method, task)
     rows = _chosen(study, layers)

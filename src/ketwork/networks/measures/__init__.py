@@ -14,16 +14,18 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from ketwork.networks.measures.attention import PATTERNS
-from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
+from ketwork.networks.measures.bloch import LeadingPlane, StoredPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
+from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
+from ketwork.networks.measures.leading import MOST_STATES, leading_states
 from ketwork.networks.measures.lens import LENS
 from ketwork.networks.measures.overlaps import overlaps_of
 from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
-from ketwork.networks.measures.similarity import measured, similarities
+from ketwork.networks.measures.similarity import Effort, Similarities, measured, similarities
 from ketwork.networks.measures.sinks import SinkCounts, massive_dimensions
 from ketwork.networks.measures.spectral import KEPT, discarded
 from ketwork.networks.measures.state import LayerState
@@ -37,12 +39,15 @@ __all__ = [
     "LENS",
     "MEASURES",
     "MOST_DIMENSIONS",
+    "MOST_STATES",
     "PAIR_MEASURES",
     "PATTERNS",
     "TEMPERATURES",
     "Column",
     "DecodedLabels",
     "Decoding",
+    "Effort",
+    "LabelCounts",
     "LabelState",
     "LayerState",
     "LeadingPlane",
@@ -51,11 +56,14 @@ __all__ = [
     "Predictions",
     "Probe",
     "ProbeRegressor",
+    "Similarities",
     "SinkCounts",
+    "StoredPlane",
     "by_label",
     "discarded",
     "groups",
     "leading_plane",
+    "leading_states",
     "massive_dimensions",
     "measure",
     "measured",

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ketwork.networks.measures.decoded import DecodedLabels
-from ketwork.networks.measures.state import LayerState
+from ketwork.networks.moments import LayerAccumulator, LeadingStates
+from ketwork.records import Form, Malformed
 
 _KETS = 64
 _LABELS = 30
+
+
+@dataclass(frozen=True)
+class StoredPlane:
+    """A plane as a file has it; `vectors` (m, 3) are those of the labels `names`."""
+
+    weight: float
+    own: Annotated[Tensor, Form("real three")]
+    kets: Annotated[Tensor, Form("real n three")]
+    names: list[str | int | bool]
+    vectors: Annotated[Tensor, Form("real m three")]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bloch vectors have three components, and each label has one."""
+        return {"three": 3, "m": len(self.names)}
+
+    def check(self) -> None:
+        """The weight is a share."""
+        if not 0 <= self.weight <= 1 + 1e-9:
+            raise Malformed(f"a plane cannot hold the share {self.weight} of a state")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,22 +51,39 @@ class LeadingPlane:
     kets: Tensor
     labels: dict[Any, Tensor]
 
+    def stored(self) -> StoredPlane:
+        """The plane for a file."""
+        vectors = [self.kets.new_zeros(0, 3), *(vector[None] for vector in self.labels.values())]
+        return StoredPlane(self.weight, self.own, self.kets, list(self.labels), torch.cat(vectors))
 
-def leading_plane(state: LayerState, labels: DecodedLabels | None = None) -> LeadingPlane | None:
-    """The plane of a layer's two leading eigenstates, None where there are not two."""
-    if not state.exists or len(state.eigenstates) < 2:
+    @classmethod
+    def restored(cls, stored: StoredPlane) -> LeadingPlane:
+        """The plane that `stored` gave."""
+        labels = dict(zip(stored.names, stored.vectors, strict=True))
+        return cls(stored.weight, stored.own, stored.kets, labels)
+
+
+def leading_plane(
+    leading: LeadingStates,
+    accumulator: LayerAccumulator,
+    normalize: str,
+    mean: Tensor,
+    labels: DecodedLabels | None = None,
+) -> LeadingPlane | None:
+    """The plane of a layer's two leading eigenstates, None where there are not two; `mean` (d,) is that of its kets."""
+    if len(leading.states) < 2:
         return None
-    held = state.eigenvalues / state.eigenvalues.sum()
-    accumulator = state.accumulator
+    held = leading.values[: leading.held]
+    held = held / held.sum()
     reservoir = accumulator.reservoir
     kets = reservoir.kets[:, 0][reservoir.valid()[:, 0]]
-    axes = state.eigenstates[:2]
+    axes = leading.states[:2]
     axes = axes.to(torch.promote_types(axes.dtype, kets.dtype))
     kets = kets[:_KETS].to(axes.dtype)
-    if state.center:
+    if leading.center:
         norms = reservoir.norms[:, 0][reservoir.valid()[:, 0]][:_KETS, None]
-        scale = norms.to(axes.dtype) if state.normalize == "ensemble" else 1
-        kets = kets * scale - state.mean.to(axes.dtype)
+        scale = norms.to(axes.dtype) if normalize == "ensemble" else 1
+        kets = kets * scale - mean.to(axes.dtype)
     amplitudes = kets @ axes.mH  # (n, 2)
     both = amplitudes[:, :, None] * amplitudes.conj()[:, None, :]  # (n, 2, 2)
     own = torch.diag(held[:2]).to(axes.dtype)
@@ -52,7 +91,7 @@ def leading_plane(state: LayerState, labels: DecodedLabels | None = None) -> Lea
         float(held[:2].sum()),
         _bloch(own[None])[0],
         _bloch(both),
-        {} if state.center else _labels(labels, axes),
+        {} if leading.center else _labels(labels, axes),
     )
 
 
@@ -60,8 +99,7 @@ def _labels(labels: DecodedLabels | None, axes: Tensor) -> dict[Any, Tensor]:
     if labels is None or not 1 < len(labels.names) <= _LABELS:
         return {}
     vectors = {}
-    for name in labels.labels:
-        rho = labels.state(name)
+    for name, rho in labels.states().items():
         data = rho.data.to(torch.promote_types(rho.data.dtype, axes.dtype))
         inside = data @ axes.to(data.dtype).mT  # (r, 2) of a factor, else (d, 2)
         vector = _bloch((inside.mH @ inside if rho.factored else axes.to(data.dtype).conj() @ inside)[None])

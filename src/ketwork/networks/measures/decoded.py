@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures import holevo, probes
+from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.registry import measures_of
 from ketwork.networks.moments import LabelledMoments
@@ -55,7 +56,7 @@ class DecodedLabels:
     """
 
     names: tuple[Any, ...]
-    moments: LabelledMoments
+    moments: LabelledMoments | LabelCounts
     estimates: dict[str, Estimate]
     decoding: Decoding
 
@@ -110,6 +111,10 @@ class DecodedLabels:
         `discarded`.
         """
         return self._states([label])[0]
+
+    def states(self) -> dict[Any, Density]:
+        """The state of each of `labels`; see `state`."""
+        return dict(zip(self.labels, self._states(list(self.labels)), strict=True))
 
     def ensemble(self) -> Ensemble:
         """The states of `labels` with their frequencies in the fitting part."""

@@ -113,11 +113,17 @@ class Overlaps(ABC):
 
     @abstractmethod
     def axes(self) -> list[Axes]:
-        """Every layer's principal axes, O(min(d, N)³) each; `blocks` needs them."""
+        """Every layer's principal axes, O(min(d, N)³) each; `block` needs them."""
 
     @abstractmethod
-    def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
-        """(j, C of layers i and j on their axes) for all later partners j of i. Cost O(N d²) or O(d³) each."""
+    def block(self, i: int, j: int) -> Tensor:
+        """C of layers i and j on their axes. Cost O(N d²) or O(d³)."""
+
+    def nearest(self) -> list[tuple[int, int]]:
+        """All pairs (i, j) with j a later partner of i, those first whose layers stand nearest to each other."""
+        first = self.split or 0
+        pairs = [(i, j) for i in range(len(self.weights)) for j in self.partners(i)]
+        return sorted(pairs, key=lambda pair: (abs(pair[1] - first - pair[0]), pair))
 
     def partners(self, i: int) -> range:
         """The later layers that the i-th is compared with."""
@@ -216,16 +222,11 @@ class OverlapsOfRows(Overlaps):
         self._rows.clear()
         return list(axes)
 
-    def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+    def block(self, i: int, j: int) -> Tensor:
         """See `Overlaps`."""
-        partners, starts = self.partners(i), self._starts
-        if not partners:
-            return
-        first = starts[partners.start]
         assert self._factors is not None
-        product = self._factors[:, starts[i] : starts[i + 1]].mT @ self._factors[:, first:]
-        for j in partners:
-            yield j, product[:, starts[j] - first : starts[j + 1] - first]
+        x, y = (self._factors[:, self._starts[place] : self._starts[place + 1]] for place in (i, j))
+        return x.mT @ y
 
     def _centred(self, i: int) -> Iterator[Tensor]:
         """The centred rows of a layer in float64, some features at a time."""
@@ -318,11 +319,10 @@ class OverlapsOfMoments(Overlaps):
         self._vectors = vectors
         return list(axes)
 
-    def blocks(self, i: int) -> Iterator[tuple[int, Tensor]]:
+    def block(self, i: int, j: int) -> Tensor:
         """See `Overlaps`."""
         assert self._vectors is not None
-        for j in self.partners(i):
-            yield j, self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
+        return self._vectors[i].mT @ self._centred(i, j) @ self._vectors[j]
 
     def _axes(self, i: int) -> tuple[Axes, Tensor]:
         """A layer's axes, and the eigenvectors that they are."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,27 +33,54 @@ _LEFT = 0.1  # share of the samples that a fit must leave over for its adjustmen
 class Similarities:
     """Every measure's matrix and those of standard errors (NaN where there is none), and the ranks of the layers.
 
-    `unknown` says why there are no standard errors, where that is so.
+    `unknown` says why there are no standard errors, where that is so. `pairs` are those that were computed, by the
+    places of their layers, of `total` that there are.
     """
 
     matrices: dict[str, Tensor]
     errors: dict[str, Tensor]
     ranks: list[int] | None
     unknown: str | None = None
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    total: int = 0
 
 
-def similarities(overlaps: Overlaps, wanted: Collection[str], *, center: bool = True) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Effort:
+    """How long pairs are worked at: a number of `seconds` (None: until all are done), or until it is `stopped`.
+
+    Pairs of adjacent layers are computed whatever their time. `hear` gets how many are done, and how many there are.
+    `only` these are computed, if given.
+    """
+
+    seconds: float | None = None
+    stopped: Callable[[], bool] = lambda: False
+    hear: Callable[[int, int], None] = lambda done, total: None
+    only: Collection[tuple[int, int]] | None = None
+
+
+_ALL = Effort()
+
+
+def similarities(
+    overlaps: Overlaps, wanted: Collection[str], *, center: bool = True, effort: Effort = _ALL
+) -> dict[str, Tensor]:
     """The matrices of `measured`, without standard errors."""
-    return measured(overlaps, wanted, center=center, errors=False).matrices
+    return measured(overlaps, wanted, center=center, errors=False, effort=effort).matrices
 
 
 def measured(
-    overlaps: Overlaps, wanted: Collection[str], *, center: bool = True, errors: bool = True
+    overlaps: Overlaps,
+    wanted: Collection[str],
+    *,
+    center: bool = True,
+    errors: bool = True,
+    effort: Effort = _ALL,
 ) -> Similarities:
     """The matrices of the wanted groups: all layers × all layers, or first × second side, with their `errors`.
 
-    `center` is for Bures alone. Cost: CKA O(N² Σd) from rows; the others O(min(d, N)³) a pair; errors O(m d²) more for
-    each pair and m samples that were kept.
+    Pairs that the `effort` did not reach, the farthest layers, are NaN. `center` is for Bures alone. Cost: CKA O(N² Σd)
+    from rows; the others O(min(d, N)³) a pair; errors O(m d²) more for each pair and m samples that were kept.
     """
     size = len(overlaps.constant)
     measures = [PAIR_MEASURES[name] for group, names in groups().items() if group in wanted for name in names]
@@ -67,11 +95,13 @@ def measured(
     if errors or overlaps.clustered:
         evidence = Evidence.from_overlaps(overlaps, axes)
     nulls = None
+    places = overlaps.nearest()
+    done: Collection[tuple[int, int]] = places
     if axes is not None:
         if center and "bures" in wanted:
             nulls = _chance_levels(overlaps, axes, evidence)
         filled = _Filled(matrices, stderrs, along)
-        squares = _by_pair(overlaps, axes, by_pair, filled, evidence, center, nulls)
+        squares, done = _by_pair(overlaps, axes, by_pair, filled, evidence, center, nulls, effort)
     else:
         squares = overlaps.squares().cpu()
         if evidence is not None and any(measure.errors is not None for measure in of_all):
@@ -82,15 +112,18 @@ def measured(
         matrices[measure.name] = measure.of_all(pairs).cpu()
         if measure.errors is not None and evidence is not None:
             stderrs[measure.name] = measure.errors(pairs).cpu()
+    for i, j in {*places}.difference(done):
+        for matrix in (*matrices.values(), *stderrs.values()):
+            matrix[i, j] = matrix[j, i] = math.nan
     ranks = None if axes is None else [layer.rank for layer in axes]
     unknown = overlaps.unknown if evidence is None else evidence.unknown
     if overlaps.split is None:
-        return Similarities(matrices, stderrs, ranks, unknown)
+        return Similarities(matrices, stderrs, ranks, unknown, list(done), len(places))
     sides = slice(None, overlaps.split), slice(overlaps.split, None)
     cut, cut_errors = (
         {name: each[sides].clone() for name, each in part.items()} for part in (matrices, stderrs)
     )
-    return Similarities(cut, cut_errors, ranks, unknown)
+    return Similarities(cut, cut_errors, ranks, unknown, list(done), len(places))
 
 
 @dataclass(frozen=True)
@@ -110,8 +143,9 @@ def _by_pair(
     evidence: Evidence | None,
     center: bool,
     nulls: Tensor | None,
-) -> Tensor:
-    """Fills in the measures of single pairs; returns ‖C‖² of all."""
+    effort: Effort,
+) -> tuple[Tensor, set[tuple[int, int]]]:
+    """Fills in the measures of single pairs, nearest layers first; returns ‖C‖² of all that it reached, and which."""
     squares = torch.diag(torch.stack([layer.values.square().sum() for layer in axes])).cpu()
     weights = [float(weight) for weight in overlaps.weights]
 
@@ -120,28 +154,46 @@ def _by_pair(
         if measure.name in filled.errors:
             filled.errors[measure.name][place] = estimate.stderr
 
-    def row(i: int) -> None:
+    def alone(i: int) -> None:
         if not overlaps.constant[i]:
             for measure in measures:
                 enter(measure, (i, i), Estimate(measure.itself(axes[i], overlaps.n), 0.0))
         if evidence is not None:
             filled.along[i][i] = evidence.rows[i].square() @ axes[i].values
-        for j, c in overlaps.blocks(i):
-            if overlaps.constant[i] or overlaps.constant[j]:
-                continue
-            squares[i, j] = squares[j, i] = float(c.square().sum())
-            if evidence is not None:
-                filled.along[i][j] = ((evidence.rows[i] @ c) * evidence.rows[j]).sum(dim=1)
-            both, null = (weights[i], weights[j]), math.nan if nulls is None else float(nulls[i, j])
-            pair = Pair(c, axes[i], axes[j], both, overlaps.n, center, (i, j), evidence, null)
-            swapped = pair.swapped
-            for measure in measures:
-                assert measure.of_pair is not None
-                enter(measure, (i, j), forth := measure.of_pair(pair))
-                enter(measure, (j, i), forth if measure.symmetric else measure.of_pair(swapped))
 
-    each(row, len(axes))
-    return squares
+    def together(i: int, j: int) -> None:
+        if overlaps.constant[i] or overlaps.constant[j]:
+            return
+        c = overlaps.block(i, j)
+        squares[i, j] = squares[j, i] = float(c.square().sum())
+        if evidence is not None:
+            filled.along[i][j] = ((evidence.rows[i] @ c) * evidence.rows[j]).sum(dim=1)
+        both, null = (weights[i], weights[j]), math.nan if nulls is None else float(nulls[i, j])
+        pair = Pair(c, axes[i], axes[j], both, overlaps.n, center, (i, j), evidence, null)
+        swapped = pair.swapped
+        for measure in measures:
+            assert measure.of_pair is not None
+            enter(measure, (i, j), forth := measure.of_pair(pair))
+            enter(measure, (j, i), forth if measure.symmetric else measure.of_pair(swapped))
+
+    each(alone, len(axes))
+    wanted = set(overlaps.nearest() if effort.only is None else effort.only)
+    places = [place for place in overlaps.nearest() if place in wanted]
+    done: set[tuple[int, int]] = set()
+    until = math.inf if effort.seconds is None else time.monotonic() + effort.seconds
+    first = overlaps.split or 0
+
+    def pair_at(place: int) -> None:
+        i, j = places[place]
+        adjacent = abs(j - first - i) <= 1
+        if effort.stopped() or (time.monotonic() > until and not adjacent):
+            return
+        together(i, j)
+        done.add((i, j))
+        effort.hear(len(done), len(places))
+
+    each(pair_at, len(places))
+    return squares, done
 
 
 def _cka_errors(pairs: Pairs) -> Tensor:

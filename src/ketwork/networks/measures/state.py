@@ -109,6 +109,11 @@ class LayerState(Shared):
         return values.clamp(min=0), states.amplitudes
 
     @property
+    def decomposed(self) -> bool:
+        """Whether its eigenstates are known, so that they cost nothing."""
+        return "_eigen" in self.__dict__
+
+    @property
     def eigenstates(self) -> Tensor:
         """The eigenstates that the moment holds, (r, d), those of the largest eigenvalues first. Cost O(d³) at most."""
         return self._eigen[1]

@@ -17,11 +17,12 @@ from ketwork.networks.moments.entanglements import Entanglements
 from ketwork.networks.moments.kept_samples import KeptSamples, first_samples
 from ketwork.networks.moments.key_draws import sample_keys
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Limits, Rows, Sums
+from ketwork.networks.moments.leading_states import LeadingStates, MissingStatesError, missing_states
 from ketwork.networks.moments.moment import Moment
 from ketwork.networks.moments.pair_budget import least_bytes
 from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
 from ketwork.networks.moments.pooling import UNITS, pooled, sample_owners, sample_rows
-from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, kets_each
+from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, Reservoir, kets_each
 from ketwork.networks.moments.sample_ratio import SampleRatio
 from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
@@ -43,11 +44,14 @@ __all__ = [
     "LabelledMoments",
     "LayerAccumulator",
     "LayerSum",
+    "LeadingStates",
     "Limits",
+    "MissingStatesError",
     "Moment",
     "NonFiniteActivationError",
     "Normalize",
     "PairMoments",
+    "Reservoir",
     "Rows",
     "SampleRatio",
     "SampleWeights",
@@ -56,6 +60,7 @@ __all__ = [
     "first_samples",
     "kets_each",
     "least_bytes",
+    "missing_states",
     "pooled",
     "sample_keys",
     "sample_owners",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, mirrored, packed, unpacked
+from ketwork.networks.moments.leading_states import LeadingStates, missing_states
 from ketwork.records import Count, Form, Malformed
 
 _CHUNK = 4096
@@ -25,10 +26,10 @@ _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where it
 
 @dataclass(frozen=True)
 class StoredMoment:
-    """A moment as a file has it: of `rows`, `upper` and `sketch` the one that it is held as.
+    """A moment as a file has it: of `rows`, `upper`, `sketch` and `leading` the one that it is held as.
 
     Sums over rows go batch by batch, so the rows of each batch stay together (`lengths`): the same batches later give
-    the same digits. `upper` is the packed upper triangle.
+    the same digits. `upper` is the packed upper triangle. With `leading` a sketch has no rows, but its error.
     """
 
     d: Count
@@ -41,6 +42,7 @@ class StoredMoment:
     limit: Count | None = None
     sketch: FrequentDirections | None = None
     populations: Annotated[Tensor, Form("real d")] | None = None
+    leading: LeadingStates | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -51,6 +53,9 @@ class StoredMoment:
         """It is held in one form, of the kind of `first`."""
         sketch = None if self.sketch is None else self.sketch.rows
         held = [part for part in (self.rows, self.upper, sketch) if part is not None]
+        if self.leading is not None:
+            self._check_leading(held, self.leading)
+            held = [self.leading.states]
         if len(held) > 1 or (self.n > 0 and not held):
             raise Malformed(
                 f"a moment of {self.n} vectors must hold their rows, their upper triangle or a sketch"
@@ -61,12 +66,17 @@ class StoredMoment:
             lengths = [] if self.lengths is None else self.lengths.tolist()
             if min(lengths, default=0) < 0 or sum(lengths) != self.n:
                 raise Malformed(f"the batches of {self.n} rows cannot have lengths {lengths[:8]}")
-        if sketch is not None and (self.populations is None or sketch.shape[1] != self.d):
-            raise Malformed(
-                f"a sketch of {self.d} features must have as many columns, and their populations beside it"
-            )
+        if (sketch is not None or self.leading is not None) and self.populations is None:
+            raise Malformed("a sketch and leading states must have their populations beside them")
+        if sketch is not None and sketch.shape[1] != self.d:
+            raise Malformed(f"a sketch of {self.d} features must have as many columns")
         if self.n > 0:
             self._check_diagonal()
+
+    def _check_leading(self, held: list[Tensor], leading: LeadingStates) -> None:
+        """Nothing else is held, and the states are of these features."""
+        if any(part.numel() for part in held) or leading.states.shape[1] != self.d:
+            raise Malformed(f"leading states of {self.d} features must have as many columns, and stand alone")
 
     def _check_diagonal(self) -> None:
         """Σ w |ψⱼ|² ≥ |Σ √w ψⱼ|²/n for each feature, and not all are 0."""
@@ -92,7 +102,8 @@ class Moment:
     With w = ‖a‖² these are Σ ‖a‖², Σ a and Σ a a†, so that centring gives the covariance of the activations.
     The last is held as `rows` (√w ⟨ψ| each, n × d, a list of batches), as `upper`: the d × d matrix in
     float64 of which only the upper block triangle is filled, or, with a `limit` ℓ, as a `sketch` of at most 2ℓ
-    rows, beside which `populations` (d,) has the exact diagonal.
+    rows, beside which `populations` (d,) has the exact diagonal. Of a moment from a small file the `leading` states and
+    the diagonal are left: what needs more raises `MissingStatesError`.
     """
 
     Stored = StoredMoment
@@ -108,10 +119,11 @@ class Moment:
         limit: int | None = None,
         sketch: FrequentDirections | None = None,
         populations: Tensor | None = None,
+        leading: LeadingStates | None = None,
     ) -> None:
         self.d, self.n, self.weight, self.first = d, n, weight, first
         self.rows, self.upper, self.limit = rows, upper, limit
-        self.sketch, self.populations = sketch, populations
+        self.sketch, self.populations, self.leading = sketch, populations, leading
 
     @classmethod
     def from_vectors(cls, kets: Tensor, weights: Tensor | None = None, limit: int | None = None) -> Moment:
@@ -140,6 +152,8 @@ class Moment:
     def __iadd__(self, other: Moment) -> Moment:
         if other.d != self.d:
             raise ValueError(f"Moments of {self.d} and of {other.d} features cannot be added.")
+        for moment in (self, other):
+            moment._need_all("adding it up")
         self.n += other.n
         self.weight += other.weight
         self.first = self.first + other.first
@@ -165,6 +179,7 @@ class Moment:
 
     def condense(self) -> None:
         """Goes over to the d × d moment, or to the sketch where there is a limit."""
+        self._need_all("adding it up")
         if self.limit is None and self.upper is None:
             upper = torch.zeros(self.d, self.d, dtype=self.first.dtype, device=self.first.device)
             for rows in self.factors():
@@ -179,6 +194,7 @@ class Moment:
 
     def factors(self) -> list[Tensor]:
         """Parts (n, d) whose Σ r†r together are the moment, or what a sketch keeps of it. O(d³) of a dense one."""
+        self._need_all("this")
         if self.rows is not None:
             return self.rows
         if self.sketch is not None:
@@ -194,6 +210,7 @@ class Moment:
 
     def factor(self) -> Tensor | None:
         """The rows √w ⟨ψ|, or those of the sketch, in float64, (n, d); None where the moment is dense."""
+        self._need_all("this")
         if self.sketch is not None:
             return self.sketch.rows
         if self.rows is None:
@@ -242,13 +259,25 @@ class Moment:
             self.limit,
             self.sketch,
             self.populations,
+            self.leading,
+        )
+
+    def cut(self, leading: LeadingStates) -> Moment:
+        """What a small file keeps: these leading states and the diagonal, and of a sketch its certified error."""
+        sketch = self.sketch
+        if sketch is not None:
+            sketch = FrequentDirections(sketch.rank, sketch.slack, sketch.lost, sketch.rows[:0])
+        return Moment(
+            self.d, self.n, self.weight, self.first, None, None, self.limit, sketch, self.diagonal(), leading
         )
 
     @classmethod
     def restored(cls, stored: StoredMoment) -> Moment:
         """The moment that `stored` gave."""
         s = stored
-        moment = cls(s.d, s.n, s.weight, s.first, None, None, s.limit, s.sketch, s.populations)
+        moment = cls(s.d, s.n, s.weight, s.first, None, None, s.limit, s.sketch, s.populations, s.leading)
+        if s.leading is not None:
+            return moment
         if s.sketch is not None:
             moment.limit = s.sketch.rank
         elif s.upper is not None:
@@ -257,6 +286,10 @@ class Moment:
             lengths = [] if s.lengths is None else s.lengths.tolist()
             moment.rows = [] if s.rows is None else list(s.rows.split(lengths)) if lengths else []
         return moment
+
+    def _need_all(self, what: str) -> None:
+        if self.leading is not None:
+            raise missing_states(len(self.leading.states), what)
 
     def _crowded(self) -> bool:
         return self.n > (self.d // 2 if self.limit is None else 2 * self.limit)

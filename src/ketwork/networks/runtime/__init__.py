@@ -3,17 +3,22 @@
 May import `measures`, `moments`, `activations`, `quantum`, `records`. Others take `stream`, the one loop over data.
 """
 
+from ketwork.networks.runtime.background import GRACE, Background, interruptible, left_behind
 from ketwork.networks.runtime.bad_values import Bad, BadValues
 from ketwork.networks.runtime.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, ProcessError, Processes, join
 from ketwork.networks.runtime.fingerprints import of_network
 from ketwork.networks.runtime.keys import key_stream
 from ketwork.networks.runtime.memory import Plan, Share, Width, parse_bytes, plan_memory
-from ketwork.networks.runtime.progress import Progress, show_layer, show_progress
+from ketwork.networks.runtime.progress import LAYERS, PAIRS, Progress, Stage, show_progress, show_stage
 from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError, error_words, stream
 
 __all__ = [
+    "GRACE",
+    "LAYERS",
+    "PAIRS",
     "TIMEOUT",
+    "Background",
     "Bad",
     "BadValues",
     "CheckpointError",
@@ -27,15 +32,18 @@ __all__ = [
     "Processes",
     "Progress",
     "Share",
+    "Stage",
     "Width",
     "error_words",
+    "interruptible",
     "join",
     "key_stream",
+    "left_behind",
     "of_network",
     "open_checkpoints",
     "parse_bytes",
     "plan_memory",
-    "show_layer",
     "show_progress",
+    "show_stage",
     "stream",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import math
 from dataclasses import dataclass, field
@@ -9,11 +10,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from ketwork._compat import moved
 from ketwork.networks.activations import LayerInfo
-from ketwork.networks.measures import MEASURES, DecodedLabels, Decoding, LayerState, Measure, measures_of
-from ketwork.networks.moments import LayerAccumulator, Normalize
-from ketwork.quantum import Density, Estimate
+from ketwork.networks.measures import (
+    MEASURES,
+    DecodedLabels,
+    Decoding,
+    LabelCounts,
+    LayerState,
+    LeadingPlane,
+    Measure,
+    StoredPlane,
+    leading_plane,
+    leading_states,
+    measures_of,
+)
+from ketwork.networks.moments import LayerAccumulator, LeadingStates, Normalize
+from ketwork.quantum import Density, Estimate, Ket
 from ketwork.records import Presented, read, write
 
 SCHEMA = 2
@@ -26,7 +41,8 @@ FEW_SAMPLES = 4
 class StoredLayer:
     """A layer as a file has it; in a study its accumulator and the labels' names stand elsewhere.
 
-    `plain` has the numbers of the data at hand where `estimates` are corrected for finite data.
+    `plain` has the numbers of the data at hand where `estimates` are corrected for finite data. A small file has the
+    `plane` of the two leading states, and `counts` of labels, in place of what they are computed from.
     """
 
     normalize: Normalize
@@ -36,6 +52,8 @@ class StoredLayer:
     accumulator: LayerAccumulator | None = None
     names: list[str | int | bool] = field(default_factory=list)
     plain: dict[str, float] = field(default_factory=dict)
+    plane: StoredPlane | None = None
+    counts: LabelCounts | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +82,27 @@ class Layer(Presented):
         """The row of what was gathered of a layer. Cost O(d³) at most."""
         state = LayerState(accumulator, normalize, center)
         estimates = {each.name: each(state) for each in measures_of()}
-        if accumulator.labelled is None or task is None:
-            return cls(accumulator, normalize, center, estimates)
-        labels = DecodedLabels.from_moments(accumulator.labelled, names)
-        return cls(accumulator, normalize, center, estimates | labels.estimates, labels)
+        labels = None
+        if accumulator.labelled is not None and task is not None:
+            # Of a copy: what sorting it replaces is not torn where a signal ends this.
+            labelled = copy.copy(accumulator.labelled)
+            labels = DecodedLabels.from_moments(labelled, names)
+            accumulator.labelled = labelled
+            estimates |= labels.estimates
+        layer = cls(accumulator, normalize, center, estimates, labels)
+        if state.decomposed:
+            layer.__dict__["leading"] = leading_states(state)
+        return layer
+
+    @classmethod
+    def unfinished(cls, accumulator: LayerAccumulator, center: bool, normalize: Normalize) -> Layer:
+        """The row without its numbers."""
+        return cls(accumulator, normalize, center, {})
+
+    @property
+    def finished(self) -> bool:
+        """Whether its numbers were computed: not where an interruption came before, see `Study.finish`."""
+        return bool(self.estimates)
 
     @property
     def info(self) -> LayerInfo:
@@ -145,6 +180,55 @@ class Layer(Presented):
         return LayerState(self.accumulator, self.normalize, self.center).slack
 
     @cached_property
+    def leading(self) -> LeadingStates:
+        """The spectrum of the layer's state, and its leading eigenstates: 64, or those that a small file has.
+
+        Cost O(d³) where the state has not been decomposed.
+        """
+        kept = self.accumulator.moment.leading
+        return leading_states(self.state()) if kept is None else kept
+
+    @cached_property
+    def plane(self) -> LeadingPlane | None:
+        """The layer in the plane of its two leading eigenstates, as its page shows it; None where there are not two."""
+        if not self.leading.held:
+            return None
+        mean = self.state().mean
+        return leading_plane(self.leading, self.accumulator, self.normalize, mean, self.labels)
+
+    def eigenstates(self, rank: int, center: bool | None = None) -> Ket:
+        """So many leading eigenstates of the layer's state, centred or not (None: as it was studied), (rank, d).
+
+        Those of a small file are rounded to float32. Cost O(d³) of other records.
+
+        Raises:
+            ValueError: the layer has no state, or was saved without those states.
+
+        >>> import torch, ketwork as kw
+        >>> study = kw.study(torch.nn.Identity(), torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, 1.0]]))
+        >>> study[0].eigenstates(1).probabilities().round(decimals=3), study[0].spectrum().round(decimals=3)
+        (tensor([[1., 0.]], dtype=torch.float64), tensor([0.6670, 0.3330], dtype=torch.float64))
+        """
+        center = self.center if center is None else center
+        kept = self.accumulator.moment.leading
+        if kept is not None:
+            return Ket(kept.first(rank, center))
+        return self.density_of(center).eigenstates(rank)[1]
+
+    def spectrum(self, center: bool | None = None) -> Tensor:
+        """The eigenvalues of the layer's state, the largest first, centred or not (None: as it was studied).
+
+        Raises:
+            ValueError: the layer has no state, or was saved without the other of the centred and uncentred ones.
+        """
+        center = self.center if center is None else center
+        kept = self.accumulator.moment.leading
+        if kept is None:
+            return self.density_of(center).spectrum()
+        kept.first(0, center)
+        return kept.values
+
+    @cached_property
     def density(self) -> Density:
         """The layer's state ρ, in float64, with eigenstates, measures and measurements of its own.
 
@@ -174,12 +258,19 @@ class Layer(Presented):
         return LayerState(self.accumulator, self.normalize, self.center)
 
     def estimate(self, measure: str) -> Estimate:
-        """A measure by name; one that a record of an older version lacks is computed."""
+        """A measure by name; one that a record of an older version lacks is computed, from a full file."""
         if measure not in self.estimates:
             declared = MEASURES[measure]
             none = declared.needs != "layer"
+            if not self.finished or not self.computable:
+                return Estimate(unit=declared.unit)
             self.estimates[measure] = Estimate(unit=declared.unit) if none else declared(self.state())
         return self.estimates[measure]
+
+    @property
+    def computable(self) -> bool:
+        """Whether more numbers can be computed: not from a file with the leading states alone."""
+        return self.accumulator.moment.leading is None
 
     @property
     def knowledge(self) -> DecodedLabels | None:
@@ -216,10 +307,14 @@ class Layer(Presented):
             if name in MEASURES
         }
         labels = None
-        if stored.decoding is not None and accumulator.labelled is not None:
+        moments = accumulator.labelled if stored.counts is None else stored.counts
+        if stored.decoding is not None and moments is not None:
             decoded = {name: e for name, e in estimates.items() if MEASURES[name].needs != "layer"}
-            labels = DecodedLabels(names, accumulator.labelled, decoded, stored.decoding)
-        return cls(accumulator, stored.normalize, stored.center, estimates, labels)
+            labels = DecodedLabels(names, moments, decoded, stored.decoding)
+        layer = cls(accumulator, stored.normalize, stored.center, estimates, labels)
+        if accumulator.moment.leading is not None:
+            layer.__dict__["plane"] = None if stored.plane is None else LeadingPlane.restored(stored.plane)
+        return layer
 
     def save(self, path: str | Path) -> None:
         """Writes the layer, its state included, to one safetensors file; replaces the file in one step."""

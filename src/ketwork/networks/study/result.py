@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -12,48 +12,33 @@ from typing import Any, Self, overload
 import pandas as pd
 
 from ketwork.networks.activations import full_precision
-from ketwork.networks.comparison import FEWEST, ComparedLayer, Comparison
+from ketwork.networks.comparison import Comparison
 from ketwork.networks.measures import Measure, measures_of
-from ketwork.networks.moments import UNITS, PairMoments
-from ketwork.networks.runtime import Plan
+from ketwork.networks.moments import PairMoments, missing_states
+from ketwork.networks.runtime import Interrupted, Plan, Progress, show_progress, show_stage
 from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
-from ketwork.networks.study.expert_load import expert_table, expert_warnings, load_table
-from ketwork.networks.study.layer import Layer, StoredLayer
-from ketwork.networks.study.sinks import sink_table, sink_warnings
+from ketwork.networks.study.adding import joined_settings
+from ketwork.networks.study.expert_load import expert_warnings
+from ketwork.networks.study.layer import Layer
+from ketwork.networks.study.numbers import Hear, Numbers, comparable, compute
+from ketwork.networks.study.sinks import sink_warnings
+from ketwork.networks.study.small import kept_states, parts_of
+from ketwork.networks.study.stored import SCHEMA, StoredStudy
+from ketwork.networks.study.tabulated import Tabulated
 from ketwork.networks.study.upgrade import upgraded
-from ketwork.networks.study.warnings import label_warnings, listed, pass_warnings
-from ketwork.records import Malformed, Presented, check_source, read, write
-
-SCHEMA = 2
-"""The version of the file format; files of a newer one are refused."""
-
-
-@dataclass(frozen=True)
-class StoredStudy:
-    """A study as a file has it; the fields of its parts are declared in `StudyAccumulator` and `StoredLayer`."""
-
-    gathered: StudyAccumulator
-    layers: list[StoredLayer]
-    settings: dict[str, Any]
-    skipped: dict[str, str]
-    error: str | None = None
-    comparison: Comparison | None = None
-
-    def check(self) -> None:
-        """There is a row for each layer that could be read, and the source is as commands write it."""
-        if len(self.layers) != len(self.gathered.rows):
-            raise Malformed(
-                f"a study of {len(self.gathered.rows)} layers cannot have {len(self.layers)} rows"
-            )
-        for name in ("model", "normalize", "center", "calls"):
-            if name not in self.settings and "parts" not in self.settings:
-                raise Malformed(f"settings lack {name!r}")
-        check_source(self.settings)
+from ketwork.networks.study.warnings import (
+    label_warnings,
+    listed,
+    missing_warning,
+    pass_warnings,
+    unfinished_warning,
+)
+from ketwork.records import Presented, read, write
 
 
 @dataclass(frozen=True, eq=False)
-class Study(Presented):
+class Study(Tabulated, Presented):
     """The record of one pass: its layers in order of execution, its settings, and what was skipped.
 
     `study["layer"]` gives a `Layer`, `study["layer", 2]` its third call, `study[0]` the first and `study[1:3]` several;
@@ -75,24 +60,58 @@ class Study(Presented):
         gathered: StudyAccumulator,
         settings: dict[str, Any],
         error: str | None,
-        on_layer: Callable[[int, int], None] = lambda number, total: None,
+        hear: Hear = lambda stage: None,
+        *,
+        known: Numbers | None = None,
+        seconds: float | None = None,
     ) -> Study:
         """The study of what was gathered; `error` says why the pass ended early. Cost: O(d³) a layer at most.
 
-        `on_layer` is called after each layer with how many are done, and how many there are.
+        `hear` gets how far it is. Numbers that are `known` are taken as they are. Where they take longer than the
+        `seconds`, the layers that are left are unfinished.
+
+        Raises:
+            Interrupted: on Ctrl-C; `partial` is the study with what was computed.
         """
-        task = gathered.labels.task
-        names = tuple(gathered.labels.names)
-        center = bool(settings["center"])
-        layers: tuple[Layer, ...] = ()
-        for row in gathered.rows:
-            layers += (Layer.from_accumulator(row, center, gathered.normalize, names, task),)
-            on_layer(len(layers), len(gathered.rows))
-        visible = {name for layer in layers for name in (layer.name, *layer.aliases)}
+        numbers = known or Numbers()
+        visible = {name for row in gathered.rows for name in (row.info.name, *row.info.aliases)}
         skipped = {path: reason for path, reason in gathered.skipped.items() if path not in visible}
-        settings = settings | {"task": task}
-        comparison = _compared(gathered, settings, skipped)
-        return cls(gathered, layers, settings, skipped, error, comparison)
+        settings = settings | {"task": gathered.labels.task}
+        complete = compute(gathered, settings, skipped, numbers, hear, seconds)
+        layers = numbers.of(gathered, bool(settings["center"]))
+        record = cls(gathered, layers, settings, skipped, error, numbers.comparison)
+        if not complete and seconds is None:
+            raise Interrupted("the computation of a study's numbers was interrupted", record)
+        return record
+
+    @property
+    def finished(self) -> bool:
+        """Whether all numbers were computed: not where the study was interrupted before that, see `finish`."""
+        compared = self.comparison is not None or not comparable(self.gathered)
+        return compared and all(layer.finished for layer in self.layers)
+
+    def finish(self, progress: Progress = False) -> Study:
+        """The study with all of its numbers, where an interruption came before some.
+
+        They follow from what was gathered.
+
+        `progress` is True for a bar. Cost: O(d³) for each layer that has none.
+
+        Raises:
+            Interrupted: on Ctrl-C; `partial` is the study with what was computed.
+        """
+        if self.finished:
+            return self
+        known = Numbers({layer.info.key: layer for layer in self.layers if layer.finished}, self.comparison)
+        with show_progress(progress, None) as report:
+            record = Study.from_accumulator(
+                self.gathered,
+                self.settings,
+                self.error,
+                lambda stage: show_stage(report, self.samples, stage),
+                known=known,
+            )
+        return replace(record, more_notes=self.more_notes)
 
     @property
     def samples(self) -> int:
@@ -116,8 +135,13 @@ class Study(Presented):
 
     @property
     def pairs(self) -> PairMoments | None:
-        """What comparing the layers takes, if that was asked for."""
+        """What comparing the layers takes, if that was stopped for."""
         return self.gathered.pairs
+
+    @property
+    def states(self) -> int | None:
+        """How many leading states of each layer it has, where it was read from a small file; else None."""
+        return kept_states(self.gathered)
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -136,13 +160,10 @@ class Study(Presented):
         """
         if not isinstance(other, Study):
             return NotImplemented
-        differing = [
-            f"`{name}` is {self.settings.get(name)!r} and {other.settings.get(name)!r}"
-            for name in _ALIKE
-            if self.settings.get(name) != other.settings.get(name)
-        ]
-        if differing:
-            raise ValueError(f"Studies can only be added that were made alike, but {'; '.join(differing)}.")
+        settings = joined_settings(self.settings, other.settings)
+        for one in (self, other):
+            if one.states is not None:
+                raise missing_states(one.states, "adding it up")
         total = self.gathered.copy()
         total.add(other.gathered)
         if {*self.streams} & {*other.streams}:
@@ -150,9 +171,7 @@ class Study(Presented):
         for note in (*self.more_notes, *other.more_notes):
             total.note(note)
         errors = dict.fromkeys(one.error for one in (self, other) if one.error is not None)
-        return Study.from_accumulator(
-            total, _joined(self.settings, other.settings), "; ".join(errors) or None
-        )
+        return Study.from_accumulator(total, settings, "; ".join(errors) or None)
 
     def __radd__(self, other: Any) -> Study:
         return self if isinstance(other, int) and other == 0 else NotImplemented
@@ -180,45 +199,12 @@ class Study(Presented):
         messages = list(self.notes)
         if not self.complete:
             messages.append(f"The pass ended early, after {self.samples} samples: {self.error}")
+        if not self.finished:
+            messages.append(unfinished_warning(self.layers))
+        missing = missing_warning(self.layers, self.measures)
+        messages += [] if missing is None else [missing]
         messages += pass_warnings(self.layers) + sink_warnings(self.layers) + expert_warnings(self.layers)
         return messages + label_warnings(self.layers)
-
-    def table(self) -> pd.DataFrame:
-        """One row a layer and call, in order of execution; `definitions` says what the columns mean.
-
-        `table().loc["layer"]` is a layer's row; `table().attrs["units"]` has the units. Where layers are sketched there
-        are `sketch` and `sketch_error`, and for each number that this touches `…_low` and `…_high`; of exact layers
-        these are missing (NaN).
-        """
-        return tables.table(self.layers, self.measures)
-
-    def long(self) -> pd.DataFrame:
-        """One row a layer, call and measure: value, standard error, bounds, plain value, unit, N and d.
-
-        `value` is corrected for finite data where that is known how, `plain` is the number of the data at hand."""
-        return tables.long(self.layers, self.measures)
-
-    def experts(self) -> pd.DataFrame:
-        """One row an expert, where `layers="experts"` was studied: its vectors, their share, whether they are few."""
-        return expert_table(self.layers)
-
-    def loads(self) -> pd.DataFrame:
-        """One row a mixture of experts: the entropy of their shares of the vectors (in bits), and unused experts.
-
-        `load_entropy` is log₂ of the number of experts where all are given as many, 0 where one is given all;
-        `effective_experts` is 2 to that power. Standard errors are over samples.
-        """
-        return load_table(self.layers)
-
-    def sinks(self) -> pd.DataFrame:
-        """One row for each layer that has sinks (positions) or massive dimensions (neurons), and what they hold.
-
-        Sinks are positions whose ‖a‖² is more than 100 times the median over their sample: `sinks` of them,
-        `per_sample`, their `places` in samples with how many are there, the `share` of ρ that they hold (that is
-        `vectors` or `weight`, by `normalize`). `dimensions` are the up to eight largest neurons whose share of ρ is
-        more than 100 times the median, `dimensions_share` what all such hold.
-        """
-        return sink_table(self.layers)
 
     def compare(self) -> Comparison:
         """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
@@ -300,16 +286,40 @@ class Study(Presented):
         """
         return super().report(path, comparison=comparison or self.comparison, **options)
 
-    def save(self, path: str | Path, *, pairs: bool = True) -> None:
-        """Writes the study, states included, to one safetensors file; replaces the file in one step.
+    def save(self, path: str | Path, *, states: int | str | None = None, pairs: bool = True) -> int | None:
+        """Writes the study to one safetensors file; replaces the file in one step.
 
-        `pairs=False` leaves out `pairs`, which is large and needed for no more than adding up comparisons.
+        A file has every number, and what a page shows. What else it has is decided by `states`:
+
+        - `"full"`: all that was gathered. Studies add up, and detectors are made, from such files alone.
+        - a number k: of each layer the spectrum and the k leading eigenstates, in float32, as `collapse` and
+          `layer.eigenstates` need them. What needs more (`layer.density`, `+`, `detector`) says so.
+        - None: all where the file then has at most 100 MB, else the 64 leading states.
+
+        `pairs=False` leaves out `pairs`, which is large and needed for no more than adding up comparisons; so do small
+        files. A study that was interrupted before its numbers were computed is saved in full.
+
+        Returns:
+            How many leading states of each layer the file has; None where it has all that was gathered.
+
+        Raises:
+            ValueError: `states` is none of these, or the study was read from a file that lacks them.
+            OSError: the file cannot be written.
+
+        >>> import tempfile, torch, ketwork as kw
+        >>> study = kw.study(torch.nn.Linear(4, 3), torch.randn(50, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kept = study.save(f"{folder}/small", states=2)
+        ...     kept, kw.Study.load(f"{folder}/small").table().equals(study.table())
+        (2, True)
         """
-        kept = self.gathered if pairs else replace(self.gathered, pairs=None)
+        unfinished = self.comparison is None and comparable(self.gathered)
+        kept = self.gathered if pairs or unfinished else replace(self.gathered, pairs=None)
         kept = replace(kept, notes=list(dict.fromkeys((*kept.notes, *self.more_notes))))
-        layers = [layer.stored(complete=False) for layer in self.layers]
-        stored = StoredStudy(kept, layers, self.settings, self.skipped, self.error, self.comparison)
+        (gathered, layers), number = parts_of(kept, self.layers, states)
+        stored = StoredStudy(gathered, layers, self.settings, self.skipped, self.error, self.comparison)
         write(path, "study", SCHEMA, stored)
+        return number
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
@@ -376,26 +386,3 @@ class Study(Presented):
         return f"Study of {model}: {len(self)} layers, N = {self.samples} samples" + (
             f" ({taken})" if taken else ""
         )
-
-
-def _compared(
-    gathered: StudyAccumulator, settings: dict[str, Any], skipped: dict[str, str]
-) -> Comparison | None:
-    """The comparison of the layers with each other, where the pass kept what it takes."""
-    if gathered.pairs is None or gathered.pairs.n < FEWEST:
-        return None
-    named: dict[Hashable, ComparedLayer] = {
-        row.info.key: ComparedLayer.from_info(row.info, row.d) for row in gathered.layers
-    }
-    # As `compare` does it by default, whatever weighs the kets of the study itself.
-    how = {"other": settings["model"], "unit": UNITS[0], "normalize": "ensemble", "center": True}
-    return Comparison.from_pairs(gathered.pairs, named, settings | how, skipped)
-
-
-def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """What both settings have alike, and as `parts` all of both."""
-    parts = [part for one in (a, b) for part in one.get("parts", [one])]
-    return {name: value for name, value in a.items() if name in b and b[name] == value} | {"parts": parts}
-
-
-_ALIKE = ("model", "normalize", "center", "calls", "positions", "generate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from ketwork.networks.activations import (
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
-from ketwork.networks.moments import NORMALIZATIONS, Keep, Normalize, PairMoments
+from ketwork.networks.moments import Keep, Normalize, PairMoments
 from ketwork.networks.runtime import (
     CheckpointError,
     Distributed,
@@ -50,13 +50,16 @@ from ketwork.networks.runtime import (
     of_network,
     open_checkpoints,
     parse_bytes,
-    show_layer,
     show_progress,
+    show_stage,
     stream,
 )
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.arguments import check_arguments, plain
+from ketwork.networks.study.ending import computed, gathered_of
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
+from ketwork.networks.study.numbers import Hear
 from ketwork.networks.study.options import extras_of
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
@@ -111,7 +114,7 @@ def study(
     center: bool = False,
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
-    compare: bool = False,
+    compare: bool | float = False,
     lens: bool = False,
     attention: bool = False,
     memory: int | str | None = None,
@@ -156,7 +159,9 @@ def study(
         seed: draws the samples kept for standard errors, and what the network itself draws at random: an integer or a
             generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
-        compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`.
+        compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`. A number is
+            how many seconds pairs of layers may take at the end, beside one decomposition a layer: those of adjacent
+            layers first, which are compared whatever they take; the pairs that are not reached are missing.
         lens: of a language model, read what its final norm and head make of each row of the residual stream: KL from
             its predictions, entropy, agreement (`lens_…` in the table). Cost: the head, once a row and position.
         attention: read each head's attention pattern: entropy, weight on the first position, rank (`attention_…`), of
@@ -177,7 +182,7 @@ def study(
             over all of the data. A network that is sharded over processes (FSDP, tensor parallelism) needs them all in
             each forward pass: all must call this, with the same data, and each studies all of it.
         progress: True for a bar, or a function that is called with the number of samples so far, after every batch and
-            at the end after every layer's decomposition.
+            at the end after every layer's decomposition. The bar shows the time left, that of the end too.
 
     Returns:
         A `Study`. With `distributed`, process 0 has the study of all data, and the others have None.
@@ -188,7 +193,8 @@ def study(
         StudyError: the data or a batch failed after others went through; `partial` is the study of those.
         CheckpointError: the folder's checkpoints are of another network, other data or settings (it says which), are
             there without being resumed, or belong to a run that has not ended.
-        StudyInterrupted: on Ctrl-C, with what was gathered.
+        StudyInterrupted: on Ctrl-C, with what was gathered, and the numbers that a second gives; `partial.finish()`
+            computes the others.
         ProcessError: in every process, where one failed or was not heard of; at process 0 `partial` is the study of
             what was gathered nevertheless.
 
@@ -203,7 +209,7 @@ def study(
     >>> [layer.name for layer in record], record["1"].d, record["1"].N
     (['0', '1'], 4, 1000)
     """
-    check_arguments(normalize, batch_size, max_samples)
+    check_arguments(normalize, batch_size, max_samples, compare)
     budget = None if memory is None else parse_bytes(memory)
     network = unwrapped(model, sharded=True)
     draw = generator_from(seed)
@@ -218,8 +224,8 @@ def study(
     targets.check_names(max_samples)
     calls = reading.calls
     if isinstance(forward, Generate):
-        forward.check(network)
-        calls = "pooled"
+        forward.check(network, extras=lens or attention)
+        forward, calls = forward.at(positions if isinstance(positions, str) else None), "pooled"
     settings = {
         "model": type(network).__name__,
         "layers": "default" if layers is None else str(layers),
@@ -232,16 +238,21 @@ def study(
         "taken": taken,
         "skip_bad": reading.skip_bad,
         "memory": memory,
+        "pairs_seconds": None if isinstance(compare, bool) else float(compare),
         "torch": torch.__version__,
     }
+    within = chosen
     if isinstance(forward, Generate):
         settings["generate"] = forward.settings
+        within = chosen if forward.positions == "all" else Chosen()
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
-        gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
+        gathered = StudyAccumulator(
+            normalize, labels=targets, pairs=None if compare is False else PairMoments()
+        )
         extras = extras_of(network, lens=lens, attention=attention)
         generator = draw if group is None else group.seeded(draw)
-        run = Gathering(gathered, generator, keep, mask is not None, extras, chosen.at(places))
+        run = Gathering(gathered, generator, keep, mask is not None, extras, within.at(places))
         live = stack.enter_context(
             capture(network, layers, receive=run.receive, **reading.for_capture | {"calls": calls})
         )
@@ -254,12 +265,12 @@ def study(
                 **{name: settings[name] for name in _BINDING},
                 "layers": list(live.selection.chosen),
                 "seed": draw.initial_seed(),
-                "compare": compare,
+                "compare": compare is not False,
                 "extras": [lens, attention],
-                "labels": _plain(labels),
-                "mask": _plain(mask),
-                "forward": _plain(forward),
-                "feature_axis": _plain(reading.feature_axis),
+                "labels": plain(labels),
+                "mask": plain(mask),
+                "forward": plain(forward),
+                "feature_axis": plain(reading.feature_axis),
                 "processes": None
                 if shares is None or group is None
                 else [shares.mode, group.rank, group.count],
@@ -288,16 +299,13 @@ def study(
             raise ending.error
         if group is None and ending.error is not None and run.gathered.batches == 0:
             raise ending.error
-        loop.save()
+        result, ending = gathered_of(loop, ending)
         settings |= {"experiment_passes": live.axes.passes}
-        result = run.finished(live)
-        on_layer = functools.partial(show_layer, None if ending.reason else bar, run.position)
+        hear = functools.partial(show_stage, None if ending.reason else bar, run.position)
         with without_children():
             if group is not None:
-                return _together(group, result, ending, settings, on_layer)
-            record = (
-                Study.from_accumulator(result, settings, ending.reason, on_layer) if result.batches else None
-            )
+                return _together(group, result, ending, settings, hear)
+            record, ending = computed(result, ending, settings, hear)
     complete = ended(record, ending)
     return None if place and distributed is not None else complete
 
@@ -338,7 +346,7 @@ def _together(
     gathered: StudyAccumulator,
     ending: Ending,
     settings: dict[str, Any],
-    on_layer: Callable[[int, int], None],
+    hear: Hear,
 ) -> Study | None:
     """The study of what all processes gathered, at process 0."""
     if isinstance(ending.error, EmptyDataError):
@@ -356,7 +364,9 @@ def _together(
     record = None
     if group.rank == 0 and total.batches:
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
-        record = Study.from_accumulator(total, settings | {"processes": group.count}, reason, on_layer)
+        over = Ending(interrupted=stopped)
+        record, over = computed(total, over, settings | {"processes": group.count}, hear, reason)
+        stopped = over.interrupted
     if failures:
         raise ProcessError(
             f"In a job of {group.count} processes, {'; '.join(failures)}.", record
@@ -368,26 +378,3 @@ def _together(
 
 _BINDING = ("normalize", "center", "calls", "positions", "batch_size", "max_samples", "skip_bad", "memory")
 """The settings that a checkpoint must agree with as they are."""
-
-
-def check_arguments(normalize: str, batch_size: int, max_samples: int | None) -> None:
-    """Refuses arguments that are not what they must be, before the pass."""
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"Argument `normalize` must be one of {NORMALIZATIONS}, but is {normalize!r}.")
-    if batch_size < 1:
-        raise ValueError(f"Argument `batch_size` must be at least 1, but is {batch_size}.")
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(
-            f"Argument `max_samples` must be at least 1, but is {max_samples}. Leave it out for all."
-        )
-
-
-def _plain(argument: Any) -> Any:
-    """A plain value that tells arguments of different kinds apart, the same in every process."""
-    if isinstance(argument, Generate):
-        return argument.settings
-    if argument is None or isinstance(argument, bool | int | str):
-        return argument
-    if isinstance(argument, Mapping):
-        return {str(name): _plain(value) for name, value in argument.items()}
-    return "a function" if callable(argument) else "an array"

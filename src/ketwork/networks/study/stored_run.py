@@ -17,7 +17,9 @@ import torch
 from ketwork._draws import choose
 from ketwork.networks.activations import (
     Batch,
+    Chosen,
     Labels,
+    Positions,
     StoredActivations,
     StoredBatch,
     full_precision,
@@ -32,15 +34,17 @@ from ketwork.networks.runtime import (
     Progress,
     open_checkpoints,
     parse_bytes,
-    show_layer,
     show_progress,
+    show_stage,
     stream,
 )
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.arguments import check_arguments
+from ketwork.networks.study.ending import computed, gathered_of
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import BatchLoop
 from ketwork.networks.study.result import Study
-from ketwork.networks.study.run import check_arguments, ended
+from ketwork.networks.study.run import ended
 from ketwork.quantum import Seed, generator_from
 from ketwork.records import Checkpoint, without_children
 
@@ -89,6 +93,7 @@ def study_activations(
     *,
     layers: str | Sequence[str] | None = None,
     labels: Any = None,
+    positions: Positions = "all",
     names: Sequence[str] | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -96,7 +101,7 @@ def study_activations(
     center: bool = False,
     seed: Seed = 0,
     skip_bad: bool = False,
-    compare: bool = False,
+    compare: bool | float = False,
     memory: int | str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | None = None,
@@ -131,7 +136,7 @@ def study_activations(
         max_samples: draw so many, as many of each label where labels are known.
         batch_size: how many samples are read at a time.
         skip_bad: skip, and count, samples with NaN or infinite activations instead of stopping.
-        normalize, center, seed, compare, memory, on_plan, checkpoint, progress: as in `study`.
+        positions, normalize, center, seed, compare, memory, on_plan, checkpoint, progress: as in `study`.
 
     Raises:
         ValueError, TypeError: files that are unknown, damaged, or do not fit together; values that are not finite.
@@ -147,11 +152,12 @@ def study_activations(
     >>> [(layer.name, layer.N, layer.kets, layer.d) for layer in record]
     [('block.0', 100, 700, 16), ('block.1', 100, 700, 8)]
     """
-    check_arguments(normalize, batch_size, max_samples)
+    check_arguments(normalize, batch_size, max_samples, compare)
     budget = None if memory is None else parse_bytes(memory)
     shards = shards_of(source, None if names is None else list(names))
     live = StoredActivations.from_shards(shards, layers, labels if isinstance(labels, str) else None)
     labels = _by_ids(labels, live) if isinstance(labels, Mapping) else labels
+    chosen = Chosen(positions)
     draw = generator_from(seed)
     saving = Checkpoint.from_argument(checkpoint)
     places, taken = None, None
@@ -168,22 +174,26 @@ def study_activations(
         "normalize": normalize,
         "center": center,
         "calls": "separate",
+        "positions": None if chosen.words == "all" else chosen.words,
         "batch_size": batch_size,
         "max_samples": max_samples,
         "taken": taken,
         "skip_bad": skip_bad,
         "memory": memory,
+        "pairs_seconds": None if isinstance(compare, bool) else float(compare),
         "torch": torch.__version__,
     }
     with contextlib.ExitStack() as stack:
         keep = Keep(normalize, skip_bad, sums=own_sums(), center=center)
-        gathered = StudyAccumulator(normalize, labels=targets, pairs=PairMoments() if compare else None)
-        run = Gathering(gathered, draw, keep)
+        gathered = StudyAccumulator(
+            normalize, labels=targets, pairs=None if compare is False else PairMoments()
+        )
+        run = Gathering(gathered, draw, keep, positions=chosen.at(places))
         live.receive = run.receive
         saved = None
         if saving is not None:
             bound = {name: settings[name] for name in _BINDING}
-            bound |= {"seed": draw.initial_seed(), "compare": compare}
+            bound |= {"seed": draw.initial_seed(), "compare": compare is not False}
             folder = Path(saving.path)
             saved = stack.enter_context(open_checkpoints(saving, folder, GatheringState, _about(live), bound))
         loop = StoredLoop(run, live, saved, budget, on_plan, skip_bad)
@@ -197,17 +207,14 @@ def study_activations(
             raise ending.error
         if ending.error is not None and run.gathered.batches == 0:
             raise ending.error
-        loop.save()
-        result = run.finished(live)
-        on_layer = functools.partial(show_layer, None if ending.reason else bar, run.position)
+        result, ending = gathered_of(loop, ending)
+        hear = functools.partial(show_stage, None if ending.reason else bar, run.position)
         with without_children():
-            record = (
-                Study.from_accumulator(result, settings, ending.reason, on_layer) if result.batches else None
-            )
+            record, ending = computed(result, ending, settings, hear)
     return ended(record, ending)
 
 
-_BINDING = ("normalize", "center", "batch_size", "max_samples", "skip_bad", "memory")
+_BINDING = ("normalize", "center", "positions", "batch_size", "max_samples", "skip_bad", "memory")
 """The settings that a checkpoint must agree with as they are."""
 
 

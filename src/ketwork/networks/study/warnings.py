@@ -5,12 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ketwork.networks.measures import Measure
 from ketwork.networks.study.layer import FEW_SAMPLES, Layer
 from ketwork.networks.study.tables import bounded
 
 _HEAVIEST = 5
 _HEAVY = 0.2
 _MANY = 50
+
+
+def unfinished_warning(layers: Sequence[Layer]) -> str:
+    """Of numbers that are missing after an interruption: those of layers, or else the comparison of these."""
+    left = sum(not layer.finished for layer in layers)
+    what = f"The numbers of {left} of {len(layers)} layers" if left else "The comparison of the layers"
+    return (
+        f"{what} had not been computed when the study was interrupted (–). What they follow from is kept: "
+        "`study.finish()` computes them, and so does the command that shows a saved study."
+    )
+
+
+def missing_warning(layers: Sequence[Layer], measures: Sequence[Measure]) -> str | None:
+    """Of measures that a small file lacks, as one of an older version does; None where it has all."""
+    names = [
+        each.title
+        for each in measures
+        if each.needs == "layer"
+        and any(
+            layer.finished and not layer.computable and each.name not in layer.estimates for layer in layers
+        )
+    ]
+    if not names:
+        return None
+    return (
+        f"The file lacks {', '.join(names)} (–), and what that is computed from. Files that are saved with "
+        '`save(path, states="full")` (--states full) have what measures of later versions need.'
+    )
 
 
 def pass_warnings(layers: Sequence[Layer]) -> list[str]:

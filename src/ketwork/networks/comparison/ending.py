@@ -1,0 +1,33 @@
+"""The end of a comparison: what a pass gathered becomes a record, also where it is interrupted on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+from ketwork.networks.comparison.accumulator import ComparisonAccumulator
+from ketwork.networks.comparison.result import FEWEST, Comparison
+from ketwork.networks.runtime import GRACE, Background, Ending, Stage, interruptible
+
+
+def compared(
+    gathered: ComparisonAccumulator,
+    ending: Ending,
+    settings: dict[str, Any],
+    measures: Collection[str] | None,
+    center: bool,
+    hear: Callable[[Stage], None],
+    reason: str | None = None,
+) -> tuple[Comparison | None, Ending]:
+    """The comparison of what was gathered (None of too little): after Ctrl-C with the pairs that a second gives."""
+    if gathered.pairs.n < FEWEST:
+        return None, ending
+    made: list[Comparison] = []
+
+    def work(background: Background) -> None:
+        made.append(gathered.comparison(settings, measures, center, reason or ending.reason, background))
+
+    if not interruptible(work, hear, GRACE if ending.interrupted else None):
+        ending = replace(ending, interrupted=True)
+    return made[0] if made else None, ending
