@@ -129,8 +129,8 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
         ]
         if not layers:
             raise SelectorError(
-                "Argument `layers` is 'experts', but no module of this network is called with tokens and the experts "
-                "that these go to."
+                "Argument `layers` is 'experts', but this network has no module that is called with tokens and the "
+                f"experts that these go to. Leave it out for the default, or name layers, such as {_some(modules)}."
             )
     chosen: dict[str, set[str]] = {}
     for selector in _as_list(layers):
