@@ -116,7 +116,7 @@ def test_one_expert_and_names_that_are_none() -> None:
     ):
         with pytest.raises(kw.SelectorError, match=words):
             kw.study(model, DATA, layers=layers)
-    with pytest.raises(kw.SelectorError, match="'experts', but no module"):
+    with pytest.raises(kw.SelectorError, match="'experts', but this network has no module that is called"):
         kw.study(nn.Linear(3, 3), torch.ones(4, 3), layers="experts")
 
 
