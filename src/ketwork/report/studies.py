@@ -142,6 +142,7 @@ def _footer(study: Study, columns: Sequence[Column], kept: Sequence[Column], con
 
     settings = study.settings
     taken = f" ({settings['taken']})" if settings.get("taken") else ""
+    taken += f", positions {settings['positions']}" if settings.get("positions") else ""
     normalize = str(settings.get("normalize", "state"))
     most = f", up to {max(layer.kets for layer in study):,} vectors (kets) a layer" if len(study) else ""
     centred = "mean vector subtracted" if settings.get("center") else "not centred"

@@ -31,7 +31,12 @@ def _answers(model: Any, **options: Any) -> Tensor:
 
 
 def _plain(
-    model: nn.Module, tokens: Tensor, positions: str, ends: int | None = None, **more: Any
+    model: nn.Module,
+    tokens: Tensor,
+    positions: str,
+    ends: int | None = None,
+    of_study: str = "all",
+    **more: Any,
 ) -> kw.Study:
     """The study of one plain pass over prompts and answers without their last token."""
     read = tokens[:, :-1]
@@ -56,7 +61,7 @@ def _plain(
     def forward(model: nn.Module, batch: dict[str, Tensor]) -> Any:
         return model(**{name: value for name, value in batch.items() if name not in ("counted", "prompts")})
 
-    return kw.study(model, [batch], mask="counted", forward=forward, **more)
+    return kw.study(model, [batch], mask="counted", positions=of_study, forward=forward, **more)
 
 
 def _assert_close(record: kw.Study, expected: kw.Study) -> None:
@@ -89,6 +94,14 @@ def test_a_plain_pass_over_prompts_and_answers_gives_the_same_numbers(make: Any,
     assert {layer.kets for layer in record} == {counts[positions]}
     assert {layer.N for layer in record} == {6}
     assert {"lm_head", "model.layers.1"} <= {layer.name for layer in record} or make is gpt2
+
+
+def test_other_positions_are_chosen_among_those_of_prompt_and_answer() -> None:
+    model = llama()
+    model.generation_config.eos_token_id = None
+    record = kw.study(model, [BATCH], forward=kw.generate(NEW), positions="last")
+    _assert_close(record, _plain(model, _answers(model), "all", of_study="last"))
+    assert {layer.kets for layer in record} == {6}
 
 
 @pytest.mark.parametrize("positions", ["all", "answer"])

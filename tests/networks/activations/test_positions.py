@@ -110,6 +110,17 @@ def test_prompts_and_answers_are_told_by_the_labels() -> None:
         kw.study(nn.Identity(), X, positions="answer")
 
 
+def test_readouts_of_the_last_position_are_those_of_data_that_have_it_alone() -> None:
+    x = torch.randn(300, 4, 5, generator=torch.Generator().manual_seed(3))
+    y = (x[:, -1, 0] + 0.3 * x[:, 0, 1] > 0).long()
+    last = kw.study(nn.Identity(), (x, y), positions="last")[0]
+    alone = kw.study(nn.Identity(), (x[:, -1], y))[0]
+    every = kw.study(nn.Identity(), (x, y))[0]
+    for name in ("linear_balanced", "holevo", "pgm_balanced"):
+        assert last.estimates[name].value == pytest.approx(alone.estimates[name].value, rel=1e-6), name
+    assert last.linear_balanced > every.linear_balanced + 0.1
+
+
 def test_samples_without_a_chosen_position_have_no_vector() -> None:
     none = torch.ones(20, 6, dtype=torch.bool)
     none[4:9] = False
@@ -121,6 +132,11 @@ def test_samples_without_a_chosen_position_have_no_vector() -> None:
 def test_records_say_which_and_add_only_to_their_like() -> None:
     last, every = kw.study(nn.Identity(), X, positions="last"), kw.study(nn.Identity(), X)
     assert (last.settings["positions"], every.settings["positions"]) == ("last", None)
+    assert repr(last).startswith("Study of Identity: 1 layers, N = 20 samples, positions last\n")
+    with pytest.raises(
+        ValueError, match=r"must be of all positions, as a detector scores them, but is of .* 'last'"
+    ):
+        last.detector("typicality")
     assert [Chosen(each).words for each in (slice(1, None), slice(0, 4, 2), np.ones(3), len)] == [
         "1:", "0:4:2", "a mask", "a function",
     ]  # fmt: skip

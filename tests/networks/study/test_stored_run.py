@@ -115,6 +115,14 @@ def test_settings_mean_the_same(more: Any) -> None:
     assert _rows(kw.study_activations(_cut(5), batch_size=4, **more)) == _rows(_of_model(**more))
 
 
+@pytest.mark.parametrize("positions", ["no-sinks", "last", slice(1, 3), MASK * (TOKENS % 2)])
+def test_some_positions_are_read(positions: Any) -> None:
+    record = kw.study_activations(_cut(5), batch_size=4, positions=positions)
+    expected = _of_model(positions=positions)
+    assert _rows(record) == _rows(expected)
+    assert record.settings["positions"] == expected.settings["positions"]
+
+
 def test_labels_are_given_beside_by_name_by_id_or_not_at_all() -> None:
     ids = torch.randperm(12, generator=torch.Generator().manual_seed(1)) + 100
     mapping = ARRAYS | BESIDE | {"sample_ids": ids, "spam": NAMES}

@@ -381,8 +381,7 @@ class Study(Tabulated, Presented):
         return tables.brief(self.layers, {each.name: each for each in self.measures})
 
     def _head(self) -> str:
-        taken = self.settings.get("taken")
         model = self.settings.get("model", "a network")
-        return f"Study of {model}: {len(self)} layers, N = {self.samples} samples" + (
-            f" ({taken})" if taken else ""
-        )
+        beside = {"taken": " ({})", "positions": ", positions {}"}
+        more = [form.format(value) for name, form in beside.items() if (value := self.settings.get(name))]
+        return f"Study of {model}: {len(self)} layers, N = {self.samples} samples{''.join(more)}"

@@ -135,8 +135,8 @@ def study(
         data: array, tensor, Dataset, DataLoader, or any iterable of batches; a batch is a tensor, a pair
             (x, y) of which the network gets x, or a mapping that the network gets as keyword arguments,
             without its `labels`.
-        layers: which modules; None for the main layers, `"all"`, `"blocks"`, `"experts"`, or selectors: names,
-            globs, compiled patterns, modules, types, callables, lists of these.
+        layers: which modules; None for the main layers, `"all"`, or selectors: `"blocks"`, `"decoder"`, `"heads"` and
+            `"experts"` of language models, names, globs, compiled patterns, modules, types, callables, lists of these.
         labels: what is to be decoded from the layers: an array with one entry a sample, a key of the batches, None
             for the labels that the batches hold, or False for none. Integers, strings and booleans are
             classes (of samples, or of positions if there is one for each), floating numbers a regression.
@@ -237,6 +237,8 @@ def study(
         "max_samples": max_samples,
         "taken": taken,
         "skip_bad": reading.skip_bad,
+        "lens": lens or None,
+        "attention": attention or None,
         "memory": memory,
         "pairs_seconds": None if isinstance(compare, bool) else float(compare),
         "torch": torch.__version__,
@@ -262,11 +264,10 @@ def study(
         saved = None
         if saving is not None:
             bound = {
-                **{name: settings[name] for name in _BINDING},
+                **{name: value for name, value in settings.items() if name not in _FREE},
                 "layers": list(live.selection.chosen),
                 "seed": draw.initial_seed(),
                 "compare": compare is not False,
-                "extras": [lens, attention],
                 "labels": plain(labels),
                 "mask": plain(mask),
                 "forward": plain(forward),
@@ -376,5 +377,5 @@ def _together(
     return record
 
 
-_BINDING = ("normalize", "center", "calls", "positions", "batch_size", "max_samples", "skip_bad", "memory")
-"""The settings that a checkpoint must agree with as they are."""
+_FREE = ("model", "layers", "taken", "pairs_seconds", "torch")
+"""The settings that a checkpoint need not agree with as they are: all others it must."""

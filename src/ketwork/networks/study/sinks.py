@@ -14,6 +14,7 @@ from ketwork.networks.study.warnings import listed
 
 _MOST = 8  # dimensions that are named
 _NOTED = 0.05  # of ρ
+_FEW = 0.2  # of the vectors: where more are so long, lengths vary as those of pixels do
 
 
 def sink_table(layers: Sequence[Layer]) -> pd.DataFrame:
@@ -53,7 +54,11 @@ def share(layer: Layer) -> float:
 def sink_warnings(layers: Sequence[Layer]) -> list[str]:
     """Where sinks hold much of the state."""
     shares = {layer: share(layer) for layer in layers}
-    noted = [layer for layer, each in shares.items() if math.isfinite(each) and each > _NOTED]
+    noted = [
+        layer
+        for layer, each in shares.items()
+        if math.isfinite(each) and each > _NOTED and layer.estimate("sinks") < _FEW
+    ]
     if not noted:
         return []
     worst = max(noted, key=shares.__getitem__)

@@ -192,7 +192,7 @@ def study_activations(
         live.receive = run.receive
         saved = None
         if saving is not None:
-            bound = {name: settings[name] for name in _BINDING}
+            bound = {name: value for name, value in settings.items() if name not in _FREE}
             bound |= {"seed": draw.initial_seed(), "compare": compare is not False}
             folder = Path(saving.path)
             saved = stack.enter_context(open_checkpoints(saving, folder, GatheringState, _about(live), bound))
@@ -214,8 +214,8 @@ def study_activations(
     return ended(record, ending)
 
 
-_BINDING = ("normalize", "center", "positions", "batch_size", "max_samples", "skip_bad", "memory")
-"""The settings that a checkpoint must agree with as they are."""
+_FREE = ("model", "layers", "taken", "pairs_seconds", "torch")
+"""The settings that a checkpoint need not agree with as they are: all others it must."""
 
 
 def _about(live: StoredActivations) -> dict[str, str]:
