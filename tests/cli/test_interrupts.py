@@ -20,6 +20,7 @@ from ketwork.cli import console as kw_console
 from ketwork.cli import writing
 from ketwork.networks.measures.overlaps import OverlapsOfRows
 from ketwork.networks.runtime import Stage
+from ketwork.networks.study import small
 from ketwork.networks.study.layer import Layer
 
 NETS = "ketwork_cli_nets"
@@ -70,7 +71,7 @@ def test_a_signal_during_one_long_decomposition_ends_the_command_and_loses_nothi
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end
             time.sleep(0.01)
-        time.sleep(0.7)
+        time.sleep(2)  # the narrow layer is done by then
         process.send_signal(number)
         out, err = process.communicate(timeout=300)
     finally:
@@ -172,13 +173,16 @@ def test_a_comparison_that_is_interrupted_at_its_end_is_shown_and_saved(
     assert kw.Comparison.load("c.st").n == 48
 
 
-def test_states_says_what_a_file_keeps(here, run) -> None:
+def test_states_says_what_a_file_keeps(here, run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("study", *SMALL, "--save", "two.st", "--states", "2")
     assert done.stderr == "Saved with the 2 leading states of each layer (--states full: all) to two.st\n"
     assert run("study", *SMALL, "--save", "all.st", "--states", "full").stderr == "Saved to all.st\n"
     two, everything = kw.Study.load("two.st"), kw.Study.load("all.st")
     assert (two.states, everything.states) == (2, None)
     assert run("show", "two.st").stdout == run("show", "all.st").stdout
+    monkeypatch.setattr(small, "MOST_BYTES", 1000)
+    done = run("study", *SMALL, "--save", "large.st")
+    assert done.stderr == "Saved with the 64 leading states of each layer (--states full: all) to large.st\n"
     for given in ("0", "-3", "most", "2.5"):
         refused = run("study", *SMALL, "--save", "no.st", "--states", given)
         assert refused.exit_code == 2

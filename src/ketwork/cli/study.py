@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -233,7 +234,9 @@ def command(
         kept: list[int | None] = [None]
 
         def keep(path: Path) -> None:
-            kept.append(record.save(path, states=chosen_states, pairs=bool(compare)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # it is said below
+                kept.append(record.save(path, states=chosen_states, pairs=bool(compare)))
 
         ended = concluded(
             record,

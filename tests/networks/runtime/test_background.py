@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ketwork.networks.runtime import GRACE, Background, interruptible, left_behind
+from ketwork.networks.runtime import GRACE, Background, background, interruptible, left_behind
 from ketwork.records import terminable
 
 
@@ -22,11 +22,11 @@ def ctrl_c() -> Iterator[None]:
 def test_work_that_ends_by_itself_is_waited_for_and_heard_in_the_callers_thread() -> None:
     heard: list[tuple[int, bool]] = []
 
-    def work(background: Background) -> None:
+    def work(told: Background) -> None:
         assert threading.current_thread() is not threading.main_thread()
         assert torch.get_num_threads() == threads
         for number in range(5):
-            background.report(number)
+            told.report(number)
 
     threads = torch.get_num_threads()
     me = threading.current_thread()
@@ -38,8 +38,8 @@ def test_work_that_ends_by_itself_is_waited_for_and_heard_in_the_callers_thread(
 def test_work_that_looks_whether_it_is_asked_to_stop_keeps_what_it_has(number: int) -> None:
     done: list[int] = []
 
-    def work(background: Background) -> None:
-        while not background.stopped:
+    def work(told: Background) -> None:
+        while not told.stopped:
             done.append(len(done))
             if len(done) == 3:
                 signal.raise_signal(number)
@@ -57,10 +57,10 @@ def test_work_that_looks_whether_it_is_asked_to_stop_keeps_what_it_has(number: i
 def test_a_call_that_cannot_be_broken_is_left_behind() -> None:
     free, done = threading.Event(), []
 
-    def work(background: Background) -> None:
+    def work(told: Background) -> None:
         signal.raise_signal(signal.SIGINT)
         free.wait(60)  # as one call of LAPACK
-        done.append(background.stopped)
+        done.append(told.stopped)
 
     begun = time.monotonic()
     assert not interruptible(work)
@@ -75,12 +75,13 @@ def test_a_call_that_cannot_be_broken_is_left_behind() -> None:
     assert done == [True]
 
 
-def test_whoever_interrupts_again_waits_no_longer() -> None:
+def test_whoever_interrupts_again_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "GRACE", 600.0)
     free = threading.Event()
 
-    def work(background: Background) -> None:
+    def work(told: Background) -> None:
         signal.raise_signal(signal.SIGINT)
-        while not background.stopped:
+        while not told.stopped:
             time.sleep(0.001)
         signal.raise_signal(signal.SIGINT)
         free.wait(60)
@@ -88,23 +89,23 @@ def test_whoever_interrupts_again_waits_no_longer() -> None:
     begun = time.monotonic()
     assert not interruptible(work)
     free.set()
-    assert time.monotonic() - begun < GRACE
+    assert time.monotonic() - begun < 60
 
 
 def test_work_whose_time_is_over_is_asked_to_stop() -> None:
     done: list[int] = []
 
-    def work(background: Background) -> None:
-        while not background.stopped:
+    def work(told: Background) -> None:
+        while not told.stopped:
             done.append(0)
             time.sleep(0.01)
 
     assert not interruptible(work, seconds=0.1)
-    assert 1 <= len(done) <= 10
+    assert 1 <= len(done) <= 12
 
 
 def test_errors_are_raised_where_the_work_was_begun() -> None:
-    def fails(background: Background) -> None:
+    def fails(told: Background) -> None:
         raise LookupError("in the work")
 
     with pytest.raises(LookupError, match="in the work"):
@@ -115,9 +116,9 @@ def test_errors_are_raised_where_the_work_was_begun() -> None:
 
     stopped = threading.Event()
 
-    def work(background: Background) -> None:
-        background.report(1)
-        while not background.stopped:
+    def work(told: Background) -> None:
+        told.report(1)
+        while not told.stopped:
             time.sleep(0.001)
         stopped.set()
 
@@ -129,7 +130,7 @@ def test_errors_are_raised_where_the_work_was_begun() -> None:
 def test_in_another_thread_it_simply_runs() -> None:
     threads: list[threading.Thread] = []
     other = threading.Thread(
-        target=lambda: interruptible(lambda background: threads.append(threading.current_thread()))
+        target=lambda: interruptible(lambda told: threads.append(threading.current_thread()))
     )
     other.start()
     other.join()

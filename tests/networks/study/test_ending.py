@@ -42,6 +42,7 @@ def _signalling(function, number: int, at: int):
         calls.append(None)
         if len(calls) == at:
             signal.raise_signal(number)
+            time.sleep(0.3)  # until the main thread has heard it
         return function(*given, **options)
 
     return call
@@ -131,8 +132,12 @@ def test_a_study_interrupted_in_its_pass_has_the_numbers_that_a_second_gives() -
 def test_numbers_that_take_longer_than_a_second_are_missing_pairs_after_an_interruption(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    free, calls = threading.Event(), []
+
     def slow(*given):
-        time.sleep(0.2)
+        calls.append(None)
+        if len(calls) == 2:
+            free.wait(60)
         return original(*given)
 
     def data():
@@ -142,9 +147,10 @@ def test_numbers_that_take_longer_than_a_second_are_missing_pairs_after_an_inter
     original = Layer.from_accumulator
     with monkeypatch.context() as patch:
         patch.setattr(Layer, "from_accumulator", slow)
-        patch.setattr(ending, "GRACE", 0.3)
+        patch.setattr(ending, "GRACE", 2.0)
         with pytest.raises(kw.StudyInterrupted) as raised:
             kw.study(net(), data())
+    free.set()
     partial = raised.value.partial
     assert [layer.finished for layer in partial] == [True, False, False, False, False]
     assert partial.finish().table().equals(kw.study(net(), X[:30]).table())

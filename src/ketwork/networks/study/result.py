@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -23,7 +24,7 @@ from ketwork.networks.study.expert_load import expert_warnings
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.numbers import Hear, Numbers, comparable, compute
 from ketwork.networks.study.sinks import sink_warnings
-from ketwork.networks.study.small import kept_states, parts_of
+from ketwork.networks.study.small import SAVED_SMALL, kept_states, parts_of
 from ketwork.networks.study.stored import SCHEMA, StoredStudy
 from ketwork.networks.study.tabulated import Tabulated
 from ketwork.networks.study.upgrade import upgraded
@@ -294,7 +295,7 @@ class Study(Tabulated, Presented):
         - `"full"`: all that was gathered. Studies add up, and detectors are made, from such files alone.
         - a number k: of each layer the spectrum and the k leading eigenstates, in float32, as `collapse` and
           `layer.eigenstates` need them. What needs more (`layer.density`, `+`, `detector`) says so.
-        - None: all where the file then has at most 100 MB, else the 64 leading states.
+        - None: all where the file then has at most 100 MB, else the 64 leading states, with a warning.
 
         `pairs=False` leaves out `pairs`, which is large and needed for no more than adding up comparisons; so do small
         files. A study that was interrupted before its numbers were computed is saved in full.
@@ -319,6 +320,8 @@ class Study(Tabulated, Presented):
         (gathered, layers), number = parts_of(kept, self.layers, states)
         stored = StoredStudy(gathered, layers, self.settings, self.skipped, self.error, self.comparison)
         write(path, "study", SCHEMA, stored)
+        if states is None and number is not None and self.states is None:
+            warnings.warn(SAVED_SMALL, UserWarning, stacklevel=2)
         return number
 
     @classmethod

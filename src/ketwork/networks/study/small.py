@@ -19,6 +19,12 @@ FULL = "full"
 MOST_BYTES = 100_000_000
 """A study of more bytes is saved with its leading states alone, unless it is to be saved in full."""
 
+SAVED_SMALL = (
+    f"The study is saved with the {MOST_STATES} leading states of each layer, since all that was gathered takes more "
+    f"than {MOST_BYTES / 1e6:.0f} MB: such files do not add up, and no detector is made of them. Save it with "
+    f'`states="full"` for that, or with `states={MOST_STATES}` if this is what you want.'
+)
+
 Parts = tuple[StudyAccumulator, list[StoredLayer]]
 
 
