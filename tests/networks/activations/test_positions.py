@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.activations.positions import Chosen
+from ketwork.networks.activations.positions import ChosenPositions
 
 X = torch.randn(20, 6, 4, generator=torch.Generator().manual_seed(0))
 MASK = torch.ones(20, 6, dtype=torch.bool)
@@ -138,7 +138,7 @@ def test_records_say_which_and_add_only_to_their_like() -> None:
         ValueError, match=r"must be of all positions, as a detector scores them, but is of .* 'last'"
     ):
         last.detector("typicality")
-    assert [Chosen(each).words for each in (slice(1, None), slice(0, 4, 2), np.ones(3), len)] == [
+    assert [ChosenPositions(each).words for each in (slice(1, None), slice(0, 4, 2), np.ones(3), len)] == [
         "1:", "0:4:2", "a mask", "a function",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="positions"):

@@ -15,13 +15,13 @@ from torch import nn
 
 from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
-    Chosen,
+    ChosenPositions,
     EmptyDataError,
     Forward,
     Labels,
     Layers,
     Mask,
-    Positions,
+    PositionChoice,
     Reading,
     batches,
     capture,
@@ -102,7 +102,7 @@ def study(
     layers: Layers = None,
     labels: Any = None,
     mask: Mask = None,
-    positions: Positions = "all",
+    positions: PositionChoice = "all",
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -210,7 +210,7 @@ def study(
     place = _place_among(network, shares)
     if place is not None:
         shares = None
-    chosen = Chosen(positions)
+    chosen = ChosenPositions(positions)
     data, labels, mask, places, taken = drawn(data, labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
