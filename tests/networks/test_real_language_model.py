@@ -47,7 +47,9 @@ def test_sinks_hold_all_of_a_middle_layer_and_are_said(
     network: nn.Module, batch: dict[str, Tensor], study: kw.Study
 ) -> None:
     seen: list[Tensor] = []
-    handle = network.get_submodule(LAYER).register_forward_hook(lambda m, i, output: seen.append(output))
+    handle = network.get_submodule(LAYER).register_forward_hook(
+        lambda m, i, output: seen.append(output if isinstance(output, Tensor) else output[0])
+    )
     with torch.no_grad():
         before = network(**batch).logits
     without = kw.study(network, [batch], layers=BLOCKS, normalize="ensemble", positions="no-sinks")

@@ -37,7 +37,7 @@ from ketwork.networks.activations.placement import (
     placed,
     without_hooks,
 )
-from ketwork.networks.activations.positions import Chosen, Positions
+from ketwork.networks.activations.positions import ChosenPositions, PositionChoice
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
@@ -60,7 +60,7 @@ __all__ = [
     "Activation",
     "Batch",
     "Capture",
-    "Chosen",
+    "ChosenPositions",
     "EmptyDataError",
     "Forward",
     "Generate",
@@ -72,8 +72,8 @@ __all__ = [
     "Layers",
     "Layout",
     "Mask",
+    "PositionChoice",
     "PositionMask",
-    "Positions",
     "Reading",
     "RefusedError",
     "Seen",

@@ -23,8 +23,6 @@ _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 HEAD = ".head."
 """What stands between an attention module's path and the number of its head."""
 
-_NUMBER = re.compile(r"\d+")
-
 
 @dataclass(frozen=True)
 class Heads:
@@ -57,11 +55,6 @@ def heads_of(modules: Mapping[str, nn.Module]) -> dict[str, Heads]:
         spots = tuple(Spot(place.path, place.side, place.place, part) for part in parts)
         result[path] = Heads(path, module, spots)
     return result
-
-
-def natural(name: str) -> str:
-    """A key by which head 10 comes after head 2."""
-    return _NUMBER.sub(lambda digits: digits[0].zfill(9), name)
 
 
 def _count(module: nn.Module) -> int | None:

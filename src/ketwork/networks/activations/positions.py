@@ -1,4 +1,4 @@
-"""`Positions`: which positions of each sample are read, as the user chose them.
+"""`ChosenPositions`: which positions of each sample are read, as the user chose them.
 
 They are chosen among those that exist (`mask`): the first is the first token after padding on the left.
 """
@@ -18,7 +18,7 @@ from ketwork.networks.activations.info import Activation
 from ketwork.networks.activations.masks import IGNORED, as_mask
 from ketwork.networks.activations.sinks import are_sinks
 
-Positions = str | slice | Tensor | np.ndarray | Callable[[Any], Tensor]
+PositionChoice = str | slice | Tensor | np.ndarray | Callable[[Any], Tensor]
 
 _SLICES = {"first": slice(None, 1), "last": slice(-1, None)}
 _OF_LABELS = ("prompt", "answer")
@@ -26,10 +26,10 @@ _WORDS = ("all", "no-sinks", *_SLICES, *_OF_LABELS)
 
 
 @dataclass
-class Chosen:
+class ChosenPositions:
     """The positions of a study. `mask` (samples, positions) are those of the batch, where the batch says which."""
 
-    positions: Positions = "all"
+    positions: PositionChoice = "all"
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -52,12 +52,12 @@ class Chosen:
             return ":".join("" if part is None else str(part) for part in parts)
         return "a function" if callable(given) else "a mask"
 
-    def at(self, places: np.ndarray | None) -> Chosen:
+    def at(self, places: np.ndarray | None) -> ChosenPositions:
         """The same for the samples at these places of the data; None: all of them."""
         given = self.positions
         if places is None or not isinstance(given, (Tensor, np.ndarray)):
             return self
-        return Chosen(torch.as_tensor(given)[torch.from_numpy(places)])
+        return ChosenPositions(torch.as_tensor(given)[torch.from_numpy(places)])
 
     def begin(self, batch: Batch, start: int) -> None:
         """A new batch, whose first sample is number `start` of the data."""

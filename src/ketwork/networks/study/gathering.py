@@ -13,7 +13,7 @@ from ketwork.networks.activations import (
     NEXT_TOKENS,
     Activation,
     Batch,
-    Chosen,
+    ChosenPositions,
     Key,
     RefusedError,
     Seen,
@@ -64,7 +64,7 @@ class Gathering:
     keep: Keep
     must_mask: bool = False
     extras: tuple[Extra, ...] = ()
-    positions: Chosen = field(default_factory=Chosen)
+    positions: ChosenPositions = field(default_factory=ChosenPositions)
     number: int = 0
     stream: int | None = None
     torn: bool = False

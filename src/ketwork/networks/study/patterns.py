@@ -16,7 +16,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations import Activation, Batch, Capture, Heads, Key, heads_of, leaves, modules_of
+from ketwork.networks.activations import (
+    POOLED,
+    Activation,
+    Batch,
+    Capture,
+    Heads,
+    Key,
+    heads_of,
+    leaves,
+    modules_of,
+)
 from ketwork.networks.measures import PATTERNS
 from ketwork.networks.moments import LayerSum, SampleRatio
 from ketwork.networks.study.extras import Extra
@@ -104,8 +114,8 @@ class Patterns(Extra):
             )
         for key, present in self._wanted.items():
             path, head = self._rows[key[0]]
-            pattern = self._seen.get((path, key[1]))
-            if pattern is None:
+            pattern = self._seen.get((path, max(key[1], 0)))
+            if pattern is None or (key[1] == POOLED and self._calls[path] > 1):
                 continue
             queries = pattern.queries
             if present is not None and present.shape == queries.shape:

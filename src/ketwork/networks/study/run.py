@@ -15,14 +15,14 @@ from torch import nn
 
 from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
-    Chosen,
+    ChosenPositions,
     EmptyDataError,
     Forward,
     Generate,
     Labels,
     Layers,
     Mask,
-    Positions,
+    PositionChoice,
     Reading,
     batches,
     capture,
@@ -106,7 +106,7 @@ def study(
     layers: Layers = None,
     labels: Any = None,
     mask: Mask = None,
-    positions: Positions = "all",
+    positions: PositionChoice = "all",
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -218,7 +218,7 @@ def study(
     place = _place_among(network, shares)
     if place is not None:
         shares = None
-    chosen = Chosen(positions)
+    chosen = ChosenPositions(positions)
     data, labels, mask, places, taken = drawn(data, labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
@@ -246,7 +246,7 @@ def study(
     within = chosen
     if isinstance(forward, Generate):
         settings["generate"] = forward.settings
-        within = chosen if forward.positions == "all" else Chosen()
+        within = chosen if forward.positions == "all" else ChosenPositions()
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
         gathered = StudyAccumulator(

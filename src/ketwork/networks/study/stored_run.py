@@ -17,9 +17,9 @@ import torch
 from ketwork._draws import choose
 from ketwork.networks.activations import (
     Batch,
-    Chosen,
+    ChosenPositions,
     Labels,
-    Positions,
+    PositionChoice,
     StoredActivations,
     StoredBatch,
     full_precision,
@@ -93,7 +93,7 @@ def study_activations(
     *,
     layers: str | Sequence[str] | None = None,
     labels: Any = None,
-    positions: Positions = "all",
+    positions: PositionChoice = "all",
     names: Sequence[str] | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -157,7 +157,7 @@ def study_activations(
     shards = shards_of(source, None if names is None else list(names))
     live = StoredActivations.from_shards(shards, layers, labels if isinstance(labels, str) else None)
     labels = _by_ids(labels, live) if isinstance(labels, Mapping) else labels
-    chosen = Chosen(positions)
+    chosen = ChosenPositions(positions)
     draw = generator_from(seed)
     saving = Checkpoint.from_argument(checkpoint)
     places, taken = None, None
