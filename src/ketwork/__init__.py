@@ -18,7 +18,7 @@ from ketwork._version import __version__ as __version__
 if TYPE_CHECKING:
     from ketwork import circuits as circuits
     from ketwork import waves as waves
-    from ketwork.networks.activations import Reading, SelectorError, capture, decode, encode
+    from ketwork.networks.activations import Reading, SelectorError, capture, decode, encode, generate
     from ketwork.networks.collapse import CollapseCurve, Positions, collapse, collapse_curve
     from ketwork.networks.comparison import Comparison, ComparisonError, ComparisonInterrupted, compare
     from ketwork.networks.compression import Compressed, compress, load_compressed
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ketwork.networks.measures import Probe, ProbeRegressor, probe
     from ketwork.networks.monitor import Monitor, MonitorRun, MonitorWarning, StopTraining
     from ketwork.networks.runtime import CheckpointError, Distributed, ProcessError
-    from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study
+    from ketwork.networks.study import Layer, Study, StudyError, StudyInterrupted, study, study_activations
     from ketwork.quantum import (
         Density,
         Ensemble,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from ketwork.report import plot_comparison, plot_spectrum, plot_study
 
 _HOMES = {
-    "networks.activations": ("Reading", "SelectorError", "capture", "decode", "encode"),
+    "networks.activations": ("Reading", "SelectorError", "capture", "decode", "encode", "generate"),
     "networks.collapse": ("CollapseCurve", "Positions", "collapse", "collapse_curve"),
     "networks.comparison": ("Comparison", "ComparisonError", "ComparisonInterrupted", "compare"),
     "networks.compression": ("Compressed", "compress", "load_compressed"),
@@ -69,7 +69,7 @@ _HOMES = {
     "networks.measures": ("Probe", "ProbeRegressor", "probe"),
     "networks.monitor": ("Monitor", "MonitorRun", "MonitorWarning", "StopTraining"),
     "networks.runtime": ("CheckpointError", "Distributed", "ProcessError"),
-    "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study"),
+    "networks.study": ("Layer", "Study", "StudyError", "StudyInterrupted", "study", "study_activations"),
     "quantum": (
         "Density",
         "Ensemble",

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 from ketwork.demo import digits
-from ketwork.networks.study import Study
+from ketwork.networks.activations import generate
+from ketwork.networks.study import Study, study_activations
 from ketwork.networks.study import study as study_network
 from ketwork.sources import load_data, load_model
 
@@ -343,3 +344,108 @@ def test_other_integers_for_networks_of_floats_are_refused(images, run, data, ki
     assert done.exit_code == 2
     assert f"but its array has dtype {kind} and shape" in done.stderr
     assert "Save it as in the network's training" in done.stderr
+
+
+def _shards(folder):
+    """Two shards of activations, and the record of them."""
+    generator = torch.Generator().manual_seed(0)
+    layers = {name: torch.randn(30, 5, 8, generator=generator) for name in ("block.0", "block.1")}
+    arrays = layers | {"labels": torch.arange(30) % 2}
+    for i, places in enumerate((slice(0, 11), slice(11, 30))):
+        shard = {name: array[places].contiguous() for name, array in arrays.items()}
+        safetensors.torch.save_file(shard, folder / f"{i}.safetensors")
+    return arrays
+
+
+def test_activations_in_place_of_a_model(run, tmp_path):
+    arrays = _shards(tmp_path)
+    done = run("study", "--activations", str(tmp_path), "--json", "--batch-size", "16", "--seed", "3")
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    expected = study_activations(arrays, batch_size=16, seed=3)
+    assert_same_table(told["table"], expected.table())
+    assert told["settings"]["source"] == {"data": {"spec": str(tmp_path), "kind": "activations"}}
+    saved, page = tmp_path.parent / "study.safetensors", tmp_path.parent / "study.html"
+    more = ("--layers", "block.1", "--samples", "10", "--save", str(saved), "--report", str(page))
+    done = run("study", "--activations", str(tmp_path), *more)
+    assert done.exit_code == 0
+    assert "Study of (activations) on" in done.stdout
+    record = Study.load(saved)
+    assert [(layer.name, layer.N) for layer in record] == [("block.1", 10)]
+    assert record.settings["taken"] == "10 of 30 samples, 5 of each of 2 labels"
+    assert str(tmp_path) in page.read_text(encoding="utf-8")
+
+
+def test_activations_stand_alone(run, tmp_path):
+    for more, words in (
+        ((f"{NETS}:small",), "MODEL was given too"),
+        (("--data", "x.npz"), "--data was given too"),
+        (("--text", "words"), "--text was given too"),
+    ):
+        done = run("study", "--activations", str(tmp_path), *more)
+        assert done.exit_code == 2
+        assert words in " ".join(done.stderr.split())
+    done = run("study", "--activations", str(tmp_path / "nowhere"))
+    assert done.exit_code == 1
+    assert "there is no" in done.stderr
+
+
+def test_a_language_model_from_its_folder_answers(run, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, vocab_size=96, n_positions=16, bos_token_id=1, eos_token_id=2
+    )
+    network = transformers.GPT2LMHeadModel(config).eval()
+    network.save_pretrained(tmp_path / "net")
+    tokens = torch.randint(3, 96, (12, 5), generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "tokens.npz", x=tokens.numpy())
+    done = run(
+        "study", str(tmp_path / "net"), "--data", str(tmp_path / "tokens.npz"), "--generate", "4", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    expected = study_network(network, tokens, forward=generate(4))
+    assert told["settings"]["generate"] == {"max_new_tokens": 4}
+    assert [(row["layer"], row["kets"]) for row in told["table"]] == [
+        (layer.name, layer.kets) for layer in expected
+    ]
+    assert told["table"][-1]["entropy"] == pytest.approx(expected[-1].entropy.value, rel=1e-6)
+    assert run("study", "--generate", "4").exit_code == 1
+
+
+def test_positions_lens_and_attention_of_a_language_model_from_its_folder(run, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=96, n_positions=16)
+    network = transformers.GPT2LMHeadModel(config).eval()
+    network.save_pretrained(tmp_path / "net")
+    tokens = torch.randint(0, 96, (12, 5), generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "tokens.npz", x=tokens.numpy())
+    more = [
+        "--layers",
+        "decoder",
+        "--layers",
+        "heads",
+        "--positions",
+        "1:",
+        "--lens",
+        "--attention",
+        "--json",
+    ]
+    done = run("study", str(tmp_path / "net"), "--data", str(tmp_path / "tokens.npz"), *more)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    expected = study_network(
+        network, tokens, layers=["decoder", "heads"], positions=slice(1, None), lens=True, attention=True
+    )
+    rows = {row["layer"]: row for row in result["table"]}
+    assert [*rows] == [layer.name for layer in expected]
+    assert result["settings"]["positions"] == "1:"
+    for layer in expected:
+        assert rows[layer.name]["kets"] == 48
+        for measure in ("entropy", "lens_kl", "attention_sink"):
+            value = layer.estimate(measure).value
+            assert rows[layer.name][measure] == (
+                None if math.isnan(value) else pytest.approx(value, rel=1e-6)
+            )
+    assert rows["transformer.h.0.attn.head.1"]["attention_sink"] > 0
+    assert run("study", "--positions", "::0").exit_code == 2

@@ -21,7 +21,7 @@ from ketwork.networks.comparison.result import ComparedLayer, Comparison
 from ketwork.networks.compression.covariance import Scatter
 from ketwork.networks.compression.survey import Survey, Surveyed
 from ketwork.networks.detection.detector import Detector
-from ketwork.networks.moments import Vectors
+from ketwork.networks.moments import SampleRatio, Vectors
 from ketwork.networks.moments.class_moments import ClassMoments
 from ketwork.networks.moments.pair_moments import PairMoments
 from ketwork.networks.monitor.firing import Firing
@@ -137,6 +137,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
         kw.study(net, (torch.randn(400, 4), torch.arange(400) % 3)).detector("mahalanobis", layers="0"),
         cut,
         Firing.from_vectors(Vectors(torch.eye(4), torch.arange(4))),
+        SampleRatio.from_values(torch.ones(4), torch.arange(4)),
         Survey({"0": seen, "1": Surveyed("outputs")}, 20, 20, True, ["0"]),
     ]
     found: dict[type, list[Any]] = {}
@@ -290,7 +291,7 @@ def test_a_record_of_an_unknown_kind_is_skipped_and_not_an_error(tmp_path: Path)
     assert "sparsity" in sums
     sums["invented later"] = {"kind": "invented later", "x": 1, "y": {"z": []}}
     back = unpack(StoredStudy, header, tensors)
-    assert back.gathered.layers[0].sums.keys() == {"sparsity"}
+    assert back.gathered.layers[0].sums.keys() == {"sparsity", "sinks", "sink_weight"}
     assert not any(isinstance(part, Unknown) for part in back.gathered.layers[0].sums.values())
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import ketwork as kw
+from ketwork.networks.activations import POOLED
 
 PAGE = Path(__file__).parents[2] / "docs" / "works-with.md"
 
@@ -51,6 +55,10 @@ images, sound. Of three layers of each, an early, a middle and a late one, the n
 the coherence are computed once more, from plain forward hooks with NumPy. They agree within {tolerance:g}. A layer
 without a row is refused for the reason that the record gives in `skipped`.
 
+Below them stand {ways} networks whose weights are elsewhere or of fewer bits, that have adapters, that generate (five
+tokens an answer; the numbers are those of one plain pass over prompts and answers), and experts of mixtures, each with
+the tokens that were routed to it.
+
 Axes: N samples, d features, T tokens that the attention mask counts, U those of a decoder, P patches or frames, H and W
 of images, Q positions in a window; in parentheses what stands on one axis. The test is
 `tests/networks/test_works_with.py`; `python tests/networks/works_with.py` writes this page.
@@ -67,11 +75,17 @@ Built = tuple[nn.Module, list[Batch]]
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a network and its batches are made, and the axes of three layers; a reason for a layer without a row."""
+    """How a network and its batches are made, and the axes of three layers; a reason for a layer without a row.
+
+    `chosen` and `forward` are for `study`; `read` gives the batches of a plain pass over the same tokens.
+    """
 
     build: Callable[[], Built]
     layers: Mapping[str, str]
     library: str
+    chosen: Any = None
+    forward: Any = None
+    read: Callable[[nn.Module, list[Batch]], list[Batch]] = lambda model, batches: batches
 
 
 @dataclass(frozen=True)
@@ -99,10 +113,27 @@ def expected(model: nn.Module, batches: list[Batch], layers: Mapping[str, str]) 
 
         return note
 
-    handles = [
-        (model if path == "(model)" else model.get_submodule(path)).register_forward_hook(hook(path))
-        for path in layers
-    ]
+    def expert(path: str) -> Callable[..., None]:
+        def note(module: nn.Module, inputs: Any) -> None:
+            tokens, to = inputs[0].double().numpy(), inputs[1].numpy()
+            number = int(path.partition("[")[2][:-1])
+            mine = _vectors((to == number).any(axis=1, keepdims=True).astype(float), layers[path], batch)[
+                :, 0
+            ]
+            rows[path].append(_vectors(tokens, layers[path], batch)[mine > 0])
+
+        return note
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    handles = []
+    for path in layers:
+        module = base if path == "(model)" else base.get_submodule(path.partition(":")[0])
+        put = (
+            module.register_forward_pre_hook(expert(path))
+            if ":" in path
+            else module.register_forward_hook(hook(path))
+        )
+        handles.append(put)
     model.eval()
     for batch in batches:
         calls.clear()
@@ -164,13 +195,13 @@ def studied(name: str) -> tuple[kw.Study, dict[str, Expected]]:
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
     model, batches = architecture.build()
-    record = kw.study(model, batches, labels=False)
-    return record, expected(model, batches, architecture.layers)
+    record = kw.study(model, batches, labels=False, layers=architecture.chosen, forward=architecture.forward)
+    return record, expected(model, architecture.read(model, batches), architecture.layers)
 
 
 def row_of(record: kw.Study, path: str) -> kw.Layer | None:
     """The row of a layer's first call, None if it has none."""
-    rows = (row for row in record if row.call == 0 and path in (row.name, *row.aliases))
+    rows = (row for row in record if row.call in (0, POOLED) and path in (row.name, *row.aliases))
     return next(rows, None)
 
 
@@ -193,8 +224,8 @@ def lines(name: str, record: kw.Study) -> list[str]:
 def page_head() -> str:
     """What stands above the table's rows."""
     libraries = [each.library for each in ARCHITECTURES.values()]
-    counts = {library: libraries.count(library) for library in ("transformers", "timm")}
-    return HEAD.format(count=len(libraries), **counts, tolerance=TOLERANCE)
+    counts = {library: libraries.count(library) for library in ("transformers", "timm", "ways")}
+    return HEAD.format(count=len(libraries) - counts["ways"], **counts, tolerance=TOLERANCE)
 
 
 def _texts(seed: int = 1) -> list[dict[str, Tensor]]:
@@ -302,6 +333,20 @@ _ENCODER = {
 }
 _DECODER = _ENCODER | _TOKENS
 _GROUPED = _DECODER | {"num_key_value_heads": 1, "head_dim": 6}
+_DEEPSEEK = _DECODER | {
+    "num_key_value_heads": 2,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 2,
+    "kv_lora_rank": 6,
+    "q_lora_rank": 6,
+    "qk_rope_head_dim": 2,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 6,
+}
 _VISION = {
     "hidden_size": 12,
     "num_hidden_layers": 2,
@@ -416,6 +461,16 @@ _TRANSFORMERS = {
         },
         **_GROUPED,
         num_local_experts=4,
+    ),
+    "deepseek_v3": _hugging_face(
+        "DeepseekV3ForCausalLM",
+        _texts,
+        {
+            "model.layers.1.mlp.gate": "(N T) d",
+            "model.layers.1.mlp.experts": "(N T) d",
+            "model.layers.1": "N T d",
+        },
+        **_DEEPSEEK,
     ),
     "mamba": _hugging_face(
         "MambaForCausalLM",
@@ -809,7 +864,154 @@ _TIMM = {
     ),
 }
 
-ARCHITECTURES = _TRANSFORMERS | {f"timm {name}": each for name, each in _TIMM.items()}
+
+def _changed(name: str, change: Callable[[nn.Module], nn.Module]) -> Architecture:
+    """An architecture of `transformers` whose network is made into another one."""
+    plain = _TRANSFORMERS[name]
+
+    def build() -> Built:
+        model, batches = plain.build()
+        return change(model.eval()), batches
+
+    return Architecture(build, plain.layers, "ways")
+
+
+def _offloaded(model: nn.Module) -> nn.Module:
+    accelerate = importlib.import_module("accelerate")
+    return accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+
+
+def _on_disk(model: nn.Module) -> nn.Module:
+    accelerate = importlib.import_module("accelerate")
+    folder = tempfile.mkdtemp()
+    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    return accelerate.disk_offload(model, folder, execution_device=torch.device("cpu"))
+
+
+def _mapped(model: nn.Module) -> nn.Module:
+    accelerate = importlib.import_module("accelerate")
+    return accelerate.dispatch_model(model, {"": "cpu"}, main_device="cpu", force_hooks=True)
+
+
+def _quantized(config: str, **settings: Any) -> Callable[[nn.Module], nn.Module]:
+    def change(model: nn.Module) -> nn.Module:
+        quantization = importlib.import_module("torchao.quantization")
+        quantization.quantize_(model, getattr(quantization, config)(**settings))
+        return model
+
+    return change
+
+
+def _adapted(model: nn.Module) -> nn.Module:
+    peft = importlib.import_module("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    return peft.get_peft_model(model, config)
+
+
+_GGUF = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+def _from_gguf() -> Built:
+    """A Llama that was written to a GGUF file of 8 bits a weight, and loaded from it."""
+    gguf, transformers = importlib.import_module("gguf"), importlib.import_module("transformers")
+    settings = _GROUPED | {"hidden_size": 32, "intermediate_size": 64, "head_dim": 16}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
+    names = {
+        f"model.layers.{i}.{ours}.weight": f"blk.{i}.{theirs}.weight"
+        for i in range(2)
+        for ours, theirs in _GGUF.items()
+    }
+    names |= {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }
+    kind = gguf.GGMLQuantizationType.Q8_0
+    with tempfile.TemporaryDirectory() as folder:
+        writer = gguf.GGUFWriter(f"{folder}/llama.gguf", "llama")
+        for what, value in {
+            "context_length": 32, "embedding_length": 32, "block_count": 2, "feed_forward_length": 64,
+            "head_count": 2, "head_count_kv": 1, "layer_norm_rms_eps": 1e-6, "rope_dimension_count": 16,
+            "rope_freq_base": 10000.0, "vocab_size": 40, "key_length": 16, "value_length": 16,
+        }.items():  # fmt: skip
+            getattr(writer, f"add_{what}")(value)
+        for name, tensor in model.state_dict().items():
+            array = tensor.numpy()
+            if array.ndim == 1:
+                writer.add_tensor(names[name], array)
+            else:
+                writer.add_tensor(names[name], gguf.quantize(array, kind), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file="llama.gguf")
+    return loaded, list(_texts())
+
+
+def _answered(model: Any, batches: list[Batch]) -> list[Batch]:
+    """Prompts, padded on the left, with the answers that the network gives them, less the last token of each."""
+    plain: list[Batch] = []
+    model.eval()
+    for batch in batches:
+        assert isinstance(batch, dict)
+        order = batch["attention_mask"].argsort(dim=1, stable=True)
+        tokens, mask = (batch[name].gather(1, order) for name in ("input_ids", "attention_mask"))
+        with torch.no_grad():
+            whole = model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=5,
+                do_sample=False,
+                eos_token_id=[],
+                pad_token_id=0,
+            )
+        mask = torch.cat([mask, torch.ones_like(whole[:, tokens.shape[1] : -1])], dim=1)
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        plain.append({"input_ids": whole[:, :-1], "attention_mask": mask, "position_ids": places})
+    return plain
+
+
+def _generating(name: str) -> Architecture:
+    plain = _TRANSFORMERS[name]
+    forward = kw.generate(5, eos_token_id=[])
+    return Architecture(plain.build, plain.layers, "ways", None, forward, _answered)
+
+
+def _experts(name: str, path: str) -> Architecture:
+    rows = {f"{path}:expert[{i}]": "(N T) d" for i in range(3)}
+    return Architecture(_TRANSFORMERS[name].build, rows, "ways", "experts")
+
+
+_WAYS = {
+    "llama, a device map (accelerate)": _changed("llama", _mapped),
+    "llama, offloaded to the CPU": _changed("llama", _offloaded),
+    "llama, offloaded to disk": _changed("llama", _on_disk),
+    "llama, bfloat16": _changed("llama", lambda model: model.to(torch.bfloat16)),
+    "llama, weights of 8 bits (torchao)": _changed("llama", _quantized("Int8WeightOnlyConfig")),
+    "llama, weights of 4 bits (torchao)": _changed(
+        "llama", _quantized("IntxWeightOnlyConfig", weight_dtype=torch.int4)
+    ),
+    "llama, loaded from GGUF": Architecture(_from_gguf, _LLAMA, "ways"),
+    "llama, adapters (peft)": _changed("llama", _adapted),
+    "llama, generating": _generating("llama"),
+    "gpt2, generating": _generating("gpt2"),
+    "mixtral, generating": _generating("mixtral"),
+    "mixtral, experts": _experts("mixtral", "model.layers.0.mlp.experts"),
+    "deepseek_v3, experts": _experts("deepseek_v3", "model.layers.1.mlp.experts"),
+}
+
+ARCHITECTURES = _TRANSFORMERS | {f"timm {name}": each for name, each in _TIMM.items()} | _WAYS
 
 
 if __name__ == "__main__":

@@ -260,3 +260,25 @@ def test_characters_that_turn_text_are_spelled_out(tmp_path):
     for script in re.findall(r'<script type="module">(.*?)</script>', text, re.DOTALL):
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in text  # which the page's policy allows
+
+
+def test_sinks_are_said_and_readings_with_and_without_them_stand_side_by_side(tmp_path):
+    x = torch.randn(60, 9, 4, generator=torch.Generator().manual_seed(0))
+    x[:, 0] = 1000 * x[0, 0]
+    net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5))
+    every, without = (kw.study(net, x, normalize="ensemble", positions=each) for each in ("all", "no-sinks"))
+    share = f"{100 * every['1'].sink_weight.value:.1f}"
+    alone = text_of(every.report(tmp_path / "alone.html"))
+    assert re.search(rf"Sinks Layer [01] has the heaviest of 2 layers with sinks: they hold {share}", alone)
+    assert 'Their places in samples, and how often: 0 (60). positions="no-sinks" reads the layers' in alone
+    both = text_of(every.report(tmp_path / "both.html", beside=without))
+    assert "effective rank dimensions, all positions effective rank dimensions, without sinks" in both
+    for name in ("0", "1"):
+        a, b = every[name].effective_rank, without[name].effective_rank
+        assert re.search(rf"{name}{a:.3f} ± \S+?{b:.2f} ± ", both)
+    assert every["1"].effective_rank < 2 < without["1"].effective_rank
+    plain = text_of(without.report(tmp_path / "plain.html"))
+    assert "Sinks" not in plain
+    assert "positionsno-sinks" in plain  # among the settings
+    with pytest.raises(ValueError, match="`beside` must be a study of layers with the same names"):
+        every.report(tmp_path / "x.html", beside=kw.study(nn.Identity(), x))

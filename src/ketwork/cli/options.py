@@ -24,6 +24,9 @@ DEMO_DATA = "ketwork.demo.digits:held_out"
 DEMO_TRAINING = "ketwork.demo.digits:training"
 
 
+_WORDS = ("all", "blocks", "decoder", "heads", "experts")
+
+
 class Recorded(TyperCommand):
     """A command that keeps how it was called, for the settings of what it makes."""
 
@@ -74,7 +77,16 @@ LayerNames = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LAYER",
-        help="A layer's name or a glob (repeatable), `blocks` or `all`. Default: the main layers.",
+        help="A layer's name or a glob (repeatable), `blocks`, `decoder`, `heads`, `experts` or `all`. Default: the "
+        "main layers.",
+    ),
+]
+Positions = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH",
+        help="Of each sample's positions: `all`, `no-sinks`, `first`, `last`, `prompt`, `answer`, a slice such as "
+        "`1:`, or the key of a mask.",
     ),
 ]
 Samples = Annotated[
@@ -150,10 +162,20 @@ def both_or_neither(model: str | None, data: str | None) -> None:
 
 def selectors(given: list[str] | None) -> str | list[str] | None:
     """What `study` and `compare` take as `layers`."""
-    alone = [name for name in given or [] if name in ("all", "blocks")]
-    if alone and given != alone[:1]:
-        raise UsageError(f"--layers {alone[0]} stands alone, but was given as {given}. Leave the others out.")
-    return alone[0] if alone else given or None
+    if given and "all" in given and len(given) > 1:
+        raise UsageError(f"--layers all stands alone, but was given as {given}. Leave the others out.")
+    return given[0] if given and given[0] in _WORDS and len(given) == 1 else given or None
+
+
+def positions(given: str) -> str | slice:
+    """What `study` takes as `positions`: a word, the key of a mask, or a slice as Python writes it."""
+    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::(-?\d+)?)?", given)
+    if match is None:
+        return given
+    start, stop, step = (None if part is None else int(part) for part in match.groups())
+    if step == 0:
+        raise UsageError(f"--positions must be a slice whose step is not 0, but was {given!r}.")
+    return slice(start, stop, step)
 
 
 def states(given: str | None) -> int | str | None:

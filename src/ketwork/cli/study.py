@@ -6,9 +6,10 @@ import functools
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,11 +22,12 @@ from ketwork.cli.console import (
     report_files,
     wide_console,
 )
-from ketwork.cli.job import launched
+from ketwork.cli.job import Job, launched
 from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.activations import Reading
+from ketwork.networks.activations import generate as generate_tokens
 from ketwork.networks.runtime import Distributed, Interrupted, PartialError, Plan
-from ketwork.networks.study import Study
+from ketwork.networks.study import Study, study_activations
 from ketwork.networks.study import study as study_network
 from ketwork.records import Checkpoint
 from ketwork.report import as_json, render, render_plan
@@ -42,6 +44,10 @@ HELP = """Examples:
 - `ketwork study nets:build@weights.safetensors --data digits.npz --save study.safetensors`
 
 - `ketwork study path/to/hf-folder --data messages.csv --text text --label spam --layers blocks`
+
+- `ketwork study path/to/hf-folder --data prompts.csv --text prompt --generate 64`
+
+- `ketwork study --activations path/to/shards --layers 'model.layers.*'`
 """
 
 
@@ -57,10 +63,29 @@ def command(
         ),
     ] = None,
     data: options.Data = None,
+    activations: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Study activations that are already there, in place of MODEL and --data: a safetensors or .npz file, "
+            "or a folder of these or of .npy files, with an array for each layer.",
+            show_default=False,
+        ),
+    ] = None,
     text: options.TextColumn = None,
     inputs: options.Inputs = None,
     label: options.Label = None,
     layers: options.LayerNames = None,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="TOKENS",
+            help="Let a language model answer each text by up to so many tokens, and study prompts and answers.",
+            show_default=False,
+        ),
+    ] = None,
+    positions: options.Positions = "all",
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
@@ -80,6 +105,14 @@ def command(
     ] = options.Calls.separate,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip, and count, samples with NaN or infinite values.")
+    ] = False,
+    lens: Annotated[
+        bool,
+        typer.Option("--lens", help="Of a language model: what its head makes of each block (logit lens)."),
+    ] = False,
+    attention: Annotated[
+        bool,
+        typer.Option("--attention", help="Entropy, first position's weight and rank of attention patterns."),
     ] = False,
     memory: options.Memory = None,
     save: options.Save = None,
@@ -114,8 +147,11 @@ def command(
     Without arguments: a small network trained on scikit-learn's digits, on digits it has not seen.
     """
     with one_line_errors(debug), launched(timeout) as job:
-        options.both_or_neither(model, data)
-        chosen = options.selectors(layers)
+        if activations is None:
+            options.both_or_neither(model, data)
+        else:
+            _check_alone(activations, job, model=model, data=data, text=text, input=inputs, generate=generate)
+        chosen, which = options.selectors(layers), options.positions(positions)
         size = options.image_size(image_size)
         chosen_states = options.states(states)
         options.check_memory(memory)
@@ -124,40 +160,60 @@ def command(
             raise UsageError("--resume needs the folder to continue from. Give --checkpoint FOLDER.")
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
             ended: PartialError | Interrupted | None = None
-            loaded, source = options.loaded(
-                model,
-                data,
-                job.device(device) if job else device,
-                text=text,
-                input=inputs,
-                label=label,
-                batch_size=batch_size,
-                samples=samples,
-                seed=seed,
-                image_size=size,
-                skip_bad=skip_bad,
-            )
+            common: dict[str, Any] = {
+                "layers": chosen,
+                "positions": which,
+                "batch_size": batch_size,
+                "normalize": normalize.value,
+                "center": center,
+                "seed": seed,
+                "compare": (PAGE_SECONDS if report is not None else False) if compare is None else compare,
+                "checkpoint": None if checkpoint is None else Checkpoint(checkpoint, every, resume),
+                "memory": memory,
+                "on_plan": None if job and job.rank else _print_plan,
+            }
+            notes: tuple[str, ...] = ()
+            about: dict[str, Any] = {}
+            if activations is None:
+                loaded, source = options.loaded(
+                    model,
+                    data,
+                    job.device(device) if job else device,
+                    text=text,
+                    input=inputs,
+                    label=label,
+                    batch_size=batch_size,
+                    samples=samples,
+                    seed=seed,
+                    image_size=size,
+                    skip_bad=skip_bad,
+                )
+                total = source.samples if source.samples is not None else samples
+                notes = (*loaded.notes, *source.notes)
+                about = {
+                    "source": {"model": loaded.description, "data": source.description},
+                    **source.settings,
+                }
+                study: Callable[..., Study | None] = functools.partial(
+                    study_network,
+                    loaded.model,
+                    source.batches,
+                    forward=None if generate is None else generate_tokens(generate),
+                    max_samples=source.limit(samples),
+                    lens=lens,
+                    attention=attention,
+                    reading=Reading(calls=calls.value, skip_bad=skip_bad),
+                    distributed=Distributed("split", timeout) if job else None,
+                )
+            else:
+                total = samples
+                about = {"source": {"data": {"spec": str(activations), "kind": "activations"}}}
+                study = functools.partial(
+                    study_activations, activations, labels=label, max_samples=samples, skip_bad=skip_bad
+                )
             try:
-                with progress_bar(source.samples if source.samples is not None else samples) as progress:
-                    record = study_network(
-                        loaded.model,
-                        source.batches,
-                        layers=chosen,
-                        max_samples=source.limit(samples),
-                        batch_size=batch_size,
-                        normalize=normalize.value,
-                        center=center,
-                        seed=seed,
-                        reading=Reading(calls=calls.value, skip_bad=skip_bad),
-                        compare=(PAGE_SECONDS if report is not None else False)
-                        if compare is None
-                        else compare,
-                        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, every, resume),
-                        memory=memory,
-                        on_plan=None if job and job.rank else _print_plan,
-                        distributed=Distributed("split", timeout) if job else None,
-                        progress=progress or False,
-                    )
+                with progress_bar(total) as progress:
+                    record = study(**common, progress=progress or False)
             except (PartialError, Interrupted) as failure:
                 if job:
                     job.met = True
@@ -170,11 +226,10 @@ def command(
                 return  # process 0 reports
         assert record is not None
         record = record.described(
-            (*loaded.notes, *source.notes),
+            notes,
             seed=seed,
-            source={"model": loaded.description, "data": source.description},
             command=context.meta["command"],
-            **source.settings,
+            **about,
         )
         kept: list[int | None] = [None]
 
@@ -202,6 +257,18 @@ def command(
             if checkpoint is not None and not record.complete:
                 more += " With --resume the same command continues from there."
             end_partial(ended, f"{record.samples} samples", save, more)
+
+
+def _check_alone(activations: Path, job: Job | None, **others: Any) -> None:
+    """Refuses what says how a network is run, where there is none."""
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        name = "MODEL" if given[0] == "model" else f"--{given[0]}"
+        raise UsageError(
+            f"--activations takes the place of MODEL and --data, but {name} was given too. Leave it out."
+        )
+    if job is not None:
+        raise UsageError("--activations is read by one process. Leave torchrun out.")
 
 
 def _saved(states: int | None) -> str:

@@ -13,6 +13,7 @@ import torch
 from ketwork.networks.collapse import CollapseCurve, LayerCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.detection import Detector
+from ketwork.networks.measures import SinkCounts
 from ketwork.networks.study import Study
 from ketwork.quantum import Estimate, shannon_entropy
 from ketwork.report.views import View
@@ -51,6 +52,16 @@ class Cut:
     narrowest: View
     kept: Estimate
     total: int
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """The layer whose state sinks hold most of, how much as a measure says it, where they stand, and in how many."""
+
+    most: View
+    measure: str
+    places: str
+    layers: int
 
 
 @dataclass(frozen=True)
@@ -159,6 +170,24 @@ def aligned(rows: Sequence[View]) -> list[View]:
 def dead(rows: Sequence[View]) -> list[View]:
     """Layers that have dead neurons, the most first."""
     return sorted((row for row in rows if row["dead"].value > 0), key=lambda row: -row["dead"].value)
+
+
+def sinks(study: Study, rows: Sequence[View]) -> Sinks | None:
+    """What sinks hold of the layers' states; None where there are none."""
+    measure = "sink_weight" if study.settings.get("normalize") == "ensemble" else "sinks"
+    known = [row for row in rows if row["sinks"].value > 0]
+    if not known:
+        return None
+    most = max(known, key=lambda row: row[measure].value)
+    counts = most.layer.accumulator.sums["sinks"]
+    assert isinstance(counts, SinkCounts)
+    return Sinks(most, measure, counts.words, len(known))
+
+
+def positions(study: Study) -> str:
+    """Which positions a study read, in words."""
+    given = study.settings.get("positions") or "all"
+    return {"all": "all positions", "no-sinks": "without sinks"}.get(given, f"positions: {given}")
 
 
 def redundant(comparison: Comparison | None) -> Redundant | None:

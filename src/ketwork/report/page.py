@@ -13,7 +13,7 @@ from ketwork.networks.study import Layer, Study, StudyAccumulator
 from ketwork.records import presents
 from ketwork.report import findings
 from ketwork.report.document import TITLES, Page, charts_module, target_of, write_page
-from ketwork.report.page_tables import best_matches, layer_table
+from ketwork.report.page_tables import best_matches, layer_table, side_by_side
 from ketwork.report.views import View, label_order, layer_views
 from ketwork.report.words import short
 
@@ -25,9 +25,12 @@ def write_study(
     study: Study,
     path: str | Path,
     comparison: Comparison | None = None,
+    beside: Study | None = None,
     hear: Callable[[Stage], None] = lambda stage: None,
 ) -> Path:
     """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
+
+    `beside` is a study of layers with the same names, whose numbers stand beside this one's.
 
     `hear` gets each layer as it is done. Cost: one decomposition a layer that was not decomposed, and about 4 s for the
     charts' JavaScript.
@@ -35,7 +38,12 @@ def write_study(
     Raises:
         ImportError: the extra `report` is missing.
         OSError: `path` cannot be written.
+        ValueError: `comparison` is of two models, or `beside` of other layers.
     """
+    if beside is not None and not {x.info.key for x in study} & {x.info.key for x in beside}:
+        raise ValueError(
+            "Argument `beside` must be a study of layers with the same names, but has none of them."
+        )
     if comparison is not None and not comparison.itself:
         raise ValueError(
             "Argument `comparison` must be of one model with itself, but is of two models. "
@@ -46,7 +54,7 @@ def write_study(
     for row in layer_views(study):
         rows.append(row)
         hear(Stage("page", len(rows), len(study), len(rows) / len(study)))
-    return write_page(path, study, _study_page(study, rows, comparison))
+    return write_page(path, study, _study_page(study, rows, comparison, beside))
 
 
 @presents(Layer, "page")
@@ -65,7 +73,9 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     return write_page(target_of(path), comparison, _comparison_page(comparison))
 
 
-def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | None) -> Page:
+def _study_page(
+    study: Study, rows: Sequence[View], comparison: Comparison | None, beside: Study | None
+) -> Page:
     charts = charts_module()
     source = study.settings.get("source", {})
     labels = findings.labels(study, rows)
@@ -86,6 +96,9 @@ def _study_page(study: Study, rows: Sequence[View], comparison: Comparison | Non
         "labels": labels,
         "aligned": aligned,
         "dead": dead,
+        "sinks": findings.sinks(study, rows),
+        "beside": None if beside is None else side_by_side(rows, beside),
+        "readings": [findings.positions(each) for each in (study, beside) if each is not None],
         "most_dead": charts.MOST_DEAD,
         "charts": drawn,
         "comparison": comparison,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
-from ketwork.networks.measures import PAIR_MEASURES, Measure, measures_of
-from ketwork.networks.study import FEW_SAMPLES
+from ketwork.networks.measures import MEASURES, PAIR_MEASURES, Measure, measures_of
+from ketwork.networks.study import FEW_SAMPLES, Study
 from ketwork.quantum import Estimate
 from ketwork.report.views import View
 from ketwork.report.words import plus_minus
@@ -65,12 +65,30 @@ def layer_table(rows: Sequence[View], task: str | None) -> Table:
         if measure.column is None or not measure.column.page:
             continue
         estimates = [row[measure.name] for row in rows]
-        if all(map(math.isnan, estimates)):
+        if not measure.column.tells(estimates):
             continue
         unit = f"% {measure.column.unit}".strip() if measure.show == "percent" else measure.column.unit
         columns.append(Column(measure.name, measure.column.header, unit))
         cells.append(_column(measure, estimates))
     return Table(tuple(columns), tuple(zip(*cells, strict=True)), opens=True)
+
+
+BESIDE = ("effective_rank", "entropy", "top_weight")
+"""What two studies of the same layers are compared by."""
+
+
+def side_by_side(rows: Sequence[View], other: Study) -> Table:
+    """The layers that another study has too, with what both say of them."""
+    both = [(row, other[row.layer.info.key]) for row in rows if row.layer.info.key in other]
+    columns = [Column("layer", "layer", words=True)]
+    cells = [[Cell(row.label, row.label, words=True, head=True, place=row.place) for row, _ in both]]
+    for name in BESIDE:
+        measure = MEASURES[name]
+        unit = "%" if measure.show == "percent" else measure.unit
+        for estimates in ([row[name] for row, _ in both], [layer.estimate(name) for _, layer in both]):
+            columns.append(Column(name, measure.title, unit))
+            cells.append(_column(measure, estimates))
+    return Table(tuple(columns), tuple(zip(*cells, strict=True)))
 
 
 def best_matches(comparison: Comparison) -> Table:

@@ -99,9 +99,7 @@ def _worth(measure: Measure, layers: Sequence[Layer]) -> bool:
     values = [layer.estimate(measure.name) for layer in layers]
     if measure.name == "entropy":
         return True
-    if measure.name == "zero":
-        return any(value > 0 for value in values)
-    return not all(map(math.isnan, values))
+    return measure.column is not None and measure.column.tells(values)
 
 
 def _cells(measure: Measure, layers: Sequence[Layer]) -> list[Text]:
@@ -144,6 +142,7 @@ def _footer(study: Study, columns: Sequence[Column], kept: Sequence[Column], con
 
     settings = study.settings
     taken = f" ({settings['taken']})" if settings.get("taken") else ""
+    taken += f", positions {settings['positions']}" if settings.get("positions") else ""
     normalize = str(settings.get("normalize", "state"))
     most = f", up to {max(layer.kets for layer in study):,} vectors (kets) a layer" if len(study) else ""
     centred = "mean vector subtracted" if settings.get("center") else "not centred"

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations.selectors import ROOT, SelectorError, select
+from ketwork.networks.activations.selectors import SelectorError, select
+from ketwork.networks.activations.spots import ROOT
 from ketwork.networks.study.run import study
 
 

@@ -5,8 +5,10 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 - Axes: `experiment` (which counts samples), `feature_axis` (which holds features), `masks`, `axes` (what is known
   before), `layout` (what came out)
 - Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`
-- Layers: `selectors` (which modules), `outputs` (where in an output), `info`, `wrappers`
-- Passes: `hooks`, with `captures` and `interventions` on them; `encoding` to kets and back
+- Layers: `selectors` (which modules), `outputs` (where in an output), `experts`, `info`, `naming`, `wrappers`
+- Files: `shard_files` (formats), `shard_samples` (each sample's part), `stored` (a `source` without a network)
+- Passes: `generation` (token by token); `hooks`, with `captures` and `interventions` on them; `encoding` to kets
+  and back
 """
 
 from ketwork.networks.activations.adapters import switch
@@ -16,6 +18,8 @@ from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, 
 from ketwork.networks.activations.draws import drawn, drawn_alike
 from ketwork.networks.activations.encoding import decode, encode, unit
 from ketwork.networks.activations.experiment import Trial
+from ketwork.networks.activations.generation import Generate, generate
+from ketwork.networks.activations.heads import Heads, heads_of
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
@@ -33,24 +37,34 @@ from ketwork.networks.activations.placement import (
     placed,
     without_hooks,
 )
+from ketwork.networks.activations.positions import ChosenPositions, PositionChoice
 from ketwork.networks.activations.reading import Reading
 from ketwork.networks.activations.repeats import MOST_VISITS
 from ketwork.networks.activations.samples import carriers, take
-from ketwork.networks.activations.selectors import Layers, SelectorError, select
+from ketwork.networks.activations.selectors import Layers, SelectorError, decoder, modules_of, select
+from ketwork.networks.activations.shard_files import Shard, shards_of
+from ketwork.networks.activations.sinks import MULTIPLE, are_sinks
+from ketwork.networks.activations.source import Source
+from ketwork.networks.activations.spots import spot_of
+from ketwork.networks.activations.stored import StoredActivations, StoredBatch
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
     "IGNORED",
     "MOST_LABELS",
     "MOST_VISITS",
+    "MULTIPLE",
     "NEVER",
     "NEXT_TOKENS",
     "POOLED",
     "Activation",
     "Batch",
     "Capture",
+    "ChosenPositions",
     "EmptyDataError",
     "Forward",
+    "Generate",
+    "Heads",
     "IntegersRefusedError",
     "Key",
     "Labels",
@@ -58,19 +72,26 @@ __all__ = [
     "Layers",
     "Layout",
     "Mask",
+    "PositionChoice",
     "PositionMask",
     "Reading",
     "RefusedError",
     "Seen",
     "SelectorError",
+    "Shard",
     "Site",
+    "Source",
+    "StoredActivations",
+    "StoredBatch",
     "Trial",
     "activations",
+    "are_sinks",
     "batches",
     "callers_precision",
     "capture",
     "carriers",
     "decode",
+    "decoder",
     "device_of",
     "drawn",
     "drawn_alike",
@@ -79,17 +100,22 @@ __all__ = [
     "encode",
     "evaluating",
     "full_precision",
+    "generate",
+    "heads_of",
     "intervene",
     "is_placed",
     "is_sharded",
     "kept_buffers",
     "leaves",
     "map_tensors",
+    "modules_of",
     "needs_labels",
     "neutral",
     "numbers",
     "placed",
     "select",
+    "shards_of",
+    "spot_of",
     "switch",
     "take",
     "tensors",

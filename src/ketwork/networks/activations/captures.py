@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ketwork.networks.activations.axes import Axes, FeatureAxis, KnownAxes
 from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.experiment import Trial
+from ketwork.networks.activations.experts import goes_to
 from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.layout import Grid
@@ -34,6 +35,10 @@ NEVER = "it never ran in the forward pass"
 """Why a module that other data may reach gave no row."""
 
 CALLS = ("separate", "pooled")
+
+
+Steps = Callable[[tuple[Any, ...], dict[str, Any]], Sequence[PositionMask]]
+"""The masks of one call of the network among several, from what it is called with."""
 
 
 class RefusedError(ValueError):
@@ -72,6 +77,7 @@ class Capture(Walker):
     _masks: dict[str, PositionMask] = field(default_factory=dict)
     _trials: list[Trial] = field(default_factory=list)
     _entered: bool = False
+    _steps: Steps | None = None
     _leaf: dict[Key, str] = field(default_factory=dict)
     _tensors: list[tuple[weakref.ref[Tensor], float, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
@@ -84,12 +90,15 @@ class Capture(Walker):
         trial: Trial | None = None,
         masks: Sequence[PositionMask] = (),
         draws: int | None = None,
+        steps: Steps | None = None,
     ) -> Any:
         """Runs `call(model)` on a batch of that many samples and hands over what each layer put out.
 
         `trial` is that batch with a way to run the network on others like it, for networks of which only parts are
-        called. `masks` say which positions exist. `draws` seeds what the network draws at random.
+        called. `masks` say which positions exist. `draws` seeds what the network draws at random. Where
+        the network is called several times, `steps` gives the masks of each call.
         """
+        self._steps = steps
         with full_precision():
             return self._forward(call, samples, trial, masks, draws)
 
@@ -125,7 +134,11 @@ class Capture(Walker):
 
     def enter(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A call of the whole network begins: where nothing is known of its axes yet, it is the experiment."""
-        if not self._running or self._entered:
+        if not self._running:
+            return
+        if self._steps is not None:
+            self._masks = {mask.name: mask for mask in self._steps(inputs, named)}
+        if self._entered:
             return
         self._entered = True
         self._trials = self.root_trials(inputs, named, self.samples, self._masks.values()) + self._trials
@@ -135,6 +148,11 @@ class Capture(Walker):
         """Finds the axes of the outputs on a first batch, where nothing is known of them yet."""
         if not self.axes.layouts and self._trials:
             self.explore(self._trials)
+
+    @property
+    def reading(self) -> bool:
+        """Whether the network runs on a batch that is read, and not in an experiment."""
+        return self._running and self._watching is None
 
     def listening(self, leaves: list[Leaf]) -> bool:
         """Only in `forward`: another capture may hold the same module."""
@@ -158,7 +176,7 @@ class Capture(Walker):
         ):
             if self._leaf.get(key, leaf.path) != leaf.path:
                 continue  # another batch was read elsewhere in the output
-            row = self._known(leaf)
+            row = self._known(leaf) if call.index is None else None
             if row is not None:
                 self.aliases.setdefault(key, row)
                 return
@@ -190,6 +208,15 @@ class Capture(Walker):
             else:
                 self.visit(call)
 
+    @contextlib.contextmanager
+    def receiving(self, receive: Callable[[Activation], None]) -> Iterator[None]:
+        """A block inside which `receive` gets the activations."""
+        before, self.receive = self.receive, receive
+        try:
+            yield
+        finally:
+            self.receive = before
+
     def refuse(self, key: Key, reason: str) -> None:
         """Lets a layer have no row, for a reason."""
         self.refused.add(key)
@@ -218,6 +245,11 @@ class Capture(Walker):
         silent = (path for path in self.selection.chosen if path not in self.ran | self.skipped.keys())
         return self.skipped | dict.fromkeys(silent, NEVER)
 
+    @property
+    def notes(self) -> list[str]:
+        """What experiments have shown that is out of the ordinary."""
+        return self.axes.notes
+
     def seen(self) -> Seen:
         """What the batches so far have shown."""
         return Seen(
@@ -245,9 +277,16 @@ class Capture(Walker):
 
     def _take(self, key: Key, call: Call, leaf: Leaf, grid: Grid) -> None:
         self._leaf[key] = leaf.path
-        self._tensors.append((weakref.ref(leaf.tensor), version_of(leaf.tensor), key))
+        if call.index is None:
+            self._tensors.append((weakref.ref(leaf.tensor), version_of(leaf.tensor), key))
         info = LayerInfo(*key, kind_of(call.module, call.spot), leaf.path, grid.layout, grid.positions)
-        activation = Activation(info, grid.values, *self._present(call.key, leaf, grid))
+        present, unfit = self._present(call.key, leaf, grid)
+        if call.index is not None and call.spot is not None:
+            share = grid.layout.grid(goes_to(call.index, call.spot.expert), self.samples)
+            assert isinstance(share, Grid)
+            mine = share.values[..., 0] > 0
+            present, unfit = mine if present is None else mine & present, None
+        activation = Activation(info, grid.values, present, unfit)
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
             self._waiting.setdefault(key[0], []).append(replace(activation, values=grid.values.clone()))
@@ -264,7 +303,7 @@ class Capture(Walker):
         """The positions that exist, and a mask of the layer's that is of other positions."""
         if leaf.present is not None:
             return leaf.present, None
-        name = self.axes.mask(key, self._masks) if grid.positions else None
+        name = self.axes.mask(key, self._masks) if grid.positions or self._steps is not None else None
         if name is None:
             return None, None
         mask = self._masks[name].present

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from ketwork.networks.activations.selectors import DROP_NAMES, ROOT
+from ketwork.networks.activations.selectors import DROP_NAMES
+from ketwork.networks.activations.spots import ROOT
 
 # How many position axes the module's name promises; its output has one axis of channels before them.
 _CHANNELS_FIRST: tuple[tuple[type, int | None], ...] = (

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ketwork.networks.activations.axes import Axes
 from ketwork.networks.activations.experiment import FEW, Experiment, Trial
+from ketwork.networks.activations.experts import routed
 from ketwork.networks.activations.feature_axis import decides
 from ketwork.networks.activations.findings import Findings
 from ketwork.networks.activations.info import Key
@@ -30,8 +31,8 @@ from ketwork.networks.activations.outputs import Leaf, activations, is_spread
 from ketwork.networks.activations.parallel import is_sharded, leave_parts_out
 from ketwork.networks.activations.repeats import in_backward
 from ketwork.networks.activations.samples import Path, Second, carriers, with_own_caches
-from ketwork.networks.activations.selectors import WRAPPED, tidy
-from ketwork.networks.activations.spots import Spot, as_inputs, as_tree, spots_of
+from ketwork.networks.activations.selectors import WRAPPED, places_of, tidy
+from ketwork.networks.activations.spots import Spot, as_inputs, as_tree
 from ketwork.networks.activations.wrappers import evaluating
 
 
@@ -40,7 +41,7 @@ class Call:
     """One call of one chosen module, and what it put out; `leaves` are its activations, in order.
 
     Of a `spot`, another place than its output, the key names that, `output` is what stands on that side and `leaves`
-    are those of the place.
+    are those of the place. Of an expert, `index` says which experts each position goes to.
     """
 
     key: Key
@@ -48,6 +49,7 @@ class Call:
     output: Any
     leaves: list[Leaf]
     spot: Spot | None = None
+    index: Tensor | None = None
 
 
 @dataclass
@@ -163,8 +165,27 @@ class Walker(ABC):
             return None
         return self._visited(spot.name, module, tree, leaves, spot)
 
+    def routed(self, spots: list[Spot], module: nn.Module, tree: Any) -> None:
+        """Reads what experts of a module are given: the hook of these."""
+        if threading.get_ident() != self._thread and not (self.follows_backward and in_backward()):
+            return
+        given = routed(tree)
+        leaves, index = ([], None) if given is None else ([given[0]], given[1])
+        for spot in spots:
+            if self._watching is not None:
+                with full_precision():
+                    self._watching.look(spot.name, module, leaves, chosen=True)
+            else:
+                self._visited(spot.name, module, tree, leaves, spot, index)
+
     def _visited(
-        self, path: str, module: nn.Module, output: Any, leaves: list[Leaf], spot: Spot | None = None
+        self,
+        path: str,
+        module: nn.Module,
+        output: Any,
+        leaves: list[Leaf],
+        spot: Spot | None = None,
+        index: Tensor | None = None,
     ) -> Any:
         if not self.listening(leaves):
             return None
@@ -172,7 +193,7 @@ class Walker(ABC):
         key = (path, self._calls[path])
         self._calls[path] += 1
         with full_precision():
-            return self.visit(Call(key, module, output, leaves, spot))
+            return self.visit(Call(key, module, output, leaves, spot, index))
 
     @property
     def mine(self) -> bool:
@@ -205,19 +226,24 @@ def walk(walker: Walker, chosen: Collection[str], refuse: Callable[[str], None])
 
     with contextlib.ExitStack() as stack:
         stack.callback(walker.model.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        names = {tidy(path) for path, _ in walker.model.named_modules()}
+        places = places_of(walker.model, chosen)
         for path, module in walker.model.named_modules():
             name = tidy(path)
             if any(part in module._modules for part in WRAPPED):
                 continue  # a wrapper, which passes on what the module inside put out
             if isinstance(module, torch.jit.ScriptModule):
-                for row in [name] * (name in chosen) + [spot.name for spot in spots_of(chosen, name, names)]:
+                for row in [name] * (name in chosen) + [spot.name for spot in places.get(name, ())]:
                     refuse(row)
                 continue
             if name in chosen or decides(module):
                 hook = _hook(walker, name, name in chosen)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-            for spot in spots_of(chosen, name, names):
+            spots = places.get(name, [])
+            experts = [spot for spot in spots if spot.side == "expert"]
+            if experts:
+                gate = _routed(walker, experts)
+                stack.callback(module.register_forward_pre_hook(gate, with_kwargs=True).remove)
+            for spot in (each for each in spots if each.side != "expert"):
                 if spot.side == "input":
                     before = _before(walker, spot)
                     stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
@@ -235,6 +261,13 @@ def _before(walker: Walker, spot: Spot) -> Callable[..., Any]:
     def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         tree = walker.at(spot, module, as_tree(inputs, named))
         return None if tree is None else as_inputs(tree)
+
+    return hook
+
+
+def _routed(walker: Walker, spots: list[Spot]) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        walker.routed(spots, module, as_tree(inputs, named))
 
     return hook
 

@@ -58,9 +58,10 @@ class Observation:
             self.chosen.add((path, call))
         seen = self.outputs.setdefault((path, call), {})
         for leaf in leaves:
-            node = self.flow.node(leaf.tensor)
-            version = node, version_of(leaf.tensor)
+            version = self.flow.node(leaf.tensor), version_of(leaf.tensor)
             if version not in self._prints:
                 self._prints[version] = Fingerprint.from_tensor(leaf.tensor, self.n)
             axis = self.given_axis(path, module, leaf.tensor)
+            # Which axis holds the features of a part is known of the tensor that modules put out and read.
+            node = version[0] if leaf.complete is None else self.flow.node(leaf.complete)
             seen[leaf.path] = Sight(self._prints[version], node, leaf.present is not None, axis)

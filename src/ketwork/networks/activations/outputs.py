@@ -22,13 +22,16 @@ class Leaf:
     `path` is written as one would index the output: "" for the output itself, "[0]", ".last_hidden_state".
     `present` (samples, positions) is given where the output itself says which positions exist (nested and
     packed tensors); it is None otherwise. `source` is what stood there: the tensor itself, but for those, for sparse
-    ones, which are read as dense, and for those of which each process has a part, which are gathered.
+    ones, which are read as dense, and for those of which each process has a part, which are gathered. `complete`
+    is given of a part of the features: those from `part[0]` to `part[1]` on its last axis.
     """
 
     tensor: Tensor
     path: str
     source: Tensor | PackedSequence
     present: Tensor | None = None
+    complete: Tensor | None = None
+    part: tuple[int, int] = (0, 0)
 
 
 def activations(output: Any) -> Iterator[Leaf]:
@@ -82,7 +85,7 @@ def replaced(tree: Any, leaf: Leaf, tensor: Tensor) -> Any:
     Nested and packed tensors are made of the new one's existing positions.
     """
     if tree is leaf.source:
-        return _in_form_of(leaf.source, tensor)
+        return _in_form_of(leaf.source, tensor if leaf.complete is None else _with_part(leaf, tensor))
     if isinstance(tree, (Tensor, PackedSequence)):
         return tree
     if isinstance(tree, Mapping):
@@ -140,6 +143,13 @@ def _in_form_of(source: Tensor | PackedSequence, tensor: Tensor) -> Tensor | Pac
         parts = [row[: len(part)] for row, part in zip(tensor, source.unbind(), strict=True)]
         return torch.nested.as_nested_tensor(parts, layout=source.layout)
     return tensor
+
+
+def _with_part(leaf: Leaf, tensor: Tensor) -> Tensor:
+    assert leaf.complete is not None
+    new = leaf.complete.clone()
+    new[..., slice(*leaf.part)] = tensor
+    return new
 
 
 def is_spread(tensor: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -44,6 +44,11 @@ class Reading:
     def __post_init__(self) -> None:
         if self.calls not in CALLS:
             raise ValueError(f"Argument `calls` must be one of {CALLS}, but is {self.calls!r}.")
+
+    @property
+    def for_capture(self) -> dict[str, Any]:
+        """The arguments of `capture` that say how outputs are read."""
+        return {"calls": self.calls, "feature_axis": self.feature_axis, "axes": self.layers}
 
     @property
     def layers(self) -> list[LayerInfo] | None:

@@ -6,15 +6,16 @@ import difflib
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ketwork.networks.activations.spots import spot_of
-
-ROOT = "(model)"
-"""The name of the whole network's own output."""
+from ketwork.networks.activations.decoders import Decoder, decoder_of
+from ketwork.networks.activations.experts import expert_spots, number_of_experts
+from ketwork.networks.activations.heads import HEAD, heads_of
+from ketwork.networks.activations.naming import SelectorError, by_number
+from ketwork.networks.activations.spots import ROOT, Spot, spot_of
 
 Selector = str | re.Pattern[str] | nn.Module | type | Callable[[str, nn.Module], bool]
 Layers = Selector | Iterable[Selector] | None
@@ -70,11 +71,13 @@ _ADAPTED = re.compile(
 )  # what adapters call what they wrap and add
 
 
-class SelectorError(LookupError):
-    """A selector that matches no module of the network."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+_WORDS = {
+    "blocks": "repeated blocks",
+    "decoder": "repeated blocks with attention in them",
+    "experts": "module that is called with tokens and the experts that these go to",
+    "heads": "attention whose heads can be seen (that of torch.nn calls no output projection)",
+}
+"""Words for parts of networks, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,15 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
             in networks of repeated blocks with small units made of these (an attention's projections, say)
             counted as one; not dropout, identity, reshapes, nor normalisations, which rescale what the layer
             before them computed.
-            `"all"` for every module, `"blocks"` for the repeated blocks alone, or selectors: a dotted name,
+            `"all"` for every module, or selectors: `"blocks"` for the repeated blocks alone, `"decoder"` for the
+            parts of a language model (see `ketwork.networks.activations.decoders`), `"heads"` for each head of its
+            attention (`"layers.3.self_attn.head.5"`), `"experts"` for what each expert of a mixture is given
+            (`"layers.3.mlp.experts:expert[5]"`), a dotted name,
             a glob (`"encoder.*.linear"`), a compiled pattern (searched for in the name), a module, a module
             type, a callable `(name, module) -> bool`, or a list of these. A name or glob with `:input` behind it
             (`"*.down_proj:input"`) is what the modules are called with, with `:output[1]` that part of what they put
-            out, see `ketwork.networks.activations.spots`.
+            out, see `ketwork.networks.activations.spots`. A module that is called as one of these words is what
+            such a name means.
 
     Raises:
         SelectorError: a selector matches nothing; the nearest names are listed.
@@ -115,30 +122,99 @@ def select(model: nn.Module, layers: Layers = None) -> Selection:
     >>> select(net).skipped
     {'2': 'Dropout does nothing in evaluation'}
     """
-    modules = {tidy(path): module for path, module in model.named_modules()}
+    modules = modules_of(model)
     blocks = _blocks(modules)
     if layers is None:
         return _default(modules, blocks)
     if isinstance(layers, str) and layers == "all":
         return Selection(modules, {}, blocks)
-    if isinstance(layers, str) and layers == "blocks":
-        if not blocks:
-            raise SelectorError(
-                "Argument `layers` is 'blocks', but this network has no repeated blocks. "
-                f"Leave it out for the default, or name layers, such as {_some(modules)}."
-            )
-        return Selection({path: modules[path] for path in modules if path in blocks}, {}, blocks)
+    heads = {
+        spot.name: spot
+        for each in heads_of(modules).values()
+        for spot in each.spots
+        if spot.name not in modules
+    }
     chosen: dict[str, set[str]] = {}
     for selector in _as_list(layers):
-        spot = spot_of(selector) if isinstance(selector, str) and selector not in modules else None
-        sought = selector if spot is None else spot.path
-        matched = [path for path, module in modules.items() if _matches(sought, path, module)]
-        if not matched:
-            raise SelectorError(_nothing_matches(sought, modules))
-        for path in matched:
-            chosen.setdefault(path, set()).add(path if spot is None else replace(spot, path=path).name)
-    rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()))}
+        spots = list(_spots(selector, modules, blocks, heads))
+        if not spots:
+            place = spot_of(selector) if isinstance(selector, str) else None
+            raise SelectorError(_nothing_matches(selector if place is None else place.path, modules))
+        for spot in spots:
+            chosen.setdefault(spot.path, set()).add(spot.name)
+    rows = {name: modules[path] for path in modules for name in sorted(chosen.get(path, ()), key=by_number)}
     return Selection(rows, {}, blocks)
+
+
+def places_of(model: nn.Module, names: Iterable[str]) -> dict[str, list[Spot]]:
+    """The places that names of rows mean, by the path of the module; a module's own name is no place in another."""
+    modules = modules_of(model)
+    heads = {spot.name: spot for each in heads_of(modules).values() for spot in each.spots}
+    places: dict[str, list[Spot]] = {}
+    for name in names:
+        spot = None if name in modules else heads.get(name) or spot_of(name)
+        if spot is not None:
+            places.setdefault(spot.path, []).append(spot)
+    return places
+
+
+def decoder(model: nn.Module) -> Decoder | None:
+    """The parts of a language model's decoder, by their paths; None of another network."""
+    modules = modules_of(model)
+    return decoder_of(modules, _blocks(modules), _is_norm)
+
+
+def _spots(
+    selector: Selector, modules: dict[str, nn.Module], blocks: frozenset[str], heads: dict[str, Spot]
+) -> Iterator[Spot]:
+    """The places that a selector chooses.
+
+    Raises:
+        SelectorError: it is a word for parts that this network does not have.
+    """
+    if isinstance(selector, str) and selector not in modules:
+        if selector in _WORDS:
+            yield from _of_word(selector, modules, blocks, heads)
+            return
+        if HEAD in selector:  # a glob of modules does not choose heads too
+            yield from (spot for name, spot in heads.items() if fnmatch.fnmatchcase(name, selector))
+        spot = spot_of(selector)
+        if spot is not None:
+            for path, module in modules.items():
+                if _matches(spot.path, path, module):
+                    yield from (
+                        expert_spots(path, module, spot)
+                        if spot.side == "expert"
+                        else [replace(spot, path=path)]
+                    )
+            return
+    yield from (Spot(path, "output") for path, module in modules.items() if _matches(selector, path, module))
+
+
+def _of_word(
+    word: str, modules: dict[str, nn.Module], blocks: frozenset[str], heads: dict[str, Spot]
+) -> Iterator[Spot]:
+    if word == "blocks":
+        places = [Spot(path, "output") for path in modules if path in blocks]
+    elif word == "heads":
+        places = list(heads.values())
+    elif word == "experts":
+        routing = [(path, m) for path, m in modules.items() if number_of_experts(m) is not None]
+        places = [spot for path, m in routing for spot in expert_spots(path, m, Spot(path, "expert"))]
+    else:
+        parts = decoder_of(modules, blocks, _is_norm)
+        places = [spot_of(name) or Spot(name, "output") for name in ([] if parts is None else parts.rows)]
+    if not places:
+        raise SelectorError(
+            f"Argument `layers` is {word!r}, but this network has no {_WORDS[word]}. "
+            f"Leave it out for the default, or name layers, such as {_some(modules)}."
+        )
+    yield from places
+
+
+def modules_of(model: nn.Module) -> dict[str, nn.Module]:
+    """A network's modules by their paths, as users write them."""
+    return {tidy(path): module for path, module in model.named_modules()}
 
 
 def tidy(path: str) -> str:

@@ -48,6 +48,11 @@ def make_detector(
         raise ValueError(f"Argument `method` must be one of {(COMBINED, *METHODS)}, but is {method!r}.")
     if positions not in (MEAN, WORST, BOTH):
         raise ValueError(f"Argument `positions` must be one of {(MEAN, WORST, BOTH)}, but is {positions!r}.")
+    if study.settings.get("positions"):
+        raise ValueError(
+            f"Argument `study` must be of all positions, as a detector scores them, but is of `positions=` "
+            f"{study.settings['positions']!r}. Study the network without that; `mask=` skips positions in both."
+        )
     if (model is None) != (calibration is None):
         alone, missing = ("calibration", "model") if model is None else ("model", "calibration")
         raise ValueError(

@@ -1,10 +1,10 @@
 """Numbers of layers with standard errors and bounds, from moments.
 
-One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, holevo, probes;
-and those of pairs of layers, similarity. A new family is a new file here, which is found by itself
-(CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `sample` (kept vectors,
-standard errors), `correction` and `deletion` (finite data), `sketch_bounds`, `label_state`, `readouts` (fitted),
-`scores` (of readouts), `overlaps` and `pairs` (of pairs).
+One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, sinks, lens,
+attention, holevo, probes; and those of pairs of layers, similarity. A new family is a new file here, which is found
+by itself (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `sample` (kept
+vectors, standard errors), `correction` and `deletion` (finite data), `sketch_bounds`, `label_state`, `readouts`
+(fitted), `scores` (of readouts), `overlaps` and `pairs` (of pairs).
 May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
 measures are computed from (`LayerState`, `LabelState`).
 """
@@ -13,17 +13,20 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+from ketwork.networks.measures.attention import PATTERNS
 from ketwork.networks.measures.bloch import LeadingPlane, StoredPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
 from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.leading import MOST_STATES, leading_states
+from ketwork.networks.measures.lens import LENS
 from ketwork.networks.measures.overlaps import overlaps_of
 from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
 from ketwork.networks.measures.similarity import Effort, Similarities, measured, similarities
+from ketwork.networks.measures.sinks import SinkCounts, massive_dimensions
 from ketwork.networks.measures.spectral import KEPT, discarded
 from ketwork.networks.measures.state import LayerState
 from ketwork.networks.measures.threads import in_threads
@@ -34,10 +37,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CATEGORICAL",
     "KEPT",
+    "LENS",
     "MEASURES",
     "MOST_DIMENSIONS",
     "MOST_STATES",
     "PAIR_MEASURES",
+    "PATTERNS",
     "TEMPERATURES",
     "Column",
     "DecodedLabels",
@@ -53,6 +58,7 @@ __all__ = [
     "Probe",
     "ProbeRegressor",
     "Similarities",
+    "SinkCounts",
     "StoredPlane",
     "by_label",
     "discarded",
@@ -60,6 +66,7 @@ __all__ = [
     "in_threads",
     "leading_plane",
     "leading_states",
+    "massive_dimensions",
     "measure",
     "measured",
     "measures_of",

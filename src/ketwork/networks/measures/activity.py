@@ -29,7 +29,7 @@ def dead(state: LayerState) -> Estimate:
     definition="share of activations that are zero vectors: counted here, skipped elsewhere",
     show="percent",
     stderr=False,
-    column=Column("zero", "vectors", 0, page=False),
+    column=Column("zero", "vectors", 0, page=False, nonzero=True),
 )
 def zero(state: LayerState) -> Estimate:
     """Zero vectors over all vectors."""

@@ -13,6 +13,7 @@ sketch. A measure that needs a sum of its own declares that too
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,7 +29,7 @@ Needs = Literal["layer", "classes", "values"]
 class Column:
     """How a measure stands in a table: `header` over `unit`; the lower its `rank`, the narrower a table has it.
 
-    It is shown only where the measure that it stands `beside` is.
+    It is shown only where the measure that it stands `beside` is, and with `nonzero` where a layer has more than 0.
     """
 
     header: str
@@ -36,6 +37,11 @@ class Column:
     rank: int = 20
     page: bool = True
     beside: str = ""
+    nonzero: bool = False
+
+    def tells(self, values: Sequence[float]) -> bool:
+        """Whether there is anything to show of these layers' values."""
+        return any(value > 0 for value in values) if self.nonzero else not all(map(math.isnan, values))
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Measure:
     """One number of a layer.
 
     `needs` says what it is of; `show` how it is printed: as a number, in per cent, or as a count; `stderr` whether it
-    has a standard error; `reading` what is good or bad about it, and what it may mislead about.
+    has a standard error; `reading` what is good or bad about it, and what it may mislead about. `option` is the
+    argument of `study` that asks for it, "" where every study has it: then `sums` are not of vectors alone.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Measure:
     compute: Callable[[Any], Estimate]
     needs: Needs = "layer"
     sums: type[LayerSum] | None = None
+    option: str = ""
     show: Literal["number", "percent", "count"] = "number"
     stderr: bool = True
     column: Column | None = None
@@ -115,5 +123,5 @@ def measures_of(task: str | None = None) -> tuple[Measure, ...]:
 
 
 def own_sums() -> dict[str, type[LayerSum]]:
-    """The sums that measures declare of their own, by the names of the measures."""
-    return {each.name: each.sums for each in MEASURES.values() if each.sums is not None}
+    """The sums that measures declare of their own and that are of a layer's vectors, by the names of the measures."""
+    return {each.name: each.sums for each in MEASURES.values() if each.sums is not None and not each.option}

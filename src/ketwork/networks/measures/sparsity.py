@@ -29,10 +29,9 @@ class ZeroCounts(LayerSum, kind="zero_counts"):
     @classmethod
     def from_vectors(cls, vectors: Vectors) -> Self:
         """Counts by sample, since the positions of one are not independent."""
-        _, owners, counts = vectors.samples.unique(return_inverse=True, return_counts=True)
-        n = (counts * vectors.rows.shape[1]).double()
+        n = (vectors.counts * vectors.rows.shape[1]).double()
         zeros = vectors.rows.shape[1] - torch.linalg.vector_norm(vectors.rows, ord=0, dim=1).double()
-        z = torch.zeros_like(n).index_add_(0, owners, zeros)
+        z = torch.zeros_like(n).index_add_(0, vectors.owners, zeros)
         sums = torch.stack([n.sum(), z.sum(), (n * n).sum(), (n * z).sum(), (z * z).sum()]).tolist()
         return cls(len(n), int(sums[0]), int(sums[1]), *sums[2:])
 

@@ -24,6 +24,7 @@ from ketwork.networks.moments.pair_moments import MEMORY, PairMoments
 from ketwork.networks.moments.pooling import UNITS, pooled, sample_owners, sample_rows
 from ketwork.networks.moments.positions import Positions
 from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, Reservoir, kets_each
+from ketwork.networks.moments.sample_ratio import SampleRatio
 from ketwork.networks.moments.sample_weights import SampleWeights
 from ketwork.networks.moments.sums import LayerSum, Vectors
 
@@ -54,6 +55,7 @@ __all__ = [
     "Positions",
     "Reservoir",
     "Rows",
+    "SampleRatio",
     "SampleWeights",
     "Sums",
     "Vectors",

@@ -130,7 +130,8 @@ class LayerAccumulator:
             part = cls.from_batch(finite, left, keys[good.to(keys.device)], keep, None, before)
             part.dropped, part.labelled = len(samples), labelled
             return part
-        sums = {name: kind.from_vectors(Vectors(rows, positions.owners)) for name, kind in keep.sums.items()}
+        vectors = Vectors(rows, positions.owners, norms)
+        sums = {name: kind.from_vectors(vectors) for name, kind in keep.sums.items()}
         by_square = keep.normalize == "ensemble"
         lengths = positions.grid(norms)
         centred = (rows if by_square else kets) if keep.center else None

@@ -75,7 +75,7 @@ class ProbePass:
             if self._known is not None:
                 live.restore(self._known)
             key = probe.labels if isinstance(probe.labels, str) else None
-            loop = Loop(run, live, None, self.forward, key, None, None)
+            loop = Loop(run, live, None, forward=self.forward, label_key=key)
             for batch in probe.batches(device_of(self.network), needs_labels(self.network)):
                 loop.take(batch)
             loop.end(limited=False)

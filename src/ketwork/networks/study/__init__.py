@@ -1,4 +1,4 @@
-"""`study`: one pass over data that gives every layer's state.
+"""`study`: one pass over data (or over activations in files) that gives every layer's state.
 
 May import `comparison` and everything below it. Others take `Study`, the record of a pass.
 """
@@ -9,6 +9,7 @@ from ketwork.networks.study.layer import FEW_SAMPLES, Layer
 from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import StudyError, StudyInterrupted, study
+from ketwork.networks.study.stored_run import study_activations
 
 __all__ = [
     "FEW_SAMPLES",
@@ -20,4 +21,5 @@ __all__ = [
     "StudyError",
     "StudyInterrupted",
     "study",
+    "study_activations",
 ]

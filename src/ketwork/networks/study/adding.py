@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_ALIKE = ("model", "normalize", "center", "calls")
+_ALIKE = ("model", "normalize", "center", "calls", "positions", "generate")
 
 
 def joined_settings(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from ketwork.networks.runtime import GRACE, Ending, Interrupted
 from ketwork.networks.study.accumulator import StudyAccumulator
-from ketwork.networks.study.loop import Loop
+from ketwork.networks.study.loop import BatchLoop
 from ketwork.networks.study.numbers import Hear
 from ketwork.networks.study.result import Study
 from ketwork.records import deferred, without_children
 
 
-def gathered_of(loop: Loop, ending: Ending) -> tuple[StudyAccumulator, Ending]:
+def gathered_of(loop: BatchLoop, ending: Ending) -> tuple[StudyAccumulator, Ending]:
     """What the pass gathered, once its last checkpoint is written; Ctrl-C waits for that."""
     result: StudyAccumulator | None = None
     try:

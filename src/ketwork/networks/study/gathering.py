@@ -13,10 +13,11 @@ from ketwork.networks.activations import (
     NEXT_TOKENS,
     Activation,
     Batch,
-    Capture,
+    ChosenPositions,
     Key,
     RefusedError,
     Seen,
+    Source,
 )
 from ketwork.networks.moments import (
     Keep,
@@ -31,6 +32,7 @@ from ketwork.networks.moments import (
 )
 from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.extras import Extra
 from ketwork.records import Count, Form, Malformed, pack, unpack
 
 WIDEST = 16_384
@@ -62,6 +64,8 @@ class Gathering:
     generator: torch.Generator
     keep: Keep
     must_mask: bool = False
+    extras: tuple[Extra, ...] = ()
+    positions: ChosenPositions = field(default_factory=ChosenPositions)
     number: int = 0
     stream: int | None = None
     torn: bool = False
@@ -106,6 +110,10 @@ class Gathering:
         self._pooled.clear()
         self._places.clear()
         self._bad.clear()
+        if not batch.elsewhere:
+            self.positions.begin(batch, self.position)
+        for extra in self.extras:
+            extra.begin(batch)
 
     def receive(self, activation: Activation) -> None:
         """Reduces one activation, inside the hook."""
@@ -120,7 +128,7 @@ class Gathering:
                 f"{activation.info.axis} of its output does not hold the same features in every batch. If another axis "
                 f"holds them, say so with `reading=kw.Reading(feature_axis={{{key[0]!r}: …}})`"
             )
-        present = self._present(activation)
+        present = self.positions.of(activation, self._present(activation))
         self._bad.order.append(key)
         share = self._share(activation)
         keep = self.keep
@@ -144,16 +152,22 @@ class Gathering:
                 f"{activation.values.shape[1]}: its labels are not decoded.{_hint(self._labels.targets)}"
             )
         self._pending[key] = part
+        for extra in self.extras:
+            extra.take(activation, present)
         if self.gathered.pairs is not None:
             self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
 
-    def settle(self, live: Capture) -> None:
-        """Skips layers whose values are not finite, where that is their own.
+    def settle(self, live: Source) -> None:
+        """Adds what the study's extras read, and skips layers whose values are not finite, where that is their own.
 
         Raises:
             ValueError: it is a sample's, or every layer's.
         """
         assert self._batch is not None
+        for extra in self.extras:
+            for key, name, part in extra.sums():
+                if key in self._pending:
+                    self._pending[key].sums[name] = part
         bad = self._bad
         if not bad.bad:
             return
@@ -203,6 +217,19 @@ class Gathering:
         self.skip()
         self.torn = False
 
+    def check_positions(self) -> None:
+        """Sees that some positions were chosen.
+
+        Raises:
+            ValueError: none was.
+        """
+        rows = [row for row in self._rows.values() if row.info.positions]
+        if self.positions.words != "all" and rows and not any(row.kets + row.zeros for row in rows):
+            raise ValueError(
+                f"Argument `positions` must choose among the positions of samples, but {self.positions.words!r} "
+                "chooses no position of any."
+            )
+
     def skip(self) -> None:
         """Lets the batch go by: its samples drew their keys and named their labels, whoever takes them in."""
         assert self._batch is not None
@@ -211,18 +238,15 @@ class Gathering:
         self._drawn = self.generator.get_state()
         self.gathered.labels.commit()
 
-    def plan(self, live: Capture, batch: Batch, forward: Callable[[], None], memory: int) -> Plan:
+    def plan(self, live: Source, batch: Batch, forward: Callable[[], None], memory: int) -> Plan:
         """Plans the memory of the pass, from the widths that its first batch shows."""
         widths: dict[Key, Width] = {}
 
         def measure(activation: Activation) -> None:
             widths.setdefault(activation.key, Width.from_activation(activation))
 
-        live.receive, receive = measure, live.receive
-        try:
+        with live.receiving(measure):
             forward()
-        finally:
-            live.receive = receive
         gathered = self.gathered
         gathered.labels.of_batch(batch.content, batch.labels, self.position, batch.size)
         readable = {key: width for key, width in widths.items() if key not in live.refused}
@@ -232,11 +256,11 @@ class Gathering:
             gathered.pairs = PairMoments(memory=gathered.plan.pairs // 2)
         return _named(gathered.plan, live)
 
-    def state(self, live: Capture) -> GatheringState:
+    def state(self, live: Source) -> GatheringState:
         """All of the state after the last batch."""
         return GatheringState(self._raw(), live.seen(), self.number, self.stream, self._drawn)
 
-    def restore(self, state: GatheringState, live: Capture, device: torch.device) -> None:
+    def restore(self, state: GatheringState, live: Source, device: torch.device) -> None:
         """Takes over a state; batches then continue to the same digits.
 
         The generator continues from where it was. The pairs of layers go to `device`, and each row to where its layer
@@ -259,10 +283,10 @@ class Gathering:
         self._drawn = self.generator.get_state()
         live.restore(state.seen)
 
-    def finished(self, live: Capture) -> StudyAccumulator:
+    def finished(self, live: Source) -> StudyAccumulator:
         """What was gathered, its rows under the names by which they are shown."""
         gathered = self._raw()
-        for note in live.axes.notes:
+        for note in live.notes:
             gathered.note(note)
         names = live.names(self._rows)
         places = {key: place for key, (place, _) in names.items()}
@@ -317,7 +341,7 @@ class Gathering:
         return activation.present
 
 
-def _named(planned: Plan, live: Capture) -> Plan:
+def _named(planned: Plan, live: Source) -> Plan:
     """The plan with the names that the layers' rows will have."""
     names = live.names([(share.layer, share.call) for share in planned.shares])
     return planned.named({key: name for key, (name, _) in names.items()})

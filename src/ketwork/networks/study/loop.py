@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ketwork.networks.activations import Batch, Capture, Forward
-from ketwork.networks.runtime import Checkpoints, Plan
+import torch
+
+from ketwork.networks.activations import Batch, Capture, Forward, Generate, Source
+from ketwork.networks.runtime import CheckpointError, Checkpoints, Plan
 from ketwork.networks.study.gathering import Gathering, GatheringState
-from ketwork.records import deferred, without_children
+from ketwork.records import Malformed, deferred, without_children
 
 
 @dataclass
-class Loop:
-    """What is done with each batch of the data."""
+class BatchLoop(ABC):
+    """What is done with each batch, wherever its activations come from."""
 
     run: Gathering
-    live: Capture
+    live: Source
     saved: Checkpoints[GatheringState] | None
-    forward: Forward | None
-    label_key: str | None
-    budget: int | None
-    on_plan: Callable[[Plan], None] | None
+    budget: int | None = None
+    on_plan: Callable[[Plan], None] | None = None
+
+    @abstractmethod
+    def hand_over(self, batch: Batch) -> None:
+        """Gives the batch's activations to what receives them."""
+
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch as it is taken in."""
+        return batch
+
+    def resume(self, device: torch.device) -> None:
+        """Continues with the checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: it cannot be continued with.
+        """
+        if self.saved is None:
+            return
+        state, notes = self.saved.restore()
+        if state is not None:
+            try:
+                self.run.restore(state, self.live, device)
+            except Malformed as error:
+                raise CheckpointError(
+                    f"Argument `checkpoint` must be a folder with a complete checkpoint, but the one after "
+                    f"{self.saved.saved} batches in {str(self.saved.folder)!r} lacks a part of one ({error}). Remove "
+                    "it to continue with the one before, or to begin anew."
+                ) from error
+        for note in notes:
+            self.run.gathered.note(note)
 
     def take(self, batch: Batch) -> int | None:
-        """Runs the network on a batch unless a checkpoint has it (None) or another process takes it."""
+        """Takes a batch in unless a checkpoint has it (None) or another process takes it."""
         run, saved = self.run, self.saved
         labels = None if saved is None else run.gathered.labels.given_to(saved.samples, batch.size)
         if saved is not None and saved.has(batch, labels):
             return None
 
         if self.budget is not None and run.gathered.plan is None and not batch.elsewhere:
-            plan = run.plan(self.live, batch, lambda: self._forward(batch), self.budget)
+            plan = run.plan(self.live, batch, functools.partial(self.hand_over, batch), self.budget)
             if self.on_plan is not None:
                 self.on_plan(plan)
-        batch = self._without_inputs(batch)
+        batch = self.prepared(batch)
         run.begin(batch)
         if not batch.elsewhere:
-            self._forward(batch)
+            self.hand_over(batch)
             run.settle(self.live)
         with deferred():
             if batch.elsewhere:
@@ -50,10 +81,41 @@ class Loop:
             self.save()
         return run.position
 
-    def _without_inputs(self, batch: Batch) -> Batch:
+    def end(self, limited: bool) -> None:
+        """Checks at the end of the data that nothing is left over."""
+        if self.saved is not None:
+            self.saved.ended()
+        self.run.gathered.labels.check_length(self.run.position, limited=limited)
+        self.run.check_positions()
+
+    def save(self) -> None:
+        """Writes a checkpoint, unless a batch is half taken in."""
+        if self.saved is None or self.run.torn:
+            return
+        with without_children():
+            run = self.run
+            note = self.saved.save(run.gathered.batches, run.number, lambda: run.state(self.live))
+            if note is not None:
+                run.gathered.note(note)
+
+
+@dataclass
+class Loop(BatchLoop):
+    """The loop that runs a network on each batch."""
+
+    live: Capture
+    forward: Forward | None = None
+    label_key: str | None = None
+
+    def prepared(self, batch: Batch) -> Batch:
         """The batch without labels that are none, but an input that `forward=` gives the network."""
         axes = self.live.axes
-        if self.forward is None or not batch.is_pair or self.run.gathered.labels.given is not None:
+        if (
+            self.forward is None
+            or isinstance(self.forward, Generate)
+            or not batch.is_pair
+            or self.run.gathered.labels.given is not None
+        ):
             return batch
         if axes.uses_second is None and not batch.elsewhere:
             axes.uses_second = self.live.uses(batch.trial(self.forward), (1,))
@@ -65,7 +127,12 @@ class Loop:
         )
         return replace(batch, labels=None)
 
-    def _forward(self, batch: Batch) -> None:
+    def hand_over(self, batch: Batch) -> None:
+        """Runs the network on a batch."""
+        if isinstance(self.forward, Generate) and self.live.pool_calls:
+            generation = self.forward.of_batch(batch, self.label_key)
+            self.live.forward(generation.run, batch.size, draws=self.run.draws, steps=generation.masks)
+            return
         self.live.forward(
             lambda network: batch.run(network, self.forward, self.label_key),
             batch.size,
@@ -73,19 +140,3 @@ class Loop:
             batch.masks,
             self.run.draws,
         )
-
-    def end(self, limited: bool) -> None:
-        """Checks at the end of the data that nothing is left over."""
-        if self.saved is not None:
-            self.saved.ended()
-        self.run.gathered.labels.check_length(self.run.position, limited=limited)
-
-    def save(self) -> None:
-        """Writes a checkpoint, unless a batch is half taken in."""
-        if self.saved is None or self.run.torn:
-            return
-        with without_children():
-            run = self.run
-            note = self.saved.save(run.gathered.batches, run.number, lambda: run.state(self.live))
-            if note is not None:
-                run.gathered.note(note)

@@ -20,10 +20,13 @@ from ketwork.networks.runtime import Interrupted, Plan, Progress, show_progress,
 from ketwork.networks.study import tables
 from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
 from ketwork.networks.study.adding import joined_settings
+from ketwork.networks.study.expert_load import expert_warnings
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.numbers import Hear, Numbers, comparable, compute
+from ketwork.networks.study.sinks import sink_warnings
 from ketwork.networks.study.small import SAVED_SMALL, kept_states, parts_of
 from ketwork.networks.study.stored import SCHEMA, StoredStudy
+from ketwork.networks.study.tabulated import Tabulated
 from ketwork.networks.study.upgrade import upgraded
 from ketwork.networks.study.warnings import (
     label_warnings,
@@ -36,7 +39,7 @@ from ketwork.records import Presented, read, write
 
 
 @dataclass(frozen=True, eq=False)
-class Study(Presented):
+class Study(Tabulated, Presented):
     """The record of one pass: its layers in order of execution, its settings, and what was skipped.
 
     `study["layer"]` gives a `Layer`, `study["layer", 2]` its third call, `study[0]` the first and `study[1:3]` several;
@@ -185,8 +188,11 @@ class Study(Presented):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The measures of this study: those of every layer and, with labels, of what can be decoded of them."""
-        return measures_of(self.settings.get("task"))
+        """The measures of this study: those of every layer, with labels of what can be decoded, and those asked for."""
+        known = {name for layer in self.layers for name in layer.accumulator.sums}
+        return tuple(
+            each for each in measures_of(self.settings.get("task")) if not each.option or each.name in known
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -198,22 +204,8 @@ class Study(Presented):
             messages.append(unfinished_warning(self.layers))
         missing = missing_warning(self.layers, self.measures)
         messages += [] if missing is None else [missing]
-        return messages + pass_warnings(self.layers) + label_warnings(self.layers)
-
-    def table(self) -> pd.DataFrame:
-        """One row a layer and call, in order of execution; `definitions` says what the columns mean.
-
-        `table().loc["layer"]` is a layer's row; `table().attrs["units"]` has the units. Where layers are sketched there
-        are `sketch` and `sketch_error`, and for each number that this touches `…_low` and `…_high`; of exact layers
-        these are missing (NaN).
-        """
-        return tables.table(self.layers, self.measures)
-
-    def long(self) -> pd.DataFrame:
-        """One row a layer, call and measure: value, standard error, bounds, plain value, unit, N and d.
-
-        `value` is corrected for finite data where that is known how, `plain` is the number of the data at hand."""
-        return tables.long(self.layers, self.measures)
+        messages += pass_warnings(self.layers) + sink_warnings(self.layers) + expert_warnings(self.layers)
+        return messages + label_warnings(self.layers)
 
     def compare(self) -> Comparison:
         """How alike every pair of layers is, from the study's own pass; see `ketwork.compare` for the measures.
@@ -282,7 +274,9 @@ class Study(Presented):
 
         It answers at a glance where dimensions collapse, what can be decoded of the labels, what could be
         cut, which neurons are dead; every layer's spectrum, confusion of labels and leading eigenstates are
-        one click away. With a `comparison` of the model with itself it also says which neighbors are alike.
+        one click away. With a `comparison` of the model with itself it also says which neighbors are alike. With
+        `beside=`, another study of such layers (of other `positions`, say), effective rank, entropy and leading weight
+        of both stand side by side.
 
         Cost: one decomposition a layer, O(min(d, N)² d), and a few seconds for the page.
 
@@ -390,8 +384,7 @@ class Study(Presented):
         return tables.brief(self.layers, {each.name: each for each in self.measures})
 
     def _head(self) -> str:
-        taken = self.settings.get("taken")
         model = self.settings.get("model", "a network")
-        return f"Study of {model}: {len(self)} layers, N = {self.samples} samples" + (
-            f" ({taken})" if taken else ""
-        )
+        beside = {"taken": " ({})", "positions": ", positions {}"}
+        more = [form.format(value) for name, form in beside.items() if (value := self.settings.get(name))]
+        return f"Study of {model}: {len(self)} layers, N = {self.samples} samples{''.join(more)}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,14 @@ from torch import nn
 
 from ketwork._compat import moved, renamed
 from ketwork.networks.activations import (
+    ChosenPositions,
     EmptyDataError,
     Forward,
+    Generate,
     Labels,
     Layers,
     Mask,
+    PositionChoice,
     Reading,
     batches,
     capture,
@@ -33,7 +35,7 @@ from ketwork.networks.activations import (
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
-from ketwork.networks.moments import NORMALIZATIONS, Keep, Normalize, PairMoments
+from ketwork.networks.moments import Keep, Normalize, PairMoments
 from ketwork.networks.runtime import (
     CheckpointError,
     Distributed,
@@ -53,13 +55,15 @@ from ketwork.networks.runtime import (
     stream,
 )
 from ketwork.networks.study.accumulator import StudyAccumulator
+from ketwork.networks.study.arguments import check_arguments, plain
 from ketwork.networks.study.ending import computed, gathered_of
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.numbers import Hear
+from ketwork.networks.study.options import extras_of
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
-from ketwork.records import Checkpoint, Malformed, without_children
+from ketwork.records import Checkpoint, without_children
 
 
 class StudyError(PartialError):
@@ -102,6 +106,7 @@ def study(
     layers: Layers = None,
     labels: Any = None,
     mask: Mask = None,
+    positions: PositionChoice = "all",
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -110,6 +115,8 @@ def study(
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
     compare: bool | float = False,
+    lens: bool = False,
+    attention: bool = False,
     memory: int | str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | None = None,
@@ -128,14 +135,19 @@ def study(
         data: array, tensor, Dataset, DataLoader, or any iterable of batches; a batch is a tensor, a pair
             (x, y) of which the network gets x, or a mapping that the network gets as keyword arguments,
             without its `labels`.
-        layers: which modules; None for the main layers, `"all"`, `"blocks"`, or selectors: names,
-            globs, compiled patterns, modules, types, callables, lists of these.
+        layers: which modules; None for the main layers, `"all"`, or selectors: `"blocks"`, `"decoder"`, `"heads"` and
+            `"experts"` of language models, names, globs, compiled patterns, modules, types, callables, lists of these.
         labels: what is to be decoded from the layers: an array with one entry a sample, a key of the batches, None
             for the labels that the batches hold, or False for none. Integers, strings and booleans are
             classes (of samples, or of positions if there is one for each), floating numbers a regression.
         mask: which positions exist: (samples, positions) as an array, a key of the batches, or a callable
             batch -> mask. None takes `attention_mask` where a batch has one.
-        forward: `forward(model, batch)` in place of the usual call.
+        positions: which of the existing positions are read: `"all"`; `"no-sinks"`, at each layer those whose ‖a‖² is at
+            most 100 times the median over their sample (language models put massive activations at their first
+            token); `"first"`, `"last"` or a slice of each sample's; `"prompt"` or `"answer"`, where `labels` (samples,
+            positions) are −100 or not; or a mask, as for `mask`, but beside it.
+        forward: `forward(model, batch)` in place of the usual call; `kw.generate(max_new_tokens=64)` lets a language
+            model answer prompts, see `ketwork.generate`.
         max_samples: take so many at most. Of data with a length they are drawn, as many of each label where labels are
             known, else at random, by the seed; of a stream they are the first. The record says which.
         batch_size: for data that is not batched yet.
@@ -150,6 +162,11 @@ def study(
         compare: keep what `Study.compare` needs: each layer's rows, one a sample, as in `ketwork.compare`. A number is
             how many seconds pairs of layers may take at the end, beside one decomposition a layer: those of adjacent
             layers first, which are compared whatever they take; the pairs that are not reached are missing.
+        lens: of a language model, read what its final norm and head make of each row of the residual stream: KL from
+            its predictions, entropy, agreement (`lens_…` in the table). Cost: the head, once a row and position.
+        attention: read each head's attention pattern: entropy, weight on the first position, rank (`attention_…`), of
+            rows that are heads (`layers="heads"`) or attention as a whole. The network computes attention plainly
+            meanwhile, whose outputs are those of fused kernels but for rounding.
         memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
             their kets: bytes, or a text such as "2GB". An extra forward pass of the first batch shows the layers'
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
@@ -192,7 +209,7 @@ def study(
     >>> [layer.name for layer in record], record["1"].d, record["1"].N
     (['0', '1'], 4, 1000)
     """
-    _check(normalize, batch_size, max_samples, compare)
+    check_arguments(normalize, batch_size, max_samples, compare)
     budget = None if memory is None else parse_bytes(memory)
     network = unwrapped(model, sharded=True)
     draw = generator_from(seed)
@@ -201,51 +218,60 @@ def study(
     place = _place_among(network, shares)
     if place is not None:
         shares = None
-    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
+    chosen = ChosenPositions(positions)
+    data, labels, mask, places, taken = drawn(data, labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
+    calls = reading.calls
+    if isinstance(forward, Generate):
+        forward.check(network, extras=lens or attention)
+        forward, calls = forward.at(positions if isinstance(positions, str) else None), "pooled"
     settings = {
         "model": type(network).__name__,
         "layers": "default" if layers is None else str(layers),
         "normalize": normalize,
         "center": center,
-        "calls": reading.calls,
+        "calls": calls,
+        "positions": None if chosen.words == "all" else chosen.words,
         "batch_size": batch_size,
         "max_samples": max_samples,
         "taken": taken,
         "skip_bad": reading.skip_bad,
+        "lens": lens or None,
+        "attention": attention or None,
         "memory": memory,
         "pairs_seconds": None if isinstance(compare, bool) else float(compare),
         "torch": torch.__version__,
     }
+    within = chosen
+    if isinstance(forward, Generate):
+        settings["generate"] = forward.settings
+        within = chosen if forward.positions == "all" else ChosenPositions()
     with join(shares) as group, contextlib.ExitStack() as stack:
         keep = Keep(normalize, reading.skip_bad, sums=own_sums(), center=center)
         gathered = StudyAccumulator(
             normalize, labels=targets, pairs=None if compare is False else PairMoments()
         )
-        run = Gathering(gathered, draw if group is None else group.seeded(draw), keep, mask is not None)
+        extras = extras_of(network, lens=lens, attention=attention)
+        generator = draw if group is None else group.seeded(draw)
+        run = Gathering(gathered, generator, keep, mask is not None, extras, within.at(places))
         live = stack.enter_context(
-            capture(
-                network,
-                layers,
-                receive=run.receive,
-                calls=reading.calls,
-                feature_axis=reading.feature_axis,
-                axes=reading.layers,
-            )
+            capture(network, layers, receive=run.receive, **reading.for_capture | {"calls": calls})
         )
+        for extra in extras:
+            stack.enter_context(extra.watch(live))
         target = stack.enter_context(placed(network, reading.device))
         saved = None
         if saving is not None:
             bound = {
-                **{name: settings[name] for name in _BINDING},
+                **{name: value for name, value in settings.items() if name not in _FREE},
                 "layers": list(live.selection.chosen),
                 "seed": draw.initial_seed(),
                 "compare": compare is not False,
-                "labels": _plain(labels),
-                "mask": _plain(mask),
-                "forward": _plain(forward),
-                "feature_axis": _plain(reading.feature_axis),
+                "labels": plain(labels),
+                "mask": plain(mask),
+                "forward": plain(forward),
+                "feature_axis": plain(reading.feature_axis),
                 "processes": None
                 if shares is None or group is None
                 else [shares.mode, group.rank, group.count],
@@ -255,19 +281,9 @@ def study(
             saved = stack.enter_context(
                 open_checkpoints(saving, folder, GatheringState, of_network(network), bound)
             )
-            state, notes = saved.restore()
-            if state is not None:
-                try:
-                    run.restore(state, live, target)
-                except Malformed as error:
-                    raise CheckpointError(
-                        f"Argument `checkpoint` must be a folder with a complete checkpoint, but the one after "
-                        f"{saved.saved} batches in {str(folder)!r} lacks a part of one ({error}). Remove it to "
-                        "continue with the one before, or to begin anew."
-                    ) from error
-            for note in notes:
-                run.gathered.note(note)
-        loop = Loop(run, live, saved, forward, labels if isinstance(labels, str) else None, budget, on_plan)
+        key = labels if isinstance(labels, str) else None
+        loop = Loop(run, live, saved, budget, on_plan, forward, key)
+        loop.resume(target)
         source = batches(
             data,
             batch_size=batch_size,
@@ -291,7 +307,7 @@ def study(
             if group is not None:
                 return _together(group, result, ending, settings, hear)
             record, ending = computed(result, ending, settings, hear)
-    complete = _ended(record, ending)
+    complete = ended(record, ending)
     return None if place and distributed is not None else complete
 
 
@@ -312,7 +328,7 @@ def _place_among(network: nn.Module, shares: Distributed | None) -> int | None:
     return dist.get_rank()
 
 
-def _ended(record: Study | None, ending: Ending) -> Study:
+def ended(record: Study | None, ending: Ending) -> Study:
     """The study, or its error with what was gathered."""
     if ending.interrupted:
         raise StudyInterrupted("the study was interrupted", record)
@@ -361,29 +377,5 @@ def _together(
     return record
 
 
-_BINDING = ("normalize", "center", "calls", "batch_size", "max_samples", "skip_bad", "memory")
-"""The settings that a checkpoint must agree with as they are."""
-
-
-def _check(normalize: str, batch_size: int, max_samples: int | None, compare: bool | float) -> None:
-    if not isinstance(compare, bool) and not (isinstance(compare, int | float) and 0 <= compare < math.inf):
-        raise ValueError(
-            f"Argument `compare` must be True, False or a number of seconds for pairs of layers, but is {compare!r}."
-        )
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"Argument `normalize` must be one of {NORMALIZATIONS}, but is {normalize!r}.")
-    if batch_size < 1:
-        raise ValueError(f"Argument `batch_size` must be at least 1, but is {batch_size}.")
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(
-            f"Argument `max_samples` must be at least 1, but is {max_samples}. Leave it out for all."
-        )
-
-
-def _plain(argument: Any) -> Any:
-    """A plain value that tells arguments of different kinds apart, the same in every process."""
-    if argument is None or isinstance(argument, bool | int | str):
-        return argument
-    if isinstance(argument, Mapping):
-        return {str(name): _plain(value) for name, value in argument.items()}
-    return "a function" if callable(argument) else "an array"
+_FREE = ("model", "layers", "taken", "pairs_seconds", "torch")
+"""The settings that a checkpoint need not agree with as they are: all others it must."""
