@@ -21,13 +21,18 @@ def measured(measure: Measure, estimate: Estimate) -> str:
     >>> from ketwork.networks.measures.registry import MEASURES
     >>> measured(MEASURES["dead"], Estimate(0.125)), measured(MEASURES["entropy"], Estimate(1.5, 0.02))
     ('12.5 %', '1.50 ± 0.02')
+    >>> measured(MEASURES["sparsity"], Estimate(0.5, 0.012)), measured(MEASURES["sparsity"], Estimate(0.99963, 3e-6))
+    ('50.0 ± 1.2 %', '99.963 ± 0.001 %')
     """
     if measure.show == "count" or math.isnan(estimate):
         return "–" if math.isnan(estimate) else estimate.words("{:.0f}".format)
     if measure.show == "number":
         return plus_minus([estimate])[0].strip()
     value, error = estimate.words(_percent), _percent(estimate.stderr)
-    return f"{value} %" if math.isnan(estimate.stderr) else f"{value} ± {error} %"
+    if math.isnan(estimate.stderr):
+        return f"{value} %"
+    small = 0 < estimate.stderr and float(error) == 0  # more decimals than one tell it from none
+    return f"{plus_minus([100 * estimate])[0].strip()} %" if small else f"{value} ± {error} %"
 
 
 def plus_minus(estimates: Sequence[Estimate]) -> list[str]:
