@@ -267,9 +267,12 @@ def test_sinks_are_said_and_readings_with_and_without_them_stand_side_by_side(tm
     x[:, 0] = 1000 * x[0, 0]
     net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5))
     every, without = (kw.study(net, x, normalize="ensemble", positions=each) for each in ("all", "no-sinks"))
-    share = f"{100 * every['1'].sink_weight.value:.3f} ± 0.001 %"  # never ± 0.0
     alone = text_of(every.report(tmp_path / "alone.html"))
-    assert re.search(rf"Sinks Layer [01] has the heaviest of 2 layers with sinks: they hold {share}", alone)
+    said = re.search(
+        r"Sinks Layer ([01]) has the heaviest of 2 layers with sinks: they hold (\S+ ± \S+) %", alone
+    )
+    assert said is not None
+    assert said[2] == f"{100 * every[said[1]].sink_weight.value:.3f} ± 0.001"  # never ± 0.0
     assert 'Their places in samples, and how often: 0 (60). positions="no-sinks" reads the layers' in alone
     both = text_of(every.report(tmp_path / "both.html", beside=without))
     assert "effective rank dimensions, all positions effective rank dimensions, without sinks" in both
