@@ -31,7 +31,7 @@ def measured(measure: Measure, estimate: Estimate) -> str:
     value, error = estimate.words(_percent), _percent(estimate.stderr)
     if math.isnan(estimate.stderr):
         return f"{value} %"
-    small = 0 < estimate.stderr and float(error) == 0  # more decimals than one tell it from none
+    small = estimate.stderr > 0 and float(error) == 0  # more decimals than one tell it from none
     return f"{plus_minus([100 * estimate])[0].strip()} %" if small else f"{value} ± {error} %"
 
 
