@@ -125,6 +125,27 @@ def test_two_models_that_share_modules_and_dtype_differ(chain: nn.Module) -> Non
     np.testing.assert_allclose(np.diag(double.bures), 1, atol=1e-6)
 
 
+def test_layers_that_were_not_changed_are_the_same_without_an_error() -> None:
+    """As the early blocks of a fine-tuned network; also where a change turns the features alone."""
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 4))
+    after = copy.deepcopy(before)
+    with torch.no_grad():
+        after[2].weight += 0.5 * torch.randn(4, 5)
+    record = kw.compare(before, torch.randn(40, 6), other=after)
+    for i, name in enumerate(("0", "1")):
+        assert record.bures.loc[name, name] == pytest.approx(1.0, abs=1e-12)
+        for measure in ("bures", "cka", "bures_corrected", "r2"):
+            assert float(record.stderrs[measure][i, i]) == pytest.approx(0.0, abs=1e-7)
+    assert record.bures.loc["2", "2"] < 0.99
+    assert float(record.stderrs["bures"][2, 2]) > 0.001
+    turn = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64)).Q.float()
+    turned = nn.Sequential(before[0], nn.Linear(5, 5, bias=False))
+    turned[1].weight.data = turn
+    record = kw.compare(turned, torch.randn(40, 6))
+    assert float(record.stderrs["bures"][0, 1]) == pytest.approx(0.0, abs=1e-5)
+
+
 def test_models_are_left_as_they_were(chain: nn.Module) -> None:
     other = copy.deepcopy(chain).train()
     kw.compare(chain, torch.randn(20, 6), other)

@@ -27,6 +27,7 @@ from ketwork.networks.measures.threads import in_threads
 from ketwork.quantum import Estimate
 
 _CLEAR = 2.0  # times the chance level, below which a bias to second order says little
+_ROUNDING = 1e-6  # of a similarity of float32 activations: differences of 0.1 % in length
 _LEFT = 0.1  # share of the samples that a fit must leave over for its adjustment to mean anything
 
 
@@ -241,9 +242,11 @@ def bures(pair: Pair) -> Estimate:
     """‖XᵀY‖_* / √(Tr XᵀX Tr YᵀY); uncentred, with the means put back.
 
     What few samples add is the whole of it between unrelated layers, and to second order √(v² − null²) lacks about as
-    much of a larger one, or more.
+    much of a larger one, or more. Layers that are equal but for a rotation are so in all data: 1, without an error.
     """
     estimate = pair.nuclear
+    if estimate.value > 1 - _ROUNDING:
+        return Estimate(estimate.value, estimate.stderr)
     beyond = estimate.value**2 - (0.0 if math.isnan(pair.null) else pair.null) ** 2
     bias = max(estimate.bias, estimate.value - math.sqrt(max(beyond, 0.0)))
     return Estimate(estimate.value, math.hypot(estimate.stderr, bias))
