@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Self
+
 
 import torch
 from torch import Tensor
@@ -108,7 +110,7 @@ def massive(state: LayerState) -> Estimate:
     which = massive_dimensions(state)
     value = float(state.populations[which].sum())
     if not bool(which.any()):
-        return Estimate(value, 0.0)
+        return Estimate(value, 0.0 if state.sample.samples > 1 else math.nan)
     there = state.sample.kets[..., which].abs().square().sum(dim=-1).double()
     return Estimate(value, state.sample.stderr(there, value))
 

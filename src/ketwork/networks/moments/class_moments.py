@@ -152,7 +152,8 @@ class ClassMoments:
 
     def mapped(self, basis: Tensor) -> ClassMoments:
         """The moments of the kets' coordinates in the columns of `basis` (d, q), which are real numbers."""
-        rows = self.rows @ basis.to(self.rows)
+        few = len(self.rows) <= basis.shape[1]  # which a copy in float64 hardly adds to
+        rows = self.rows.double() @ basis if few else self.rows @ basis.to(self.rows)
         total = None
         if self.total is not None:
             total = basis.T @ self.total @ basis
