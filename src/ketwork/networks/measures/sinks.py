@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Self
 
-
 import torch
 from torch import Tensor
 
