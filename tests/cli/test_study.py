@@ -34,10 +34,10 @@ def test_json_of_the_demonstration_is_the_table_of_kw_study(run):
     done = run("study", "--json")
     assert done.exit_code == 0
     assert done.stderr == ""
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     expected = study_network(digits.model(), digits.held_out(), seed=torch.Generator().manual_seed(0))
-    assert_same_table(told["table"], expected.table())
-    assert [row["layer"] for row in told["table"]] == [
+    assert_same_table(printed["table"], expected.table())
+    assert [row["layer"] for row in printed["table"]] == [
         "conv1",
         "relu1",
         "conv2",
@@ -47,13 +47,13 @@ def test_json_of_the_demonstration_is_the_table_of_kw_study(run):
         "relu3",
         "readout",
     ]
-    assert told["samples"] == 540
-    assert told["complete"] is True
-    assert told["error"] is None
-    assert told["skipped"] == expected.skipped
-    assert told["warnings"] == expected.warnings
-    assert told["definitions"] == expected.definitions
-    assert told["settings"] == expected.settings | {
+    assert printed["samples"] == 540
+    assert printed["complete"] is True
+    assert printed["error"] is None
+    assert printed["skipped"] == expected.skipped
+    assert printed["warnings"] == expected.warnings
+    assert printed["definitions"] == expected.definitions
+    assert printed["settings"] == expected.settings | {
         "seed": 0,
         "command": "ketwork study --json",
         "source": {
@@ -149,14 +149,14 @@ def test_columns_labels_and_batches_of_a_table(here, run):
         "--label", "kind", "--batch-size", 3, "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["settings"]["batch_size"] == 3
-    assert told["settings"]["source"]["data"]["input"] == ["a1", "a2", "a3", "a4"]
-    assert told["settings"]["source"]["data"]["label_names"] == ["x", "y"]
+    printed = json.loads(done.stdout)
+    assert printed["settings"]["batch_size"] == 3
+    assert printed["settings"]["source"]["data"]["input"] == ["a1", "a2", "a3", "a4"]
+    assert printed["settings"]["source"]["data"]["label_names"] == ["x", "y"]
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
     expected = study_network(net, frame.to_numpy(), batch_size=3).table()
-    assert [row["entropy"] for row in told["table"]] == expected["entropy"].tolist()
+    assert [row["entropy"] for row in printed["table"]] == expected["entropy"].tolist()
 
 
 def test_weights_and_a_file_of_code(here, run):
@@ -188,9 +188,9 @@ def test_notes_of_the_sources_are_shown(here, run, installed):
     pd.DataFrame({"text": ["one", None, "two words"]}).to_csv("t.csv", index=False)
     done = run("study", folder, "--data", "t.csv", "--layers", "blocks", "--skip-bad", "--json")
     assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["samples"] == 2
-    assert told["warnings"][:2] == [
+    printed = json.loads(done.stdout)
+    assert printed["samples"] == 2
+    assert printed["warnings"][:2] == [
         "Not in model, so initialised at random: pooler.dense.bias, pooler.dense.weight.",
         "Skipped, as column 'text' is empty: 1 of 3 rows of t.csv (first: row 1).",
     ]
@@ -201,8 +201,8 @@ def test_numbers_that_are_missing_stop_the_study_or_are_skipped(here, run):
     assert run("study", f"{NETS}:small", "--data", "t.csv").exit_code == 2
     done = run("study", f"{NETS}:small", "--data", "t.csv", "--skip-bad", "--json")
     assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert [row["dropped"] for row in told["table"]] == [1, 1, 1]
+    printed = json.loads(done.stdout)
+    assert [row["dropped"] for row in printed["table"]] == [1, 1, 1]
 
 
 def test_the_recognizer_on_real_digits(here, run, installed):
@@ -213,10 +213,10 @@ def test_the_recognizer_on_real_digits(here, run, installed):
     spec = f"{package / 'model.py'}:CNN@{package / 'models/handwriting_model.pth'}"
     done = run("study", spec, "--data", "mnist.npz", "--samples", 200, "--json")
     assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["samples"] == 200
-    assert told["settings"]["source"]["model"]["parameters"] == 390_410
-    last = told["table"][-1]
+    printed = json.loads(done.stdout)
+    assert printed["samples"] == 200
+    assert printed["settings"]["source"]["model"]["parameters"] == 390_410
+    last = printed["table"][-1]
     assert (last["d"], last["N"], last["kets"]) == (10, 200, 200)
     assert 0 < last["entropy"] <= math.log2(10)
 
@@ -230,17 +230,17 @@ def test_a_language_model_on_real_messages(here, run, installed):
         "--layers", "blocks", "--json", "--save", "s.safetensors",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert [(row["layer"], row["d"], row["N"]) for row in told["table"]] == [
+    printed = json.loads(done.stdout)
+    assert [(row["layer"], row["d"], row["N"]) for row in printed["table"]] == [
         (f"encoder.layer.{i}", 384, 64) for i in range(6)
     ]
-    assert told["settings"]["taken"] == "64 of 4,837 samples, 32 of each of 2 labels"
+    assert printed["settings"]["taken"] == "64 of 4,837 samples, 32 of each of 2 labels"
     # every block sees the same positions, padding excluded: those of the messages that were drawn
     loaded = load_model(str(folder))
     texts = load_data(str(messages), text="text", label="spam", tokenizer=loaded.tokenizer).drawn(64, 0)
     positions = sum(int(batch["attention_mask"].sum()) for batch in texts)
-    assert {row["kets"] for row in told["table"]} == {positions}
-    assert all(row["entanglement"] > 0 for row in told["table"])
+    assert {row["kets"] for row in printed["table"]} == {positions}
+    assert all(row["entanglement"] > 0 for row in printed["table"])
     assert Study.load("s.safetensors").samples == 64
 
 
@@ -250,13 +250,13 @@ def test_a_memory_budget_prints_its_plan_beside_the_numbers(run, here):
     assert done.exit_code == 0, done.stderr
     assert "Plan of the memory: 0.0 MB of 0.0 MB" in done.stderr
     assert "sketch of rank 1" in done.stderr
-    told, record = json.loads(done.stdout), Study.load(path)
-    assert [(each["layer"], each["rank"]) for each in told["plan"]["shares"]] == [
+    printed, record = json.loads(done.stdout), Study.load(path)
+    assert [(each["layer"], each["rank"]) for each in printed["plan"]["shares"]] == [
         (share.layer, share.rank) for share in record.plan.shares
     ]
-    assert told["plan"]["memory"] == 3000
-    assert [row["sketch"] for row in told["table"]] == [layer.sketch for layer in record]
-    assert told["table"][0]["entropy_low"] == record["0"].entropy.bounds[0]
+    assert printed["plan"]["memory"] == 3000
+    assert [row["sketch"] for row in printed["table"]] == [layer.sketch for layer in record]
+    assert printed["table"][0]["entropy_low"] == record["0"].entropy.bounds[0]
 
 
 @pytest.mark.parametrize("memory", ["", "0", "much", "-1GB", "2XB"])
@@ -361,10 +361,10 @@ def test_activations_in_place_of_a_model(run, tmp_path):
     arrays = _shards(tmp_path)
     done = run("study", "--activations", str(tmp_path), "--json", "--batch-size", "16", "--seed", "3")
     assert done.exit_code == 0
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     expected = study_activations(arrays, batch_size=16, seed=3)
-    assert_same_table(told["table"], expected.table())
-    assert told["settings"]["source"] == {"data": {"spec": str(tmp_path), "kind": "activations"}}
+    assert_same_table(printed["table"], expected.table())
+    assert printed["settings"]["source"] == {"data": {"spec": str(tmp_path), "kind": "activations"}}
     saved, page = tmp_path.parent / "study.safetensors", tmp_path.parent / "study.html"
     more = ("--layers", "block.1", "--samples", "10", "--save", str(saved), "--report", str(page))
     done = run("study", "--activations", str(tmp_path), *more)
@@ -403,13 +403,13 @@ def test_a_language_model_from_its_folder_answers(run, tmp_path):
         "study", str(tmp_path / "net"), "--data", str(tmp_path / "tokens.npz"), "--generate", "4", "--json"
     )
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     expected = study_network(network, tokens, forward=generate(4))
-    assert told["settings"]["generate"] == {"max_new_tokens": 4}
-    assert [(row["layer"], row["kets"]) for row in told["table"]] == [
+    assert printed["settings"]["generate"] == {"max_new_tokens": 4}
+    assert [(row["layer"], row["kets"]) for row in printed["table"]] == [
         (layer.name, layer.kets) for layer in expected
     ]
-    assert told["table"][-1]["entropy"] == pytest.approx(expected[-1].entropy.value, rel=1e-6)
+    assert printed["table"][-1]["entropy"] == pytest.approx(expected[-1].entropy.value, rel=1e-6)
     assert run("study", "--generate", "4").exit_code == 1
 
 

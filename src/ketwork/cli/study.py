@@ -33,7 +33,7 @@ from ketwork.records import Checkpoint
 from ketwork.report import as_json, render, render_plan
 
 PAGE_SECONDS = 30.0
-"""For the pairs of layers on a page, where no comparison is asked for."""
+"""For the pairs of layers on a page, without `--compare`."""
 
 HELP = """Examples:
 

@@ -148,8 +148,11 @@ def _block(path: str, module: nn.Module, is_norm: Callable[[nn.Module], bool]) -
         mlp = last
     elif last is not None:
         last = f"{mlp}.{last}"
-    names = (None if name is None else f"{path}.{name}" for name in (attention, middle, mlp, last))
-    return Block(path, *names)  # type: ignore[arg-type]
+
+    def within(name: str | None) -> str | None:
+        return None if name is None else f"{path}.{name}"
+
+    return Block(path, f"{path}.{attention}", within(middle), within(mlp), within(last))
 
 
 def _is_mlp(name: str, module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ what follows the end of an answer in a batch whose other answers go on.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,7 +64,7 @@ class Generate:
         )
 
     def at(self, positions: Any) -> Generate:
-        """The same, counting the positions of `"prompt"` or `"answer"` alone where these are asked for."""
+        """The same, counting the positions of `"prompt"` or `"answer"` alone where `positions` is one of these."""
         return replace(self, positions=positions) if positions in _OF_TEXTS else self
 
     def check(self, model: nn.Module, extras: bool = False) -> None:
@@ -142,10 +142,10 @@ class Generation:
         self._alive = torch.ones(len(self.counted), dtype=torch.bool, device=self.counted.device)
         self._ends = torch.tensor(ends, dtype=torch.long, device=self.counted.device)
         padding = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
-        answer: Callable[..., Any] = model.generate  # type: ignore[assignment]
         options = {"do_sample": False, "pad_token_id": padding} | dict(self.how.options)
         options |= dict.fromkeys(_KEPT_LOGITS & inspect.signature(model.forward).parameters.keys(), 0)
-        return answer(
+        network: Any = model
+        return network.generate(
             **self.inputs,
             max_new_tokens=self.how.max_new_tokens,
             num_beams=1,

@@ -239,7 +239,7 @@ def _of_vllm(path: Path, arrays: dict[str, Stored], names: list[str] | None) -> 
     n, layers, d = states.shape
     if names is not None and len(names) != layers:
         raise ValueError(
-            f"Argument `names` must name the {layers} layers of {path.name}, in the order in which vLLM was asked for "
+            f"Argument `names` must name the {layers} layers of {path.name}, in the order in which vLLM was to give "
             f"them, but has {len(names)} names."
         )
     states = _of_array(_array(states.all()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ketwork.networks.measures.ratios import ratio_of
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.state import LayerState
 from ketwork.networks.moments import SampleRatio
@@ -23,7 +24,7 @@ PATTERNS = ("attention_entropy", "attention_sink", "attention_rank")
 )
 def attention_entropy(state: LayerState) -> Estimate:
     """The mean over positions."""
-    return _mean(state, "attention_entropy")
+    return ratio_of(state, "attention_entropy")
 
 
 @measure(
@@ -38,7 +39,7 @@ def attention_entropy(state: LayerState) -> Estimate:
 )
 def attention_sink(state: LayerState) -> Estimate:
     """The mean over positions."""
-    return _mean(state, "attention_sink")
+    return ratio_of(state, "attention_sink")
 
 
 @measure(
@@ -53,10 +54,4 @@ def attention_sink(state: LayerState) -> Estimate:
 )
 def attention_rank(state: LayerState) -> Estimate:
     """The mean over samples."""
-    return _mean(state, "attention_rank")
-
-
-def _mean(state: LayerState, name: str) -> Estimate:
-    sums = state.accumulator.sums[name]
-    assert isinstance(sums, SampleRatio)
-    return sums.estimate
+    return ratio_of(state, "attention_rank")

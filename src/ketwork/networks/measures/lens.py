@@ -7,6 +7,7 @@ is needed of them is a number a position, so that no moment of the vocabulary's 
 
 from __future__ import annotations
 
+from ketwork.networks.measures.ratios import ratio_of
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.state import LayerState
 from ketwork.networks.moments import SampleRatio
@@ -28,7 +29,7 @@ LENS = ("lens_kl", "lens_entropy", "lens_agreement")
 )
 def lens_kl(state: LayerState) -> Estimate:
     """The mean over positions."""
-    return _mean(state, "lens_kl")
+    return ratio_of(state, "lens_kl")
 
 
 @measure(
@@ -43,7 +44,7 @@ def lens_kl(state: LayerState) -> Estimate:
 )
 def lens_entropy(state: LayerState) -> Estimate:
     """The mean over positions."""
-    return _mean(state, "lens_entropy")
+    return ratio_of(state, "lens_entropy")
 
 
 @measure(
@@ -57,10 +58,4 @@ def lens_entropy(state: LayerState) -> Estimate:
 )
 def lens_agreement(state: LayerState) -> Estimate:
     """The mean over positions."""
-    return _mean(state, "lens_agreement")
-
-
-def _mean(state: LayerState, name: str) -> Estimate:
-    sums = state.accumulator.sums[name]
-    assert isinstance(sums, SampleRatio)
-    return sums.estimate
+    return ratio_of(state, "lens_agreement")

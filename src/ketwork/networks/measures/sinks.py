@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import MULTIPLE
+from ketwork.networks.measures.ratios import ratio_of
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.state import LayerState
 from ketwork.networks.moments import SampleRatio, Vectors
@@ -75,7 +76,7 @@ class SinkWeights(SampleRatio, kind="sink_weights"):
 )
 def sinks(state: LayerState) -> Estimate:
     """The share, of layers whose samples have several positions."""
-    return _ratio(state, "sinks")
+    return ratio_of(state, "sinks") if state.accumulator.info.positions else Estimate()
 
 
 @measure(
@@ -90,7 +91,7 @@ def sinks(state: LayerState) -> Estimate:
 )
 def sink_weight(state: LayerState) -> Estimate:
     """The share, of layers whose samples have several positions."""
-    return _ratio(state, "sink_weight")
+    return ratio_of(state, "sink_weight") if state.accumulator.info.positions else Estimate()
 
 
 @measure(
@@ -121,9 +122,3 @@ def massive_dimensions(state: LayerState) -> Tensor:
     if not bool(there.any()):
         return there
     return populations > MULTIPLE * populations[there].median()
-
-
-def _ratio(state: LayerState, name: str) -> Estimate:
-    sums = state.accumulator.sums[name]
-    assert isinstance(sums, SampleRatio)
-    return sums.estimate if state.accumulator.info.positions else Estimate()

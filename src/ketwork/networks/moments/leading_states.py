@@ -15,7 +15,7 @@ from ketwork.records import Count, Form, Malformed
 
 
 class MissingStatesError(ValueError):
-    """A record that was saved with its leading states alone lacks what is asked of it."""
+    """A record that was saved with its leading states alone lacks what a use of it needs."""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Study(Tabulated, Presented):
 
     @property
     def pairs(self) -> PairMoments | None:
-        """What comparing the layers takes, if that was asked for."""
+        """What comparing the layers takes, of studies with `compare`; else None."""
         return self.gathered.pairs
 
     @property
@@ -188,7 +188,7 @@ class Study(Tabulated, Presented):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The measures of this study: those of every layer, with labels of what can be decoded, and those asked for."""
+        """The measures of this study: of layers, labels, `lens` and `attention`."""
         known = {name for layer in self.layers for name in layer.accumulator.sums}
         return tuple(
             each for each in measures_of(self.settings.get("task")) if not each.option or each.name in known

@@ -30,8 +30,9 @@ Parts = tuple[StudyAccumulator, list[StoredLayer]]
 
 def _check(states: int | str | None) -> None:
     """Raises ValueError where `states` is none of what `Study.save` takes."""
-    number = isinstance(states, int) and not isinstance(states, bool)
-    if states is None or states == FULL or (number and states >= 1):  # type: ignore[operator]
+    if states is None or states == FULL:
+        return
+    if isinstance(states, int) and not isinstance(states, bool) and states >= 1:
         return
     raise ValueError(
         f"Argument `states` must be a number of leading states ≥ 1, {FULL!r} for all that was gathered, or None, but "

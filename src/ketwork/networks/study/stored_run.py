@@ -132,7 +132,7 @@ def study_activations(
         layers: which layers: names and globs, in the order of the rows; None for all.
         labels: what is to be decoded: an array with one entry a sample, a mapping from sample ids, the name of another
             array beside the layers, None for `labels` where they are there, or False for none.
-        names: of vLLM's files, the names of the layers that it was asked for, in that order.
+        names: of vLLM's files, the names of the layers that it was to give, in that order.
         max_samples: draw so many, as many of each label where labels are known.
         batch_size: how many samples are read at a time.
         skip_bad: skip, and count, samples with NaN or infinite activations instead of stopping.
