@@ -198,7 +198,8 @@ def least(study: kw.Study, forward: float) -> float:
     return 1 + sum(layer.accumulator.kets * layer.d * side + 9 * side**3 for layer, side in sides) / forward
 
 
-def time_table(case: Case, rounds: int) -> Table:
+def time_table(case: Case, rounds: int) -> tuple[Table, kw.Study]:
+    """The ratios, and the last of the studies."""
     timed(lambda: plain(case.model, case.batches[:2]))
     forward: list[tuple[float, float]] = []
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in case.studies}
@@ -231,6 +232,20 @@ def time_table(case: Case, rounds: int) -> Table:
         )
     clock = [each for each, _ in forward]
     table.caption = f"plain forward: {base[0]:.1f} s (from {min(clock):.1f} to {max(clock):.1f})"
+    return table, last[name]
+
+
+def file_table(study: kw.Study) -> Table:
+    """What files of a study take: with all that was gathered, and with the 64 leading states of each layer."""
+    table = Table(title=f"Files of the last study: {len(study)} rows")
+    for column in ("states", "MB", "loading, processor s"):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        for states in ("full", 64):
+            path = Path(folder, f"{states}.safetensors")
+            study.save(path, states=states)
+            _, seconds = timed(lambda path=path: kw.Study.load(path))
+            table.add_row(str(states), f"{path.stat().st_size / 1e6:.1f}", f"{seconds:.1f}")
     return table
 
 
@@ -276,4 +291,6 @@ if __name__ == "__main__":
     console = Console()
     console.print(memory_table())
     for chosen in arguments.only:
-        console.print(time_table(CASES[chosen](), arguments.rounds))
+        times, study = time_table(CASES[chosen](), arguments.rounds)
+        console.print(times)
+        console.print(file_table(study))

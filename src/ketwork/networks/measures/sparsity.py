@@ -16,14 +16,13 @@ from ketwork.quantum import Estimate
 
 @dataclass
 class Zeros(SampleRatio, kind="zeros"):
-    """Of samples with nᵢ activations, of which zᵢ are zero, the sums of `SampleRatio`."""
+    """Of samples with nᵢ vectors, the share of each one's activations that are zero, the sums of `SampleRatio`."""
 
     @classmethod
     def from_vectors(cls, vectors: Vectors) -> Self:
-        """Counts by sample, since the positions of one are not independent."""
-        d = vectors.rows.shape[1]
+        """By sample, since the positions of one are not independent."""
         nonzero = torch.linalg.vector_norm(vectors.rows, ord=0, dim=1).double()
-        return cls.from_samples(vectors, 1 - nonzero / d, torch.full_like(nonzero, d))
+        return cls.from_samples(vectors, 1 - nonzero / vectors.rows.shape[1], torch.ones_like(nonzero))
 
 
 @measure(

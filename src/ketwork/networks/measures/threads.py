@@ -33,5 +33,5 @@ def in_threads(
     try:
         yield from pool.map(run, items)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
         torch.set_num_threads(threads)  # else later threads would begin with what these have set
