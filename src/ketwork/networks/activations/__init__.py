@@ -25,6 +25,7 @@ from ketwork.networks.activations.integers import IntegersRefusedError
 from ketwork.networks.activations.interventions import Site, intervene
 from ketwork.networks.activations.labels import MOST_LABELS, NEXT_TOKENS, Labels
 from ketwork.networks.activations.layout import Layout
+from ketwork.networks.activations.linear_range import LinearRange
 from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.neutrality import callers_precision, full_precision, neutral
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
@@ -71,6 +72,7 @@ __all__ = [
     "LayerInfo",
     "Layers",
     "Layout",
+    "LinearRange",
     "Mask",
     "PositionChoice",
     "PositionMask",

@@ -23,6 +23,7 @@ from ketwork.networks.activations.experts import goes_to
 from ketwork.networks.activations.hooks import Call, Walker, walk
 from ketwork.networks.activations.info import POOLED, Activation, Key, LayerInfo
 from ketwork.networks.activations.layout import Grid
+from ketwork.networks.activations.linear_range import LinearRanges
 from ketwork.networks.activations.masks import PositionMask
 from ketwork.networks.activations.neutrality import callers_precision, drawing, full_precision
 from ketwork.networks.activations.outputs import Leaf, described, version_of
@@ -82,6 +83,7 @@ class Capture(Walker):
     _tensors: list[tuple[weakref.ref[Tensor], float, Key]] = field(default_factory=list)
     _waiting: dict[str, list[Activation]] = field(default_factory=dict)
     _held: list[Call] = field(default_factory=list)
+    _spans: LinearRanges = field(default_factory=LinearRanges)
 
     def forward(
         self,
@@ -286,7 +288,9 @@ class Capture(Walker):
             assert isinstance(share, Grid)
             mine = share.values[..., 0] > 0
             present, unfit = mine if present is None else mine & present, None
-        activation = Activation(info, grid.values, present, unfit)
+        whole = leaf.tensor is call.output and grid.layout.features == leaf.tensor.ndim - 1
+        span = self._spans.of(call.key[0], call.module, leaf.tensor) if whole else None
+        activation = Activation(info, grid.values, present, unfit, span)
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.
             self._waiting.setdefault(key[0], []).append(replace(activation, values=grid.values.clone()))

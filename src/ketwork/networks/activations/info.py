@@ -8,6 +8,7 @@ from typing import Self
 from torch import Tensor
 
 from ketwork.networks.activations.layout import Layout
+from ketwork.networks.activations.linear_range import LinearRange
 
 Key = tuple[str, int]
 """A layer's name and the index of its call in one forward pass."""
@@ -58,13 +59,15 @@ class Activation:
     """What one call of one layer put out: `values` (samples, positions, features).
 
     `present` (samples, positions) says which positions exist, None: all; `unfit` is the mask that the layer's positions
-    should have, where it is of others.
+    should have, where it is of others. `span` is where its vectors lie, of a linear layer with fewer inputs than
+    outputs.
     """
 
     info: LayerInfo
     values: Tensor
     present: Tensor | None = None
     unfit: Tensor | None = None
+    span: LinearRange | None = None
 
     @property
     def key(self) -> Key:

@@ -66,7 +66,7 @@ class LayerState(Shared):
             return None
         factor, mean = moment.factor(), self.mean
         if factor is not None:
-            if self.center and moment.sketch is not None:
+            if self.center and moment.rows is None:
                 factor = _less(factor, mean.conj() * math.sqrt(self.count))
             elif self.center:
                 factor = factor - mean.conj()

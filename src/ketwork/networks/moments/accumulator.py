@@ -155,7 +155,7 @@ class LayerAccumulator:
             int(zeros),
             0,
             length,
-            Moment.from_vectors(kets, norms.square() if by_square else None, keep.rank),
+            Moment.from_vectors(kets, norms.square() if by_square else None, keep.rank, activation.span),
             Reservoir.from_batch(values, positions, keys, keep.samples, weights, below=worst),
             labelled,
             sums,

@@ -1,8 +1,9 @@
 """Streaming second moments: Σ w |ψ⟩⟨ψ| over any number of kets, in memory set by their width alone.
 
 While few kets have been seen they are kept themselves (n × d numbers say everything that d × d would); from
-n = d/2 on their d × d moment is (see `gram` for its precision). Where that would not fit, a limit of ℓ puts a sketch in
-its place from n = 2ℓ on (see `frequent_directions` for its error).
+n = d/2 on their d × d moment is (see `gram` for its precision), or of kets that lie in a known span the moment in its
+coordinates (see `range_moment`). Where that would not fit, a limit of ℓ puts a sketch in its place from n = 2ℓ on (see
+`frequent_directions` for its error).
 Moments form a monoid under `+`: batches, processes and studies add up in any order.
 """
 
@@ -15,10 +16,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from ketwork.networks.activations import LinearRange
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, mirrored, packed, unpacked
 from ketwork.networks.moments.leading_states import LeadingStates, missing_states
 from ketwork.networks.moments.positions import total, wide
+from ketwork.networks.moments.range_moment import RangeMoment
 from ketwork.records import Count, Form, Malformed
 
 _CHUNK = 4096
@@ -27,7 +30,7 @@ _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where it
 
 @dataclass(frozen=True)
 class StoredMoment:
-    """A moment as a file has it: of `rows`, `upper`, `sketch` and `leading` the one that it is held as.
+    """A moment as a file has it: of `rows`, `upper`, `ranged`, `sketch` and `leading` the one that it is held as.
 
     Sums over rows go batch by batch, so the rows of each batch stay together (`lengths`): the same batches later give
     the same digits. `upper` is the packed upper triangle. With `leading` a sketch has no rows, but its error.
@@ -44,6 +47,7 @@ class StoredMoment:
     sketch: FrequentDirections | None = None
     populations: Annotated[Tensor, Form("real d")] | None = None
     leading: LeadingStates | None = None
+    ranged: RangeMoment | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -53,7 +57,8 @@ class StoredMoment:
     def check(self) -> None:
         """It is held in one form, of the kind of `first`."""
         sketch = None if self.sketch is None else self.sketch.rows
-        held = [part for part in (self.rows, self.upper, sketch) if part is not None]
+        ranged = None if self.ranged is None else self.ranged.states
+        held = [part for part in (self.rows, self.upper, sketch, ranged) if part is not None]
         if self.leading is not None:
             self._check_leading(held, self.leading)
             held = [self.leading.states]
@@ -67,10 +72,11 @@ class StoredMoment:
             lengths = [] if self.lengths is None else self.lengths.tolist()
             if min(lengths, default=0) < 0 or sum(lengths) != self.n:
                 raise Malformed(f"the batches of {self.n} rows cannot have lengths {lengths[:8]}")
-        if (sketch is not None or self.leading is not None) and self.populations is None:
+        if self.populations is None and not held == [] and (self.rows is None and self.upper is None):
             raise Malformed("a sketch and leading states must have their populations beside them")
-        if sketch is not None and sketch.shape[1] != self.d:
-            raise Malformed(f"a sketch of {self.d} features must have as many columns")
+        for part in (sketch, ranged):
+            if part is not None and part.shape[1] != self.d:
+                raise Malformed(f"a sketch or a range of {self.d} features must have as many columns")
         if self.n > 0:
             self._check_diagonal()
 
@@ -102,9 +108,10 @@ class Moment:
 
     With w = ‖a‖² these are Σ ‖a‖², Σ a and Σ a a†, so that centring gives the covariance of the activations.
     The last is held as `rows` (√w ⟨ψ| each, n × d, a list of batches), as `upper`: the d × d matrix in
-    float64 of which only the upper block triangle is filled, or, with a `limit` ℓ, as a `sketch` of at most 2ℓ
-    rows, beside which `populations` (d,) has the exact diagonal. Of a moment from a small file the `leading` states and
-    the diagonal are left: what needs more raises `MissingStatesError`.
+    float64 of which only the upper block triangle is filled, of kets in a smaller span as `ranged`, or, with a `limit`
+    ℓ, as a `sketch` of at most 2ℓ rows. Beside the latter two `populations` (d,) has the exact diagonal. Of a moment
+    from a small file the `leading` states and the diagonal are left: what needs more raises `MissingStatesError`. The
+    `span` is that of a batch, which takes no part in sums.
     """
 
     Stored = StoredMoment
@@ -121,16 +128,25 @@ class Moment:
         sketch: FrequentDirections | None = None,
         populations: Tensor | None = None,
         leading: LeadingStates | None = None,
+        ranged: RangeMoment | None = None,
+        span: LinearRange | None = None,
     ) -> None:
         self.d, self.n, self.weight, self.first = d, n, weight, first
         self.rows, self.upper, self.limit = rows, upper, limit
         self.sketch, self.populations, self.leading = sketch, populations, leading
+        self.ranged, self.span = ranged, span
 
     @classmethod
-    def from_vectors(cls, kets: Tensor, weights: Tensor | None = None, limit: int | None = None) -> Moment:
+    def from_vectors(
+        cls,
+        kets: Tensor,
+        weights: Tensor | None = None,
+        limit: int | None = None,
+        span: LinearRange | None = None,
+    ) -> Moment:
         """The moment of a batch of kets (n, d) with weights (n,), 1 each by default; exact unless it has a `limit`.
 
-        Cost O(n d²), with a limit O(n d limit).
+        Cost O(n d²), of kets that lie in a `span` of r dimensions O(n d r), with a limit O(n d limit).
         """
         n, d = kets.shape
         if weights is None:
@@ -139,9 +155,10 @@ class Moment:
             weight, scaled = float(weights.sum(dtype=torch.float64)), kets * weights.sqrt()[:, None]
         first = total(scaled)
         rows = scaled.conj() if scaled.is_complex() else scaled
-        moment = cls(d, n, weight, first, [rows], None, limit)
-        if n > (_ROWS_OF_A_BATCH * d if limit is None else 2 * limit):
-            moment.condense()
+        moment = cls(d, n, weight, first, [rows], None, limit, span=span)
+        side = d if span is None else span.rank
+        if n > (_ROWS_OF_A_BATCH * side if limit is None else 2 * limit):
+            moment.condense(span)
         return moment
 
     @classmethod
@@ -159,10 +176,10 @@ class Moment:
         self.weight += other.weight
         self.first = self.first + other.first
         self.limit = max(filter(None, (self.limit, other.limit)), default=None)
-        if self.rows is not None and other.rows is not None and not self._crowded():
+        if self.rows is not None and other.rows is not None and not self._crowded(other.span):
             self.rows = self.rows + other.rows
             return self
-        self.condense()
+        self.condense(other.span or other.ranged)
         if self.sketch is not None and self.populations is not None:
             for rows in other.factors():
                 self.sketch.add(rows)
@@ -170,6 +187,10 @@ class Moment:
                 self.sketch.absorb(other.sketch)
             self.populations = self.populations + other.diagonal()
             return self
+        if self.ranged is not None:
+            if self._add_within(self.ranged, other):
+                return self
+            self._widen(self.ranged)
         assert self.upper is not None
         if other.upper is not None:
             self.upper += other.upper
@@ -178,10 +199,12 @@ class Moment:
                 add_gram(self.upper, rows)
         return self
 
-    def condense(self) -> None:
-        """Goes over to the d × d moment, or to the sketch where there is a limit."""
+    def condense(self, span: LinearRange | RangeMoment | None = None) -> None:
+        """Goes over to the moment in the `span` of its kets, the d × d one, or where there is a limit a sketch."""
         self._need_all("adding it up")
-        if self.limit is None and self.upper is None:
+        if self.limit is None and self.upper is None and self.ranged is None:
+            if span is not None and self._enter(RangeMoment.empty(span.states)):
+                return
             upper = torch.zeros(self.d, self.d, dtype=self.first.dtype, device=self.first.device)
             for rows in self.factors():
                 add_gram(upper, rows)
@@ -191,7 +214,8 @@ class Moment:
             sketch = FrequentDirections.empty(self.d, rank=self.limit, like=self.first)
             for rows in self.factors():
                 sketch.add(rows)
-            self.rows, self.upper, self.sketch, self.populations = None, None, sketch, populations
+            self.rows, self.upper, self.ranged = None, None, None
+            self.sketch, self.populations = sketch, populations
 
     def factors(self) -> list[Tensor]:
         """Parts (n, d) whose Σ r†r together are the moment, or what a sketch keeps of it. O(d³) of a dense one."""
@@ -200,6 +224,8 @@ class Moment:
             return self.rows
         if self.sketch is not None:
             return [self.sketch.rows]
+        if self.ranged is not None:
+            return [self.ranged.rows]
         values, vectors = torch.linalg.eigh(self.matrix())
         kept = values > 0
         return [(vectors[:, kept] * values[kept].sqrt().to(vectors)).mH]
@@ -210,10 +236,12 @@ class Moment:
         return self.sketch.slack if self.sketch is not None else 0.0
 
     def factor(self) -> Tensor | None:
-        """The rows √w ⟨ψ|, or those of the sketch, in float64, (n, d); None where the moment is dense."""
+        """Rows r with Σ r†r the moment, in float64, (n, d): √w ⟨ψ|, or what a sketch or a range has; None if dense."""
         self._need_all("this")
         if self.sketch is not None:
             return self.sketch.rows
+        if self.ranged is not None:
+            return self.ranged.rows
         if self.rows is None:
             return None
         return torch.cat([self.first.new_zeros(0, self.d), *self.rows])
@@ -261,6 +289,7 @@ class Moment:
             self.sketch,
             self.populations,
             self.leading,
+            self.ranged,
         )
 
     def cut(self, leading: LeadingStates) -> Moment:
@@ -276,8 +305,10 @@ class Moment:
     def restored(cls, stored: StoredMoment) -> Moment:
         """The moment that `stored` gave."""
         s = stored
-        moment = cls(s.d, s.n, s.weight, s.first, None, None, s.limit, s.sketch, s.populations, s.leading)
-        if s.leading is not None:
+        moment = cls(
+            s.d, s.n, s.weight, s.first, None, None, s.limit, s.sketch, s.populations, s.leading, s.ranged
+        )
+        if s.leading is not None or s.ranged is not None:
             return moment
         if s.sketch is not None:
             moment.limit = s.sketch.rank
@@ -292,8 +323,44 @@ class Moment:
         if self.leading is not None:
             raise missing_states(len(self.leading.states), what)
 
-    def _crowded(self) -> bool:
-        return self.n > (self.d // 2 if self.limit is None else 2 * self.limit)
+    def _crowded(self, span: LinearRange | None) -> bool:
+        side = self.d // 2 if span is None else span.rank
+        return self.n > (side if self.limit is None else 2 * self.limit)
+
+    def _enter(self, ranged: RangeMoment) -> bool:
+        """Goes over to the span of a moment that has no kets yet; False where the kets do not lie in it."""
+        coordinates = [ranged.coordinates(rows) for rows in self.rows or ()]
+        if any(each is None for each in coordinates):
+            return False
+        for each in coordinates:
+            assert each is not None
+            ranged.add(each)
+        self.populations, self.rows, self.ranged = self.diagonal(), None, ranged
+        return True
+
+    def _add_within(self, ranged: RangeMoment, other: Moment) -> bool:
+        """Adds what lies in the same span; False where the other does not."""
+        assert self.populations is not None
+        if other.ranged is not None and ranged.joins(other.ranged):
+            ranged.upper = ranged.upper + other.ranged.upper
+        elif other.upper is not None:
+            return False
+        else:
+            coordinates = [ranged.coordinates(rows) for rows in other.factors()]
+            if any(each is None for each in coordinates):
+                return False
+            ranged.upper = ranged.upper.clone()  # which another moment may share
+            for each in coordinates:
+                assert each is not None
+                ranged.add(each)
+        self.populations = self.populations + other.diagonal()
+        return True
+
+    def _widen(self, ranged: RangeMoment) -> None:
+        """Goes over to the d × d moment."""
+        upper = torch.zeros(self.d, self.d, dtype=self.first.dtype, device=self.first.device)
+        add_gram(upper, ranged.rows)
+        self.upper, self.ranged, self.populations = upper, None, None
 
 
 def _narrow(rows: list[Tensor], first: Tensor) -> torch.dtype:

@@ -30,7 +30,10 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 @dataclass(frozen=True)
 class Width:
-    """A layer as its first activation shows it; `itemsize` is of one number of a ket, real or complex."""
+    """A layer as its first activation shows it; `itemsize` is of one number of a ket, real or complex.
+
+    `span` are the dimensions of the range of a linear layer with fewer inputs than outputs.
+    """
 
     layer: str
     call: int
@@ -38,17 +41,19 @@ class Width:
     complex: bool
     itemsize: int
     positions: bool
+    span: int | None = None
 
     @classmethod
     def from_activation(cls, activation: Activation) -> Width:
         """The width of the layer that put this out."""
-        values = activation.values
+        values, span = activation.values, activation.span
         return cls(
             *activation.key,
             values.shape[-1],
             values.is_complex(),
             values.element_size(),
             activation.info.positions,
+            None if span is None else span.rank,
         )
 
 
@@ -276,7 +281,12 @@ def _limits(level: float, classes: int, d: int) -> Limits:
 
 def _moment(width: Width, rank: int | None) -> int:
     d, numbers = width.d, _numbers(width)
-    matrix = 8 * numbers * d if rank is None else 16 * rank * numbers + 8 * d
+    if rank is not None:
+        matrix = 16 * rank * numbers + 8 * d
+    elif width.span is not None:  # orthonormal states, as many kets before them, and the diagonal
+        matrix = 2 * width.span * d * width.itemsize + 8 * width.span**2 + 8 * d
+    else:
+        matrix = 8 * numbers * d
     return matrix + 8 * numbers
 
 
@@ -297,7 +307,8 @@ def _labels(width: Width, limits: Limits, classes: int) -> int:
 def _work(width: Width, rank: int | None, limits: Limits | None) -> int:
     """Bytes that the decompositions of one layer and the sorting of its labelled kets take at most."""
     d, numbers = width.d, _numbers(width)
-    needs = [6 * 8 * numbers * d if rank is None else 5 * 16 * rank * numbers]
+    side = d if width.span is None else width.span
+    needs = [6 * 8 * numbers * side if rank is None else 5 * 16 * rank * numbers]
     if limits is not None:
         real, item = _real(width), width.itemsize // (2 if width.complex else 1)
         assert limits.moments is not None

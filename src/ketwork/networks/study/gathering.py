@@ -36,7 +36,7 @@ from ketwork.networks.study.extras import Extra
 from ketwork.records import Count, Form, Malformed, pack, unpack
 
 WIDEST = 16_384
-"""Features of a layer beyond which its moment is a sketch: the logits of large vocabularies."""
+"""Features of a layer beyond which its moment is a sketch: large vocabularies, of which the range takes as much."""
 
 RANK = 64
 
@@ -134,7 +134,7 @@ class Gathering:
         keep = self.keep
         if share is not None:
             keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
-        elif (d := activation.values.shape[-1]) > WIDEST:
+        elif (d := activation.values.shape[-1]) > WIDEST and not _ranged(activation):
             keep = replace(keep, rank=RANK)
             self.gathered.note(
                 f"Layer {key[0]} has {d:,} features: it is kept as a sketch of rank {RANK}, since its exact moment "
@@ -339,6 +339,12 @@ class Gathering:
         elif activation.present is not None:
             self._masked = True
         return activation.present
+
+
+def _ranged(activation: Activation) -> bool:
+    """Whether a layer lies in a range that takes no more than the exact moment of the widest layer."""
+    span, values = activation.span, activation.values
+    return span is not None and span.rank * values.shape[-1] * values.element_size() <= 8 * WIDEST**2
 
 
 def _named(planned: Plan, live: Source) -> Plan:
