@@ -100,6 +100,9 @@ def command(
         options.Normalize, typer.Option(help="Vectors of weight 1 each, or of their squared norm.")
     ] = options.Normalize.state,
     center: Annotated[bool, typer.Option("--center", help="Subtract the mean vector.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Decompose layers of more than 4,096 features too: minutes each.")
+    ] = False,
     calls: Annotated[
         options.Calls, typer.Option(help="A module called repeatedly: a row for each call, or one for all.")
     ] = options.Calls.separate,
@@ -166,6 +169,7 @@ def command(
                 "batch_size": batch_size,
                 "normalize": normalize.value,
                 "center": center,
+                "exact": exact,
                 "seed": seed,
                 "compare": (PAGE_SECONDS if report is not None else False) if compare is None else compare,
                 "checkpoint": None if checkpoint is None else Checkpoint(checkpoint, every, resume),

@@ -143,7 +143,7 @@ class Deletion:
         """
         state, sample = self.state, self.state.sample
         own, trace = (part / sample.total**2 for part in sample.own())
-        plain, pairs = float(state.spectrum.square().sum()), OwnPairs.from_state(state)
+        plain, pairs = state.purity, OwnPairs.from_state(state)
         share = pairs.t / pairs.total**2
         top, bottom = plain - pairs.r * share, 1 - share
         if bottom <= 0:

@@ -10,6 +10,7 @@ these two, to the `rounding` of products in the network's own precision. The sla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -79,6 +80,10 @@ class Known:
         """Of the largest eigenvalue."""
         low, high = float(self.most_mixed.max()), float(self.purest.max())
         return self._rounded(low, high, high)
+
+    def of_rank(self, of: Callable[[Tensor], int]) -> Interval:
+        """Of a rank that is a number of a spectrum."""
+        return of(self.purest), of(self.most_mixed)
 
     def kept(self, rank: int) -> Interval:
         """Of the sum of so many of the largest eigenvalues."""

@@ -88,7 +88,7 @@ def participation_ratio(state: LayerState) -> Estimate:
     # The influence function of Tr ρ² is 2(⟨ψ|ρ|ψ⟩ − Tr ρ²).
     if not state.exists:
         return Estimate()
-    plain = float(state.spectrum.square().sum())
+    plain = state.purity
     if state.sample.samples < 2:
         return Estimate(plain=1 / plain)
     changes, purity = deletion(state).purity
@@ -166,7 +166,7 @@ def rank_kept(state: LayerState) -> Estimate:
     known = state.known
     if known is None:
         return Estimate(_rank(state.spectrum / state.spectrum.sum()))
-    return bounded(_rank(known.middle), math.nan, (_rank(known.purest), _rank(known.most_mixed)))
+    return bounded(_rank(known.middle), math.nan, known.of_rank(_rank))
 
 
 def _rank(spectrum: Tensor) -> int:

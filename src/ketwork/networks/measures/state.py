@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ketwork.networks.measures.quadrature import WIDE, Quadrature
 from ketwork.networks.measures.sample import Sample
 from ketwork.networks.measures.sketch_bounds import Known
 from ketwork.networks.moments import LayerAccumulator
@@ -48,12 +49,13 @@ class LayerState(Shared):
     With `center`, ρ is the covariance of the vectors √w ψ over its trace. Zero vectors have no direction: they are no
     kets. But they are activations, so that the covariance of these ("ensemble") counts them, as a principal component
     analysis does. Of a sketched moment ρ is the state of what the sketch holds, and `known` says how far the layer's
-    may be from it.
+    may be from it. A wide state that is no sum of few vectors is not decomposed, unless `exact`: `known` estimates it.
     """
 
     accumulator: LayerAccumulator
     normalize: str
     center: bool = False
+    exact: bool = False
 
     @cached_property
     def density(self) -> Density | None:
@@ -105,6 +107,8 @@ class LayerState(Shared):
     def _eigen(self) -> tuple[Tensor, Tensor]:
         rho = self.density
         assert rho is not None
+        if self.quadrature is not None:
+            return self.quadrature.values, self.quadrature.states
         values, states = rho.eigenstates(min(rho.data.shape[-2:]))
         return values.clamp(min=0), states.amplitudes
 
@@ -119,11 +123,21 @@ class LayerState(Shared):
         return self._eigen[1]
 
     @cached_property
-    def known(self) -> Known | None:
-        """What is certain of ρ's eigenvalues where the moment is a sketch; else None."""
+    def quadrature(self) -> Quadrature | None:
+        """What is estimated of a wide state; None of one that is decomposed."""
+        rho = self.density
+        if self.exact or rho is None or self.accumulator.moment.sketch is not None:
+            return None
+        if min(rho.data.shape) <= WIDE:
+            return None
+        return Quadrature.from_factor(rho.data) if rho.factored else Quadrature.from_matrix(rho.data)
+
+    @cached_property
+    def known(self) -> Known | Quadrature | None:
+        """What is certain of ρ's eigenvalues where the moment is a sketch, or estimated of a wide state; else None."""
         moment = self.accumulator.moment
         if moment.sketch is None:
-            return None
+            return self.quadrature
         trace = float(self._diagonal.sum())
         rows = moment.sketch.rows
         if self.center:  # what `density` kept of the sketch less the mean
@@ -154,8 +168,15 @@ class LayerState(Shared):
         return diagonal / diagonal.sum()
 
     @cached_property
+    def purity(self) -> float:
+        """Tr ρ²; of a sketch that of the middle of what it may be."""
+        return self.quadrature.square if self.quadrature else float(self.spectrum.square().sum())
+
+    @cached_property
     def elsewhere(self) -> float:
-        """The eigenvalue of each state that a sketch does not hold; 0 where all are held."""
+        """The eigenvalue of each state that is not held, ⟨ψ|ρ|ψ⟩ of a vector there; 0 where all are held."""
+        if self.quadrature is not None:
+            return self.quadrature.value_elsewhere
         r = len(self.eigenstates)
         return float(self.spectrum[r]) if len(self.spectrum) > r else 0.0
 
@@ -198,7 +219,10 @@ class LayerState(Shared):
     def surprisal(self) -> Tensor:
         """−⟨ψ|log₂ ρ|ψ⟩ of each kept vector, (R, P), of which the entropy is the mean."""
         logs = torch.where(self.eigenvalues > 0, self.eigenvalues, 1.0).log2()
-        return -(self.weights @ logs) - self.outside * (math.log2(self.elsewhere) if self.elsewhere else 0.0)
+        beyond = -math.log2(self.elsewhere) if self.elsewhere else 0.0
+        if self.quadrature is not None:
+            beyond = self.quadrature.surprisal_elsewhere
+        return -(self.weights @ logs) + self.outside * beyond
 
     @cached_property
     def _diagonal(self) -> Tensor:

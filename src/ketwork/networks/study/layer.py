@@ -78,9 +78,10 @@ class Layer(Presented):
         normalize: Normalize,
         names: tuple[Any, ...],
         task: str | None,
+        exact: bool = False,
     ) -> Layer:
-        """The row of what was gathered of a layer. Cost O(d³) at most."""
-        state = LayerState(accumulator, normalize, center)
+        """The row of what was gathered of a layer; wide ones are decomposed if `exact`. Cost O(d³) at most."""
+        state = LayerState(accumulator, normalize, center, exact)
         estimates = {each.name: each(state) for each in measures_of()}
         labels = None
         if accumulator.labelled is not None and task is not None:

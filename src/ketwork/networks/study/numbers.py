@@ -66,14 +66,14 @@ def _layers(
     gathered: StudyAccumulator, settings: Mapping[str, Any], numbers: Numbers, background: Background
 ) -> None:
     names, task = tuple(gathered.labels.names), gathered.labels.task
-    rows, center = gathered.rows, bool(settings["center"])
+    rows, center, exact = gathered.rows, bool(settings["center"]), bool(settings.get("exact"))
     todo = [row for row in rows if row.info.key not in numbers.layers]
     total, done = sum(map(_cost, todo)), 0.0
 
     def compute(row: LayerAccumulator) -> Layer | None:
         if background.stopped:
             return None
-        return Layer.from_accumulator(row, center, gathered.normalize, names, task)
+        return Layer.from_accumulator(row, center, gathered.normalize, names, task, exact)
 
     at_once = None if gathered.plan is None else 1  # a budget is for the work on one layer at a time
     for row, layer in zip(todo, in_threads(compute, todo, at_once), strict=True):

@@ -112,6 +112,7 @@ def study(
     batch_size: int = 64,
     normalize: Normalize = "state",
     center: bool = False,
+    exact: bool = False,
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
     compare: bool | float = False,
@@ -156,6 +157,8 @@ def study(
         center: subtract the mean: ρ is then the covariance of the kets over its trace. With "ensemble" it is the
             covariance of the activations, whose spectrum is that of a principal component analysis. Zero vectors count
             in the latter, but not in the former, since they have no direction.
+        exact: decompose layers of more than 4,096 features too, which takes O(d³): minutes each. Else these have 64
+            leading eigenstates, and an estimate with an interval (`Estimate.bounds`) of entropy, ranks, coherence.
         seed: draws the samples kept for standard errors, and what the network itself draws at random: an integer or a
             generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
@@ -170,8 +173,8 @@ def study(
         memory: what the statistics of all layers may take, on top of the network and one batch of its activations and
             their kets: bytes, or a text such as "2GB". An extra forward pass of the first batch shows the layers'
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
-            number that follows lies within its interval (`Estimate.bounds`). None: exact, but for layers of more than
-            16,384 features, as logits of large vocabularies, which become sketches.
+            number that follows lies within its interval (`Estimate.bounds`). None: exact moments, but for layers of
+            more than 16,384 features that are no outputs of a linear layer with far fewer inputs: these are sketches.
         on_plan: called with the `Plan` of the memory before anything is kept; the record has it as `plan`.
         checkpoint: a folder (or a `Checkpoint` with its settings) that gets the state of the pass again and again and
             at its end, however it ends, in one step each; the last two are kept. One run at a time can use it. To
@@ -231,6 +234,7 @@ def study(
         "layers": "default" if layers is None else str(layers),
         "normalize": normalize,
         "center": center,
+        "exact": exact or None,
         "calls": calls,
         "positions": None if chosen.words == "all" else chosen.words,
         "batch_size": batch_size,

@@ -99,6 +99,7 @@ def study_activations(
     batch_size: int = 64,
     normalize: Normalize = "state",
     center: bool = False,
+    exact: bool = False,
     seed: Seed = 0,
     skip_bad: bool = False,
     compare: bool | float = False,
@@ -136,7 +137,7 @@ def study_activations(
         max_samples: draw so many, as many of each label where labels are known.
         batch_size: how many samples are read at a time.
         skip_bad: skip, and count, samples with NaN or infinite activations instead of stopping.
-        positions, normalize, center, seed, compare, memory, on_plan, checkpoint, progress: as in `study`.
+        positions, normalize, center, exact, seed, compare, memory, on_plan, checkpoint, progress: as in `study`.
 
     Raises:
         ValueError, TypeError: files that are unknown, damaged, or do not fit together; values that are not finite.
@@ -173,6 +174,7 @@ def study_activations(
         "layers": "all" if layers is None else str(layers),
         "normalize": normalize,
         "center": center,
+        "exact": exact or None,
         "calls": "separate",
         "positions": None if chosen.words == "all" else chosen.words,
         "batch_size": batch_size,

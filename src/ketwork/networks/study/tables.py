@@ -31,7 +31,8 @@ DEFINITIONS: dict[str, str] = {
     "sketch_error": "certified: in no direction does what the sketch keeps of ρ fall short of ρ by more than this (the "
     "spectral norm of the difference)",
     "bounds": "Columns _low and _high: guaranteed bounds of what exact moments of the same data and kept samples would "
-    "give; a number without them is not touched by the sketch. ± is the sampling of the data, as always",
+    "give; a number without them is not touched by the sketch. Of wide layers without a sketch they hold it in 99.7 % "
+    "of cases. ± is the sampling of the data, as always",
 }
 """What the columns mean that are no measures."""
 

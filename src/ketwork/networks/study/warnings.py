@@ -60,6 +60,13 @@ def pass_warnings(layers: Sequence[Layer]) -> list[str]:
             f"Fewer than {FEW_SAMPLES} independent samples per dimension in use in {listed(few)}: the correction of "
             "entropy, effective rank and coherence for finite data is large there. Give more samples."
         )
+    wide = [layer.name for layer in layers if layer.sketch is None and entropies[layer].bounds is not None]
+    if wide:
+        messages.append(
+            f"Wide layers are not decomposed: at {listed(wide)} entropy, ranks and coherence are estimated from random "
+            "vectors, lie in their interval in 99.7 % of cases, and are not corrected for finite data. `exact=True` "
+            "(--exact) decomposes them, which takes minutes a layer."
+        )
     for layer in layers:
         share = _heavy(layer)
         if share > _HEAVY:
