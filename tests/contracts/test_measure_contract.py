@@ -33,7 +33,8 @@ STUDIES = {
     "values": lambda: kw.study(_network(), (_x(200, 6), _x(200, 6)[:, :2]), center=True),
     "positions": lambda: kw.study(_network(), _x(60, 9, 6), mask=torch.rand(60, 9) > 0.3),
     "complex": lambda: kw.study(_network(torch.complex64), _x(80, 6, dtype=torch.complex64)),
-    "sketched": lambda: kw.study(nn.Linear(6, 60), _x(900, 6), memory=70_000),
+    "sketched": lambda: kw.study(nn.Identity(), _x(900, 6).repeat(1, 10), memory=70_000),
+    "in a range": lambda: kw.study(nn.Linear(6, 60), _x(900, 6)),
     "few": lambda: kw.study(_network(), (_x(3, 6), torch.arange(3))),
     "one": lambda: kw.study(_network(), _x(1, 6)),
     "one label": lambda: kw.study(_network(), (_x(40, 6), torch.ones(40, dtype=torch.long))),
@@ -157,7 +158,7 @@ def test_without_labels_to_tell_apart_there_is_no_number(each: Measure) -> None:
 
 def test_a_sketch_bounds_what_it_touches() -> None:
     small = STUDIES["sketched"]()
-    exact = kw.study(nn.Linear(6, 60), _x(900, 6))
+    exact = kw.study(nn.Identity(), _x(900, 6).repeat(1, 10))
     assert small is not None
     assert small[0].sketch is not None
     bounded = {name for name, found in small[0].estimates.items() if found.bounds is not None}

@@ -96,8 +96,10 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     values = kw.study(net, (x, torch.randn(60, 2)), memory="500MB")
     positions = kw.study(nn.Linear(4, 3), torch.randn(30, 5, 4), center=True, normalize="ensemble")
     complex_ = kw.study(nn.Linear(4, 3, dtype=torch.complex64), x.to(torch.complex64))
-    wide = kw.study(nn.Linear(4, 60), x, memory=70_000)
+    wide = kw.study(nn.Identity(), x.repeat(1, 15), memory=70_000)
     assert wide[0].sketch is not None
+    ranged = kw.study(nn.Linear(4, 60), x)
+    assert ranged[0].accumulator.moment.ranged is not None
     few = kw.study(nn.Linear(4, 100), x[:20])
     cut = ClassMoments.from_vectors(torch.randn(200, 8), torch.arange(200) % 20, 20, most=2000)
     assert cut.total is not None
@@ -122,7 +124,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
         positions="both", model=nn.Linear(4, 5), calibration=torch.randn(50, 3, 4), layers=tokens[0].name
     )
     roots = [
-        *map(stored, (labelled, values, positions, complex_, wide, few)),
+        *map(stored, (labelled, values, positions, complex_, wide, ranged, few)),
         *(
             StoredStudy(*parts_of(each.gathered, each.layers, 2)[0], each.settings, {})
             for each in (labelled, wide)

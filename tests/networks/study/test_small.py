@@ -29,7 +29,7 @@ STUDIES = {
     "centred activations": lambda: kw.study(net(), (X, Y), normalize="ensemble", center=True),
     "rows": lambda: kw.study(net(300), X[:10, 0]),
     "complex": lambda: kw.study(nn.Linear(16, 9, dtype=torch.complex64), (X.to(torch.complex64), Y)),
-    "sketch": lambda: kw.study(nn.Linear(4, 60), X[:, 0, :4], memory=100_000),
+    "sketch": lambda: kw.study(nn.Identity(), X[:, 0].repeat(1, 4), memory=100_000),
     "a layer without a state": lambda: kw.study(nn.Sequential(nn.ReLU(), nn.Linear(16, 9)), (-X.abs(), Y)),
 }
 

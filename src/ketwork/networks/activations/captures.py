@@ -288,8 +288,8 @@ class Capture(Walker):
             assert isinstance(share, Grid)
             mine = share.values[..., 0] > 0
             present, unfit = mine if present is None else mine & present, None
-        whole = leaf.tensor is call.output and grid.layout.features == leaf.tensor.ndim - 1
-        span = self._spans.of(call.key[0], call.module, leaf.tensor) if whole else None
+        complete = leaf.tensor is call.output and grid.layout.features == leaf.tensor.ndim - 1
+        span = self._spans.of(call.key[0], call.module, leaf.tensor) if complete else None
         activation = Activation(info, grid.values, present, unfit, span)
         if self.pool_calls:
             # Calls pool sample by sample, so they wait (copied: the network may overwrite them) for the last.

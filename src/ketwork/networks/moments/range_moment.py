@@ -47,10 +47,10 @@ class RangeMoment:
         z = rows @ states.mH
         some = rows[:_CHECKED]
         rest = some - z[:_CHECKED] @ states
-        whole, inside, missed, sampled = (
+        every, inside, missed, sampled = (
             torch.linalg.vector_norm(each, dim=-1).double().square().sum() for each in (rows, z, rest, some)
         )
-        good = (missed <= _OUTSIDE * sampled) & ((whole - inside).abs() <= _OUTSIDE_ALL * whole)
+        good = (missed <= _OUTSIDE * sampled) & ((every - inside).abs() <= _OUTSIDE_ALL * every)
         return z if bool(good) else None
 
     def add(self, coordinates: Tensor) -> None:
