@@ -100,7 +100,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     assert wide[0].sketch is not None
     ranged = kw.study(nn.Linear(4, 60), x)
     assert ranged[0].accumulator.moment.ranged is not None
-    few = kw.study(nn.Linear(4, 100), x[:20])
+    few = kw.study(nn.Identity(), x[:20].repeat(1, 25))
     cut = ClassMoments.from_vectors(torch.randn(200, 8), torch.arange(200) % 20, 20, most=2000)
     assert cut.total is not None
     folder = tmp_path_factory.mktemp("checkpoint")
