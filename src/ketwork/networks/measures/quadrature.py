@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from ketwork.quantum import Interval
@@ -223,4 +222,6 @@ def _without(vectors: Tensor, states: Tensor) -> Tensor:
 
 
 def _quantile(freedom: int) -> float:
-    return float(student.ppf(_SURE, freedom))
+    from scipy.special import stdtrit  # slow to import, for wide layers alone
+
+    return float(stdtrit(freedom, _SURE))
