@@ -4,6 +4,7 @@ import sys
 
 import safetensors.torch
 import torch
+from sklearn.datasets import load_digits
 
 from ketwork.demo import digits, train
 
@@ -43,8 +44,8 @@ def test_training_is_repeated_bit_by_bit_and_leaves_the_global_generator_alone()
 
 
 def test_training_anew_reaches_what_the_shipped_weights_reach(tmp_path):
-    output = tmp_path / "anew.safetensors"
-    command = [sys.executable, "-m", "ketwork.demo.train", str(output)]
+    output, images = tmp_path / "anew.safetensors", tmp_path / "images.safetensors"
+    command = [sys.executable, "-m", "ketwork.demo.train", str(output), str(images)]
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **paths})
     network = digits.architecture()
@@ -52,6 +53,22 @@ def test_training_anew_reaches_what_the_shipped_weights_reach(tmp_path):
     reached = train.accuracy(network.eval())
     assert reached >= 0.97
     assert done.stdout == f"{output}: {reached:.4f} of 540 held-out digits right\n"
+    anew, shipped = map(safetensors.torch.load_file, (images, digits.IMAGES))
+    assert anew.keys() == shipped.keys()
+    assert all(anew[name].equal(shipped[name]) for name in anew)
+    data = load_digits()
+    assert (
+        torch.cat([shipped["training_images"], shipped["held_out_images"]]).sum() == data.images.sum()
+    )  # all of scikit-learn's
+
+
+def test_the_demonstration_does_not_import_scikit_learn():
+    code = "import sys; from ketwork.demo import digits; digits.held_out(); print('sklearn' in sys.modules)"
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, **paths}
+    )
+    assert done.stdout == "False\n"
 
 
 def test_the_shipped_weights_are_of_the_shipped_architecture():
