@@ -12,7 +12,6 @@ from collections import OrderedDict
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
