@@ -1,9 +1,9 @@
 """A small convolutional network trained on scikit-learn's handwritten digits, and its held-out digits.
 
 The data are 1,797 images of 8 × 8 pixels, values 0 to 16 (Alpaydin and Kaynak 1998, UCI "Optical recognition of
-handwritten digits", DOI 10.24432/C50P49, CC BY 4.0). 1,257 images train the network, 540 are held out, split within each
-digit by a fixed seed. `python -m ketwork.demo.train` makes both files anew: `images.safetensors` as scikit-learn has the
-data, whose import would take longer than the demonstration, and the network's weights, `digits.safetensors`.
+handwritten digits", DOI 10.24432/C50P49, CC BY 4.0). 1,257 images train the network, 540 are held out, split within
+each digit by a fixed seed. `python -m ketwork.demo.train` makes both files anew: `images.safetensors` as scikit-learn
+has the data, whose import would take longer than the demonstration, and the network's weights, `digits.safetensors`.
 """
 
 from __future__ import annotations
