@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from ketwork.networks.measures.attention import PATTERNS
-from ketwork.networks.measures.bloch import LeadingPlane, StoredPlane, leading_plane
+from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
 from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
@@ -59,7 +59,6 @@ __all__ = [
     "ProbeRegressor",
     "Similarities",
     "SinkCounts",
-    "StoredPlane",
     "by_label",
     "discarded",
     "groups",
