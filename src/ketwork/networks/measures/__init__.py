@@ -2,9 +2,9 @@
 
 One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, sinks, lens,
 attention, holevo, probes; and those of pairs of layers, similarity. A new family is a new file here, which is found
-by itself (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `sample` (kept
-vectors, standard errors), `correction` and `deletion` (finite data), `sketch_bounds`, `label_state`, `readouts`
-(fitted), `scores` (of readouts), `overlaps` and `pairs` (of pairs).
+by itself (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `correction`
+(standard errors and bias of finite data; `deletion` of one sample, `sample` of kept vectors), `sketch_bounds`,
+`label_state`, `readouts` (fitted), `scores` (of readouts), `overlaps` and `pairs` (of pairs).
 May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
 measures are computed from (`LayerState`, `LabelState`).
 """
