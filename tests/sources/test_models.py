@@ -240,7 +240,7 @@ def test_hugging_face_folders_that_do_not_load(copied):
     weights.write_bytes(whole[:1_000_000])
     refused("truncated or not safetensors")
     weights.unlink()
-    refused("no file named model.safetensors")
+    refused(r"no file named .*model\.safetensors")
     weights.write_bytes(whole)
     config.write_text("{}")
     refused("model_type")
@@ -279,7 +279,9 @@ def test_a_decoder_without_a_padding_token_or_a_longest_input_gets_both(tmp_path
     assert loaded.model(**batch).last_hidden_state.shape == (2, 8, 8)
     whole = (tmp_path / "tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(whole[:100])
-    with pytest.raises(SourceError, match=r"but the tokenizer of .* does not: Expecting value"):
+    with pytest.raises(
+        SourceError, match=r"but the tokenizer of .* does not: (Expecting|EOF while parsing a) value"
+    ):
         load_model(str(tmp_path))
 
 

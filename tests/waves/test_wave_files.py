@@ -24,6 +24,11 @@ NETWORKS = {
     "projected": lambda: waves.Symmetrized(
         waves.RBM(dtype=torch.complex128), CHAIN.translations(), torch.tensor([1.0, -1, 1, -1])
     ),
+    "projected at π/2": lambda: waves.Symmetrized(
+        waves.RBM(dtype=torch.complex128),
+        CHAIN.translations(),
+        torch.tensor([1, 1j, -1, -1j], dtype=torch.complex128),
+    ),
 }
 
 

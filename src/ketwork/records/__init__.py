@@ -1,6 +1,10 @@
 """Files written in one step, typed records whose fields are declared once, and signals. Knows no network.
 
 May import `quantum`. Others take `pack`, `unpack`, `read` and `write` of records.
+
+- Records: `record` (from declared fields to a header and tensors, and back), `forms` (what tensors must be), `storage`
+- Files: `files` (written in one step), `temporary`, `checkpoint` (where, and how often); `signals`
+- `presenting`: what every result has (repr, save, report)
 """
 
 from ketwork.records.checkpoint import Checkpoint
@@ -9,7 +13,7 @@ from ketwork.records.forms import Form, Malformed, check_codes, check_source, ch
 from ketwork.records.presenting import Presented, presents
 from ketwork.records.record import Count, Kinds, Unknown, pack, read, unpack, write
 from ketwork.records.signals import deferred, terminable, without_children
-from ketwork.records.storage import read_parts, write_parts
+from ketwork.records.storage import packed_tensors, read_parts, unpacked_tensors, write_parts
 from ketwork.records.temporary import remove_left_behind
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "deferred",
     "irregular",
     "pack",
+    "packed_tensors",
     "presents",
     "read",
     "read_parts",
@@ -34,6 +39,7 @@ __all__ = [
     "terminable",
     "undirected",
     "unpack",
+    "unpacked_tensors",
     "visible",
     "without_children",
     "writable",

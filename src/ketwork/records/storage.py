@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def write_parts(
 ) -> None:
     """Writes a record of that kind and schema version to `path`, in one step."""
     about = {"kind": kind, "schema": schema, **header}
-    files.write_tensors(path, _apart(dict(_packed(*pair) for pair in tensors.items())), about, _KEY)
+    files.write_tensors(path, packed_tensors(tensors), about, _KEY)
 
 
 def read_parts(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -45,7 +46,17 @@ def read_parts(path: Path, kind: str, schema: int) -> tuple[dict[str, Tensor], d
             f"Argument `path` must be a saved {kind}, but {str(path)!r} is damaged: what it holds is not what was "
             f"written. Save the {kind} again."
         )
-    return dict(_unpacked(*pair) for pair in tensors.items()), header
+    return unpacked_tensors(tensors), header
+
+
+def packed_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, contiguous, none complex, of which no two share memory."""
+    return _apart(dict(_packed(*pair) for pair in tensors.items()))
+
+
+def unpacked_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `packed_tensors` was given."""
+    return dict(_unpacked(*pair) for pair in tensors.items())
 
 
 def _packed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
@@ -72,11 +83,6 @@ def _unpacked(name: str, tensor: Tensor) -> tuple[str, Tensor]:
         # A view would lie in the file's memory, which is aligned for numbers of 8 bytes, not of 16.
         return name.removesuffix(_COMPLEX), torch.complex(*tensor.unbind(-1))
     return name, tensor
-
-
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _check(path: Path, kind: str, schema: int, header: dict[str, Any]) -> None:

@@ -120,13 +120,16 @@ def _class(transformers: Any, config: Mapping[str, Any]) -> Any:
 
 
 def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
-    if not any(file for pattern in _TOKENIZER_FILES for file in path.glob(pattern)):
+    files = {file.name for pattern in _TOKENIZER_FILES for file in path.glob(pattern)}
+    if not files:
         return None
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
-    except _refusals() as error:
+    except Exception as error:  # the tokenizers package raises plain ones
+        if files == {"tokenizer_config.json"}:  # without a vocabulary older versions fail
+            return None
         raise SourceError(
             f"Argument `model` must be a Hugging Face model folder that loads, but the tokenizer of {path} "
             "does not: "

@@ -9,10 +9,9 @@ from ketwork.waves.results import Step
 @contextmanager
 def bar(steps: int) -> Iterator[Callable[[Step], None]]:
     """What to call after each step, while the block runs."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("A progress bar needs tqdm. Install it with `pip install tqdm`.") from error
+    # Here, not above: in notebooks without widgets tqdm warns when it is imported.
+    from tqdm.auto import tqdm
+
     with tqdm(total=steps, unit="step") as line:
 
         def advance(step: Step) -> None:

@@ -7,16 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from ketwork.records import files
+from ketwork.records import files, packed_tensors, unpacked_tensors
 from ketwork.waves.models import specs
 from ketwork.waves.models.network import Network
 from ketwork.waves.spaces import Space
 
 SCHEMA = 1
-_COMPLEX = ":re,im"
+_STATE = "state."
 
 
 class Parts(Protocol):
@@ -33,12 +32,7 @@ Kind = TypeVar("Kind", bound=Parts)
 
 def pack_wave(wave: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a wave, and all else as JSON has it."""
-    tensors: dict[str, Tensor] = {}
-    for name, value in wave.module.state_dict().items():
-        value = value.detach().cpu()
-        tensors[f"state.{name}{_COMPLEX if value.is_complex() else ''}"] = (
-            torch.view_as_real(value) if value.is_complex() else value
-        ).contiguous()
+    tensors = {f"{_STATE}{name}": value.detach() for name, value in wave.module.state_dict().items()}
     spec = None
     if isinstance(wave.module, Network):
         try:
@@ -76,14 +70,8 @@ def unpack_wave(
         space = Space(**{name: _tuples(value) for name, value in about["space"].items()})
         module = specs.unpack(about["network"], tensors) if module is None else module
         wave = kind(module, space, signs=about["signs"], chunk=about["chunk"])
-        state = {
-            name.removeprefix("state.").removesuffix(_COMPLEX): (
-                torch.complex(*value.unbind(-1)) if name.endswith(_COMPLEX) else value
-            )
-            for name, value in tensors.items()
-            if name.startswith("state.")
-        }
-        wave.module.load_state_dict(state)
+        state = {name: value for name, value in tensors.items() if name.startswith(_STATE)}
+        wave.module.load_state_dict({name.removeprefix(_STATE): value for name, value in state.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise broken(path, "wave", f"{type(error).__name__}: {error}") from error
     return wave
@@ -95,7 +83,7 @@ def _tuples(value: Any) -> Any:
 
 def write(path: str | Path, key: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> Path:
     """Writes the parts to a file, in one step, and returns the path."""
-    files.write_tensors(path, tensors, {"schema": SCHEMA, **about}, key)
+    files.write_tensors(path, packed_tensors(tensors), {"schema": SCHEMA, **about}, key)
     return Path(path)
 
 
@@ -110,7 +98,7 @@ def read(path: str | Path, key: str, kind: str) -> tuple[dict[str, Tensor], dict
         raise broken(path, kind, "it is a file of something else")
     if not complete:
         raise broken(path, kind, "it is damaged: what it holds is not what was written")
-    return tensors, about
+    return unpacked_tensors(tensors), about
 
 
 def broken(path: str | Path, kind: str, why: str) -> ValueError:

@@ -28,7 +28,10 @@ def _put_out(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     seen: dict[str, list[Tensor]] = {name: [] for name in LAYERS}
 
     def note(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: seen[name].append(output.detach().clone())
+        # A block of older versions of transformers puts out a tuple.
+        return lambda module, inputs, output: seen[name].append(
+            (output[0] if isinstance(output, tuple) else output).detach().clone()
+        )
 
     for name in LAYERS:
         model.get_submodule(name).register_forward_hook(note(name))

@@ -2,13 +2,17 @@
 
 May import `quantum` and `records`. Others take `Activation` (values and their `LayerInfo`), which `capture` hands over.
 
-- Axes: `experiment` (which counts samples), `feature_axis` (which holds features), `masks`, `axes` (what is known
-  before), `layout` (what came out)
-- Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`
-- Layers: `selectors` (which modules), `outputs` (where in an output), `experts`, `info`, `naming`, `wrappers`
+- Axes: `experiment` (which counts samples; `observation`, `row_fingerprints`, `findings`), `feature_axis` (which holds
+  features), `masks`, `axes` (what is known before), `layout` (what came out); `reading` has the user's options
+- Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`, `integers`
+- Positions: `positions` (which the user chose), `sinks` (which are sinks)
+- Layers: `selectors` (which modules; `decoders`, `heads`, `experts`), `outputs` (where in an output), `spots` (where of
+  a module), `info`, `naming`, `wrappers`, `adapters`
 - Files: `shard_files` (formats), `shard_samples` (each sample's part), `stored` (a `source` without a network)
 - Passes: `generation` (token by token); `hooks`, with `captures` and `interventions` on them; `encoding` to kets
   and back
+- What a pass leaves as it was: `neutrality` (PyTorch's settings and draws), `buffers`, `placement` (devices),
+  `parallel` (sharded networks), `repeats` (checkpointed calls)
 """
 
 from ketwork.networks.activations.adapters import switch

@@ -1,6 +1,8 @@
 """`collapse`: layers are measured while the network runs; `collapse_curve`: how many eigenstates each needs.
 
 May import `study` and everything below it. Others take `CollapseCurve`, the metric against rank.
+
+- `run` (`collapse`) and `projections` (what a layer is measured in); `curve_run` (`collapse_curve`), `metrics`, `curve`
 """
 
 from ketwork.networks.collapse.curve import CollapseCurve, LayerCurve

@@ -15,7 +15,7 @@ class LayerChange:
 
     `form` is that of its matrix, `units` how many stay, None where all do. `discarded` is the share of its weight
     (of what the fit minimises) that was given up, `kl_increase` what that costs by estimate, nats a prediction.
-    `untouched` is a layer that keeps its matrix and all that it reads.
+    `unchanged` is a layer that keeps its matrix and all that it reads.
     """
 
     form: Form = DENSE
@@ -23,7 +23,7 @@ class LayerChange:
     kl_increase: float = 0.0
     note: str = ""
     units: int | None = None
-    untouched: bool = False
+    unchanged: bool = False
 
     @property
     def rank(self) -> int | None:

@@ -89,7 +89,7 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
     few = [
         f"{layer.path} ({rows:,} for {layer.k:,})"
         for layer in work.layers
-        if not best.changes[layer.path].untouched and (rows := work.survey.layers[layer.path].rows) < layer.k
+        if not best.changes[layer.path].unchanged and (rows := work.survey.layers[layer.path].rows) < layer.k
     ]
     if few:
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
@@ -165,7 +165,7 @@ def _summed(path: str, inner: Mapping[str, LayerChange]) -> LayerChange:
     """What became of a module whose matrices were layers of their own, in one."""
     return LayerChange(
         kl_increase=sum(one.kl_increase for one in inner.values()),
-        untouched=all(one.untouched for one in inner.values()),
+        unchanged=all(one.unchanged for one in inner.values()),
     )
 
 

@@ -317,7 +317,7 @@ class Work:
                 increase = self.narrowing.state(feed).error(min(rank, feed.units)) / 2
             if form == DENSE and count is None and rank is None:
                 note, refitted = self._why_dense(layer, units, states or {})
-                changes[layer.path] = LayerChange(note=note, untouched=not refitted)
+                changes[layer.path] = LayerChange(note=note, unchanged=not refitted)
                 continue
             if not self.survey.differentiable:
                 increase = float("nan")

@@ -41,7 +41,6 @@ from ketwork.networks.compression.unit_feeds import Feed, Staying, staying_of
 
 _TRIED = 8  # samples on which a removal is tried
 # Why units cannot be removed
-UNUSED = "it did not run"
 LOST = "neither another layer nor the output shows NaN that is put into it"
 OUTPUT = "the network's output depends on it by another way than through layers"
 REPEATED = "it, or a layer that reads it, runs more than once"

@@ -3,7 +3,8 @@
 May import `study` and everything below it. Others take `Detector`, made by `Study.detector`.
 
 - Fitting: `shrinkage` (regularization from the spectrum), `references` (what a layer is compared with), `fitting`
-- Scoring: `scoring` (terms inside the hooks), `weighing` (one score, p-values), `passing`, `watching`, `frames`
+- Scoring: `scoring` (terms inside the hooks), `weighing` (one score, calibrated on held-out samples; p-values),
+  `passing`, `watching`, `frames`
 - `making` and `detector`: the result
 """
 

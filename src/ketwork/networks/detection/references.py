@@ -24,7 +24,6 @@ METHODS = (*BY_CLASS, *LABEL_FREE)
 """What is scored of a ket; see `Study.detector`."""
 
 MEAN, WORST = "mean", "worst"
-POSITIONS = (MEAN, WORST)
 """Of a sample with several positions: their mean is scored as one ket, or each is and the largest score counts."""
 
 

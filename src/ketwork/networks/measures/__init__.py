@@ -2,9 +2,9 @@
 
 One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, sinks, lens,
 attention, holevo, probes; and those of pairs of layers, similarity. A new family is a new file here, which is found
-by itself (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `sample` (kept
-vectors, standard errors), `correction` and `deletion` (finite data), `sketch_bounds`, `label_state`, `readouts`
-(fitted), `scores` (of readouts), `overlaps` and `pairs` (of pairs).
+by itself (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `correction`
+(standard errors and bias of finite data; `deletion` of one sample, `sample` of kept vectors), `sketch_bounds`,
+`label_state`, `readouts` (fitted), `scores` (of readouts), `overlaps` and `pairs` (of pairs).
 May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
 measures are computed from (`LayerState`, `LabelState`).
 """
@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from ketwork.networks.measures.attention import PATTERNS
-from ketwork.networks.measures.bloch import LeadingPlane, StoredPlane, leading_plane
+from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
 from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
@@ -59,7 +59,6 @@ __all__ = [
     "ProbeRegressor",
     "Similarities",
     "SinkCounts",
-    "StoredPlane",
     "by_label",
     "discarded",
     "groups",

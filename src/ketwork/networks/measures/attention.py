@@ -1,4 +1,7 @@
-"""Measures of attention patterns: how widely a head looks, how much at the first position, and their rank."""
+"""Measures of attention patterns: how widely a head looks, how much at the first position, and their rank.
+
+The numbers of each position are taken in the pass (`study/attention.py`); here are their means, definitions and errors.
+"""
 
 from __future__ import annotations
 

@@ -16,15 +16,25 @@ _KETS = 64
 _LABELS = 30
 
 
-@dataclass(frozen=True)
-class StoredPlane:
-    """A plane as a file has it; `vectors` (m, 3) are those of the labels `names`."""
+@dataclass(frozen=True, eq=False)
+class LeadingPlane:
+    """States seen in the span of a layer's two leading eigenstates |1⟩ and |2⟩, as Bloch vectors (n, 3).
+
+    A state is projected onto the span and scaled back to trace 1: z = +1 is |1⟩, z = −1 is |2⟩. `weight` is
+    the share of the layer's state inside the span, `own` its vector (0, 0, z), `kets` those of single vectors of the
+    reservoir (on the sphere), `vectors` those of the labels' states (pooled vectors), of the labels `names`.
+    """
 
     weight: float
     own: Annotated[Tensor, Form("real three")]
     kets: Annotated[Tensor, Form("real n three")]
     names: list[str | int | bool]
     vectors: Annotated[Tensor, Form("real m three")]
+
+    @property
+    def labels(self) -> dict[Any, Tensor]:
+        """The vectors of the labels' states, by label."""
+        return dict(zip(self.names, self.vectors, strict=True))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -35,32 +45,6 @@ class StoredPlane:
         """The weight is a share."""
         if not 0 <= self.weight <= 1 + 1e-9:
             raise Malformed(f"a plane cannot hold the share {self.weight} of a state")
-
-
-@dataclass(frozen=True, eq=False)
-class LeadingPlane:
-    """States seen in the span of a layer's two leading eigenstates |1⟩ and |2⟩, as Bloch vectors (n, 3).
-
-    A state is projected onto the span and scaled back to trace 1: z = +1 is |1⟩, z = −1 is |2⟩. `weight` is
-    the share of the layer's state inside the span, `own` its vector (0, 0, z), `kets` those of single vectors of the
-    reservoir (on the sphere), `labels` those of the labels' states (pooled vectors), by label.
-    """
-
-    weight: float
-    own: Tensor
-    kets: Tensor
-    labels: dict[Any, Tensor]
-
-    def stored(self) -> StoredPlane:
-        """The plane for a file."""
-        vectors = [self.kets.new_zeros(0, 3), *(vector[None] for vector in self.labels.values())]
-        return StoredPlane(self.weight, self.own, self.kets, list(self.labels), torch.cat(vectors))
-
-    @classmethod
-    def restored(cls, stored: StoredPlane) -> LeadingPlane:
-        """The plane that `stored` gave."""
-        labels = dict(zip(stored.names, stored.vectors, strict=True))
-        return cls(stored.weight, stored.own, stored.kets, labels)
 
 
 def leading_plane(
@@ -87,12 +71,10 @@ def leading_plane(
     amplitudes = kets @ axes.mH  # (n, 2)
     both = amplitudes[:, :, None] * amplitudes.conj()[:, None, :]  # (n, 2, 2)
     own = torch.diag(held[:2]).to(axes.dtype)
-    return LeadingPlane(
-        float(held[:2].sum()),
-        _bloch(own[None])[0],
-        _bloch(both),
-        {} if leading.center else _labels(labels, axes),
-    )
+    inside = _bloch(both)
+    named = {} if leading.center else _labels(labels, axes)
+    vectors = torch.stack([*named.values()]) if named else inside[:0]
+    return LeadingPlane(float(held[:2].sum()), _bloch(own[None])[0], inside, list(named), vectors)
 
 
 def _labels(labels: DecodedLabels | None, axes: Tensor) -> dict[Any, Tensor]:

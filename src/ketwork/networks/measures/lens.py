@@ -2,7 +2,8 @@
 
 Predictions of a layer are q = softmax(W norm(x)), with x the residual stream there, and p = softmax(W norm(x_L)) those
 that the network makes. KL(p ‖ q) falls to 0 with depth (nostalgebraist 2020, "interpreting GPT: the logit lens"). What
-is needed of them is a number a position, so that no moment of the vocabulary's width is ever made.
+is needed of them is a number a position, so that no moment of the vocabulary's width is ever made: it is
+taken in the pass (`study/lens.py`), and its means, definitions and errors are here.
 """
 
 from __future__ import annotations

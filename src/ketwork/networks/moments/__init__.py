@@ -1,6 +1,13 @@
 """Sums that add up: second moments, sketches, reservoirs, moments by label and of pairs of layers.
 
 May import `activations`, `quantum`, `records`. Others take `LayerAccumulator`, all that is kept of one layer.
+
+- Of a layer: `accumulator`, with `moment` (`grams`, or a sketch, `frequent_directions`), `reservoir`,
+  `sample_weights` (N_eff), `entanglements`, and sums of measures' own (`sums`, `sample_ratio`);
+  `leading_states` in a small file
+- By label: `labelled_moments`, `class_moments`; of pairs of layers: `pair_moments`, `cross_moments`, `kept_samples`,
+  `pair_budget`
+- Rows of a batch: `positions` (which exist), `pooling` (one a sample, or a position)
 """
 
 from ketwork.networks.moments.accumulator import (

@@ -21,23 +21,7 @@ from torch import Tensor
 from ketwork.records import Count, Form, Malformed
 
 
-@dataclass(frozen=True)
-class StoredSketch:
-    """A sketch as a file has it."""
-
-    rank: Count
-    slack: float
-    lost: float
-    rows: Annotated[Tensor, Form("sum r d")]
-
-    def check(self) -> None:
-        """The rank is one of d dimensions, and no more is lost in a direction than in all."""
-        if not (1 <= self.rank <= self.rows.shape[1] and 0 <= self.slack <= self.lost):
-            raise Malformed(
-                f"a sketch cannot have rank {self.rank}, error {self.slack:g} and lost weight {self.lost:g}"
-            )
-
-
+@dataclass(eq=False)
 class FrequentDirections:
     """`rows` B (r, d), r ≤ 2 · `rank`, with 0 ≤ A†A − B†B ≤ `slack` · 1 and Tr(A†A − B†B) = `lost`.
 
@@ -49,31 +33,25 @@ class FrequentDirections:
     (torch.Size([2, 3]), 1.0, 2.0)
     """
 
-    Stored = StoredSketch
+    rank: Count
+    slack: float
+    lost: float
+    rows: Annotated[Tensor, Form("sum r d")]
 
-    def __init__(self, rank: int, slack: float, lost: float, rows: Tensor) -> None:
-        self.rank, self.slack, self.lost = rank, slack, lost
-        self._space = rows  # up to (2 · rank, d), of which the first _used rows are B
-        self._used = len(rows)
+    def __post_init__(self) -> None:
+        self._space = self.rows  # up to (2 · rank, d), of which the first rows are B
 
     @classmethod
     def empty(cls, d: int, *, rank: int, like: Tensor) -> FrequentDirections:
         """The sketch of no rows, on the device and in the dtype of `like`."""
         return cls(rank, 0.0, 0.0, like.new_zeros(0, d))
 
-    def stored(self) -> StoredSketch:
-        """The sketch for a file."""
-        return StoredSketch(self.rank, self.slack, self.lost, self.rows)
-
-    @classmethod
-    def restored(cls, stored: StoredSketch) -> FrequentDirections:
-        """The sketch that `stored` gave."""
-        return cls(stored.rank, stored.slack, stored.lost, stored.rows)
-
-    @property
-    def rows(self) -> Tensor:
-        """B, (r, d)."""
-        return self._space[: self._used]
+    def check(self) -> None:
+        """The rank is one of d dimensions, and no more is lost in a direction than in all."""
+        if not (1 <= self.rank <= self.rows.shape[1] and 0 <= self.slack <= self.lost):
+            raise Malformed(
+                f"a sketch cannot have rank {self.rank}, error {self.slack:g} and lost weight {self.lost:g}"
+            )
 
     def add(self, rows: Tensor) -> None:
         """Takes in more rows (n, d) of A. Cost O(n ℓ d), memory for ℓ rows beside the sketch."""
@@ -81,11 +59,12 @@ class FrequentDirections:
             missing = 2 * self.rank - len(self._space)
             self._space = torch.nn.functional.pad(self._space, (0, 0, 0, missing))
         while len(rows):
-            if self._used >= len(self._space):
+            if len(self.rows) >= len(self._space):
                 self.shrink()
-            some = rows[: len(self._space) - self._used]
-            self._space[self._used : self._used + len(some)] = some
-            self._used += len(some)
+            used = len(self.rows)
+            some = rows[: len(self._space) - used]
+            self._space[used : used + len(some)] = some
+            self.rows = self._space[: used + len(some)]
             rows = rows[len(some) :]
 
     def absorb(self, other: FrequentDirections) -> None:
@@ -104,5 +83,5 @@ class FrequentDirections:
         shrunk = (vectors[:, kept] * scale).mH @ self.rows
         self.slack += float(cut)
         self.lost += float(values.sum() - left.sum())
-        self._used = len(shrunk)
-        self._space[: self._used] = shrunk
+        self._space[: len(shrunk)] = shrunk
+        self.rows = self._space[: len(shrunk)]

@@ -5,8 +5,9 @@ of the state as it is or (with the last four) of the state less its mean μ:
 
     Σ (Wᵢ − 2 Re⟨μ, sᵢ⟩ + Tᵢ‖μ‖²)².
 
-Σ Wᵢ² also gives Kish's effective number of samples, (Σ W)²/Σ W², and Σ nᵢ², Σ nᵢℓᵢ and Σ ℓᵢ², with ℓᵢ the length Σₜ ‖a‖
-of its nᵢ nonzero activations, the exact standard error of the mean length.
+Σ Wᵢ² also gives Kish's effective number of samples N_eff = (Σ W)²/Σ W² (`LayerAccumulator.effective_samples`), and
+Σ nᵢ², Σ nᵢℓᵢ and Σ ℓᵢ², with ℓᵢ the length Σₜ ‖a‖ of its nᵢ nonzero activations, the exact standard error of the mean
+length.
 """
 
 from __future__ import annotations

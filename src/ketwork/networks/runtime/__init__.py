@@ -1,6 +1,11 @@
 """How a pass runs: the loop, several processes, checkpoints, the plan of its memory, random keys, progress.
 
 May import `measures`, `moments`, `activations`, `quantum`, `records`. Others take `stream`, the one loop over data.
+
+- The loop: `streaming`, `progress`, `bad_values` (NaN), `keys` (random keys of samples)
+- `memory`: the plan, which layer gets an exact moment or a sketch
+- `checkpoints`: written, read, and what must agree for a run to be resumed; `fingerprints` of network and data
+- `background`: long work that Ctrl-C can end; `distributed`: several processes
 """
 
 from ketwork.networks.runtime.background import GRACE, Background, interruptible, left_behind

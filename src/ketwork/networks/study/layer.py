@@ -22,7 +22,6 @@ from ketwork.networks.measures import (
     LayerState,
     LeadingPlane,
     Measure,
-    StoredPlane,
     leading_plane,
     leading_states,
     measures_of,
@@ -52,7 +51,7 @@ class StoredLayer:
     accumulator: LayerAccumulator | None = None
     names: list[str | int | bool] = field(default_factory=list)
     plain: dict[str, float] = field(default_factory=dict)
-    plane: StoredPlane | None = None
+    plane: LeadingPlane | None = None
     counts: LabelCounts | None = None
 
 
@@ -314,7 +313,7 @@ class Layer(Presented):
             labels = DecodedLabels(names, moments, decoded, stored.decoding)
         layer = cls(accumulator, stored.normalize, stored.center, estimates, labels)
         if accumulator.moment.leading is not None:
-            layer.__dict__["plane"] = None if stored.plane is None else LeadingPlane.restored(stored.plane)
+            layer.__dict__["plane"] = stored.plane
         return layer
 
     def save(self, path: str | Path) -> None:

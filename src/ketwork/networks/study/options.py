@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from ketwork.networks.study.attention import Patterns
 from ketwork.networks.study.extras import Extra
 from ketwork.networks.study.lens import Lens
-from ketwork.networks.study.patterns import Patterns
 
 
 def extras_of(network: nn.Module, *, lens: bool, attention: bool) -> tuple[Extra, ...]:

@@ -107,8 +107,7 @@ def _stored(layer: Layer, most: int) -> StoredLayer:
     if layer.labels is not None:
         moments = layer.labels.moments
         counts = moments if isinstance(moments, LabelCounts) else _counted(moments, layer, most)
-    plane = None if layer.plane is None else layer.plane.stored()
-    return replace(layer.stored(complete=False), plane=plane, counts=counts)
+    return replace(layer.stored(complete=False), plane=layer.plane, counts=counts)
 
 
 def _counted(moments: LabelledMoments, layer: Layer, most: int) -> LabelCounts:

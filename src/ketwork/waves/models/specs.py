@@ -73,7 +73,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         return [_packed(inner, tensors) for inner in value]
     if isinstance(value, np.ndarray | Tensor):
         name = f"spec.{len([key for key in tensors if key.startswith('spec.')])}"
-        tensors[name] = torch.as_tensor(value).detach().cpu().contiguous()
+        tensors[name] = torch.as_tensor(value).detach()
         return {"tensor": name, "numpy": isinstance(value, np.ndarray)}
     if isinstance(value, Lattice):
         fields = (value.positions, value.period, value.cell)
