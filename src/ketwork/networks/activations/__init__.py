@@ -11,7 +11,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
   and back
 """
 
-from ketwork.networks.activations.adapters import switch
+from ketwork.networks.activations.adapters import adapts, base_of, switch, weights_of
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
 from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
@@ -85,7 +85,9 @@ __all__ = [
     "StoredBatch",
     "Trial",
     "activations",
+    "adapts",
     "are_sinks",
+    "base_of",
     "batches",
     "callers_precision",
     "capture",
@@ -121,5 +123,6 @@ __all__ = [
     "tensors",
     "unit",
     "unwrapped",
+    "weights_of",
     "without_hooks",
 ]

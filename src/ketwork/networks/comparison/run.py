@@ -33,6 +33,7 @@ from ketwork.networks.comparison.accumulator import ComparisonAccumulator
 from ketwork.networks.comparison.ending import compared
 from ketwork.networks.comparison.result import FEWEST, SIDES, Comparison
 from ketwork.networks.comparison.sides import MisalignedError, Side, choose, side_by_side
+from ketwork.networks.comparison.weights import WeightChange, weighing
 from ketwork.networks.measures import groups
 from ketwork.networks.moments import MEMORY, NORMALIZATIONS, UNITS, PairMoments, sample_keys
 from ketwork.networks.runtime import (
@@ -113,6 +114,7 @@ def compare(
     unit: str = "sample",
     normalize: str = "ensemble",
     center: bool = True,
+    weights: bool = True,
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
     memory: int | str = MEMORY,
@@ -138,7 +140,8 @@ def compare(
 
     None of them changes when either layer's features are rotated or scaled as a whole. Each but the chance level has a
     standard error (`stderrs`, `table`, `long`), from the influence of up to 128 samples that are kept in full; see
-    docs/errors.md.
+    docs/errors.md. Of two models, `changes` has the layers of one name side by side, and by how much their weights
+    changed.
 
     Args:
         model: any module.
@@ -161,6 +164,8 @@ def compare(
         normalize: `"ensemble"`, rows as they are, or `"state"`, each scaled to a ket of norm 1.
         center: whether `bures` is of centred features; False leaves the origin in, as in a study's states, and
             gives no chance level.
+        weights: whether the weights of two models are compared too, for `changes`. Costs the singular values of each
+            matrix that changed, O(m n min(m, n)).
         seed: draws the projection, an integer or a generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
         memory: bytes for what the pass keeps, or a text such as "2GB". Rows are kept while they are the smaller side,
@@ -233,6 +238,8 @@ def compare(
         "seed": draw,
         "torch": torch.__version__,
     }
+    weigh, before = weighing(model, other) if weights else (lambda stopped: (), None)
+    settings |= {} if before is None else {"before": SIDES[before]}
     with join(shares) as group, contextlib.ExitStack() as stack:
         for side in sides:
             side.enter(stack, reading)
@@ -255,11 +262,11 @@ def compare(
         gathered = run.finished()
         hear = functools.partial(show_stage, None if ending.reason else bar, run.done)
         if group is not None:
-            return _together(group, gathered, ending, settings, measures, center, hear)
+            return _together(group, gathered, ending, settings, measures, center, hear, weigh)
         n = gathered.pairs.n
         record = None
         if ending.error is None or (n >= FEWEST and not isinstance(ending.error, MisalignedError)):
-            record, ending = compared(gathered, ending, settings, measures, center, hear)
+            record, ending = compared(gathered, ending, settings, measures, center, hear, weigh)
     if ending.error is not None and (n < FEWEST or isinstance(ending.error, MisalignedError)):
         raise ending.error
     if ending.interrupted:
@@ -319,6 +326,7 @@ def _together(
     measures: Collection[str] | None,
     center: bool,
     hear: Callable[[Stage], None],
+    weigh: Callable[[Callable[[], bool]], tuple[WeightChange, ...]],
 ) -> Comparison | None:
     """The comparison over what all processes gathered, at process 0."""
     if isinstance(ending.error, EmptyDataError):
@@ -336,7 +344,7 @@ def _together(
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
         over = Ending(interrupted=stopped)
         shared = settings | {"processes": group.count}
-        record, over = compared(total, over, shared, measures, center, hear, reason)
+        record, over = compared(total, over, shared, measures, center, hear, weigh, reason)
         stopped = over.interrupted
     if failures:
         raise ProcessError(
