@@ -29,6 +29,7 @@ _PRINTED = {"cka": 1, "bures": 4, "bures_null": 7, "r2": 5}
 
 _DRAWN = ("cka", "bures", "r2")
 
+TITLES = {"weight_change": "‖ΔW‖/‖W‖", "weight_rank": "rank ΔW", "weight_effective_rank": "eff. rank"}
 DEFINITIONS = {
     "weight_change": "‖ΔW‖/‖W‖: the norm of the change of all weights of a layer, the modules inside it included, over "
     "the norm of these weights before.",

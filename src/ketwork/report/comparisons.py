@@ -10,7 +10,8 @@ from rich.text import Text
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.report import findings
-from ketwork.report.changes import changes_columns, sentences, what_changed
+from ketwork.report.changes import DEFINITIONS, TITLES, changes_columns, sentences, what_changed
+from ketwork.report.studies import EXPLAIN
 from ketwork.report.terminal_table import NARROWEST_NAME, Column, drawn
 from ketwork.report.words import dimmed, folded, plus_minus, short
 
@@ -18,7 +19,7 @@ _RANKS = {"cka": 3, "bures": 4, "bures_null": 7, "r2": 5, "r2_reverse": 6}
 """The measures printed, by how long they stay as the terminal gets narrower."""
 
 
-def render_comparison(comparison: Comparison, console: Console) -> None:
+def render_comparison(comparison: Comparison, console: Console, explain: bool = False) -> None:
     """Prints the answer in sentences, and one row a layer: what changed of it, or its best match in the same model."""
     names = [short(name) for name in findings.sides(comparison)]
     with_whom = " with itself" if comparison.itself else f" with {names[1]}"
@@ -31,7 +32,7 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
         console.print(drawn([str(name) for name in what.frame.index], columns, console.width))
     else:
         _best_matches(comparison, console)
-    _footer(comparison, console)
+    _footer(comparison, console, explain)
 
 
 def _best_matches(comparison: Comparison, console: Console) -> None:
@@ -56,7 +57,7 @@ def _printed(comparison: Comparison) -> list[str]:
     return [name for name in comparison.matrices if name in _RANKS or name == comparison.measures[0]]
 
 
-def _footer(comparison: Comparison, console: Console) -> None:
+def _footer(comparison: Comparison, console: Console, explain: bool) -> None:
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False)
 
@@ -79,9 +80,14 @@ def _footer(comparison: Comparison, console: Console) -> None:
     )
     for warning in comparison.warnings:
         say(f"! {' '.join(warning.split())}", "yellow")
+    if not explain:
+        say(EXPLAIN, "dim")
+        return
     meanings = Table.grid(padding=(0, 2, 0, 0))
     for measure in _printed(comparison):
         meanings.add_row(
             Text(PAIR_MEASURES[measure].title, "bold dim"), Text(comparison.definitions[measure], "dim")
         )
+    for name, sentence in ({} if comparison.itself else DEFINITIONS).items():
+        meanings.add_row(Text(TITLES[name], "bold dim"), Text(sentence, "dim"))
     console.print(Padding(meanings, (1, 0, 0, 0)), highlight=False)

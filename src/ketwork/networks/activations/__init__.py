@@ -47,6 +47,7 @@ from ketwork.networks.activations.sinks import MULTIPLE, are_sinks
 from ketwork.networks.activations.source import Source
 from ketwork.networks.activations.spots import spot_of
 from ketwork.networks.activations.stored import StoredActivations, StoredBatch
+from ketwork.networks.activations.texts import tokenized
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
@@ -121,6 +122,7 @@ __all__ = [
     "switch",
     "take",
     "tensors",
+    "tokenized",
     "unit",
     "unwrapped",
     "weights_of",

@@ -27,6 +27,7 @@ from ketwork.networks.activations import (
     needs_labels,
     neutral,
     switch,
+    tokenized,
     unwrapped,
 )
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
@@ -106,6 +107,8 @@ def compare(
     other_layers: Layers = None,
     other_data: Any = None,
     mask: Mask = None,
+    tokenizer: Any = None,
+    other_tokenizer: Any = None,
     forward: Forward | None = None,
     other_forward: Forward | None = None,
     max_samples: int | None = None,
@@ -152,6 +155,7 @@ def compare(
         other_data: other data for the other model (its own tokenizer's, say): the same samples in the same order
             and batches of the same sizes.
         mask: which positions exist, as in `study`.
+        tokenizer, other_tokenizer: as in `study`, of each network; without `other_tokenizer`, both get the same tokens.
         forward, other_forward: how to call each; without `other_forward`, `forward` goes for both.
         max_samples, batch_size, progress: as in `study`.
         measures: which of `"cka"`, `"bures"` and `"r2"` to compute, None for all; CKA alone is much the cheapest.
@@ -217,7 +221,9 @@ def compare(
             f"Argument `distributed` is {distributed!r}, but a network is sharded over processes (FSDP or tensor "
             "parallelism), which all take part in each forward pass. Give all of them the same data, and leave it out."
         )
-    complete = data
+    if other_tokenizer is not None:
+        other_data = tokenized(data if other_data is None else other_data, other_tokenizer)
+    complete = data = tokenized(data, tokenizer)
     data, _, mask, places, taken = drawn(complete, None, mask, max_samples, seed)
     if places is not None and other_data is not None:
         other_data = drawn_alike(other_data, complete, places)
