@@ -30,7 +30,7 @@ PYTHONS ?= $(PYTHON)
 TESTS   ?= fast
 OLDEST  ?= no
 # What runs without optional packages and real inputs.
-FAST := tests/quantum tests/records tests/systems tests/test_draws.py tests/cli/test_app.py tests/cli/test_doctor.py \
+FAST := tests/quantum tests/systems tests/records/test_storage.py tests/test_draws.py tests/cli/test_app.py tests/cli/test_doctor.py \
         tests/cli/test_printing.py --pyargs ketwork.quantum
 
 .PHONY: demo test test-random test-oldest docs release lint format lock clean

@@ -10,7 +10,7 @@ echo "== Python $name"
 $python -m venv "$home"
 pip() { "$home/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
 # By its name, as from an index: the files of dist/ stand for what an index has.
-pip install --constraint "$lock" --find-links dist "ketwork[report] @ file://$(ls "$top"/dist/*.whl)"
+pip install --no-compile --constraint "$lock" --find-links dist "ketwork[report] @ file://$(ls "$top"/dist/*.whl)"
 pip install --dry-run --no-index --no-deps --find-links dist ketwork
 pip check
 "$home/bin/python" - <<'END'

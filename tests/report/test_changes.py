@@ -12,6 +12,7 @@ from torch import nn
 
 import ketwork as kw
 from ketwork.report.changes import sentences, share, what_changed
+from ketwork.report.words import plus_minus
 
 matplotlib.use("Agg")
 
@@ -96,7 +97,7 @@ def test_the_terminal_has_a_row_for_each_layer(comparison, width: int) -> None:
 
 
 def test_the_plot_draws_them_over_depth(comparison) -> None:
-    ax = comparison.plot("changes")
+    ax = comparison.plot(measure="changes")
     frame = comparison.changes()
     lines = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
     assert lines["‖ΔW‖/‖W‖"] == pytest.approx(frame["weight_change"].tolist(), nan_ok=True)
@@ -113,7 +114,7 @@ def test_the_page_says_what_changed(comparison, tmp_path, open_page) -> None:
     assert answer.startswith("What changed?")
     for name, value in what.most:
         assert name in answer
-        assert f"{value.value:.3f}" in answer
+        assert plus_minus([value])[0].strip() in answer
     assert (
         page.locator("[data-chart=changed] svg").count()
         == page.locator("[data-chart=moved] svg").count()

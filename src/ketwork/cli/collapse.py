@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ketwork.cli import options, printing
 from ketwork.cli.console import Quiet, UsageError, one_line_errors, progress_bar
-from ketwork.cli.outputs import (
+from ketwork.cli.files import (
     NUMBERS,
     PAGE,
     PLOT,

@@ -20,8 +20,8 @@ from ketwork.cli.console import (
     one_line_errors,
     progress_bar,
 )
+from ketwork.cli.files import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.job import launched
-from ketwork.cli.outputs import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.comparison import compare as compare_networks

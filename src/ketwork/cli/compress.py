@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ketwork.cli import options, printing
 from ketwork.cli.console import Quiet, UsageError, one_line_errors, progress_bar
-from ketwork.cli.outputs import NUMBERS, ONNX, PAGE, PLOT, RECORD, TABLE, OldRecord, out_option, outputs
+from ketwork.cli.files import NUMBERS, ONNX, PAGE, PLOT, RECORD, TABLE, OldRecord, out_option, outputs
 from ketwork.networks.compression import Compressed
 from ketwork.networks.compression import compress as compress_network
 from ketwork.report import compressed_as_json, render_compressed

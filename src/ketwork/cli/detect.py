@@ -20,8 +20,8 @@ from ketwork.cli.console import (
     one_line_errors,
     progress_bar,
 )
+from ketwork.cli.files import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.loading import load
-from ketwork.cli.outputs import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.networks.activations import Reading
 from ketwork.networks.detection import DetectionError, DetectionInterrupted, Detector
 from ketwork.networks.study import Study

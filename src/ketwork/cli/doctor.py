@@ -18,7 +18,7 @@ from ketwork._version import __version__
 from ketwork.cli import options, printing
 from ketwork.cli.console import Quiet, one_line_errors, wide_console
 from ketwork.networks.study import study
-from ketwork.report.terminal_table import plain_table
+from ketwork.report import plain_table
 
 HELP = "Example: `ketwork doctor --json`, for a report of a problem"
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from ketwork.cli import options, printing
 from ketwork.cli.console import INTERRUPTED, Quiet, UsageError, complain, one_line_errors
 from ketwork.cli.console import quiet as is_quiet
-from ketwork.cli.outputs import NUMBERS, PLOT, RECORD, OldPlot, OldSave, out_option, outputs
+from ketwork.cli.files import NUMBERS, PLOT, RECORD, OldPlot, OldSave, out_option, outputs
 from ketwork.records import write_text
 from ketwork.sources import call, parse, resolve
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ketwork.cli import options, printing
 from ketwork.cli.console import Quiet, UsageError, one_line_errors
-from ketwork.cli.outputs import NUMBERS, PAGE, TABLE, OldOutput, out_option, outputs
+from ketwork.cli.files import NUMBERS, PAGE, TABLE, OldOutput, out_option, outputs
 from ketwork.networks.monitor import MonitorRun
 from ketwork.report import monitor_as_json, render_monitor
 

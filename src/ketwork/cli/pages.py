@@ -9,8 +9,8 @@ import typer
 
 from ketwork.cli import options
 from ketwork.cli.console import Quiet, one_line_errors
+from ketwork.cli.files import PAGE, OldOutput, out_option, outputs
 from ketwork.cli.loading import finished, load
-from ketwork.cli.outputs import PAGE, OldOutput, out_option, outputs
 from ketwork.cli.writing import write_report
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison

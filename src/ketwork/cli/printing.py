@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ketwork.cli.console import UsageError, wide_console
-from ketwork.report.terminal_table import plain_table
+from ketwork.report import plain_table
 
 Json = Annotated[
     bool,

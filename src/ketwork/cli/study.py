@@ -21,8 +21,8 @@ from ketwork.cli.console import (
     progress_bar,
     wide_console,
 )
+from ketwork.cli.files import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.job import Job, launched
-from ketwork.cli.outputs import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.activations import Reading
 from ketwork.networks.activations import generate as generate_tokens

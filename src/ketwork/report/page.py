@@ -127,7 +127,7 @@ def _comparison_page(comparison: Comparison) -> Page:
     data: dict[str, Any] = {"charts": {}}
     what = what_changed(comparison)
     charts_module()  # which says what to install where it is missing
-    from ketwork.report.changes_charts import changes_charts
+    from ketwork.report.depth_charts import changes_charts
 
     charts = {} if what is None else changes_charts(changes_points(what))
     data["charts"] |= charts

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ketwork.networks.activations import LayerInfo
 from ketwork.networks.comparison import tables
-from ketwork.networks.comparison.changes import changes
 from ketwork.networks.comparison.effort import effort_of, missing_pairs
 from ketwork.networks.comparison.projected import uncertain
 from ketwork.networks.comparison.upgrade import upgraded_comparison
 from ketwork.networks.comparison.warnings import unit_of, warnings_of
 from ketwork.networks.comparison.weights import WeightChange
+from ketwork.networks.comparison.what_changed import changes
 from ketwork.networks.measures import PAIR_MEASURES, groups, measured, overlaps_of, similarities
 from ketwork.networks.moments import PairMoments
 from ketwork.networks.runtime import Background
