@@ -23,6 +23,7 @@ class Tokenizer:
     pad_token = "\0"
 
     def __call__(self, texts, padding, truncation, return_tensors):
+        assert (padding, truncation, return_tensors) == (True, True, "pt")
         longest = max(map(len, texts))
         ids = torch.tensor([[ord(c) for c in text.ljust(longest, "\0")] for text in texts])
         return {"input_ids": ids, "attention_mask": (ids > 0).long()}
