@@ -3,6 +3,9 @@
 # make test-random  the property tests, on many examples that are new at each run
 # make test-oldest  all tests, in an environment of its own with the oldest versions that pyproject.toml allows
 # make docs         the site, into site/: its pages and notebooks are executed, warnings are errors, links are checked
+# make release      wheel and sdist, into dist/, and what a release must do: the metadata are right, the wheel runs the demo in a
+#                   fresh environment of each of PYTHONS, and the sdist's tests pass there: TESTS=fast, a selection that needs
+#                   no more than the wheel does, or TESTS=all. OLDEST=yes repeats it with the oldest versions.
 # make lint         style, types and the direction of imports
 # make lock         the newest versions that fit together into constraints.txt, the oldest into constraints-oldest.txt
 
@@ -23,10 +26,17 @@ COMPILE := $(VENV)-lock/bin/uv pip compile --quiet --upgrade --all-extras --no-a
 # What torch's CUDA builds alone need stays out, for a CPU build to be as good.
 WITHOUT_CUDA := sed -E '/^(cuda|nvidia|triton)-?/d'
 
-.PHONY: demo test test-random test-oldest docs lint format lock clean
+PYTHONS ?= $(PYTHON)
+TESTS   ?= fast
+OLDEST  ?= no
+# What runs without optional packages and real inputs.
+FAST := tests/quantum tests/systems tests/records/test_storage.py tests/test_draws.py tests/cli/test_app.py tests/cli/test_doctor.py \
+        tests/cli/test_printing.py --pyargs ketwork.quantum
+
+.PHONY: demo test test-random test-oldest docs release lint format lock clean
 
 demo: $(VENV)/.installed
-	$(BIN)/ketwork study --report study.html
+	$(BIN)/ketwork study --out study.html
 
 test: $(VENV)/.dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
@@ -46,6 +56,18 @@ docs: $(VENV)/.docs
 	  --doctree-dir build/doctrees docs build/site
 	$(BIN)/python docs/check_site.py build/site
 	mv build/site site
+
+release:
+	rm -rf dist build/release
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet --disable-pip-version-check build twine
+	build/release/tools/bin/python -m build --outdir dist .
+	build/release/tools/bin/twine check --strict dist/*
+	tar -xzf dist/ketwork-*.tar.gz -C build/release && mv build/release/ketwork-* build/release/sdist
+	for python in $(PYTHONS); do \
+	  TESTS="$(TESTS)" FAST="$(FAST)" ./release.sh $$python constraints.txt || exit 1; \
+	  [ "$(OLDEST)" != yes ] || TESTS="$(TESTS)" FAST="$(FAST)" ./release.sh $$python constraints-oldest.txt || exit 1; \
+	done
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

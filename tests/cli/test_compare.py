@@ -12,7 +12,7 @@ NETS = "ketwork_cli_nets"
 
 def test_compare_gives_the_numbers_of_kw_compare(here, run):
     arguments = ("ketwork.demo.digits:model", "--data", "ketwork.demo.digits:held_out")
-    done = run("compare", *arguments, "--json", "--save", "c.safetensors", "--report", "c.html")
+    done = run("compare", *arguments, "--json", "--out", "c.safetensors", "--out", "c.html")
     assert done.exit_code == 0
     printed = json.loads(done.stdout)
     expected = compare(digits.model(), digits.held_out())
@@ -40,26 +40,26 @@ def test_two_models_are_compared_side_by_side(here, run):
 
 def test_data_that_fail_half_way_are_shown_saved_and_reported(here, run):
     arguments = ("compare", f"{NETS}:small", "--data", f"{NETS}:breaks")
-    done = run(*arguments, "--save", "c.st", "--report", "c.html", "--json")
+    done = run(*arguments, "--out", "c.safetensors", "--out", "c.html", "--json")
     assert done.exit_code == 1
     report, failure = done.stderr.splitlines()
     assert report == "Report written to c.html"
     assert failure == (
-        "ketwork: OSError: disk gone. What 32 samples before it gave is shown, and saved to c.st."
+        "ketwork: OSError: disk gone. What 32 samples before it gave is shown, and saved to c.safetensors."
     )
     printed = json.loads(done.stdout)
     assert (printed["n"], printed["complete"], "disk" in printed["error"]) == (32, False, True)
-    saved = Comparison.load("c.st")
+    saved = Comparison.load("c.safetensors")
     assert (saved.n, saved.complete) == (32, False)
     assert [row["cka"] for row in printed["table"]] == saved.table()["cka"].tolist()
     assert "<b>Incomplete.</b>" in (here / "c.html").read_text()
-    assert "not saved: no --save was given" in run(*arguments).stderr
+    assert "not saved: no --out with .safetensors was given" in run(*arguments).stderr
 
 
 def test_data_that_fail_at_once_leave_nothing(here, run):
-    done = run("compare", f"{NETS}:small", "--data", f"{NETS}:breaks_at_once", "--save", "c.st")
+    done = run("compare", f"{NETS}:small", "--data", f"{NETS}:breaks_at_once", "--out", "c.safetensors")
     assert (done.exit_code, done.stdout, done.stderr) == (1, "", "ketwork: OSError: no disk\n")
-    assert not (here / "c.st").exists()
+    assert not (here / "c.safetensors").exists()
 
 
 def test_the_unit_that_is_compared(here, run):

@@ -35,7 +35,7 @@ def wide(here):
 
 
 def test_json_of_the_demonstration_is_what_kw_compress_gives(run, here) -> None:
-    done = run("compress", "--keep", 0.3, "--samples", 300, "--json", "--record", "record.json")
+    done = run("compress", "--keep", 0.3, "--samples", 300, "--json", "--out", "record.json")
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
     source = load_data("ketwork.demo.digits:training").drawn(300, 0)
@@ -101,16 +101,16 @@ def test_bounds_in_place_of_a_share(run, wide) -> None:
         (("compress", "wide.py:build"), 2, "--data"),
         (("compress", "--data", "wide.py:data"), 2, "MODEL"),
         (("--keep", "0.5", "--max-kl", "1"), 2, "--keep and --max-kl exclude each other"),
-        (("--keep", "2"), 1, "`keep` must be a share above 0 and up to 1, but is 2"),
-        (("--keep", "0.01"), 1, "must be at least 0."),
+        (("--keep", "2"), 2, "'--keep'"),
+        (("--keep", "0.01"), 2, "--keep must be at least 0."),
         (("--budget", "flops"), 2, "flops"),
         (("--layers", "nine"), 2, "nine"),
-        (("--output", "logits"), 1, "`output` must name a floating tensor"),
+        (("--output", "logits"), 2, "--output must name a floating tensor"),
         (("--out", "no/such/small.safetensors"), 2, "--out must name a file"),
-        (("--record", "no/such/record.json"), 2, "--record must name a file"),
+        (("--out", "no/such/record.json"), 2, "--out must name a file"),
         (
             ("compress", "wide.py:build", "--data", "wide.py:unlabelled", "--max-drop", "0.1"),
-            1,
+            2,
             "integer labels",
         ),
         (("compress", f"{NETS}:small", "--data", f"{NETS}:bad"), 1, "NaN or infinite"),

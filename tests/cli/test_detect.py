@@ -21,14 +21,14 @@ def studied(here, run):
     known = generator.normal(size=(800, 4)).astype(np.float32) + 2 * labels[:, None]
     np.savez(here / "known.npz", x=known, y=labels)
     np.savez(here / "new.npz", x=np.r_[known[:30], generator.normal(size=(10, 4)) - 9].astype(np.float32))
-    done = run("study", f"{NETS}:small", "--data", "known.npz", "--save", "study.safetensors")
+    done = run("study", f"{NETS}:small", "--data", "known.npz", "--out", "study.safetensors")
     assert done.exit_code == 0, done.stderr
     return "detect", f"{NETS}:small", "--study", "study.safetensors", "--data", "new.npz"
 
 
 def test_scores_are_those_of_the_detector(studied, run, here) -> None:
     done = run(
-        *studied, "--json", "--out", "scores.csv", "--save", "detector.safetensors", "--report", "page.html"
+        *studied, "--json", "--out", "scores.csv", "--out", "detector.safetensors", "--out", "page.html"
     )
     assert done.exit_code == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -63,7 +63,7 @@ def test_the_table_fits_and_names_the_most_unlike_samples(studied, run, width: i
     assert f"sample {best['sample']}" in done.stdout
     alarms = sum(row["alarm"] for row in printed)
     assert f"{alarms} of 40 samples" in " ".join(done.stdout.split())
-    shown = run(*studied, "--save", "d.safetensors")
+    shown = run(*studied, "--out", "d.safetensors")
     assert shown.exit_code == 0
     text = run("show", "d.safetensors", env={"COLUMNS": str(width)}).stdout
     assert max(map(cell_len, text.splitlines())) <= width
@@ -88,7 +88,7 @@ def test_method_layers_and_calibration(studied, run) -> None:
         (("detect", "--study", "study.safetensors"), 2, "MODEL and --data must be given"),
         ((f"{NETS}:small", "--alpha", "1.5"), 2, "--alpha must lie between 0 and 1"),
         ((f"{NETS}:small", "--study", "new.npz"), 2, "must be a saved study"),
-        ((f"{NETS}:small", "--layers", "nine"), 1, "must name layers of the study, but 'nine'"),
+        ((f"{NETS}:small", "--layers", "nine"), 2, "--layers must name layers of the study, but 'nine'"),
         ((f"{NETS}:small", "--out", "no/such/file.csv"), 2, "--out must name a file"),
         ((f"{NETS}:small", "--method", "knn"), 2, "knn"),
         ((f"{NETS}:Chatty",), 1, "must be of the architecture that was studied"),

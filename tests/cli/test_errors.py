@@ -54,8 +54,8 @@ def files(here):
         ((MODEL, "--data", DATA, "--layers", "all", "--layers", "0"), "--layers all stands alone"),
         ((MODEL, "--data", DATA, "--device", "nowhere"), "Argument `device`"),
         ((MODEL, "--data", DATA, "--image-size", "big"), "--image-size must be"),
-        ((MODEL, "--data", DATA, "--save", "no/such/folder.st"), "--save must name a file"),
-        ((MODEL, "--data", DATA, "--save", "a_folder"), "--save must name a file"),
+        ((MODEL, "--data", DATA, "--out", "no/such/folder.safetensors"), "--out must name a file"),
+        ((MODEL, "--data", DATA, "--out", "a_folder"), "--out must end in"),
     ],
 )
 def test_wrong_usage_exits_with_2(files, run, arguments, message):
@@ -88,32 +88,33 @@ def test_code_that_calls_sys_exit_is_a_failure(here, run, command, model, data, 
 
 
 def test_data_that_call_sys_exit_half_way_are_shown_and_saved(here, run):
-    done = run("study", MODEL, "--data", f"{NETS}:exits_half_way", "--save", "s.st", "--json")
+    done = run("study", MODEL, "--data", f"{NETS}:exits_half_way", "--out", "s.safetensors", "--json")
     assert done.exit_code == 1
-    assert f"{EXITED}(0). What 32 samples before it gave is shown, and saved to s.st." in one_line(
+    assert f"{EXITED}(0). What 32 samples before it gave is shown, and saved to s.safetensors." in one_line(
         done.stderr
     )
     assert json.loads(done.stdout)["complete"] is False
-    saved = Study.load("s.st")
+    saved = Study.load("s.safetensors")
     assert (saved.samples, saved.complete) == (32, False)
     assert f"{EXITED}(0)" in saved.error
 
 
 def test_data_that_fail_half_way_are_shown_saved_and_reported(here, run):
-    done = run("study", MODEL, "--data", f"{NETS}:breaks", "--save", "s.st", "--json")
+    done = run("study", MODEL, "--data", f"{NETS}:breaks", "--out", "s.safetensors", "--json")
     assert done.exit_code == 1
-    assert "OSError: disk gone. What 32 samples before it gave is shown, and saved to s.st." in one_line(
-        done.stderr
+    assert (
+        "OSError: disk gone. What 32 samples before it gave is shown, and saved to s.safetensors."
+        in one_line(done.stderr)
     )
     told = json.loads(done.stdout)
     assert told["complete"] is False
     assert "disk" in told["error"]
     assert [row["N"] for row in told["table"]] == [32, 32, 32]
-    saved = Study.load("s.st")
+    saved = Study.load("s.safetensors")
     assert (saved.samples, saved.complete) == (32, False)
     table = run("study", MODEL, "--data", f"{NETS}:breaks")
     assert "32 samples" in table.stdout
-    assert "not saved: no --save was given" in one_line(table.stderr)
+    assert "not saved: no --out with .safetensors was given" in one_line(table.stderr)
 
 
 @pytest.mark.parametrize(
@@ -184,24 +185,29 @@ def interrupted(folder, *arguments):
 
 
 def test_ctrl_c_saves_what_was_gathered(here):
-    code, out, err = interrupted(here, "study", MODEL, "--data", f"{NETS}:waits", "--save", "s.st", "--json")
+    code, out, err = interrupted(
+        here, "study", MODEL, "--data", f"{NETS}:waits", "--out", "s.safetensors", "--json"
+    )
     assert code == 130
     assert (
-        one_line(err) == "ketwork: interrupted. What 32 samples before it gave is shown, and saved to s.st.\n"
+        one_line(err)
+        == "ketwork: interrupted. What 32 samples before it gave is shown, and saved to s.safetensors.\n"
     )
     told = json.loads(out)
     assert told["complete"] is False
-    saved = Study.load("s.st")
+    saved = Study.load("s.safetensors")
     assert (saved.samples, saved.complete, saved.error) == (32, False, "interrupted")
     assert [row["entropy"] for row in told["table"]] == saved.table()["entropy"].tolist()
 
 
 def test_ctrl_c_before_anything_was_gathered(here):
-    code, out, err = interrupted(here, "study", MODEL, "--data", f"{NETS}:waits_at_once", "--save", "s.st")
+    code, out, err = interrupted(
+        here, "study", MODEL, "--data", f"{NETS}:waits_at_once", "--out", "s.safetensors"
+    )
     assert code == 130
     assert out == ""
     assert "interrupted before there was anything to show or save" in one_line(err)
-    assert not (here / "s.st").exists()
+    assert not (here / "s.safetensors").exists()
 
 
 def test_a_pipe_has_no_bar_no_colour_and_may_close_early(here):

@@ -37,8 +37,8 @@ def test_json_has_the_numbers_and_nothing_else(run) -> None:
 
 def test_a_saved_run_is_read_to_the_same_numbers(run, tmp_path: Path) -> None:
     saved, plot = tmp_path / "run.safetensors", tmp_path / "run.svg"
-    whole = json.loads(run(*SMALL, "--save", saved, "--json").stdout)
-    again = run(*SMALL, "--resume", saved, "--plot", plot, "--json")
+    whole = json.loads(run(*SMALL, "--out", saved, "--json").stdout)
+    again = run(*SMALL, "--resume", saved, "--out", plot, "--json")
     assert json.loads(again.stdout) == whole
     assert plot.read_text().lstrip().startswith(("<?xml", "<svg"))
 
@@ -65,8 +65,8 @@ def test_a_factory_of_ones_own(run, tmp_path: Path) -> None:
         (["ising", "--lattice", "hexagon"], "chain, square"),
         (["ising", "--model", "mlp"], "rbm, symmetric"),
         (["ising", "--resume", "nothing.safetensors"], "nothing.safetensors"),
-        (["ising", "--save", "no/such/folder/run"], "--save must name a file"),
-        (["ising", "--plot", "run.txt"], "svg"),
+        (["ising", "--out", "no/such/folder/run.safetensors"], "--out must name a file"),
+        (["ising", "--out", "run.txt"], "svg"),
         (["math:pi"], "float"),
     ],
 )
@@ -89,7 +89,7 @@ def test_an_interrupted_run_is_kept(tmp_path: Path, run) -> None:
             "12",
             "--steps",
             "100000",
-            "--save",
+            "--out",
             saved,
         ],
         stdout=subprocess.PIPE,

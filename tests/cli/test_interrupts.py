@@ -53,9 +53,9 @@ def test_a_signal_during_one_long_decomposition_ends_the_command_and_loses_nothi
         "wide_nets:wide",
         "--data",
         "wide_nets:batches",
-        "--save",
-        "s.st",
-        "--report",
+        "--out",
+        "s.safetensors",
+        "--out",
         "p.html",
     ]
     process = subprocess.Popen(
@@ -78,12 +78,12 @@ def test_a_signal_during_one_long_decomposition_ends_the_command_and_loses_nothi
         process.kill()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert err == (
-        "ketwork: interrupted. What 1800 samples before it gave is shown, and saved to s.st. The numbers of 1 of 2 "
-        "layers had not been computed: `ketwork show s.st` does. The page was not written: `ketwork report s.st -o "
-        "p.html` does.\n"
+        "ketwork: interrupted. What 1800 samples before it gave is shown, and saved to s.safetensors. The numbers of "
+        "1 of 2 layers had not been computed: `ketwork show s.safetensors` does. The page was not "
+        "written: `ketwork report s.safetensors --out p.html` does.\n"
     )
     assert not (here / "p.html").exists()
-    saved = kw.Study.load("s.st")
+    saved = kw.Study.load("s.safetensors")
     assert [layer.finished for layer in saved] == [True, False]
     assert (saved.complete, saved.samples, saved.pairs is not None) == (True, 1800, True)
     x = torch.cat([torch.randn(450, 8, generator=torch.Generator().manual_seed(n)) for n in range(4)])
@@ -124,13 +124,13 @@ def test_numbers_that_an_interrupted_command_missing_pairs_are_computed_when_it_
     whole = json.loads(run("study", *SMALL, "--json").stdout)
     with monkeypatch.context() as patch:
         _interrupting(patch, Layer, "from_accumulator", number, at=2)
-        done = run("study", *SMALL, "--save", "s.st", "--states", "2")
+        done = run("study", *SMALL, "--out", "s.safetensors", "--states", "2")
     assert done.exit_code == code
     assert "The numbers of" in done.stderr
-    assert "of 3 layers had not been computed: `ketwork show s.st` does." in done.stderr
+    assert "of 3 layers had not been computed: `ketwork show s.safetensors` does." in done.stderr
     assert "–" in done.stdout
-    assert not kw.Study.load("s.st").finished
-    shown = run("show", "s.st", "--json")
+    assert not kw.Study.load("s.safetensors").finished
+    shown = run("show", "s.safetensors", "--json")
     assert shown.exit_code == 0
     assert json.loads(shown.stdout)["table"] == whole["table"]
     assert json.loads(shown.stdout)["warnings"] == whole["warnings"]
@@ -141,12 +141,13 @@ def test_a_signal_while_a_study_is_saved_waits_until_it_is(
 ) -> None:
     with monkeypatch.context() as patch:
         _interrupting(patch, kw.Study, "save", signal.SIGINT)
-        done = run("study", *SMALL, "--save", "s.st", "--report", "p.html")
+        done = run("study", *SMALL, "--out", "s.safetensors", "--out", "p.html")
     assert done.exit_code == 130
     assert (
-        "What 48 samples before it gave is shown, and saved to s.st. The page was not written" in done.stderr
+        "What 48 samples before it gave is shown, and saved to s.safetensors. The page was not written"
+        in done.stderr
     )
-    assert kw.Study.load("s.st").finished
+    assert kw.Study.load("s.safetensors").finished
     assert "entropy" in done.stdout
     assert not (here / "p.html").exists()
 
@@ -156,10 +157,13 @@ def test_a_signal_while_the_page_is_written_leaves_the_study(
 ) -> None:
     with monkeypatch.context() as patch:
         _interrupting(patch, kw.Study, "report", signal.SIGTERM)
-        done = run("study", *SMALL, "--save", "s.st", "--report", "p.html")
+        done = run("study", *SMALL, "--out", "s.safetensors", "--out", "p.html")
     assert done.exit_code == 143
-    assert "saved to s.st. The page was not written: `ketwork report s.st -o p.html` does." in done.stderr
-    assert kw.Study.load("s.st").finished
+    assert (
+        "saved to s.safetensors. The page was not written: `ketwork report s.safetensors --out p.html` does."
+        in done.stderr
+    )
+    assert kw.Study.load("s.safetensors").finished
 
 
 def test_a_comparison_that_is_interrupted_at_its_end_is_shown_and_saved(
@@ -167,51 +171,60 @@ def test_a_comparison_that_is_interrupted_at_its_end_is_shown_and_saved(
 ) -> None:
     with monkeypatch.context() as patch:
         _interrupting(patch, OverlapsOfRows, "block", signal.SIGINT, at=3)
-        done = run("compare", *SMALL, "--save", "c.st")
+        done = run("compare", *SMALL, "--out", "c.safetensors")
     assert done.exit_code == 130
-    assert "What 48 samples before it gave is shown, and saved to c.st." in done.stderr
-    assert kw.Comparison.load("c.st").n == 48
+    assert "What 48 samples before it gave is shown, and saved to c.safetensors." in done.stderr
+    assert kw.Comparison.load("c.safetensors").n == 48
 
 
 def test_states_says_what_a_file_keeps(here, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = run("study", *SMALL, "--save", "two.st", "--states", "2")
-    assert done.stderr == "Saved with the 2 leading states of each layer (--states full: all) to two.st\n"
-    assert run("study", *SMALL, "--save", "all.st", "--states", "full").stderr == "Saved to all.st\n"
-    two, everything = kw.Study.load("two.st"), kw.Study.load("all.st")
+    done = run("study", *SMALL, "--out", "two.safetensors", "--states", "2")
+    assert (
+        done.stderr
+        == "Saved with the 2 leading states of each layer (--states full: all) to two.safetensors\n"
+    )
+    assert (
+        run("study", *SMALL, "--out", "all.safetensors", "--states", "full").stderr
+        == "Saved to all.safetensors\n"
+    )
+    two, everything = kw.Study.load("two.safetensors"), kw.Study.load("all.safetensors")
     assert (two.states, everything.states) == (2, None)
-    assert run("show", "two.st").stdout == run("show", "all.st").stdout
+    assert run("show", "two.safetensors").stdout == run("show", "all.safetensors").stdout
     monkeypatch.setattr(small, "MOST_BYTES", 1000)
-    done = run("study", *SMALL, "--save", "large.st")
-    assert done.stderr == "Saved with the 64 leading states of each layer (--states full: all) to large.st\n"
+    done = run("study", *SMALL, "--out", "large.safetensors")
+    assert (
+        done.stderr
+        == "Saved with the 64 leading states of each layer (--states full: all) to large.safetensors\n"
+    )
     for given in ("0", "-3", "most", "2.5"):
-        refused = run("study", *SMALL, "--save", "no.st", "--states", given)
+        refused = run("study", *SMALL, "--out", "no.safetensors", "--states", given)
         assert refused.exit_code == 2
         assert (
             f"--states must be a number of leading states ≥ 1, or full, but was '{given}'" in refused.stderr
         )
-    refused = run("detect", f"{NETS}:small", "--data", f"{NETS}:batches", "--study", "two.st")
+    refused = run("detect", f"{NETS}:small", "--data", f"{NETS}:batches", "--study", "two.safetensors")
     assert refused.exit_code != 0
     assert "a detector needs all of what was gathered. Save the study with" in refused.stderr
 
 
 def test_a_page_alone_compares_as_many_pairs_as_its_time_gives(here, run) -> None:
-    run("study", *SMALL, "--save", "s.st", "--report", "p.html")
-    saved = kw.Study.load("s.st")
+    run("study", *SMALL, "--out", "s.safetensors", "--out", "p.html")
+    saved = kw.Study.load("s.safetensors")
     assert saved.settings["pairs_seconds"] == 30.0
     assert saved.compare().missing_pairs is None
     assert saved.pairs is None
-    run("study", *SMALL, "--save", "s.st", "--report", "p.html", "--compare")
-    assert kw.Study.load("s.st").settings["pairs_seconds"] is None
-    run("study", *SMALL, "--save", "s.st")
-    assert kw.Study.load("s.st").comparison is None
+    run("study", *SMALL, "--out", "s.safetensors", "--out", "p.html", "--compare")
+    assert kw.Study.load("s.safetensors").settings["pairs_seconds"] is None
+    run("study", *SMALL, "--out", "s.safetensors")
+    assert kw.Study.load("s.safetensors").comparison is None
 
 
 def test_the_page_of_pairs_that_were_missing_pairs_is_a_page(here, run) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(5)])
     study = kw.study(net, torch.randn(50, 4), compare=0.0)
-    study.save("s.st")
-    assert run("report", "s.st", "-o", "p.html").exit_code == 0
+    study.save("s.safetensors")
+    assert run("report", "s.safetensors", "-o", "p.html").exit_code == 0
     text = (here / "p.html").read_text()
     matrices, _ = json.JSONDecoder().raw_decode(text.partition('"matrices":')[2])
     bures = matrices["values"]["bures"]

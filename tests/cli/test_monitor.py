@@ -53,8 +53,8 @@ def test_pages_are_written_and_wrong_calls_explained(monitor, run, here):
     assert "<title>Sequential" in (here / "page.html").read_text()
     for arguments, message in [
         (("none",), "There is no file 'none'. Name the folder of a monitor's run"),
-        (("run", "--other", "run"), "--other needs --output or --open"),
-        (("run", "-o", "none/page.html"), "--output must name a file in a folder that can be written to"),
+        (("run", "--other", "run"), "--other needs --out with .html, or --open"),
+        (("run", "-o", "none/page.html"), "--out must name a file in a folder that can be written to"),
     ]:
         wrong = run("monitor", *arguments)
         assert wrong.exit_code == 2

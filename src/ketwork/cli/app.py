@@ -1,6 +1,7 @@
 """The command: `study` reads a network as a quantum system, `compare` says how alike layers are, `collapse` how many
 eigenstates they need, `detect` which samples are unlike the data studied, `compress` makes it smaller, `monitor` shows
-a training run, `ground` finds ground states; `report` makes a page of what was saved, `show` prints it.
+a training run, `ground` finds ground states; `report` makes a page of what was saved, `show` prints it; `doctor` says
+what is installed, and whether it works.
 """
 
 from __future__ import annotations
@@ -13,12 +14,23 @@ from typing import Annotated
 import typer
 
 from ketwork._version import __version__
-from ketwork.cli import collapse, compare, compress, detect, ground, monitor, options, pages, show, study
+from ketwork.cli import (
+    collapse,
+    compare,
+    compress,
+    detect,
+    doctor,
+    ground,
+    monitor,
+    options,
+    pages,
+    show,
+    study,
+)
 from ketwork.networks.runtime import left_behind
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: **ketwork study** (a demonstration, with nothing to download)",
@@ -62,7 +74,10 @@ for _name, _module in (
     ("collapse", collapse),
     ("compress", compress),
     ("detect", detect),
+    ("monitor", monitor),
+    ("ground", ground),
+    ("show", show),
+    ("report", pages),
+    ("doctor", doctor),
 ):
     app.command(_name, cls=options.Recorded, epilog=_module.HELP)(_module.command)
-for _name, _module in (("monitor", monitor), ("ground", ground), ("show", show), ("report", pages)):
-    app.command(_name, epilog=_module.HELP)(_module.command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from enum import StrEnum
@@ -10,17 +9,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from ketwork.cli import options
-from ketwork.cli.console import UsageError, one_line_errors, progress_bar, report_files, wide_console
+from ketwork.cli import options, printing
+from ketwork.cli.console import Quiet, UsageError, one_line_errors, progress_bar
+from ketwork.cli.files import (
+    NUMBERS,
+    PAGE,
+    PLOT,
+    RECORD,
+    TABLE,
+    OldPlot,
+    OldReport,
+    OldSave,
+    out_option,
+    outputs,
+)
 from ketwork.networks.collapse import CollapseCurve, collapse_curve
-from ketwork.report import blank, curve_as_json, render_curve, write
+from ketwork.report import curve_as_json, render_curve
 
 HELP = """Examples:
 
 - `ketwork collapse`
 
-- `ketwork collapse --metric accuracy --plot collapse.svg`
+- `ketwork collapse --metric accuracy --out collapse.svg`
 
 - `ketwork collapse path/to/hf-folder --data messages.csv --text text --layers blocks --samples 500`
 """
@@ -69,14 +81,20 @@ def command(
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     device: options.Device = "cpu",
     seed: Annotated[int, typer.Option(help="Draws the samples that are taken.")] = 0,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Draw the curves (SVG, PNG or PDF; extra `plot`).")
-    ] = None,
-    save: options.Save = None,
-    report: options.Report = None,
-    as_json_: options.Json = False,
+    out: Annotated[list[Path] | None, out_option(RECORD, PAGE, TABLE, NUMBERS, PLOT)] = None,
+    plot: OldPlot = None,
+    save: OldSave = None,
+    report: OldReport = None,
+    columns: printing.Columns = None,
+    sort: printing.Sort = None,
+    csv: printing.Csv = False,
+    as_json_: printing.Json = False,
+    explain: printing.Explain = False,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """How few eigenstates of each layer keep what the network does: the smallest rank, layer by layer.
@@ -88,13 +106,11 @@ def command(
         options.both_or_neither(model, data)
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
+        normalization = options.normalization(mean, std)
+        show = printing.Printing(columns, sort, csv, as_json_, explain)
+        show.check()
         wanted = _numbers(ranks)
-        options.check_targets(save, report)
-        options.check_target("--plot", plot)
-        try:
-            figure = None if plot is None else blank(plot)
-        except (ImportError, ValueError) as error:
-            raise UsageError(str(error)) from error
+        files = outputs(out, RECORD, PAGE, TABLE, NUMBERS, PLOT, save=save, report=report, plot=plot)
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
             loaded, source = options.loaded(
                 model,
@@ -107,6 +123,7 @@ def command(
                 samples=samples,
                 seed=seed,
                 image_size=size,
+                **normalization,
             )
             with progress_bar(None) as progress:
                 curve = collapse_curve(
@@ -126,23 +143,25 @@ def command(
         curve = curve.described(
             seed=seed, source=described, command=context.meta["command"], **source.settings
         )
-        if save is not None:
-            curve.save(save)
-        if report is not None:
-            curve.report(report)
-        if figure is not None and plot is not None:
-            curve.plot(figure.subplots())
-            write(figure, plot)
-        print_curve(curve, as_json_)
-        report_files({"Saved to": save, "Report written to": report, "Drawn to": plot})
+        if files.record is not None:
+            curve.save(files.record)
+        if files.page is not None:
+            curve.report(files.page)
+        files.write_tables(curve.table, lambda: curve_as_json(curve))
+        files.draw(curve.plot)
+        print_curve(curve, show)
+        files.say()
 
 
-def print_curve(curve: CollapseCurve, as_json_: bool) -> None:
-    """Prints the curve as a table or as JSON."""
-    if as_json_:
-        print(json.dumps(curve_as_json(curve), indent=1, ensure_ascii=False, allow_nan=False), flush=True)
-        return
-    render_curve(curve, wide_console())
+def print_curve(curve: CollapseCurve, show: printing.Printing) -> None:
+    """Prints the curve as a table, as CSV or as JSON."""
+
+    def render(console: Console, explain: bool) -> None:
+        render_curve(curve, console)
+        if explain:
+            printing.glossary(console, curve.definitions)
+
+    show.show(render, curve.table, lambda: curve_as_json(curve))
 
 
 def _numbers(given: str | None) -> list[int] | None:

@@ -1,25 +1,26 @@
-"""`ketwork compare`: how alike every pair of layers is, within a model or between two."""
+"""`ketwork compare`: what changed between two models, and how alike every pair of layers is."""
 
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from contextlib import redirect_stdout
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
-from ketwork.cli import options
+from ketwork.cli import options, printing
 from ketwork.cli.console import (
+    Quiet,
     UsageError,
     end_partial,
     one_line_errors,
     progress_bar,
-    report_files,
-    wide_console,
 )
+from ketwork.cli.files import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.job import launched
 from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.comparison import Comparison
@@ -30,7 +31,7 @@ from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 
 HELP = """Examples:
 
-- `ketwork compare nets:build@before.pt nets:build@after.pt --data digits.npz --report changes.html`
+- `ketwork compare nets:build@before.pt nets:build@after.pt --data digits.npz --out changes.html`
 
 - `ketwork compare path/to/hf-folder --data messages.csv --text text` (its layers with each other)
 """
@@ -59,6 +60,8 @@ def command(
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     device: options.Device = "cpu",
     seed: Annotated[
         int,
@@ -74,13 +77,19 @@ def command(
         ),
     ] = Unit.sample,
     positions: Annotated[bool, typer.Option("--positions", hidden=True)] = False,  # of version 0.1
-    save: options.Save = None,
-    report: options.Report = None,
+    out: Annotated[list[Path] | None, out_option(RECORD, PAGE, TABLE, NUMBERS, PLOT)] = None,
+    save: OldSave = None,
+    report: OldReport = None,
     timeout: options.Timeout = options.WAIT,
-    as_json_: options.Json = False,
+    columns: printing.Columns = None,
+    sort: printing.Sort = None,
+    csv: printing.Csv = False,
+    as_json_: printing.Json = False,
+    explain: printing.Explain = False,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """How alike every pair of layers is, within a model or between two: CKA, Bures similarity, linear maps.
+    """What changed between two models, layer by layer, or how alike the layers of one are: CKA, Bures, linear maps.
 
     Two models get the same samples; a second one with a tokenizer of its own reads texts through that.
     """
@@ -89,7 +98,11 @@ def command(
             raise UsageError("`ketwork compare` needs --data. Give what both models are to be run on.")
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
-        options.check_targets(save, report)
+        normalization = options.normalization(mean, std)
+        show = printing.Printing(columns, sort, csv, as_json_, explain)
+        show.check()
+        files = outputs(out, RECORD, PAGE, TABLE, NUMBERS, PLOT, save=save, report=report)
+        save, report = files.record, files.page
         ended: PartialError | Interrupted | None = None
         with redirect_stdout(sys.stderr):
             device = job.device(device) if job else device
@@ -107,7 +120,9 @@ def command(
                     samples=samples,
                     seed=seed,
                     image_size=size,
+                    **normalization,
                     dtype=network.dtype,
+                    processor=network.processor,
                 )
                 return options.fitting(network, source)
 
@@ -150,22 +165,28 @@ def command(
             ended,
             save=None if save is None else functools.partial(record.save, save),
             report=report,
-            show=functools.partial(print_comparison, record, as_json_),
+            show=functools.partial(print_comparison, record, show),
         )
         stopped = isinstance(ended, Interrupted)
-        report_files(
-            {"Saved to": save if ended is None else None, "Report written to": None if stopped else report}
-        )
+        if not stopped:
+            files.write_tables(functools.partial(table_of, record), lambda: comparison_as_json(record))
+            files.draw(record.plot, measure=None if record.itself else "changes")
+        files.say(tuple(kind for kind, gone in ((RECORD, ended is not None), (PAGE, stopped)) if gone))
         if ended is not None:
             counted = "positions" if record.settings["unit"] == Unit.position else "samples"
             more = left_to_do(record, save, report) if stopped else ""
             end_partial(ended, f"{record.n} {counted}", save, more)
 
 
-def print_comparison(record: Comparison, as_json_: bool) -> None:
-    """Prints a comparison as a table or as JSON."""
-    if as_json_:
-        numbers = comparison_as_json(record)
-        print(json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False), flush=True)
-    else:
-        render_comparison(record, wide_console())
+def print_comparison(record: Comparison, show: printing.Printing) -> None:
+    """Prints a comparison as a table, as CSV or as JSON."""
+    show.show(
+        functools.partial(render_comparison, record),
+        functools.partial(table_of, record),
+        lambda: comparison_as_json(record),
+    )
+
+
+def table_of(record: Comparison) -> pd.DataFrame:
+    """A row for each pair of layers, or of two models for each layer that both have: what changed."""
+    return record.table() if record.itself else record.changes().reset_index()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import sys
+import warnings
 from contextlib import redirect_stdout
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from torch import Tensor
 
-from ketwork.cli import options
-from ketwork.cli.console import UsageError, one_line_errors, progress_bar, report_files, wide_console
+from ketwork.cli import options, printing
+from ketwork.cli.console import Quiet, UsageError, one_line_errors, progress_bar
+from ketwork.cli.files import NUMBERS, ONNX, PAGE, PLOT, RECORD, TABLE, OldRecord, out_option, outputs
+from ketwork.networks.compression import Compressed
 from ketwork.networks.compression import compress as compress_network
-from ketwork.records import write_text
 from ketwork.report import compressed_as_json, render_compressed
+from ketwork.sources import LoadedData
 
 HELP = """Examples:
 
@@ -31,6 +36,8 @@ The file is read by `ketwork.load_compressed(path, network)`, or without ketwork
 """
 
 _KEEP = 0.5
+_BATCHES = 8  # by which the ranges of 8-bit activations are taken
+KINDS = (RECORD, PAGE, TABLE, NUMBERS, PLOT, ONNX)
 
 
 class Cost(StrEnum):
@@ -70,16 +77,23 @@ def command(
     label: options.Label = None,
     keep: Annotated[
         float | None,
-        typer.Option(help="The share of the network's total cost to keep. Default: 0.5.", show_default=False),
+        typer.Option(
+            min=0,
+            max=1,
+            help="The share of the network's total cost to keep. Default: 0.5.",
+            show_default=False,
+        ),
     ] = None,
     max_kl: Annotated[
         float | None,
-        typer.Option(help="Instead: the smallest network whose predictions change by so many nats at most."),
+        typer.Option(
+            min=0, help="Instead: the smallest network whose predictions change by so many nats at most."
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Instead: the smallest network that loses so much accuracy at most (0.01: a point)."
+            min=0, help="Instead: the smallest network that loses so much accuracy at most (0.01: a point)."
         ),
     ] = None,
     cost: Annotated[
@@ -106,13 +120,26 @@ def command(
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     device: options.Device = "cpu",
     seed: Annotated[int, typer.Option(help="Draws the directions of gradients.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Save the smaller network (safetensors).")
+        list[Path] | None,
+        out_option(RECORD, PAGE, TABLE, NUMBERS, PLOT, ONNX, what=" The record is the smaller network."),
     ] = None,
-    record: Annotated[Path | None, typer.Option(metavar="PATH", help="Save what `--json` prints.")] = None,
-    as_json_: options.Json = False,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Export it for ONNX Runtime, as `--out x.onnx` does (extra `onnx`)."
+        ),
+    ] = None,
+    record: OldRecord = None,
+    columns: printing.Columns = None,
+    sort: printing.Sort = None,
+    csv: printing.Csv = False,
+    as_json_: printing.Json = False,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """A smaller network of plain torch.nn modules that predicts what the original does, without training.
@@ -128,8 +155,10 @@ def command(
             raise UsageError(f"{' and '.join(given)} exclude each other. Give one of them.")
         chosen = options.selectors(layers)
         size = options.image_size(image_size)
-        options.check_target("--out", out)
-        options.check_target("--record", record)
+        normalization = options.normalization(mean, std)
+        show = printing.Printing(columns, sort, csv, as_json_)
+        show.check()
+        files = outputs([*(out or []), *([onnx] if onnx else [])], *KINDS, record=record)
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
             loaded, source = options.loaded(
                 model,
@@ -143,6 +172,7 @@ def command(
                 samples=samples,
                 seed=seed,
                 image_size=size,
+                **normalization,
             )
             with progress_bar(None) as progress:
                 result = compress_network(
@@ -168,13 +198,50 @@ def command(
             | source.settings,
             warnings=(*result.warnings, *loaded.notes, *source.notes),
         )
-        numbers = json.dumps(compressed_as_json(result), indent=1, ensure_ascii=False, allow_nan=False)
-        if out is not None:
-            result.save(out)
-        if record is not None:
-            write_text(record, numbers + "\n")
-        if as_json_:
-            print(numbers, flush=True)
-        else:
-            render_compressed(result, wide_console())
-        report_files({"Network saved to": out, "Record saved to": record})
+        if files.record is not None:
+            result.save(files.record)
+        if files.page is not None:
+            result.report(files.page)
+        if ONNX in files.paths:
+            _export(result, source, files.paths[ONNX])
+        files.write_tables(result.table, lambda: compressed_as_json(result))
+        files.draw(result.plot)
+        print_compressed(result, show)
+        files.say(record="Network saved to", numbers="Record saved to")
+
+
+def print_compressed(result: Compressed, show: printing.Printing) -> None:
+    """Prints what became of a network as a table, as CSV or as JSON."""
+
+    def render(console: Console, explain: bool) -> None:
+        render_compressed(result, console)
+
+    show.show(render, result.table, lambda: compressed_as_json(result))
+
+
+def _export(result: Compressed, source: LoadedData, path: Path) -> None:
+    """Writes the ONNX file, by the first batch of the data."""
+    try:
+        inputs = [inputs_of(batch) for batch in itertools.islice(source.batches, _BATCHES)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter's own parts
+            result.export_onnx(path, inputs[0], inputs)
+    except ImportError as error:
+        raise UsageError(
+            f"--onnx needs the extra `onnx` ({error}). Install it with `pip install 'ketwork[onnx]'`."
+        ) from error
+
+
+def inputs_of(batch: Any) -> Tensor:
+    """The tensor of a batch that a network gets.
+
+    Raises:
+        UsageError: it gets several, by name: those of a tokenizer.
+    """
+    content = batch[0] if isinstance(batch, tuple | list) else batch
+    if not isinstance(content, Tensor):
+        raise UsageError(
+            "--onnx needs data whose batches are one tensor, but these are mappings (of a tokenizer). Export the "
+            "network from Python: `result.export_onnx(path, (input_ids, attention_mask))`."
+        )
+    return content

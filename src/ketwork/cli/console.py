@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,6 +34,18 @@ from ketwork.sources import SourceError
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
+CALLED: ContextVar[typer.Context | None] = ContextVar("called", default=None)
+"""The command that runs, with its options as they were given."""
+
+_OPTIONS = {"max_samples": "samples", "n_samples": "samples"}
+"""Arguments of functions that options call otherwise."""
+
+_NOT_OPTIONS = ("model", "other", "data", "label")
+"""Of these the contents were wrong, not the option."""
+
+PAUSE = 30.0
+"""Seconds between two lines of progress, where there is no terminal."""
+
 _PIPE_WIDTH = 140  # what goes to a file or a pipe has no width of its own
 
 
@@ -41,9 +57,39 @@ def report_files(written: dict[str, Path | None]) -> None:
     """Says on stderr which files were written, those that were."""
     for label, path in written.items():
         if path is not None:
-            Console(stderr=True).print(
-                f"{label} {path}", style="dim", highlight=False, markup=False, soft_wrap=True
-            )
+            note(f"{label} {path}")
+
+
+def note(message: str) -> None:
+    """Prints a remark in one line on stderr, unless --quiet was given."""
+    Console(stderr=True, quiet=quiet()).print(
+        message, style="dim", highlight=False, markup=False, soft_wrap=True
+    )
+
+
+def quiet() -> bool:
+    """Whether the command was given --quiet."""
+    context = CALLED.get()
+    return context is not None and bool(context.meta.get("quiet"))
+
+
+def _be_quiet(context: typer.Context, wanted: bool) -> bool:
+    context.meta["quiet"] = wanted
+    return wanted
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        is_eager=True,
+        expose_value=False,
+        callback=_be_quiet,
+        help="Print errors alone, and what --json or --csv print.",
+        rich_help_panel="Printing",
+    ),
+]
 
 
 @contextmanager
@@ -85,13 +131,16 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exception(error)
         misused = isinstance(error, UsageError | SourceError | SelectorError | CheckpointError)
+        option = None if misused else _refused_option(error)
+        if option is not None:
+            misused, error.args = True, (option,)
         complain(str(error) if misused else message_of(error))
         raise typer.Exit(MISUSED if misused else FAILED) from error
 
 
 def end_partial(ended: PartialError | Interrupted, number: str, save: Path | None, more: str = "") -> None:
     """Ends a command with the right exit code where its result is that of so many samples alone."""
-    kept = f"saved to {save}" if save is not None else "not saved: no --save was given"
+    kept = f"saved to {save}" if save is not None else "not saved: no --out with .safetensors was given"
     kept = f"What {number} before it gave is shown, and {kept}.{more}"
     if isinstance(ended, Interrupted):
         complain(f"interrupted. {kept}")
@@ -108,6 +157,22 @@ def message_of(error: BaseException) -> str:
     """The error in words, with its type where the words alone would not tell."""
     words = str(error)
     return words if _raised_here(error) else f"{type(error).__name__}: {words}".removesuffix(": ")
+
+
+def _refused_option(error: Exception) -> str | None:
+    """The words of an error about an argument that was given as an option, with the option's name; None of others."""
+    match = re.match(r"Argument `(\w+)`", str(error))
+    context = CALLED.get()
+    if match is None or context is None or not isinstance(error, ValueError) or not _raised_here(error):
+        return None
+    given = {parameter.name: parameter for parameter in context.command.params}
+    name = _OPTIONS.get(match[1], match[1])
+    if name in _NOT_OPTIONS or name not in given:
+        return None
+    source = context.get_parameter_source(name)
+    if source is None or source.name != "COMMANDLINE":
+        return None
+    return str(error).replace(match[0], max(given[name].opts, key=len), 1)
 
 
 def _raised_here(error: BaseException) -> bool:
@@ -152,12 +217,54 @@ class Bars:
         return self._tasks[name]
 
 
+class Lines:
+    """A line every half minute, for logs and notebooks: what is done, how fast, and the time left."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total, self._name, self._began = total, "", 0.0
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Says how many samples have gone by."""
+        total = self._total if total is None else total
+        self._say(
+            "samples", f"{done:,}/{'?' if total is None else f'{total:,}'}", done / total if total else None
+        )
+
+    def stage(self, stage: Stage) -> None:
+        """Says how far a stage is."""
+        self._say(stage.name, f"{stage.done}/{stage.total}", stage.share)
+
+    def _say(self, name: str, words: str, share: float | None) -> None:
+        now = time.monotonic()
+        if name != self._name:
+            self._name, self._began = name, min(now, self._last)
+        if now - self._last < PAUSE:
+            return
+        self._last = now
+        gone = now - self._began
+        left = f", about {_clock(gone * (1 - share) / share)} left" if share else ""
+        print(f"ketwork: {name} {words} after {_clock(gone)}{left}", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> _clock(75.2), _clock(3725)
+    ('1:15', '1:02:05')
+    """
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:").removeprefix("0")
+
+
 @contextmanager
-def progress_bar(total: int | None) -> Iterator[Bars | None]:
-    """What to call with the number of samples done: draws a bar on stderr, only where that is a terminal."""
+def progress_bar(total: int | None) -> Iterator[Bars | Lines | None]:
+    """What to call with the number of samples done: a bar on stderr, or, where that is no terminal, a line at times."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if quiet():
         yield None
+        return
+    if not console.is_terminal:
+        yield Lines(total)
         return
     columns: list[Any] = [
         TextColumn("{task.description}"),
@@ -171,8 +278,8 @@ def progress_bar(total: int | None) -> Iterator[Bars | None]:
 
 
 def wide_console(stderr: bool = False) -> Console:
-    """The terminal, or a pipe, wide enough for complete tables."""
-    console = Console(stderr=stderr)
+    """The terminal, or a pipe, wide enough for complete tables; with --quiet it prints nothing."""
+    console = Console(stderr=stderr, quiet=quiet())
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(stderr=stderr, width=_PIPE_WIDTH)
+        return Console(stderr=stderr, width=_PIPE_WIDTH, quiet=quiet())
     return console

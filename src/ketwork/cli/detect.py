@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from enum import StrEnum
@@ -11,22 +10,22 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from rich.console import Console
 
-from ketwork.cli import options
+from ketwork.cli import options, printing
 from ketwork.cli.console import (
+    Quiet,
     UsageError,
     end_partial,
     one_line_errors,
     progress_bar,
-    report_files,
-    wide_console,
 )
+from ketwork.cli.files import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.loading import load
 from ketwork.networks.activations import Reading
 from ketwork.networks.detection import DetectionError, DetectionInterrupted, Detector
 from ketwork.networks.study import Study
 from ketwork.networks.study import study as study_network
-from ketwork.records import write_text
 from ketwork.report import detection_as_json, render_detection
 from ketwork.sources import LoadedModel, load_data
 
@@ -36,7 +35,7 @@ HELP = """Examples:
 
 - `ketwork detect nets:build@weights.safetensors --study study.safetensors --data new.npz --out scores.csv`
 
-- `ketwork detect path/to/hf-folder --study study.safetensors --data new.csv --text text --report detection.html`
+- `ketwork detect path/to/hf-folder --study study.safetensors --data new.csv --text text --out detection.html`
 """
 
 
@@ -72,7 +71,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What `ketwork study --save` wrote of that model and labelled data, or a saved detector.",
+            help="What `ketwork study --out` saved of that model and labelled data, or a saved detector.",
             show_default=False,
         ),
     ] = None,
@@ -110,6 +109,8 @@ def command(
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     device: options.Device = "cpu",
     seed: Annotated[int, typer.Option(help="Draws the samples that are taken.")] = 0,
     skip_bad: Annotated[
@@ -119,14 +120,17 @@ def command(
         ),
     ] = False,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Write every sample's scores as CSV.", show_default=False),
+        list[Path] | None,
+        out_option(TABLE, RECORD, PAGE, NUMBERS, PLOT, what=" The table has every sample's scores."),
     ] = None,
-    save: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Save the detector (safetensors), for --study.")
-    ] = None,
-    report: options.Report = None,
-    as_json_: options.Json = False,
+    save: OldSave = None,
+    report: OldReport = None,
+    columns: printing.Columns = None,
+    sort: printing.Sort = None,
+    csv: printing.Csv = False,
+    as_json_: printing.Json = False,
+    explain: printing.Explain = False,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Which samples are unlike the data studied: score, p-value, nearest class, and the layer that says so most.
@@ -141,14 +145,17 @@ def command(
         if not 0 < alpha < 1:
             raise UsageError(f"--alpha must lie between 0 and 1, but was {alpha:g}.")
         size = options.image_size(image_size)
-        options.check_targets(save, report)
-        options.check_target("--out", out)
+        normalization = options.normalization(mean, std)
+        show = printing.Printing(columns, sort, csv, as_json_, explain)
+        show.check()
+        files = outputs(out, TABLE, RECORD, PAGE, NUMBERS, PLOT, save=save, report=report)
         reading: dict[str, Any] = {
             "text": text,
             "input": inputs,
             "label": label,
             "batch_size": batch_size,
             "image_size": size,
+            **normalization,
         }
         record = None if study is None else load(study, Study, Detector)
         assert record is None or isinstance(record, Study | Detector)
@@ -183,25 +190,33 @@ def command(
         detector = detector.described(
             source={"model": loaded.description, "data": source.description}, command=context.meta["command"]
         )
-        if save is not None:
-            detector.save(save)
-        if out is not None:
-            write_text(out, frame.to_csv())
-        if report is not None:
-            detector.report(report, scores=frame, alpha=alpha)
-        print_detection(detector, frame, alpha, as_json_)
-        report_files({"Saved to": save, "Scores written to": out, "Report written to": report})
+        if files.record is not None:
+            detector.save(files.record)
+        files.write_tables(frame.reset_index, lambda: detection_as_json(detector, frame))
+        if files.page is not None:
+            detector.report(files.page, scores=frame, alpha=alpha)
+        files.draw(detector.plot, scores=frame, alpha=alpha)
+        print_detection(detector, frame, alpha, show)
+        files.say(table="Scores written to")
         if ended is not None:
-            end_partial(ended, f"{len(frame)} samples", out)
+            end_partial(ended, f"{len(frame)} samples", files.paths.get(TABLE))
 
 
-def print_detection(detector: Detector, frame: pd.DataFrame | None, alpha: float, as_json_: bool) -> None:
-    """Prints a detector, and the samples that it scored, as a table or as JSON."""
-    if as_json_:
-        record = detection_as_json(detector, frame)
-        print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False), flush=True)
-    else:
-        render_detection(detector, frame, alpha, wide_console())
+def print_detection(
+    detector: Detector, frame: pd.DataFrame | None, alpha: float, show: printing.Printing
+) -> None:
+    """Prints a detector, and the samples that it scored, as a table, as CSV or as JSON."""
+
+    def render(console: Console, explain: bool) -> None:
+        render_detection(detector, frame, alpha, console)
+        if explain:
+            printing.glossary(console, detector.definitions)
+
+    show.show(
+        render,
+        detector.table if frame is None else frame.reset_index,
+        lambda: detection_as_json(detector, frame),
+    )
 
 
 def _made(
@@ -222,7 +237,13 @@ def _made(
         assert record is not None
     given = None
     if calibration is not None:
-        source = load_data(calibration, tokenizer=loaded.tokenizer, dtype=loaded.dtype, **reading)
+        source = load_data(
+            calibration,
+            tokenizer=loaded.tokenizer,
+            processor=loaded.processor,
+            dtype=loaded.dtype,
+            **reading,
+        )
         given = options.fitting(loaded, source).batches
     detector: Detector = record.detector(
         method.value,

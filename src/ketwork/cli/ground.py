@@ -10,15 +10,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ketwork.cli import options
-from ketwork.cli.console import INTERRUPTED, UsageError, complain, one_line_errors
+from ketwork.cli import options, printing
+from ketwork.cli.console import INTERRUPTED, Quiet, UsageError, complain, one_line_errors
+from ketwork.cli.console import quiet as is_quiet
+from ketwork.cli.files import NUMBERS, PLOT, RECORD, OldPlot, OldSave, out_option, outputs
+from ketwork.records import write_text
 from ketwork.sources import call, parse, resolve
 
 HELP = """Examples:
 
 - `ketwork ground ising --sites 20 --field 1`
 
-- `ketwork ground heisenberg --sites 22 --alpha 2 --save run.safetensors --plot run.svg`
+- `ketwork ground heisenberg --sites 22 --alpha 2 --out run.safetensors --out run.svg`
 
 - `ketwork ground my_models.py:build --steps 500`
 """
@@ -63,15 +66,14 @@ def command(
         int, typer.Option(min=0, help="Configurations drawn in each step; 0 sums over all of them.")
     ] = 1008,
     seed: Annotated[int, typer.Option(help="Draws the parameters to begin with, and the samples.")] = 0,
-    save: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Save the run as it goes (safetensors).")
+    out: Annotated[
+        list[Path] | None, out_option(RECORD, PLOT, NUMBERS, what=" The record is saved as the run goes.")
     ] = None,
+    save: OldSave = None,
     resume: Annotated[Path | None, typer.Option(metavar="PATH", help="Continue a saved run.")] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Draw the run's energies (SVG, PNG or PDF; extra `plot`)."),
-    ] = None,
-    as_json: options.Json = False,
+    plot: OldPlot = None,
+    as_json: printing.Json = False,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """The ground state of a many-body system, with a network as its wave function.
@@ -79,8 +81,8 @@ def command(
     The energy comes with its standard error, variance and V-score, beside the exact value where it is known.
     """
     with one_line_errors(debug):
-        options.check_target("--save", save)
-        options.check_target("--plot", plot)
+        files = outputs(out, RECORD, PLOT, NUMBERS, save=save, plot=plot)
+        save, plot = files.record, files.paths.get(PLOT)
         waves_command, problems = _waves()
         try:
             if parse(system) is not None:
@@ -111,8 +113,8 @@ def command(
                 save=save,
                 resume=resume,
                 plot=plot,
-                console=Console(stderr=as_json, soft_wrap=True),
-                status=Console(stderr=True, soft_wrap=True),
+                console=Console(stderr=as_json, soft_wrap=True, quiet=is_quiet()),
+                status=Console(stderr=True, soft_wrap=True, quiet=is_quiet()),
             )
         except (ValueError, FileNotFoundError) as error:
             raise UsageError(str(error)) from error
@@ -120,12 +122,15 @@ def command(
             kept = (
                 f"The run so far is in {save}; --resume {save} continues it"
                 if save
-                else "Nothing was kept: no --save"
+                else "Nothing was kept: no --out with .safetensors"
             )
             complain(f"interrupted. {kept}.")
             raise typer.Exit(INTERRUPTED) from error
+        numbers = json.dumps(_numbers(run, of.exact()), indent=1, allow_nan=False)
+        if NUMBERS in files.paths:
+            write_text(files.paths[NUMBERS], numbers + "\n")
         if as_json:
-            print(json.dumps(_numbers(run, of.exact()), indent=1, allow_nan=False), flush=True)
+            print(numbers, flush=True)
 
 
 def _waves() -> tuple[ModuleType, ModuleType]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import webbrowser
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ketwork.cli import options
-from ketwork.cli.console import UsageError, one_line_errors, report_files, wide_console
+from ketwork.cli import options, printing
+from ketwork.cli.console import Quiet, UsageError, one_line_errors
+from ketwork.cli.files import NUMBERS, PAGE, TABLE, OldOutput, out_option, outputs
 from ketwork.networks.monitor import MonitorRun
 from ketwork.report import monitor_as_json, render_monitor
 
@@ -20,9 +20,9 @@ HELP = """Examples:
 
 - `ketwork monitor ketwork-run/`
 
-- `ketwork monitor ketwork-run/ --output run.html --follow`
+- `ketwork monitor ketwork-run/ --out run.html --follow`
 
-- `ketwork monitor runs/new/ --other runs/old/ --output both.html --open`
+- `ketwork monitor runs/new/ --other runs/old/ --out both.html --open`
 """
 
 _PAUSE = 10.0
@@ -36,12 +36,8 @@ def command(
     other: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Another run, beside the first one on the page.")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="PATH", help="Write the run as one HTML page that needs no network."
-        ),
-    ] = None,
+    out: Annotated[list[Path] | None, out_option(PAGE, TABLE, NUMBERS)] = None,
+    output: OldOutput = None,
     follow: Annotated[
         bool,
         typer.Option(
@@ -54,30 +50,47 @@ def command(
             "--open", help="Open the page in a browser. Default page: in the folder, as monitor.html."
         ),
     ] = False,
-    as_json_: options.Json = False,
+    columns: printing.Columns = None,
+    sort: printing.Sort = None,
+    csv: printing.Csv = False,
+    as_json_: printing.Json = False,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Show a training run: each layer's quantities over the steps, and the alarms."""
     with one_line_errors(debug):
         run = _load(path)
         beside = None if other is None else _load(other)
-        if output is None and (open_ or follow):
-            output = (path if path.is_dir() else path.parent) / "monitor.html"
-        if other is not None and output is None:
-            raise UsageError("--other needs --output or --open: two runs stand beside each other on a page.")
-        options.check_targets(None, output, "--output")
-        if as_json_:
-            print(json.dumps(monitor_as_json(run), indent=1, ensure_ascii=False, allow_nan=False), flush=True)
-        else:
-            render_monitor(run, wide_console())
-        if output is None:
+        show = printing.Printing(columns, sort, csv, as_json_)
+        show.check()
+        files = outputs(out, PAGE, TABLE, NUMBERS, output=output)
+        if files.page is None and (open_ or follow):
+            files.paths[PAGE] = (path if path.is_dir() else path.parent) / "monitor.html"
+        page = files.page
+        if other is not None and page is None:
+            raise UsageError(
+                "--other needs --out with .html, or --open: two runs stand beside each other on a page."
+            )
+        print_run(run, show)
+        files.write_tables(run.long, lambda: monitor_as_json(run))
+        if page is not None:
+            run.report(page, other=beside)
+        files.say()
+        if page is None:
             return
-        run.report(output, other=beside)
-        report_files({"Report written to": output})
         if open_:
-            webbrowser.open(output.resolve().as_uri())
+            webbrowser.open(page.resolve().as_uri())
         if follow:
-            _follow(path, run, output, beside)
+            _follow(path, run, page, beside)
+
+
+def print_run(run: MonitorRun, show: printing.Printing) -> None:
+    """Prints a training run as a table, as CSV or as JSON."""
+
+    def render(console: Console, explain: bool) -> None:
+        render_monitor(run, console)
+
+    show.show(render, run.long, lambda: monitor_as_json(run))
 
 
 def _load(path: Path) -> MonitorRun:

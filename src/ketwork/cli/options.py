@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from typer.core import TyperCommand
 
-from ketwork.cli.console import UsageError
+from ketwork.cli.console import CALLED, UsageError
 from ketwork.networks.activations import IntegersRefusedError, batches, device_of
 from ketwork.networks.runtime import parse_bytes
-from ketwork.records import writable
-from ketwork.report import ready
 from ketwork.sources import LoadedData, LoadedModel, load_data, load_model
 
 DEMO_MODEL = "ketwork.demo.digits:model"
@@ -32,6 +29,7 @@ class Recorded(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the arguments, which are kept as they were given."""
+        CALLED.set(ctx)
         ctx.meta["command"] = shlex.join(["ketwork", ctx.info_name, *args])
         return super().parse_args(ctx, args)
 
@@ -50,19 +48,24 @@ class Calls(StrEnum):
     pooled = "pooled"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON to stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")]
 Data = Annotated[
     str | None,
     typer.Option(
-        help="An .npz, .npy, .csv, .jsonl or .parquet file, a folder of images with one subfolder a class, "
-        "or `package.module:factory` returning batches.",
+        help="An .npz, .npy, .csv, .tsv, .json, .jsonl, .parquet or .txt file (a text a line), a folder of images with "
+        "one subfolder a class, or `package.module:factory` returning batches.",
         show_default=False,
+        rich_help_panel="Data",
     ),
 ]
 TextColumn = Annotated[
     str | None,
-    typer.Option("--text", metavar="COLUMN", help="The column of texts, for the model's tokenizer."),
+    typer.Option(
+        "--text",
+        metavar="COLUMN",
+        help="The column of texts, for the model's tokenizer.",
+        rich_help_panel="Data",
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,
@@ -70,9 +73,12 @@ Inputs = Annotated[
         "--input",
         metavar="NAME",
         help="The array of features in an .npz file, or a column of numbers (name or glob, repeatable).",
+        rich_help_panel="Data",
     ),
 ]
-Label = Annotated[str | None, typer.Option(metavar="NAME", help="The column or array of labels.")]
+Label = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column or array of labels.", rich_help_panel="Data")
+]
 LayerNames = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,11 +100,32 @@ Samples = Annotated[
     typer.Option(
         min=1,
         help="Take so many samples: as many of each label where the data have labels, else at random, by the seed.",
+        rich_help_panel="Data",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.", rich_help_panel="Data")]
 ImageSize = Annotated[
-    str | None, typer.Option(metavar="N or HxW", help="Resize images to this height and width.")
+    str | None,
+    typer.Option(metavar="N or HxW", help="Resize images to this height and width.", rich_help_panel="Data"),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M,M,M",
+        help="Of images, which are in [0, 1]: subtract this from each channel (or one number from all). Default: what "
+        "the model folder's image processor does; 0 without one.",
+        show_default=False,
+        rich_help_panel="Data",
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S,S,S",
+        help="Of images: then divide each channel by this. Default as for --mean; 1.",
+        show_default=False,
+        rich_help_panel="Data",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where to run the network: cpu, cuda, cuda:1, mps.")]
 Memory = Annotated[
@@ -114,20 +141,15 @@ WAIT = 1800.0
 Timeout = Annotated[
     float, typer.Option(min=1, help="Under torchrun: seconds to wait for processes that are slower.")
 ]
-Save = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Save the result, states included (safetensors).")
-]
 States = Annotated[
     str | None,
     typer.Option(
         metavar="N|full",
-        help="What --save keeps of each layer beside its numbers: `full`, all that was gathered, of which studies add "
-        "up and detectors are made; or the spectrum and N leading states. Default: `full` up to 100 MB, else 64.",
+        help="What a saved study keeps of each layer beside its numbers: `full`, all that was gathered, of which "
+        "studies add up and detectors are made; or the spectrum and N leading states. Default: `full` up to 100 MB, "
+        "else 64.",
         show_default=False,
     ),
-]
-Report = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Write the result as one HTML page that needs no network.")
 ]
 
 
@@ -136,7 +158,13 @@ def loaded(
 ) -> tuple[LoadedModel, LoadedData]:
     """The model and the data that a command names, or those of the demonstration; `reading` is for `load_data`."""
     network = load_model(model or DEMO_MODEL, device)
-    source = load_data(data or demo, tokenizer=network.tokenizer, dtype=network.dtype, **reading)
+    source = load_data(
+        data or demo,
+        tokenizer=network.tokenizer,
+        processor=network.processor,
+        dtype=network.dtype,
+        **reading,
+    )
     return network, fitting(network, source)
 
 
@@ -197,6 +225,21 @@ def image_size(given: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2] or match[1])
 
 
+def normalization(mean: str | None, std: str | None) -> dict[str, Any]:
+    """What `load_data` takes as `mean` and `std`."""
+    return {"mean": _channels("--mean", mean), "std": _channels("--std", std)}
+
+
+def _channels(option: str, given: str | None) -> tuple[float, ...] | None:
+    """The numbers of --mean or --std, one a channel or one for all."""
+    if given is None:
+        return None
+    try:
+        return tuple(float(part) for part in given.split(","))
+    except ValueError as error:
+        raise UsageError(f"{option} must be numbers with commas between, but was {given!r}.") from error
+
+
 def check_memory(given: str | None) -> None:
     """Whether a budget is one, before anything is loaded."""
     if given is None:
@@ -205,21 +248,3 @@ def check_memory(given: str | None) -> None:
         parse_bytes(given)
     except ValueError as error:
         raise UsageError(str(error).replace("Argument `memory`", "--memory")) from error
-
-
-def check_targets(save: Path | None, report: Path | None, option: str = "--report") -> None:
-    """Before the work is done, whether its results can be written."""
-    check_target("--save", save)
-    check_target(option, report)
-    if report is not None:
-        ready()
-
-
-def check_target(option: str, path: Path | None) -> None:
-    """Whether the file that an option names can be written."""
-    if path is None:
-        return
-    if not writable(path):
-        raise UsageError(
-            f"{option} must name a file in a folder that can be written to, but was {str(path)!r}."
-        )

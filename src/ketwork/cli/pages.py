@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ketwork.cli import options
-from ketwork.cli.console import one_line_errors, report_files
+from ketwork.cli.console import Quiet, one_line_errors
+from ketwork.cli.files import PAGE, OldOutput, out_option, outputs
 from ketwork.cli.loading import finished, load
 from ketwork.cli.writing import write_report
 from ketwork.networks.collapse import CollapseCurve
@@ -16,7 +17,7 @@ from ketwork.networks.comparison import Comparison
 from ketwork.networks.detection import Detector
 from ketwork.networks.study import Study
 
-HELP = "Example: `ketwork report study.safetensors -o study.html`"
+HELP = "Example: `ketwork report study.safetensors --out study.html`"
 
 
 def command(
@@ -24,19 +25,21 @@ def command(
         Path,
         typer.Argument(metavar="FILE", help="What `ketwork study`, `compare`, `collapse` or `detect` saved."),
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="PATH", help="The page. Default: beside FILE, as .html."),
-    ] = None,
+    out: Annotated[list[Path] | None, out_option(PAGE, what=" Default: beside FILE.")] = None,
+    output: OldOutput = None,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Write a saved study, comparison, collapse curve or detector as one HTML page that needs no network."""
     with one_line_errors(debug):
-        target = path.with_suffix(".html") if output is None else output
-        options.check_targets(None, target, "--output")
+        files = outputs(out, PAGE, output=output)
+        if files.page is None:
+            files = outputs([path.with_suffix(".html")], PAGE)
+        target = files.page
+        assert target is not None
         record = finished(load(path, Study, Comparison, CollapseCurve, Detector))
         if isinstance(record, Study):
             write_report(record, target)
         else:
             record.report(target)
-        report_files({"Saved to": None, "Report written to": target})
+        files.say()

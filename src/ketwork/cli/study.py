@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,15 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from ketwork.cli import options
+from ketwork.cli import options, printing
 from ketwork.cli.console import (
+    Quiet,
     UsageError,
     end_partial,
     one_line_errors,
     progress_bar,
-    report_files,
     wide_console,
 )
+from ketwork.cli.files import NUMBERS, PAGE, PLOT, RECORD, TABLE, OldReport, OldSave, out_option, outputs
 from ketwork.cli.job import Job, launched
 from ketwork.cli.writing import concluded, left_to_do
 from ketwork.networks.activations import Reading
@@ -39,9 +39,9 @@ HELP = """Examples:
 
 - `ketwork study`
 
-- `ketwork study --report study.html`
+- `ketwork study --out study.html`
 
-- `ketwork study nets:build@weights.safetensors --data digits.npz --save study.safetensors`
+- `ketwork study nets:build@weights.safetensors --data digits.npz --out study.safetensors`
 
 - `ketwork study path/to/hf-folder --data messages.csv --text text --label spam --layers blocks`
 
@@ -89,6 +89,8 @@ def command(
     samples: options.Samples = None,
     batch_size: options.BatchSize = 64,
     image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     device: options.Device = "cpu",
     seed: Annotated[
         int,
@@ -118,13 +120,14 @@ def command(
         typer.Option("--attention", help="Entropy, first position's weight and rank of attention patterns."),
     ] = False,
     memory: options.Memory = None,
-    save: options.Save = None,
+    out: Annotated[list[Path] | None, out_option(RECORD, PAGE, TABLE, NUMBERS, PLOT)] = None,
+    save: OldSave = None,
     states: options.States = None,
-    report: options.Report = None,
+    report: OldReport = None,
     compare: Annotated[
         bool | None,
         typer.Option(
-            help="Compare the layers with each other, in the same pass. Default: where there is a --report, as many "
+            help="Compare the layers with each other, in the same pass. Default: where a page is written, as many "
             "pairs as half a minute gives, nearest layers first.",
             show_default=False,
         ),
@@ -142,7 +145,12 @@ def command(
         bool, typer.Option("--resume", help="Continue from the --checkpoint, if there is one yet.")
     ] = False,
     timeout: options.Timeout = options.WAIT,
-    as_json_: options.Json = False,
+    columns: printing.Columns = None,
+    sort: printing.Sort = None,
+    csv: printing.Csv = False,
+    as_json_: printing.Json = False,
+    explain: printing.Explain = False,
+    quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Every layer's state over data: dimensions used, coherence, entanglement, with standard errors.
@@ -156,9 +164,13 @@ def command(
             _check_alone(activations, job, model=model, data=data, text=text, input=inputs, generate=generate)
         chosen, which = options.selectors(layers), options.positions(positions)
         size = options.image_size(image_size)
+        normalization = options.normalization(mean, std)
+        show = printing.Printing(columns, sort, csv, as_json_, explain)
+        show.check()
         chosen_states = options.states(states)
         options.check_memory(memory)
-        options.check_targets(save, report)
+        files = outputs(out, RECORD, PAGE, TABLE, NUMBERS, PLOT, save=save, report=report)
+        save, report = files.record, files.page
         if resume and checkpoint is None:
             raise UsageError("--resume needs the folder to continue from. Give --checkpoint FOLDER.")
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
@@ -190,6 +202,7 @@ def command(
                     samples=samples,
                     seed=seed,
                     image_size=size,
+                    **normalization,
                     skip_bad=skip_bad,
                 )
                 total = source.samples if source.samples is not None else samples
@@ -247,15 +260,14 @@ def command(
             ended,
             save=None if save is None else functools.partial(keep, save),
             report=report,
-            show=lambda: print_study(record, as_json_),
+            show=lambda: print_study(record, show),
         )
         stopped = isinstance(ended, Interrupted)
-        report_files(
-            {
-                _saved(kept[-1]): save if ended is None else None,
-                "Report written to": None if stopped else report,
-            }
-        )
+        if not stopped:
+            files.write_tables(record.table, lambda: as_json(record))
+            files.draw(record.plot)
+        unsaid = tuple(kind for kind, gone in ((RECORD, ended is not None), (PAGE, stopped)) if gone)
+        files.say(unsaid, record=_saved(kept[-1]))
         if ended is not None:
             more = left_to_do(record, save, report) if stopped else ""
             if checkpoint is not None and not record.complete:
@@ -284,12 +296,9 @@ def _saved(states: int | None) -> str:
     )
 
 
-def print_study(record: Study, as_json_: bool) -> None:
-    """Prints a study as a table or as JSON."""
-    if as_json_:
-        print(json.dumps(as_json(record), indent=1, ensure_ascii=False, allow_nan=False), flush=True)
-    else:
-        render(record, wide_console())
+def print_study(record: Study, show: printing.Printing) -> None:
+    """Prints a study as a table, as CSV or as JSON."""
+    show.show(functools.partial(render, record), record.table, lambda: as_json(record))
 
 
 def _print_plan(plan: Plan) -> None:

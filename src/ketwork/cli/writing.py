@@ -77,5 +77,5 @@ def left_to_do(record: Study | Comparison, save: Path | None, report: Path | Non
         )
     if report is not None:
         words += " The page was not written"
-        words += "." if save is None else f": `ketwork report {save} -o {report}` does."
+        words += "." if save is None else f": `ketwork report {save} --out {report}` does."
     return words

@@ -4,6 +4,7 @@ Imports `networks`, `waves`, `records`; nothing but the command imports it. A re
 `records.presenting`, where the modules here register them.
 
 - Terminal: `studies`, `comparisons`, `curves`, `compressed`, `detections`, `monitors`, all drawn by `terminal_table`
+- What changed between two models, in terminal, page and plot: `changes`, `depth_charts`
 - Pages: `page`, `curve_page`, `detection_page`, `monitor_page`, `waves`, with `page_tables`, `charts`, `views`,
   `findings`, `document`
 - Else: `plots`, `json_records`, `words`
@@ -29,6 +30,7 @@ from ketwork.report.monitors import monitor_as_json, render_monitor
 from ketwork.report.page import write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_curve, plot_detector, plot_spectrum, plot_study
 from ketwork.report.studies import render, render_plan
+from ketwork.report.terminal_table import plain_table
 
 __all__ = [
     "as_json",
@@ -38,6 +40,7 @@ __all__ = [
     "curve_as_json",
     "detection_as_json",
     "monitor_as_json",
+    "plain_table",
     "plot_comparison",
     "plot_curve",
     "plot_detector",

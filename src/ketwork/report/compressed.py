@@ -110,6 +110,15 @@ def _totals(result: Compressed) -> Table:
     for name, old, new, form in rows:
         share = f"{new / old:.1%}" if old else "–"
         printed.add_row(name, f"{old:{form}}", Text(f"{new:{form}}", "bold"), share)
+    if accuracy := result.settings.get("accuracy"):
+        old, new = accuracy["before"], accuracy["after"]
+        change = f"{100 * (new - old):+.1f} points"
+        printed.add_row(
+            f"accuracy, {result.settings['held_back']:,} held back",
+            f"{old:.1%}",
+            Text(f"{new:.1%}", "bold"),
+            change,
+        )
     return printed
 
 

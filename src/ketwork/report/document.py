@@ -22,6 +22,7 @@ from ketwork.networks.measures import MEASURES, PAIR_MEASURES
 from ketwork.quantum import Estimate
 from ketwork.records import undirected, write_text
 from ketwork.report import findings
+from ketwork.report.changes import share
 from ketwork.report.words import megabytes, plus_minus
 
 _DIGITS = 6
@@ -64,7 +65,12 @@ def write_page(path: Path, record: Any, page: Page) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"breakable": _breakable, "megabytes": megabytes, "plus_minus": _plus_minus}
+    environment.filters |= {
+        "breakable": _breakable,
+        "megabytes": megabytes,
+        "plus_minus": _plus_minus,
+        "share": share,
+    }
     environment.tests["numeral"] = _numeral
     text = environment.get_template(page.template).render(
         **page.content,

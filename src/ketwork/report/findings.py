@@ -86,22 +86,6 @@ class Redundant:
     pairs: int
 
 
-@dataclass(frozen=True)
-class Changed:
-    """Of layers that both models have by name: the least and the most alike, and how many match best themselves."""
-
-    measure: str
-    least: tuple[str, Estimate]
-    most: tuple[str, Estimate]
-    shared: int
-    themselves: int
-
-    @property
-    def same(self) -> bool:
-        """Whether none differs by as much as is printed."""
-        return self.least[1] >= 0.9995
-
-
 def dimensions(rows: Sequence[View]) -> Dimensions | None:
     """Which layer carries the most dimensions, and where they collapse."""
     known = [row for row in rows if row.has("effective_rank")]
@@ -211,31 +195,6 @@ def not_compared(study: Study, comparison: Comparison | None) -> dict[str, list[
         if comparison is not None and layer.name in comparison.skipped and layer.name not in study.skipped:
             reasons.setdefault(comparison.skipped[layer.name], []).append(layer.name)
     return reasons
-
-
-def changed(comparison: Comparison) -> Changed | None:
-    """How alike the layers are that two models share by name."""
-    if comparison.itself:
-        return None
-    measure = comparison.measures[0]
-    columns = {layer.name: j for j, layer in enumerate(comparison.columns)}
-    values = [
-        (layer.name, comparison.estimate(measure, i, columns[layer.name]))
-        for i, layer in enumerate(comparison.rows)
-        if layer.name in columns
-    ]
-    values = [(name, value) for name, value in values if math.isfinite(value)]
-    if not values:
-        return None
-    best = comparison.best_match(measure)["match"].to_dict()
-    themselves = sum(best.get(name) == name for name, _ in values)
-    return Changed(
-        measure,
-        min(values, key=lambda pair: pair[1]),
-        max(values, key=lambda pair: pair[1]),
-        len(values),
-        themselves,
-    )
 
 
 def sides(comparison: Comparison) -> tuple[str, str]:

@@ -35,7 +35,7 @@ def as_json(study: Study) -> dict[str, Any]:
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison's table of pairs as a list of records, in the form of `as_json`."""
+    """The comparison's table of pairs, and of what changed, as lists of records, in the form of `as_json`."""
     return {
         "n": comparison.n,
         "complete": comparison.complete,
@@ -44,6 +44,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "warnings": list(comparison.warnings),
         "skipped": comparison.skipped,
         "table": _rows(comparison.table()),
+        "changes": None if comparison.itself else _rows(comparison.changes().reset_index()),
         "definitions": comparison.definitions,
     }
 

@@ -12,6 +12,7 @@ from ketwork.networks.runtime import Stage
 from ketwork.networks.study import Layer, Study, StudyAccumulator
 from ketwork.records import presents
 from ketwork.report import findings
+from ketwork.report.changes import DEFINITIONS, changes_points, changes_table, what_changed
 from ketwork.report.document import TITLES, Page, charts_module, target_of, write_page
 from ketwork.report.page_tables import best_matches, layer_table, side_by_side
 from ketwork.report.views import View, label_order, layer_views
@@ -124,16 +125,24 @@ def _study_page(
 
 def _comparison_page(comparison: Comparison) -> Page:
     data: dict[str, Any] = {"charts": {}}
+    what = what_changed(comparison)
+    charts_module()  # which says what to install where it is missing
+    from ketwork.report.depth_charts import changes_charts
+
+    charts = {} if what is None else changes_charts(changes_points(what))
+    data["charts"] |= charts
     content = {
-        "changed": findings.changed(comparison),
-        "table": best_matches(comparison),
+        "what": what,
+        "changes_charts": charts,
+        "table": best_matches(comparison) if what is None else changes_table(comparison, what),
         **_matrix_content(comparison, data),
         "missing_pairs": None,  # its warnings say so
     }
     names = [short(name) for name in findings.sides(comparison)]
     content["names"] = names
     title = names[0] if comparison.itself else " and ".join(names)
-    return Page("comparison.html.j2", title, "comparison", content, dict(comparison.definitions), data)
+    definitions = comparison.definitions | ({} if what is None else DEFINITIONS)
+    return Page("comparison.html.j2", title, "comparison", content, definitions, data)
 
 
 def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict[str, Any]:

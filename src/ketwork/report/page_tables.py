@@ -114,7 +114,7 @@ def best_matches(comparison: Comparison) -> Table:
         [Cell(match, match, words=True) for match in best["match"]],
         [Cell(word, word, words=True) for word in both],
         *(
-            _estimates([comparison.estimate(measure, *place) for place in at])
+            estimate_cells([comparison.estimate(measure, *place) for place in at])
             for measure in comparison.matrices
         ),
     ]
@@ -135,15 +135,16 @@ def smallest_ranks(curve: CollapseCurve) -> Table:
         [_number(point.rank) for point in best],
         [_share(point.rank / layer.d, 1) for point, layer in zip(best, curve.layers, strict=True)],
         [_share(point.weight, 2) for point in best],
-        _estimates([point.value for point in best]),
+        estimate_cells([point.value for point in best]),
     ]
     if not curve.settings["to_original"]:  # the KL is the change
         columns.append(Column("change", "change"))
-        cells.append(_estimates([point.change for point in best]))
+        cells.append(estimate_cells([point.change for point in best]))
     return Table(tuple(columns), tuple(zip(*cells, strict=True)))
 
 
-def _estimates(estimates: Sequence[Estimate]) -> list[Cell]:
+def estimate_cells(estimates: Sequence[Estimate]) -> list[Cell]:
+    """Cells of values, each with its standard error."""
     cells = []
     for estimate, text in zip(estimates, plus_minus(estimates), strict=True):
         value, _, error = text.strip().partition(" ± ")

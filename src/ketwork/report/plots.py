@@ -15,6 +15,7 @@ from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.networks.measures import discarded as discarded_by
 from ketwork.networks.study import Layer, Study
 from ketwork.records import presents
+from ketwork.report.changes import plot_changes
 from ketwork.report.histograms import score_histograms
 
 if TYPE_CHECKING:
@@ -84,11 +85,15 @@ def plot_spectrum(
 def plot_comparison(comparison: Comparison, measure: str | None = None, ax: Axes | None = None) -> Axes:
     """The axes with one measure of every pair of layers, rows from the top; of few layers the numbers ± stand in it.
 
+    `measure="changes"`: of two models, the layers of one name over depth, and the relative change of their weights.
+
     Raises:
         ImportError: matplotlib is missing (extra `plot`).
         ValueError: the comparison has no such measure.
     """
     measure = measure or comparison.measures[0]
+    if measure == "changes":
+        return plot_changes(comparison, axes_of(ax))
     matrix = comparison.matrix(measure)
     ax = axes_of(ax)
     top = math.pi / 2 if PAIR_MEASURES[measure].distance_of else 1.0

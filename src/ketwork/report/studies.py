@@ -16,12 +16,13 @@ from ketwork.networks.study import Layer, Study
 from ketwork.report.terminal_table import Column, bar, drawn, fitting, plain_table
 from ketwork.report.words import by_reason, dimmed, megabytes, plus_minus, short
 
+EXPLAIN = "--explain says what each number means."
 _REASONS = 6  # lines on what was skipped
 _NORMALIZATION = {"state": "every vector has weight 1", "ensemble": "vectors weigh by their squared norm"}
 
 
-def render(study: Study, console: Console) -> None:
-    """Prints the study's table and what must be known to read it.
+def render(study: Study, console: Console, explain: bool = False) -> None:
+    """Prints the study's table and what must be known to read it; with `explain` what each number means.
 
     Numbers are never cut: as the console gets narrower, less important columns are hidden and named below,
     and names of layers are folded at their dots. Values stand with ± one standard error, at most three decimals.
@@ -35,7 +36,7 @@ def render(study: Study, console: Console) -> None:
     else:
         kept = []
         console.print("No layer was reached by the data.", style="yellow")
-    _footer(study, columns, kept, console)
+    _footer(study, columns, kept, console, explain)
 
 
 def render_plan(plan: Plan, console: Console) -> None:
@@ -136,7 +137,9 @@ def _title(study: Study) -> Text:
     )
 
 
-def _footer(study: Study, columns: Sequence[Column], kept: Sequence[Column], console: Console) -> None:
+def _footer(
+    study: Study, columns: Sequence[Column], kept: Sequence[Column], console: Console, explain: bool
+) -> None:
     def say(text: Text | str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False)
 
@@ -173,7 +176,8 @@ def _footer(study: Study, columns: Sequence[Column], kept: Sequence[Column], con
     if any(column.name == "sketch" for column in kept):
         meanings.add_row(Text("error", "bold dim"), Text(study.definitions["sketch_error"], "dim"))
         meanings.add_row(Text("low … high", "bold dim"), Text(study.definitions["bounds"], "dim"))
-    console.print(Padding(meanings, (1, 0, 0, 0)), highlight=False)
+    if explain:
+        console.print(Padding(meanings, (1, 0, 0, 0)), highlight=False)
     hidden = [column.name for column in columns if column.name and column not in kept]
-    if hidden:
-        say(f"A wider terminal shows {', '.join(hidden)} too; --json has everything.", "dim")
+    wider = f"A wider terminal shows {', '.join(hidden)} too; --json has everything. " if hidden else ""
+    say(f"{wider}{'' if explain else EXPLAIN}".strip(), "dim")

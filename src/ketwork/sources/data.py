@@ -31,6 +31,9 @@ def load_data(
     samples: int | None = None,
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    processor: Any | None = None,
     dtype: torch.dtype = torch.float32,
     skip_bad: bool = False,
 ) -> LoadedData:
@@ -38,9 +41,10 @@ def load_data(
 
     `spec` is one of
     - `.npz` (arrays `x` and `y`, or as `input` and `label` say) or `.npy`: see `load_arrays`;
-    - `.csv`, `.jsonl` (either also compressed) or `.parquet`: a column of texts for `tokenizer`, or
-      columns of numbers: see `load_table`;
-    - a folder of images, one subfolder a class: see `load_images`;
+    - `.csv`, `.tsv`, `.json`, `.jsonl` (also compressed) or `.parquet`: a column of texts for `tokenizer`, or
+      columns of numbers; `.txt`: a text a line: see `load_table`;
+    - a folder of images, one subfolder a class, normalized by `mean` and `std`, or else by `processor`: see
+      `load_images`;
     - `package.module:factory` or `file.py:factory`: called without arguments, returns an iterable of
       batches, a map-style Dataset, an array, or a tuple `(x, labels)` of arrays.
 
@@ -58,10 +62,18 @@ def load_data(
         if path.is_dir():
             _refuse("tables and arrays, not to a folder of images", text=text, input=input, label=label)
             loaded = load_images(
-                path, image_size=image_size, batch_size=batch_size, samples=samples, seed=seed, dtype=dtype
+                path,
+                image_size=image_size,
+                mean=mean,
+                std=std,
+                processor=processor,
+                batch_size=batch_size,
+                samples=samples,
+                seed=seed,
+                dtype=dtype,
             )
         elif path.suffix in (".npz", ".npy") or table:
-            _refuse("a folder of images", image_size=image_size)
+            _refuse("a folder of images", image_size=image_size, mean=mean, std=std)
             if not path.is_file():
                 raise SourceError(f"Argument `data` must name data to read, but there is no file {spec}.")
             if table:
@@ -89,12 +101,12 @@ def load_data(
                     seed=seed,
                 )
         elif (factory := parse(spec)) is not None:
-            _refuse("files", text=text, input=input, label=label, image_size=image_size)
+            _refuse("files", text=text, input=input, label=label, image_size=image_size, mean=mean, std=std)
             loaded = _from_factory(factory, batch_size, dtype)
         else:
             raise SourceError(
-                "Argument `data` must be a .npz, .npy, .csv, .jsonl or .parquet file, a folder of images or "
-                "`package.module:factory`, but was "
+                "Argument `data` must be a .npz, .npy, .csv, .tsv, .json, .jsonl, .parquet or .txt file, a folder of "
+                "images or `package.module:factory`, but was "
                 f"{spec!r}{'' if path.exists() else ', and there is no such file'}."
             )
     loaded = loaded.drawn(samples, seed)

@@ -14,17 +14,20 @@ from torch import nn
 
 from ketwork.records import irregular
 from ketwork.sources.errors import DAMAGED, SourceError, listed
+from ketwork.sources.images import Processor
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
+_PROCESSOR = "preprocessor_config.json"
 _UNLIMITED = 10**9  # transformers says 10³⁰ where a tokenizer does not know its model's longest input
 
 
 class Folder(NamedTuple):
-    """The network of a folder, its tokenizer where it has one, and remarks on what was loaded."""
+    """The network of a folder, its tokenizer and image processor where it has them, and remarks on what was loaded."""
 
     model: nn.Module
     tokenizer: Any | None
     notes: tuple[str, ...]
+    processor: Processor | None = None
 
 
 def load_folder(path: Path) -> Folder:
@@ -54,6 +57,7 @@ def load_folder(path: Path) -> Folder:
     with _quiet(transformers.utils.logging):
         model, info = _network(transformers, path, config)
         tokenizer = _tokenizer(transformers, path, model)
+        processor = _processor(transformers, path)
     missing = sorted(info["missing_keys"])
     total = len(model.state_dict())
     if 2 * len(missing) > total:
@@ -64,7 +68,7 @@ def load_folder(path: Path) -> Folder:
             f"(missing: {listed(missing, 4)})."
         )
     notes = (f"Not in {path.name}, so initialised at random: {listed(missing, 4)}.",) if missing else ()
-    return Folder(model, tokenizer, notes)
+    return Folder(model, tokenizer, notes, processor)
 
 
 def _config(path: Path) -> Mapping[str, Any]:
@@ -144,6 +148,19 @@ def _tokenizer(transformers: Any, path: Path, model: Any) -> Any | None:
     if tokenizer.model_max_length > _UNLIMITED and longest:
         tokenizer.model_max_length = longest
     return tokenizer
+
+
+def _processor(transformers: Any, path: Path) -> Processor | None:
+    """The image processor of the folder; where it does not load, why."""
+    if not (path / _PROCESSOR).is_file():
+        return None
+    try:
+        run = transformers.AutoImageProcessor.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    except _refusals() as error:
+        return Processor(_PROCESSOR, None, f"it does not load ({_first_line(error).rstrip('.')})")
+    return Processor(_PROCESSOR, run)
 
 
 def _first_line(error: Exception) -> str:

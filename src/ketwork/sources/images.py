@@ -26,7 +26,10 @@ _SIXTEEN_BIT = {"I;16", "I;16B", "I"}
 
 @dataclass(frozen=True)
 class ImageBatches:
-    """Batches of image files: (batch, channels, height, width) in [0, 1], and class numbers (batch,)."""
+    """Batches of image files: (batch, channels, height, width), and class numbers (batch,).
+
+    Values are in [0, 1], less `mean` and over `std` of each channel; or what `processor` makes of each image.
+    """
 
     paths: Sequence[Path]
     labels: Sequence[int]
@@ -34,6 +37,9 @@ class ImageBatches:
     size: tuple[int, int]  # height, width
     batch_size: int
     dtype: torch.dtype
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    processor: Any | None = None
 
     def at(self, places: np.ndarray) -> ImageBatches:
         """Batches of the images at these places."""
@@ -50,15 +56,22 @@ class ImageBatches:
 
     def _read(self, path: Path) -> np.ndarray:
         try:
-            return _pixels(path, self.grey, self.size)
+            if self.processor is not None:
+                return _processed(path, self.processor)
+            pixels = _pixels(path, self.grey, self.size)
         except _Unreadable as error:
             raise SourceFailed(f"Image {path} does not decode: {error}.") from error
+        mean, std = (np.asarray(part, dtype=np.float32)[:, None, None] for part in (self.mean, self.std))
+        return np.asarray((pixels - mean) / std)
 
 
 def load_images(
     folder: Path,
     *,
     image_size: int | tuple[int, int] | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    processor: Processor | None = None,
     batch_size: int,
     samples: int | None,
     seed: int,
@@ -67,8 +80,9 @@ def load_images(
     """Batches of the images in the subfolders of `folder`, each subfolder a class named by it.
 
     Greyscale where every image is, otherwise RGB; values in [0, 1]. Images must agree in size unless
-    `image_size` (height and width, or both at once) says to which to resize them. `samples` takes that
-    many at most, as many of each class, drawn by the seed.
+    `image_size` (height and width, or both at once) says to which to resize them. Then `mean` is subtracted and `std`
+    divided by, one number a channel or one for all. Where none of these is given, the model's own `processor` does all
+    of that, if it has one. `samples` takes that many at most, as many of each class, drawn by the seed.
     """
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [
@@ -88,6 +102,19 @@ def load_images(
         files = [files[i] for i in places]
     paths, labels = [path for path, _ in files], [number for _, number in files]
     modes, sizes = _headers(paths)
+    own = image_size is None and mean is None and std is None and processor is not None
+    if own and processor is not None and processor.run is not None:
+        batches = ImageBatches(paths, labels, False, (0, 0), batch_size, dtype, processor=processor.run)
+        words = f"Images are prepared by the model's own image processor ({processor.name})."
+        return LoadedData(
+            batches,
+            len(paths),
+            True,
+            tuple(entry.name for entry in classes),
+            {"kind": "images", "processor": processor.name},
+            (words,),
+            taken,
+        )
     if image_size is None:
         if len(sizes) > 1:
             examples = listed((f"{height}x{width}" for height, width in sorted(sizes)), 4)
@@ -102,16 +129,59 @@ def load_images(
         if min(size) < 1:
             raise SourceError(f"Argument `image_size` must be at least 1 by 1, but was {image_size}.")
     grey = modes <= _GREY_MODES
-    description = {"kind": "images", "size": list(size), "channels": 1 if grey else 3}
+    each = [_channels(name, given, 1 if grey else 3) for name, given in (("mean", mean), ("std", std))]
+    centre, spread = each[0] or (0.0,), each[1] or (1.0,)
+    if min(spread) <= 0:
+        raise SourceError(f"Argument `std` must be positive, but was {spread}.")
+    description: dict[str, Any] = {"kind": "images", "size": list(size), "channels": 1 if grey else 3}
+    description["mean"], description["std"] = list(centre), list(spread)
     names = tuple(entry.name for entry in classes)
     return LoadedData(
-        ImageBatches(paths, labels, grey, size, batch_size, dtype),
+        ImageBatches(paths, labels, grey, size, batch_size, dtype, centre, spread),
         len(paths),
         True,
         names,
         description,
+        () if processor is None else (_ignored(processor, centre, spread, mean is None and std is None),),
         taken=taken,
     )
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What prepares images for a model: its `run`, or why that is not to be had (`reason`), and what it would do."""
+
+    name: str
+    run: Any | None = None
+    reason: str = ""
+    wants: str = ""
+
+
+def _ignored(processor: Processor, mean: Sequence[float], std: Sequence[float], unsaid: bool) -> str:
+    """A warning that a model's own preprocessing was not used."""
+    words = f"The model's own preprocessing ({processor.name}{processor.wants}) was ignored"
+    words += f": {processor.reason}" if processor.reason else ""
+    if unsaid:
+        return f"{words}. Its images were in [0, 1], neither centred nor scaled: give --mean and --std (`mean`, `std`)."
+    return f"{words}: images had mean {listed(map(str, mean))} and std {listed(map(str, std))}, as given."
+
+
+def _channels(name: str, given: Sequence[float] | None, count: int) -> tuple[float, ...] | None:
+    """One number a channel, or one for all."""
+    if given is None:
+        return None
+    values = tuple(map(float, given))
+    if len(values) not in (1, count) or not np.isfinite(values).all():
+        raise SourceError(
+            f"Argument `{name}` must be one number, or one for each of {count} channels, but was {list(given)}."
+        )
+    return values
+
+
+def _processed(path: Path, processor: Any) -> np.ndarray:
+    """What the model's image processor makes of an image, (channels, height, width)."""
+    with _opened(path) as image:
+        return np.asarray(processor(images=image.convert("RGB"), return_tensors="np")["pixel_values"][0])
 
 
 def _headers(paths: Sequence[Path]) -> tuple[set[str], set[tuple[int, int]]]:

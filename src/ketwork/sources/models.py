@@ -12,6 +12,7 @@ from torch import nn
 from ketwork.sources.errors import SourceError, readable
 from ketwork.sources.factories import Factory, call, parse, resolve
 from ketwork.sources.folders import load_folder
+from ketwork.sources.images import Processor
 from ketwork.sources.weights import load_weights
 
 
@@ -23,6 +24,7 @@ class LoadedModel:
     tokenizer: Any | None
     description: dict[str, Any]
     notes: tuple[str, ...] = ()
+    processor: Processor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -55,10 +57,12 @@ def load_model(spec: str, device: str | torch.device = "cpu") -> LoadedModel:
     with readable("model", spec):
         if Path(spec).is_dir():
             folder = load_folder(Path(spec))
-            model, tokenizer, notes = folder
+            model, tokenizer, notes = folder.model, folder.tokenizer, folder.notes
+            processor = folder.processor
             kind = "Hugging Face folder"
         elif (factory := parse(spec)) is not None:
             model, tokenizer, notes = _build(factory), None, ()
+            processor = _of_timm(model)
             kind = "factory"
         else:
             raise SourceError(
@@ -67,7 +71,7 @@ def load_model(spec: str, device: str | torch.device = "cpu") -> LoadedModel:
                 f"folder {spec!r}."
             )
     model = model.to(where).eval()
-    return LoadedModel(model, tokenizer, _describe(spec, kind, model, where), notes)
+    return LoadedModel(model, tokenizer, _describe(spec, kind, model, where), notes, processor)
 
 
 def _build(factory: Factory) -> nn.Module:
@@ -82,6 +86,15 @@ def _build(factory: Factory) -> nn.Module:
     if factory.weights is not None:
         load_weights(model, Path(factory.weights))
     return model
+
+
+def _of_timm(model: nn.Module) -> Processor | None:
+    """What a network of timm says of its images (`pretrained_cfg`), which is not applied."""
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, dict) or not {"mean", "std"} <= config.keys():
+        return None
+    wants = "".join(f", {name} {', '.join(f'{x:g}' for x in config[name])}" for name in ("mean", "std"))
+    return Processor("`pretrained_cfg`", None, "it is not applied by itself", wants)
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -25,13 +25,16 @@ _LABELS = ("label", "labels")
 _UNNAMED = "Unnamed: "  # pandas' name for a column without one: mostly a saved index
 
 
+FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "txt")
+
+
 def is_table(path: Path) -> bool:
     """Whether the file's name says that it is a table that `load_table` reads.
 
     >>> is_table(Path("messages.csv.gz")), is_table(Path("messages.txt"))
-    (True, False)
+    (True, True)
     """
-    return _format(path) in ("csv", "jsonl", "parquet")
+    return _format(path) in FORMATS
 
 
 def load_table(
@@ -241,7 +244,15 @@ def _parsed(
     path: Path, rows: int | None, columns: list[str] | None = None, text: str | None = None
 ) -> pd.DataFrame:
     try:
-        table = _read_lines(path, rows) if _format(path) == "jsonl" else _read_csv(path, rows, columns, text)
+        match _format(path):
+            case "jsonl":
+                table = _read_lines(path, rows)
+            case "json":
+                table = _read_json(path)
+            case "txt":
+                table = _read_texts(path)
+            case _:
+                table = _read_csv(path, rows, columns, text)
     except pd.errors.EmptyDataError as error:
         raise SourceError(f"Argument `data` must hold at least one sample, but {path} is empty.") from error
     except DAMAGED as error:
@@ -256,16 +267,38 @@ def _read_csv(path: Path, rows: int | None, columns: list[str] | None, text: str
     gaps = {name: [""] if name == text else _MISSING for name in columns or []}
     kinds = None if text is None else {text: "str"}
     # Every column is parsed: of some columns alone, pandas would silently drop the cells of rows that are too long.
-    table = pd.read_csv(path, nrows=rows, dtype=kinds, keep_default_na=False, na_values=gaps)
+    separator = "\t" if _format(path) == "tsv" else ","
+    table = pd.read_csv(path, sep=separator, nrows=rows, dtype=kinds, keep_default_na=False, na_values=gaps)
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the surplus for an index
         raise ValueError("rows have more cells than the header")
     return table
 
 
+def _read_texts(path: Path) -> pd.DataFrame:
+    """A text a line, as the column "text"; empty lines are none."""
+    with _opened(path) as lines:
+        texts = [line.rstrip("\r\n") for line in lines]
+    return pd.DataFrame({"text": [text for text in texts if text.strip()]}, dtype=object)
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    """A list of objects, or an object with a list for each column."""
+    with _opened(path) as file:
+        content = json.load(file)
+    rows = isinstance(content, list) and all(isinstance(row, dict) for row in content)
+    columns = isinstance(content, dict) and all(isinstance(values, list) for values in content.values())
+    if not rows and not columns:
+        raise ValueError("it is no list of objects, and no object with a list for each column")
+    return pd.DataFrame(content)
+
+
+def _opened(path: Path) -> IO[str]:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
+
+
 def _read_lines(path: Path, rows: int | None) -> pd.DataFrame:
     records: list[dict[str, Any]] = []
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
+    with _opened(path) as lines:
         for number, line in enumerate(lines):
             if rows is not None and len(records) >= rows:
                 break

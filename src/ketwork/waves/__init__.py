@@ -25,6 +25,7 @@ from ketwork._compat import moved
 from ketwork.records import Checkpoint
 from ketwork.waves import exact, problems
 from ketwork.waves.algebra import Projected
+from ketwork.waves.checkpoints import steps_in
 from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
 from ketwork.waves.dynamics import evolve
 from ketwork.waves.estimates import Expectation, estimate
@@ -159,6 +160,7 @@ __all__ = [
     "spinless",
     "spins",
     "square",
+    "steps_in",
     "structure_factor",
     "triangular",
     "xxz",

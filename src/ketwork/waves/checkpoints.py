@@ -12,7 +12,7 @@ from ketwork.records import Count, Malformed, check_tensors, unpack
 from ketwork.records import files as _files
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import State
-from ketwork.waves.results import COLUMNS, Step, steps_of, table_of
+from ketwork.waves.results import COLUMNS, RUN_KEY, Step, steps_of, table_of
 from ketwork.waves.wave import Wave
 
 SCHEMA = 1
@@ -62,6 +62,22 @@ def save(path: str | PathLike[str], saved: Saved, wave: Wave, operator: Operator
     tensors = {name: _plain(value) for name, value in tensors.items()}
     about = {"schema": SCHEMA, "step": saved.step, "belongs": _belongs(wave, operator)}
     _files.write_tensors(Path(path), tensors, about, _KEY)
+
+
+def steps_in(path: str | PathLike[str]) -> list[Step]:
+    """The steps of a run in a file of `ground_state(checkpoint=…)` or `Run.save`, without its network.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is neither, or damaged.
+    """
+    for key, name in ((_KEY, "history"), (RUN_KEY, "run.history")):
+        tensors, _, complete = _files.read_tensors(Path(path), key)
+        if name in tensors:
+            if not complete or tensors[name].ndim != 2:
+                raise ValueError(f"{path} is damaged: what it holds is not what was written.")
+            return steps_of(tensors[name])
+    raise ValueError(f"{path} holds no run of `ketwork ground`.")
 
 
 def load(path: str | PathLike[str], wave: Wave, operator: Operator) -> Saved:

@@ -19,7 +19,7 @@ from ketwork.waves.guards import Trouble
 from ketwork.waves.wave import Wave
 
 COLUMNS = 10
-_KEY = "ketwork.run"
+RUN_KEY = "ketwork.run"
 _PRESENTER = (
     "ketwork.report.waves"  # fills the slots of `Presented`; by name, since it stands above this package
 )
@@ -91,12 +91,12 @@ class Run(Presented):
         tensors["run.history"] = table_of(self.history)
         tensors["run.energy"] = torch.tensor(self.energy.numbers(), dtype=torch.float64)
         about_run = {"ended": self.ended, "exact": self.exact, "notes": list(self.notes)}
-        return wave_files.write(path, _KEY, tensors, {"wave": about, "run": about_run})
+        return wave_files.write(path, RUN_KEY, tensors, {"wave": about, "run": about_run})
 
     @classmethod
     def load(cls, path: str | Path, module: nn.Module | None = None) -> Run:
         """The run that `save` wrote; a module of the user's own is given anew. Raises as `Wave.load` does."""
-        tensors, about = wave_files.read(path, _KEY, "run")
+        tensors, about = wave_files.read(path, RUN_KEY, "run")
         empty = torch.empty(0)
         history, energy = tensors.get("run.history", empty), tensors.get("run.energy", empty)
         about_run = about.get("run")

@@ -277,7 +277,7 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_under_torchrun(tmp_path: Path) -> None:
     ran = torchrun(
-        tmp_path, "study", "job_nets:small", "--data", "job_nets:batches", "--save", "two", "--json"
+        tmp_path, "study", "job_nets:small", "--data", "job_nets:batches", "--out", "two", "--json"
     )
     assert ran.returncode == 0, ran.stderr
     shown = json.loads(ran.stdout)  # once, by process 0
@@ -293,7 +293,7 @@ def test_the_command_under_torchrun(tmp_path: Path) -> None:
 
 
 def test_the_command_saves_what_was_gathered_before_a_process_failed(tmp_path: Path) -> None:
-    ran = torchrun(tmp_path, "study", "job_nets:small", "--data", "job_nets:bad", "--save", "part")
+    ran = torchrun(tmp_path, "study", "job_nets:small", "--data", "job_nets:bad", "--out", "part")
     assert ran.returncode != 0
     assert "process 1 failed (ValueError: Layer '0' put out NaN or infinite values in batch 3" in ran.stderr
     found = kw.Study.load(tmp_path / "part")

@@ -178,7 +178,15 @@ def test_an_interrupt_while_a_batch_enters_waits_until_it_has_entered_every_laye
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(here):
-    arguments = ["study", "fault_nets:small", "--data", "fault_nets:waits", "--save", "s.st", "--json"]
+    arguments = [
+        "study",
+        "fault_nets:small",
+        "--data",
+        "fault_nets:waits",
+        "--out",
+        "s.safetensors",
+        "--json",
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "ketwork", *arguments],
@@ -198,25 +206,37 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(here):
     finally:
         process.kill()
     assert process.returncode == 143
-    assert err == "ketwork: interrupted. What 32 samples before it gave is shown, and saved to s.st.\n"
+    assert (
+        err == "ketwork: interrupted. What 32 samples before it gave is shown, and saved to s.safetensors.\n"
+    )
     assert json.loads(out)["samples"] == 32
-    assert kw.Study.load("s.st").samples == 32
+    assert kw.Study.load("s.safetensors").samples == 32
 
 
 def test_a_full_disk_at_the_end_of_a_command_still_shows_the_table(here, monkeypatch):
-    (here / "s.st").write_text("what was there before")
+    (here / "s.safetensors").write_text("what was there before")
 
     def full(handle: int) -> None:
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "fsync", full)
-    command = ["study", "fault_nets:small", "--data", "fault_nets:batches", "--save", "s.st", "--json"]
+    command = [
+        "study",
+        "fault_nets:small",
+        "--data",
+        "fault_nets:batches",
+        "--out",
+        "s.safetensors",
+        "--json",
+    ]
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 1
     assert json.loads(found.stdout)["samples"] == 48
-    told = "'s.st' could not be written: No space left on device. What was there before is as it was."
+    told = (
+        "'s.safetensors' could not be written: No space left on device. What was there before is as it was."
+    )
     assert told in " ".join(found.stderr.split())
-    assert (here / "s.st").read_text() == "what was there before"
+    assert (here / "s.safetensors").read_text() == "what was there before"
 
 
 @pytest.mark.parametrize("step", [-3600.0, 0.0])

@@ -15,7 +15,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
   `parallel` (sharded networks), `repeats` (checkpointed calls)
 """
 
-from ketwork.networks.activations.adapters import switch
+from ketwork.networks.activations.adapters import adapts, base_of, switch, weights_of
 from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward, batches
 from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
@@ -52,6 +52,7 @@ from ketwork.networks.activations.sinks import MULTIPLE, are_sinks
 from ketwork.networks.activations.source import Source
 from ketwork.networks.activations.spots import spot_of
 from ketwork.networks.activations.stored import StoredActivations, StoredBatch
+from ketwork.networks.activations.texts import tokenized
 from ketwork.networks.activations.wrappers import eager, evaluating, needs_labels, unwrapped
 
 __all__ = [
@@ -91,7 +92,9 @@ __all__ = [
     "StoredBatch",
     "Trial",
     "activations",
+    "adapts",
     "are_sinks",
+    "base_of",
     "batches",
     "callers_precision",
     "capture",
@@ -125,7 +128,9 @@ __all__ = [
     "switch",
     "take",
     "tensors",
+    "tokenized",
     "unit",
     "unwrapped",
+    "weights_of",
     "without_hooks",
 ]

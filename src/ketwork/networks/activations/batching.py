@@ -21,6 +21,7 @@ from ketwork.networks.activations.labels import next_tokens
 from ketwork.networks.activations.masks import GIVEN, Mask, PositionMask, masks_of, towers
 from ketwork.networks.activations.outputs import map_tensors
 from ketwork.networks.activations.samples import carriers, count, take, with_own_caches
+from ketwork.networks.activations.texts import Texts
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -196,7 +197,8 @@ def _contents(data: Any, batch_size: int) -> Iterable[Any]:
         return (_slice(data, i, i + batch_size) for i in range(0, lengths[0] if lengths else 0, batch_size))
     if holds_samples(data):
         # A loader without a generator draws a seed for its workers from the global one.
-        return DataLoader(data, batch_size=batch_size, collate_fn=collated, generator=torch.Generator())
+        together = data.collate if isinstance(data, Texts) else collated
+        return DataLoader(data, batch_size=batch_size, collate_fn=together, generator=torch.Generator())
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         return _batched(iter(data), batch_size)
     raise TypeError(

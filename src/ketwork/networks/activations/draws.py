@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from ketwork._draws import choose
 from ketwork.networks.activations.batching import LABEL_KEYS, Mask
+from ketwork.networks.activations.texts import Texts
 from ketwork.quantum import Seed
 
 
@@ -58,6 +59,8 @@ def drawn_alike(other: Any, data: Any, places: np.ndarray) -> Any:
 
 
 def _samples_at(data: Any, places: np.ndarray) -> Any:
+    if isinstance(data, Texts):
+        return data.at(places)
     if isinstance(data, Dataset):
         return Subset(data, places.tolist())
     if isinstance(data, Mapping):
@@ -106,6 +109,8 @@ def _labels(data: Any, labels: Any) -> Any:
         labels = held if labels is None or isinstance(labels, str) else labels
     elif isinstance(data, tuple) and labels is None and len(data) == 2:
         labels = data[1]
+    elif isinstance(data, Texts) and labels is None:
+        labels = data.labels
     if labels is None or isinstance(labels, str) or callable(labels):
         return None
     return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels

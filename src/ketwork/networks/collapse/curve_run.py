@@ -29,6 +29,7 @@ from ketwork.networks.activations import (
     kept_buffers,
     neutral,
     select,
+    tokenized,
     unwrapped,
 )
 from ketwork.networks.collapse.curve import CollapseCurve, CurvePoint, LayerCurve
@@ -61,6 +62,7 @@ def collapse_curve(
     center: bool = False,
     labels: Any = None,
     mask: Mask = None,
+    tokenizer: Any = None,
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -76,8 +78,8 @@ def collapse_curve(
     by a smaller one too; `ranks=range(1, d)` would show it.
 
     Args:
-        model, data, mask, forward, max_samples, batch_size, reading: as in `study`. The data is kept in memory,
-            and the original network's output for it.
+        model, data, mask, tokenizer, forward, max_samples, batch_size, reading: as in `study`. The data is kept in
+            memory, and the original network's output for it.
         metric: how the network does, a mean over predictions (samples, or positions that exist):
 
             - `"kl"`: KL of the collapsed network's predictions from the original one's, in nats, with softmax of the
@@ -124,7 +126,7 @@ def collapse_curve(
     if wanted is not None and (not wanted or wanted[0] < 1):
         raise ValueError(f"Argument `ranks` must hold numbers ≥ 1, but is {ranks!r}.")
     network = unwrapped(model)
-    data, labels, mask, _, taken = drawn(data, labels, mask, max_samples, seed)
+    data, labels, mask, _, taken = drawn(tokenized(data, tokenizer), labels, mask, max_samples, seed)
     label_key = labels if isinstance(labels, str) else None
     with _evaluating(network), kept_buffers(network), show_progress(progress, None) as report:
         run = _Run(network, Metric.from_argument(metric), forward, label_key, report)

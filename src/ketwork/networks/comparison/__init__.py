@@ -10,6 +10,7 @@ May import `runtime` and everything below it. Others take `Comparison`, its matr
 from ketwork.networks.comparison.result import FEWEST, ComparedLayer, Comparison
 from ketwork.networks.comparison.run import ComparisonError, ComparisonInterrupted, compare
 from ketwork.networks.comparison.upgrade import upgraded_comparison
+from ketwork.networks.comparison.weights import WeightChange
 
 __all__ = [
     "FEWEST",
@@ -17,6 +18,7 @@ __all__ = [
     "Comparison",
     "ComparisonError",
     "ComparisonInterrupted",
+    "WeightChange",
     "compare",
     "upgraded_comparison",
 ]

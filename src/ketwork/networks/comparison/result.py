@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from ketwork.networks.activations import LayerInfo
 from ketwork.networks.comparison import tables
 from ketwork.networks.comparison.effort import effort_of, missing_pairs
+from ketwork.networks.comparison.projected import uncertain
 from ketwork.networks.comparison.upgrade import upgraded_comparison
 from ketwork.networks.comparison.warnings import unit_of, warnings_of
+from ketwork.networks.comparison.weights import WeightChange
+from ketwork.networks.comparison.what_changed import changes
 from ketwork.networks.measures import PAIR_MEASURES, groups, measured, overlaps_of, similarities
 from ketwork.networks.moments import PairMoments
 from ketwork.networks.runtime import Background
@@ -68,6 +70,7 @@ class Comparison(Presented):
     those that have one; NaN where it cannot be had, for the reason in `unknown`), `missing_pairs` which pairs were not
     computed (NaN), `errors` by how much projecting wide
     layers may have changed it (empty where nothing was projected). `samples` counts the independent samples.
+    `weights` has the change of every weight of two models, of which `changes` makes that of each layer.
     """
 
     rows: tuple[ComparedLayer, ...]
@@ -83,6 +86,7 @@ class Comparison(Presented):
     samples: Count | None = None
     unknown: str | None = None
     missing_pairs: str | None = None
+    weights: tuple[WeightChange, ...] = ()
 
     @property
     def independent(self) -> int:
@@ -146,7 +150,7 @@ class Comparison(Presented):
             halved = similarities(
                 overlaps_of(pairs.half), wanted, center=center, effort=replace(effort, only=similar.pairs)
             )
-            errors = {name: _uncertain(matrix, halved[name]) for name, matrix in matrices.items()}
+            errors = {name: uncertain(matrix, halved[name]) for name, matrix in matrices.items()}
         skipped = dict(skipped)
         kept: tuple[list[int], list[int]] = ([], [])
         sides: tuple[list[ComparedLayer], list[ComparedLayer]] = ([], [])
@@ -303,28 +307,37 @@ class Comparison(Presented):
         None takes the first of `measures`, which is `cka` where it was computed. `mutual` says whether the match is
         the best in the other direction too. A distance is best small.
         """
-        measure = measure or self.measures[0]
-        matrix = self.matrix(measure)
-        sign = -1.0 if PAIR_MEASURES[measure].distance_of else 1.0
-        values = sign * matrix
-        values = torch.where(values.isnan(), -math.inf, values)
-        if self.itself:
-            values.fill_diagonal_(-math.inf)
-        rows = []
-        for i, layer in enumerate(self.rows):
-            j = int(values[i].argmax())
-            if values[i, j] == -math.inf:
-                continue
-            mutual = int(values[:, j].argmax()) == i
-            rows.append(
-                {
-                    "layer": layer.name,
-                    "match": self.columns[j].name,
-                    measure: sign * float(values[i, j]),
-                    "mutual": mutual,
-                }
-            )
-        return pd.DataFrame(rows, columns=["layer", "match", measure, "mutual"]).set_index("layer")
+        return tables.best_match(self, measure or self.measures[0])
+
+    def changes(self, by: str | None = None) -> pd.DataFrame:
+        """What changed: the layers that both models have by name, one row each, in order of depth, indexed by `layer`.
+
+        Each measure of the two with its `…_stderr` (of the sampling of the data), and of the layer's weights, those
+        inside it included:
+
+        - `weight_change`: ‖ΔW‖/‖W‖ of all of them as one vector, W the weights before. Before is `model`, or `other`
+          where `model` has adapters that `other` has not; `settings["before"]` says which.
+        - `weight`: the matrix of the layer that changed most, by ‖ΔW‖; `weight_rank` and `weight_effective_rank`: of
+          its ΔW, those singular values alone that exceed what rounding makes, see `rank_of`. A LoRA adapter of rank r
+          gives r, a matrix that was scaled its own rank, and what did not change 0.
+        - `reason`: why a layer has no weight change (–, NaN): it has no weights, or they are quantized, sharded, or of
+          another name or shape.
+
+        `by` sorts: a measure, the least alike first, or `"weight_change"`, the largest first. None: by depth.
+
+        Raises:
+            ValueError: the comparison is of a model with itself, or `by` is no such column.
+
+        >>> from ketwork.networks.comparison import compare
+        >>> _ = torch.manual_seed(0)
+        >>> before, after = (torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Linear(6, 4)) for _ in range(2))
+        >>> _ = after.load_state_dict(before.state_dict())
+        >>> with torch.no_grad():
+        ...     _ = after[1].weight.mul_(1.25)
+        >>> compare(before, torch.randn(100, 8), after).changes()[["weight", "weight_rank"]].to_dict("index")["1"]
+        {'weight': '1.weight', 'weight_rank': 4}
+        """
+        return changes(self, by)
 
     def save(self, path: str | Path) -> None:
         """Writes the comparison to one safetensors file; replaces the file in one step."""
@@ -384,14 +397,3 @@ class Comparison(Presented):
             )
         of = PAIR_MEASURES[measure].distance_of
         return self.matrices[measure] if of is None else self.matrices[of].clamp(-1, 1).arccos()
-
-
-def _uncertain(values: Tensor, halved: Tensor) -> Tensor:
-    """How far a projection may have moved values, from those of a projection to half the width.
-
-    One pair's change may be small by luck, so the changes of all pairs are pooled, in units of 1 − v² as the
-    errors of correlations go; equal layers, which stay equal, have no error.
-    """
-    change, unit = (values - halved).abs(), (1 - values.square()).clamp(min=0)
-    pooled = torch.where(unit > 1e-6, (change / unit).square(), torch.nan).nanmean().sqrt().nan_to_num()
-    return torch.maximum(change, pooled * unit)

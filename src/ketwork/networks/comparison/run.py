@@ -27,12 +27,14 @@ from ketwork.networks.activations import (
     needs_labels,
     neutral,
     switch,
+    tokenized,
     unwrapped,
 )
 from ketwork.networks.comparison.accumulator import ComparisonAccumulator
 from ketwork.networks.comparison.ending import compared
 from ketwork.networks.comparison.result import FEWEST, SIDES, Comparison
 from ketwork.networks.comparison.sides import MisalignedError, Side, choose, side_by_side
+from ketwork.networks.comparison.weights import WeightChange, weighing
 from ketwork.networks.measures import groups
 from ketwork.networks.moments import MEMORY, NORMALIZATIONS, UNITS, PairMoments, sample_keys
 from ketwork.networks.runtime import (
@@ -105,6 +107,8 @@ def compare(
     other_layers: Layers = None,
     other_data: Any = None,
     mask: Mask = None,
+    tokenizer: Any = None,
+    other_tokenizer: Any = None,
     forward: Forward | None = None,
     other_forward: Forward | None = None,
     max_samples: int | None = None,
@@ -113,6 +117,7 @@ def compare(
     unit: str = "sample",
     normalize: str = "ensemble",
     center: bool = True,
+    weights: bool = True,
     seed: Seed = 0,
     reading: Reading = Reading(),  # noqa: B008  frozen
     memory: int | str = MEMORY,
@@ -138,7 +143,8 @@ def compare(
 
     None of them changes when either layer's features are rotated or scaled as a whole. Each but the chance level has a
     standard error (`stderrs`, `table`, `long`), from the influence of up to 128 samples that are kept in full; see
-    docs/errors.md.
+    docs/errors.md. Of two models, `changes` has the layers of one name side by side, and by how much their weights
+    changed.
 
     Args:
         model: any module.
@@ -149,6 +155,7 @@ def compare(
         other_data: other data for the other model (its own tokenizer's, say): the same samples in the same order
             and batches of the same sizes.
         mask: which positions exist, as in `study`.
+        tokenizer, other_tokenizer: as in `study`, of each network; without `other_tokenizer`, both get the same tokens.
         forward, other_forward: how to call each; without `other_forward`, `forward` goes for both.
         max_samples, batch_size, progress: as in `study`.
         measures: which of `"cka"`, `"bures"` and `"r2"` to compute, None for all; CKA alone is much the cheapest.
@@ -161,6 +168,8 @@ def compare(
         normalize: `"ensemble"`, rows as they are, or `"state"`, each scaled to a ket of norm 1.
         center: whether `bures` is of centred features; False leaves the origin in, as in a study's states, and
             gives no chance level.
+        weights: whether the weights of two models are compared too, for `changes`. Costs the singular values of each
+            matrix that changed, O(m n min(m, n)).
         seed: draws the projection, an integer or a generator.
         reading: how activations are read where the usual way is not right, see `Reading`.
         memory: bytes for what the pass keeps, or a text such as "2GB". Rows are kept while they are the smaller side,
@@ -212,7 +221,9 @@ def compare(
             f"Argument `distributed` is {distributed!r}, but a network is sharded over processes (FSDP or tensor "
             "parallelism), which all take part in each forward pass. Give all of them the same data, and leave it out."
         )
-    complete = data
+    if other_tokenizer is not None:
+        other_data = tokenized(data if other_data is None else other_data, other_tokenizer)
+    complete = data = tokenized(data, tokenizer)
     data, _, mask, places, taken = drawn(complete, None, mask, max_samples, seed)
     if places is not None and other_data is not None:
         other_data = drawn_alike(other_data, complete, places)
@@ -233,6 +244,8 @@ def compare(
         "seed": draw,
         "torch": torch.__version__,
     }
+    weigh, before = weighing(model, other) if weights else (lambda stopped: (), None)
+    settings |= {} if before is None else {"before": SIDES[before]}
     with join(shares) as group, contextlib.ExitStack() as stack:
         for side in sides:
             side.enter(stack, reading)
@@ -255,11 +268,11 @@ def compare(
         gathered = run.finished()
         hear = functools.partial(show_stage, None if ending.reason else bar, run.done)
         if group is not None:
-            return _together(group, gathered, ending, settings, measures, center, hear)
+            return _together(group, gathered, ending, settings, measures, center, hear, weigh)
         n = gathered.pairs.n
         record = None
         if ending.error is None or (n >= FEWEST and not isinstance(ending.error, MisalignedError)):
-            record, ending = compared(gathered, ending, settings, measures, center, hear)
+            record, ending = compared(gathered, ending, settings, measures, center, hear, weigh)
     if ending.error is not None and (n < FEWEST or isinstance(ending.error, MisalignedError)):
         raise ending.error
     if ending.interrupted:
@@ -319,6 +332,7 @@ def _together(
     measures: Collection[str] | None,
     center: bool,
     hear: Callable[[Stage], None],
+    weigh: Callable[[Callable[[], bool]], tuple[WeightChange, ...]],
 ) -> Comparison | None:
     """The comparison over what all processes gathered, at process 0."""
     if isinstance(ending.error, EmptyDataError):
@@ -336,7 +350,7 @@ def _together(
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
         over = Ending(interrupted=stopped)
         shared = settings | {"processes": group.count}
-        record, over = compared(total, over, shared, measures, center, hear, reason)
+        record, over = compared(total, over, shared, measures, center, hear, weigh, reason)
         stopped = over.interrupted
     if failures:
         raise ProcessError(

@@ -6,6 +6,9 @@ import math
 from typing import Any
 
 import pandas as pd
+import torch
+
+from ketwork.networks.measures import PAIR_MEASURES
 
 COVERED = 1.959963984540054
 """Standard errors on both sides that 95 of 100 data sets lie within."""
@@ -51,6 +54,31 @@ def long(comparison: Any) -> pd.DataFrame:
             }
             rows.append(pair | numbers)
     return pd.DataFrame(rows, columns=_LONG).astype({"rank": "Int64", "rank_other": "Int64"})
+
+
+def best_match(comparison: Any, measure: str) -> pd.DataFrame:
+    """Each row's most similar column; see `Comparison.best_match`."""
+    matrix = comparison.matrix(measure)
+    sign = -1.0 if PAIR_MEASURES[measure].distance_of else 1.0
+    values = sign * matrix
+    values = torch.where(values.isnan(), -math.inf, values)
+    if comparison.itself:
+        values.fill_diagonal_(-math.inf)
+    rows = []
+    for i, layer in enumerate(comparison.rows):
+        j = int(values[i].argmax())
+        if values[i, j] == -math.inf:
+            continue
+        mutual = int(values[:, j].argmax()) == i
+        rows.append(
+            {
+                "layer": layer.name,
+                "match": comparison.columns[j].name,
+                measure: sign * float(values[i, j]),
+                "mutual": mutual,
+            }
+        )
+    return pd.DataFrame(rows, columns=["layer", "match", measure, "mutual"]).set_index("layer")
 
 
 def brief(comparison: Any) -> pd.DataFrame:

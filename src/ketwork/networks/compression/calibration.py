@@ -185,6 +185,13 @@ class Calibration:
                 count += int(known.sum())
         return right / max(count, 1)
 
+    def accuracies(self, before: nn.Module, after: nn.Module) -> dict[str, float] | None:
+        """The accuracies of two networks on the held-back samples; None where they have no labels of these classes."""
+        try:
+            return {"before": self.accuracy(before), "after": self.accuracy(after)}
+        except ValueError:
+            return None
+
 
 class _Truth:
     """The original's predictions on each held-back batch, those beyond so many bytes in a temporary folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,22 @@ class Compressed(Presented):
         Raises:
             ValueError: as `load_compressed`; or the file has no account, being of version 0.1.
         """
-        model = load_compressed(str(path), network)
-        with safetensors.safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        return replace(cls.load_account(path), model=load_compressed(str(path), network))
+
+    @classmethod
+    def load_account(cls, path: str | Path) -> Compressed:
+        """The account of what `save` wrote, without the network: `model` is an empty one.
+
+        Raises:
+            ValueError: the file has no account, being of version 0.1, or is no such file.
+        """
+        try:
+            with safetensors.safe_open(str(path), "pt") as file:
+                about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"Argument `path` must be a compressed network, but {str(path)!r} is damaged."
+            ) from error
         if "record" not in about:
             raise ValueError(
                 f"Argument `path` must be a file with the account of its network, but {str(path)!r} is of version 0.1. "
@@ -167,7 +180,7 @@ class Compressed(Presented):
         tried = tuple(Tried(**one) for one in record.pop("candidates"))
         before, after = (Costs(**record.pop(name)) for name in ("before", "after"))
         return cls(
-            model=model,
+            model=nn.Module(),
             layers=layers,
             candidates=tried,
             before=before,

@@ -11,7 +11,16 @@ from torch import nn
 
 from ketwork._compat import renamed
 from ketwork._version import __version__
-from ketwork.networks.activations import Forward, Layers, Mask, eager, kept_buffers, neutral, unwrapped
+from ketwork.networks.activations import (
+    Forward,
+    Layers,
+    Mask,
+    eager,
+    kept_buffers,
+    neutral,
+    tokenized,
+    unwrapped,
+)
 from ketwork.networks.compression import arguments
 from ketwork.networks.compression.calibration import calibrate
 from ketwork.networks.compression.loader import unfused
@@ -50,6 +59,7 @@ def compress(
     loss: str | None = None,
     labels: str | None = None,
     mask: Mask = None,
+    tokenizer: Any = None,
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -88,6 +98,7 @@ def compress(
             tensor with several features.
         labels: the key of labels in mappings where it is neither "labels" nor "label".
         mask: which positions exist, as in `ketwork.study`.
+        tokenizer: as in `ketwork.study`.
         forward: `forward(model, batch)` in place of the usual call.
         max_samples: stop after so many.
         batch_size: for data that is not batched yet; and what latency is measured with.
@@ -141,7 +152,7 @@ def compress(
             draw = group.apart(draw)
         gathered = calibrate(
             base,
-            data,
+            tokenized(data, tokenizer),
             samples=max_samples,
             batch_size=batch_size,
             mask=mask,
@@ -180,6 +191,7 @@ def compress(
             "batch_size": batch_size,
             "timed_batch": gathered.fit[0].size,
             "multiple_of": multiple_of,
+            "accuracy": gathered.accuracies(base, best.model),
             "gradients": work.survey.differentiable,
             "processes": 1 if group is None else group.count,
             "torch": torch.__version__,

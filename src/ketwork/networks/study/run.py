@@ -32,6 +32,7 @@ from ketwork.networks.activations import (
     needs_labels,
     neutral,
     placed,
+    tokenized,
     unwrapped,
 )
 from ketwork.networks.measures import own_sums
@@ -107,6 +108,7 @@ def study(
     labels: Any = None,
     mask: Mask = None,
     positions: PositionChoice = "all",
+    tokenizer: Any = None,
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -147,6 +149,7 @@ def study(
             most 100 times the median over their sample (language models put massive activations at their first
             token); `"first"`, `"last"` or a slice of each sample's; `"prompt"` or `"answer"`, where `labels` (samples,
             positions) are −100 or not; or a mask, as for `mask`, but beside it.
+        tokenizer: of a language model; `data` is then a list of texts, or a pair of it and labels, one a text.
         forward: `forward(model, batch)` in place of the usual call; `kw.generate(max_new_tokens=64)` lets a language
             model answer prompts, see `ketwork.generate`.
         max_samples: take so many at most. Of data with a length they are drawn, as many of each label where labels are
@@ -222,7 +225,7 @@ def study(
     if place is not None:
         shares = None
     chosen = ChosenPositions(positions)
-    data, labels, mask, places, taken = drawn(data, labels, mask, max_samples, seed)
+    data, labels, mask, places, taken = drawn(tokenized(data, tokenizer), labels, mask, max_samples, seed)
     targets = Labels(labels)
     targets.check_names(max_samples)
     calls = reading.calls
