@@ -9,7 +9,8 @@ May import `study` and everything below it. Others take `Detector`, made by `Stu
 
 from ketwork.networks.detection.detector import DetectionError, DetectionInterrupted, Detector
 from ketwork.networks.detection.making import BOTH, COMBINED, FEWEST, make_detector
-from ketwork.networks.detection.references import MEAN, METHODS, WORST
+from ketwork.networks.detection.references import MEAN, WORST
+from ketwork.networks.detection.stacks import METHODS
 from ketwork.networks.detection.watching import Watch
 
 __all__ = [

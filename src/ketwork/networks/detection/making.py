@@ -14,8 +14,10 @@ from ketwork.networks.activations import Forward, Mask, Reading
 from ketwork.networks.detection.detector import Detector
 from ketwork.networks.detection.fitting import held_out, reference_of, sample_labels
 from ketwork.networks.detection.passing import score_data
-from ketwork.networks.detection.references import BY_CLASS, LABEL_FREE, MEAN, METHODS, WORST, LayerReference
+from ketwork.networks.detection.references import MEAN, WORST, LayerReference
 from ketwork.networks.detection.scoring import Scoring, Term
+from ketwork.networks.detection.stacks import BY_CLASS, LABEL_FREE, METHODS
+from ketwork.networks.detection.unseen_classes import unseen_class_auc
 from ketwork.networks.moments import missing_states
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Seed, generator_from
@@ -24,6 +26,10 @@ COMBINED = "combined"
 BOTH = "both"
 FEWEST = 20
 """Calibration samples for p-values: with fewer no p-value is below 0.05, at which an alarm is usual."""
+
+_COMBINED = (*BY_CLASS, "residual")
+_MANY = 3
+"""Classes from which on `relative` is among the combined terms: with two it is the score of a single direction."""
 
 Method = Literal["combined", "mahalanobis", "relative", "typicality", "residual"]
 
@@ -67,6 +73,9 @@ def make_detector(
     if not given:
         _check_held(study, rows, task, positions)
     references, skipped = _references(study, rows, task, methods, positions, keep_held=not given)
+    if layers is None and method == COMBINED and task == "classes":
+        rows, references, fewer = _best_third(rows, references, fit_on_half=not given)
+        skipped |= fewer
     terms = _terms(references, methods, positions)
     if not terms:
         reason = next(iter(skipped.values()), "it has none of the positions that are scored")
@@ -128,8 +137,36 @@ def _methods(study: Study, method: str, task: str | None) -> tuple[str, ...]:
             f"with `labels=` of one class a sample, or use a method without labels: {', '.join(LABEL_FREE)}."
         )
     if method == COMBINED:
-        return METHODS if classes else LABEL_FREE
+        return _COMBINED if classes else LABEL_FREE
     return (method,)
+
+
+def _best_third(
+    rows: list[Layer], references: list[LayerReference], *, fit_on_half: bool
+) -> tuple[list[Layer], list[LayerReference], dict[str, str]]:
+    """The third of the layers that tell classes they have not seen best, and why the others are skipped.
+
+    With `fit_on_half` by that half of the held-out samples that weighs the terms; p-values come from the other one.
+    """
+    labelled = [i for i, each in enumerate(references) if each.classes is not None]
+    most = -(-len(labelled) // 3)
+    if most == len(labelled):
+        return rows, references, {}
+    kets, _, codes = held_out([rows[i] for i in labelled], "classes")
+    n = len(codes) // 2 if fit_on_half else len(codes)
+    areas = {}
+    for i, held in zip(labelled, kets, strict=True):
+        classes = references[i].stack.classes
+        assert classes is not None
+        areas[i] = unseen_class_auc(classes.squared(held[None, :n])[0], classes.codes[0], codes[:n])
+    best = sorted(labelled, key=lambda i: areas[i], reverse=True)[:most]
+    chosen = [i for i in range(len(references)) if i in best or i not in labelled]
+    reason = (
+        f"{most} other layers tell classes whose means are put aside better (AUROC {{:.3f}} here, at least "
+        f"{min(areas[i] for i in best):.3f} there); name it in `layers` to have it"
+    )
+    fewer = {references[i].info.label: reason.format(areas[i]) for i in labelled if i not in best}
+    return [rows[i] for i in chosen], [references[i] for i in chosen], fewer
 
 
 def _chosen(study: Study, layers: str | Sequence[str] | None) -> list[Layer]:
@@ -200,16 +237,21 @@ def _references(
 
 def _terms(references: Sequence[LayerReference], methods: tuple[str, ...], positions: str) -> list[Term]:
     """Every score that the layers can have; those of single positions are free of labels."""
-    terms = []
+    terms, several = [], len(methods) > 1
     for place, reference in enumerate(references):
         worst = positions != MEAN and reference.every is not None
         for method in methods:
             mean = positions != WORST or reference.every is None or method in BY_CLASS
-            if mean and (method in LABEL_FREE or reference.classes is not None):
+            few = several and method == "relative" and _classes(reference) < _MANY
+            if mean and not few and (method in LABEL_FREE or reference.classes is not None):
                 terms.append(Term(place, method, MEAN))
             if worst and method in LABEL_FREE:
                 terms.append(Term(place, method, WORST))
     return terms
+
+
+def _classes(reference: LayerReference) -> int:
+    return 0 if reference.classes is None else len(reference.classes.means)
 
 
 def _scored(
@@ -248,7 +290,7 @@ def _held_terms(
     rows: Sequence[Layer], references: Sequence[LayerReference], terms: Sequence[Term], task: str | None
 ) -> Tensor:
     """The terms of the samples that the study held out."""
-    kets, samples = held_out(rows, task)
+    kets, samples, _ = held_out(rows, task)
     scored = torch.empty(len(samples), len(terms), dtype=torch.float64)
     for place, (reference, held) in enumerate(zip(references, kets, strict=True)):
         mine = [i for i, term in enumerate(terms) if term.layer == place]

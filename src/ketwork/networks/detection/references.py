@@ -12,16 +12,12 @@ from torch import Tensor
 
 from ketwork.networks.activations import Activation, LayerInfo, unit
 from ketwork.networks.detection.shrinkage import Covariance, edge, whitening
+from ketwork.networks.detection.stacks import LABEL_FREE, Stack, States
 from ketwork.networks.moments import pooled
 from ketwork.records import Count, Form, Malformed
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """A number between 0 and 1."""
-
-BY_CLASS = ("mahalanobis", "relative")
-LABEL_FREE = ("typicality", "residual")
-METHODS = (*BY_CLASS, *LABEL_FREE)
-"""What is scored of a ket; see `Study.detector`."""
 
 MEAN, WORST = "mean", "worst"
 POSITIONS = (MEAN, WORST)
@@ -52,19 +48,6 @@ class Distances:
         """The distances under a covariance that was shrunk so much, computed in the precision of `like`."""
         return cls(means.to(like).contiguous(), codes, whitening(covariance).to(like).contiguous(), shrinkage)
 
-    @cached_property
-    def _placed(self) -> tuple[Tensor, Tensor]:
-        """The common origin, and the whitened means about it."""
-        origin = self.means.mean(dim=0)
-        return origin, (self.means - origin) @ self.whitening
-
-    def squared(self, kets: Tensor) -> Tensor:
-        """‖(x − μ_k) W‖² of kets (n, d), (n, k). Cost O(n d² + n k d)."""
-        origin, centres = self._placed
-        points = (kets.to(self.means) - origin) @ self.whitening
-        # By differences: the squares of both, less twice their product, would lose digits.
-        return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
-
 
 @dataclass(frozen=True)
 class Eigenspace:
@@ -94,25 +77,6 @@ class Eigenspace:
         rank = max(1, int((values > edge(values, rho.n)).sum()))
         kets = vectors.to(like) if vectors.is_complex() == like.is_complex() else vectors.to(_complex(like))
         return cls(values.to(like.real.dtype).contiguous(), kets.contiguous(), rank, rho.shrinkage)
-
-    def typicality(self, populations: Tensor) -> Tensor:
-        """−log₂ of the Born probability under the mixed ρ, and −log₂ of that of the leading eigenspace, added, (n,).
-
-        `populations` (n, d) are |⟨j|ψ⟩|² of the eigenstates.
-        """
-        d, weight = len(self.values), self.shrinkage
-        born = (1 - weight) * (populations @ self.values) + weight / d * populations.sum(dim=1)
-        inside = populations[:, : self.rank].sum(dim=1)
-        tiny = torch.finfo(born.dtype).tiny
-        return -born.clamp(min=tiny).log2() - inside.clamp(min=tiny).log2()
-
-    def residual(self, populations: Tensor) -> Tensor:
-        """The norm outside the leading eigenspace, (n,)."""
-        return populations[:, self.rank :].sum(dim=1).sqrt()
-
-    def populations(self, kets: Tensor) -> Tensor:
-        """|⟨j|ψ⟩|² of kets (n, d) and eigenstates j, (n, d). Cost O(n d²)."""
-        return (kets.to(self.vectors) @ self.vectors.conj()).abs().square()
 
 
 @dataclass(frozen=True)
@@ -148,32 +112,25 @@ class LayerReference:
         if self.overall is not None and len(self.overall.means) != 1:
             raise Malformed(f"the common mean must be one vector, but there are {len(self.overall.means)}")
 
-    def kets(self, activation: Activation) -> tuple[Tensor, Tensor]:
-        """The mean-pooled kets (N, d) of an activation, and their norms before, (N,)."""
-        kets, norms = unit(pooled(activation.values, activation.present))
-        kets, norms = kets.to(self.device), norms.to(self.device)
-        return (torch.cat([kets.real, kets.imag], dim=-1) if self.paired else kets), norms
+    def vectors(self, activation: Activation) -> Tensor:
+        """The mean over the positions of each sample of an activation, (N, d), in real numbers where kets are real."""
+        vectors = mean_of_positions(activation.values, activation.present).to(self.device)
+        return torch.cat([vectors.real, vectors.imag], dim=-1) if self.paired else vectors
 
     @property
     def device(self) -> torch.device:
         """Where scores are computed: a few numbers a sample go there."""
         return self.state.values.device
 
+    @cached_property
+    def stack(self) -> Stack:
+        """The layer as a stack of one."""
+        return Stack.from_references([self], [0])
+
     def scores(self, kets: Tensor, methods: tuple[str, ...]) -> tuple[dict[str, Tensor], Tensor | None]:
         """The score of mean-pooled kets (N, d) by each method, (N,) each, and the nearest class, if it is computed."""
-        result: dict[str, Tensor] = {}
-        nearest = None
-        if self.classes is not None and self.overall is not None and set(methods) & set(BY_CLASS):
-            least = self.classes.squared(kets).min(dim=1)
-            nearest = self.classes.codes.to(least.indices)[least.indices]
-            result["mahalanobis"] = least.values
-            if "relative" in methods:
-                result["relative"] = least.values - self.overall.squared(kets)[:, 0]
-        if set(methods) & set(LABEL_FREE):
-            populations = self.state.populations(kets)
-            result["typicality"] = self.state.typicality(populations)
-            result["residual"] = self.state.residual(populations)
-        return {method: result[method] for method in methods if method in result}, nearest
+        scores, nearest = self.stack.scores(kets[None], methods)
+        return {method: each[0] for method, each in scores.items()}, None if nearest is None else nearest[0]
 
     def worst(self, activation: Activation, methods: tuple[str, ...]) -> dict[str, Tensor]:
         """The largest score of each sample's positions by each label-free method, (N,) each; −∞ where it has none."""
@@ -185,15 +142,29 @@ class LayerReference:
         owners = owners.reshape(-1) if present is None else owners[present]
         kets, norms = unit(rows)
         norms, owners = norms.to(self.device), owners.to(self.device)
-        populations = self.every.populations(kets)
+        states = States.from_spaces([self.every])
+        populations = states.populations(kets[None])
         result = {}
         for method in methods:
             if method in LABEL_FREE:
-                each = getattr(self.every, method)(populations)
+                each = getattr(states, method)(populations)[0]
                 each = torch.where(norms > 0, each, torch.full_like(each, -torch.inf))
                 start = each.new_full((n,), -torch.inf)
                 result[method] = start.scatter_reduce(0, owners, each, "amax")
         return result
+
+
+def mean_of_positions(values: Tensor, present: Tensor | None) -> Tensor:
+    """The mean over the existing positions of each sample, (N, d), of activations (N, T, d).
+
+    With a mask by one product that reads them once, unless what does not exist is NaN or infinite.
+    """
+    if present is not None and values.shape[1] > 1:
+        shares = present.to(values) / present.sum(dim=1, keepdim=True).clamp(min=1)
+        vectors = (shares[:, None] @ values)[:, 0]
+        if bool(vectors.sum().isfinite()):
+            return vectors
+    return pooled(values, present)
 
 
 def _complex(like: Tensor) -> Tensor:

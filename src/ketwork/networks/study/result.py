@@ -234,7 +234,8 @@ class Study(Tabulated, Presented):
           and of its leading eigenspace P, in bits;
         - `"residual"`, without labels: ‖(1 − P)x‖, the norm outside the leading eigenspace (ViM without its logits:
           Wang et al. 2022, arXiv 2203.10807);
-        - `"combined"`: all of these, of all layers, weighted by calibration samples alone.
+        - `"combined"`: with labels the first two (`"relative"` from three classes on) and `"residual"`, else the last two,
+          weighted by calibration samples alone.
 
         No number is chosen by hand: C and ρ are mixed with the maximally mixed state by Ledoit and Wolf's weight, and P
         holds the eigenvalues above the Marchenko–Pastur edge of the bulk. A score of one layer and method is as above;
@@ -242,7 +243,8 @@ class Study(Tabulated, Presented):
 
         Args:
             method: one of the above.
-            layers: names or globs of the study's layers; None for all of them.
+            layers: names or globs of the study's layers, `"*"` for all; None for all of them too, but with labels for
+                the third of the layers that tell classes they have not seen best, where the method is `"combined"`.
             positions: of a sample with several positions (tokens, pixels), `"mean"` scores the mean-pooled ket,
                 `"worst"` each position's without labels and takes the largest, `"both"` has terms of both.
             model, calibration: the network, and samples like those studied, but not among them, for p-values. None

@@ -1,0 +1,143 @@
+"""`Stack`: layers of one shape, whose kets are scored together with the same few products of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ketwork.networks.detection.references import Distances, Eigenspace, LayerReference
+
+BY_CLASS = ("mahalanobis", "relative")
+LABEL_FREE = ("typicality", "residual")
+METHODS = (*BY_CLASS, *LABEL_FREE)
+"""What is scored of a ket; see `Study.detector`."""
+
+_WIDEST = 1024
+"""Features of layers that are stacked: beyond that the products cost more than their calls, and copies much memory."""
+
+
+@dataclass(frozen=True)
+class States:
+    """The eigenstates of L layers in columns, `kets` (L, d, d), their eigenvalues `values` (L, d, 1).
+
+    `leading` (L, d, 1) is 1 for those of the leading eigenspace; `shrinkage` (L, 1, 1).
+    """
+
+    kets: Tensor
+    values: Tensor
+    leading: Tensor
+    shrinkage: Tensor
+
+    @classmethod
+    def from_spaces(cls, spaces: Sequence[Eigenspace]) -> States:
+        """Those of these layers."""
+        values = _joined([space.values for space in spaces])[..., None]
+        ranks = torch.tensor([space.rank for space in spaces], device=values.device)[:, None, None]
+        leading = (torch.arange(values.shape[1], device=values.device)[:, None] < ranks).to(values)
+        shrinkage = values.new_tensor([space.shrinkage for space in spaces])[:, None, None]
+        return cls(_joined([space.vectors for space in spaces]), values, leading, shrinkage)
+
+    def populations(self, kets: Tensor) -> Tensor:
+        """|⟨j|ψ⟩|² of kets (L, n, d) and eigenstates j, (L, n, d). Cost O(L n d²)."""
+        return (kets.to(self.kets) @ self.kets.conj()).abs().square()
+
+    def typicality(self, populations: Tensor) -> Tensor:
+        """−log₂ of the Born probability under the mixed ρ, and −log₂ of that of the leading eigenspace, added, (L, n).
+
+        `populations` (L, n, d) are |⟨j|ψ⟩|² of the eigenstates.
+        """
+        d, tiny = populations.shape[-1], torch.finfo(populations.dtype).tiny
+        mixed = (1 - self.shrinkage) * self.values + self.shrinkage / d
+        born = populations @ torch.cat([mixed, self.leading], dim=-1)
+        return -born.clamp(min=tiny).log2().sum(dim=-1)
+
+    def residual(self, populations: Tensor) -> Tensor:
+        """The norm outside the leading eigenspace, (L, n)."""
+        return (populations @ (1 - self.leading))[..., 0].sqrt()
+
+
+@dataclass(frozen=True)
+class Centres:
+    """Class means (L, K, d) of the classes `codes` (L, K) under whitenings (L, d, d): distances to them."""
+
+    means: Tensor
+    codes: Tensor
+    whitening: Tensor
+
+    @classmethod
+    def from_distances(cls, distances: Sequence[Distances]) -> Centres:
+        """Those of these layers."""
+        means = _joined([each.means for each in distances])
+        codes = _joined([each.codes.to(means.device) for each in distances])
+        return cls(means, codes, _joined([each.whitening for each in distances]))
+
+    @cached_property
+    def _placed(self) -> tuple[Tensor, Tensor]:
+        """The common origins, and the whitened means about them."""
+        origin = self.means.mean(dim=1, keepdim=True)
+        return origin, (self.means - origin) @ self.whitening
+
+    def squared(self, kets: Tensor) -> Tensor:
+        """‖(x − μ_k) W‖² of kets (L, n, d), (L, n, K). Cost O(L n (d² + K d))."""
+        origin, centres = self._placed
+        points = (kets.to(self.means) - origin) @ self.whitening
+        # By differences: the squares of both, less twice their product, would lose digits.
+        return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """L layers at their `places`: `states`, and distances to class means and to the common one, or neither."""
+
+    places: tuple[int, ...]
+    states: States
+    classes: Centres | None
+    overall: Centres | None
+
+    @classmethod
+    def from_references(cls, references: Sequence[LayerReference], places: Sequence[int]) -> Stack:
+        """The stack of the references at these places, which are of one shape."""
+        chosen = [references[place] for place in places]
+        classes, overall = (
+            Centres.from_distances(distances) if (distances := [x for x in parts if x is not None]) else None
+            for parts in ([each.classes for each in chosen], [each.overall for each in chosen])
+        )
+        return cls(tuple(places), States.from_spaces([each.state for each in chosen]), classes, overall)
+
+    def scores(self, kets: Tensor, methods: Sequence[str]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The scores of mean-pooled kets (L, n, d) by each method, (L, n), and the nearest class, if it is computed."""
+        result: dict[str, Tensor] = {}
+        nearest = None
+        if self.classes is not None and self.overall is not None and set(methods) & set(BY_CLASS):
+            least = self.classes.squared(kets).min(dim=-1)
+            nearest = self.classes.codes.gather(1, least.indices)
+            result["mahalanobis"] = least.values
+            if "relative" in methods:
+                result["relative"] = least.values - self.overall.squared(kets)[..., 0]
+        if set(methods) & set(LABEL_FREE):
+            populations = self.states.populations(kets)
+            result["typicality"] = self.states.typicality(populations)
+            result["residual"] = self.states.residual(populations)
+        return {method: result[method] for method in methods if method in result}, nearest
+
+
+def stacked(references: Sequence[LayerReference], methods: Sequence[Sequence[str]]) -> list[Stack]:
+    """Stacks of all layers, those of one shape that are scored by the same methods together."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, each in enumerate(references):
+        vectors, classes = each.state.vectors, each.classes
+        key: tuple[object, ...] = (vectors.shape, vectors.dtype, vectors.device, each.paired, *methods[place])
+        key += (None if classes is None else len(classes.means),)
+        groups.setdefault(key if len(vectors) <= _WIDEST else (place,), []).append(place)
+    return [Stack.from_references(references, places) for places in groups.values()]
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor of all of them; a view where there is one."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
