@@ -592,6 +592,10 @@ def main() -> None:
         found, study, alarms = measured(case)
         pairs |= {f"{case.name} / {kind}": each for kind, each in found.items()}
         console.print(f"{case.name}: {100 * alarms:.1f} % false alarms at alpha = 0.05")
+        for kind, each in found.items():  # the tables come when all is done
+            best = max(RIVALS, key=lambda name, each=each: each[name][0])
+            combined, peer = 100 * each["combined"][0], 100 * each[best][0]
+            console.print(f"  {kind}: AUROC {combined:.1f}, the best peer's {peer:.1f} ({best})")
         if not case.name.startswith("halves"):
             print_watch(case, study, console)
     print_pairs(pairs, console)

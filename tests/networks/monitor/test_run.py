@@ -227,7 +227,7 @@ def test_blocks_are_followed_by_their_outputs_and_wide_layers_when_named(tmp_pat
         (
             {"sinks": ["comet"]},
             ValueError,
-            "`sinks` must hold 'tensorboard', 'wandb', 'mlflow'.* but has 'comet'",
+            "`sinks` must hold 'parquet', 'tensorboard', 'wandb', 'mlflow'.* but has 'comet'",
         ),
         ({"sinks": [3]}, TypeError, "`sinks` must hold names.* but has a int"),
         (
@@ -276,4 +276,6 @@ def test_it_prints_well(tmp_path):
         repr(monitor)
         == f"Monitor of Sequential: every 500 steps on 64 samples, 1 looks, 0 alarms, {tmp_path}"
     )
-    assert repr(monitor.run) == "MonitorRun of Sequential: 1 look at 3 layers, steps 0 to 0, not ended"
+    assert (
+        repr(monitor.run) == "MonitorRun of Sequential: 1 look at 3 layers (0, 1, 2), steps 0 to 0, not ended"
+    )

@@ -59,8 +59,9 @@ class Monitor:
         views: how many views of one sample stand next to each other in the data; then LiDAR is among the quantities.
         max_samples: of the probe set, drawn by the seed where the data have a length.
         batch_size: for data that is not batched yet.
-        sinks: further places for the numbers: "tensorboard", "wandb", "mlflow", a `SummaryWriter`, a run of wandb, or
-            functions that get each `Look`. One that fails is dropped with one warning.
+        sinks: further places for the numbers: "parquet" (`path/monitor.parquet`), "tensorboard", "wandb", "mlflow", a
+            `SummaryWriter`, a run of wandb, or functions that get each `Look`. One that fails is dropped with one
+            warning.
         seed: draws the samples kept for standard errors, and the entries of parameters that are followed.
 
     Raises:
