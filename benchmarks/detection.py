@@ -546,15 +546,15 @@ def print_watch(case: Case, study: kw.Study, console: Console) -> None:
         with torch.no_grad():
             _ = case.network(**batch) if isinstance(batch, dict) else case.network(batch)
 
-    rounds = 7 if seconds(call, 1) < 0.3 else 3
+    rounds, times = (7, 3) if seconds(call, 1) < 0.3 else (3, 1)
     for layers in (None, study[-1].name):
         ratios = []
         detector = study.detector(layers=layers)
         for _ in range(rounds):
-            plain = seconds(call, 3)
+            plain = seconds(call, times)
             with detector.watch(case.network):
                 call()  # which finds the axes
-                ratios.append(seconds(call, 3) / plain)
+                ratios.append(seconds(call, times) / plain)
         ratio = float(np.median(ratios))
         console.print(
             f"{case.name}, {len(detector.references)} of {len(study)} layers watched: {ratio:.3f} of a plain call of "

@@ -16,7 +16,7 @@ from .conftest import drawn
 
 @pytest.fixture(scope="module")
 def detector(labelled: kw.Study) -> kw.Detector:
-    return labelled.detector(layers="*")
+    return labelled.detector()
 
 
 def test_the_frame_says_what_its_definitions_do(three: nn.Sequential, detector: kw.Detector) -> None:
@@ -118,7 +118,7 @@ def test_a_zero_vector_says_nothing_and_alone_gives_no_score() -> None:
     assert np.isnan(frame["p_value"][0])
     assert frame["layer"][0] is None
     assert frame["alarm"][0]
-    frame = study.detector("residual", layers="*").score(network, zero, layers=True)
+    frame = study.detector("residual").score(network, zero, layers=True)
     assert frame["layer"][0] == "0"
     assert np.isnan(frame["surprisal:1"][0])
     assert np.isfinite(frame["score"][0])

@@ -8,6 +8,7 @@ from torch import nn
 
 import ketwork as kw
 from ketwork.networks.detection import METHODS
+from ketwork.networks.detection.weighing import Weighing
 
 from .conftest import drawn
 
@@ -57,14 +58,16 @@ def test_given_calibration_samples_let_all_studied_ones_in(three: nn.Sequential,
 
 
 def test_half_of_the_calibration_samples_weigh_several_terms(labelled: kw.Study) -> None:
-    detector = labelled.detector(layers="*")
+    detector = labelled.detector()
     assert [term.method for term in detector.terms] == 3 * ["mahalanobis", "relative", "residual"]
     assert (detector.fitted, len(detector.calibration_scores)) == (512, 512)
     one = labelled.detector("residual", layers="1")
     assert (one.fitted, len(one.calibration_scores)) == (0, 1024)
 
 
-def test_the_third_of_the_layers_that_tell_unseen_classes_best_is_taken(three: nn.Sequential) -> None:
+def test_the_third_of_the_layers_that_tell_unseen_classes_best_counts_by_itself_too(
+    three: nn.Sequential,
+) -> None:
     """The classes differ along one axis, which two of three layers have lost."""
     torch.manual_seed(0)
     blind, kept = nn.Linear(6, 6).double(), nn.Linear(6, 6).double()
@@ -83,13 +86,19 @@ def test_the_third_of_the_layers_that_tell_unseen_classes_best_is_taken(three: n
 
     study = kw.study(Fork(), drawn(3000, 1), layers=["blind", "kept", "also"])
     detector = study.detector()
-    assert detector.labels == ["kept"]
-    assert set(detector.skipped) == {"blind", "also"}
-    assert "name it in `layers` to have it" in detector.skipped["blind"]
-    assert study.detector(layers=["blind", "also"]).labels == ["blind", "also"]
-    assert study.detector("mahalanobis").labels == ["blind", "also", "kept"]  # as they run
+    assert [detector.labels[place] for place in detector.leading] == ["kept"]
+    unseen = detector.table().set_index("layer")["unseen"]
+    assert unseen["kept"] > 0.9
+    assert unseen[["blind", "also"]].max() < 0.6
+    parts = detector.weighing.parts(detector.calibration)
+    leading = [i for i, term in enumerate(detector.terms) if detector.labels[term.layer] == "kept"]
+    means = torch.stack([parts.mean(1), parts[:, leading].mean(1)], 1)
+    larger = Weighing.from_terms(means[: detector.fitted]).parts(means[detector.fitted :]).amax(1)
+    torch.testing.assert_close(detector.calibration_scores, larger, rtol=1e-12, atol=0)
     fresh = drawn(400, 2)[0]
-    assert study.detector(model=Fork(), calibration=fresh).labels == ["kept"]
+    given = study.detector(model=Fork(), calibration=fresh)
+    assert given.leading == detector.leading
+    assert study.detector("mahalanobis").leading == study.detector(layers="kept").leading == ()
 
 
 def test_relative_takes_part_from_three_classes_on(three: nn.Sequential) -> None:
@@ -228,7 +237,7 @@ def test_a_study_without_labels_has_no_distances(three: nn.Sequential) -> None:
 def test_too_few_calibration_samples(three: nn.Sequential, labelled: kw.Study) -> None:
     small = kw.study(three, drawn(60, 1))
     with pytest.raises(
-        ValueError, match=r"Argument `study` must have at least 40 calibration samples \(20 to weigh 3"
+        ValueError, match=r"Argument `study` must have at least 40 calibration samples \(20 to weigh 9"
     ):
         small.detector()
     with pytest.raises(

@@ -12,7 +12,7 @@ from .conftest import drawn
 
 @pytest.fixture(scope="module")
 def detector(labelled: kw.Study) -> kw.Detector:
-    return labelled.detector(layers="*")
+    return labelled.detector()
 
 
 def test_another_architecture(three: nn.Sequential, detector: kw.Detector) -> None:

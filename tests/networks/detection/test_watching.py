@@ -13,7 +13,7 @@ from .conftest import drawn
 
 @pytest.fixture(scope="module")
 def detector(labelled: kw.Study) -> kw.Detector:
-    return labelled.detector(layers="*")
+    return labelled.detector()
 
 
 def test_live_scores_are_those_of_a_pass(three: nn.Sequential, detector: kw.Detector) -> None:

@@ -73,9 +73,6 @@ def make_detector(
     if not given:
         _check_held(study, rows, task, positions)
     references, skipped = _references(study, rows, task, methods, positions, keep_held=not given)
-    if layers is None and method == COMBINED and task == "classes":
-        rows, references, fewer = _best_third(rows, references, fit_on_half=not given)
-        skipped |= fewer
     terms = _terms(references, methods, positions)
     if not terms:
         reason = next(iter(skipped.values()), "it has none of the positions that are scored")
@@ -122,9 +119,9 @@ def make_detector(
             + (", as `model=` and `calibration=`." if not given else ".")
         )
     fitted = len(scored) // 2 if several else 0
-    return Detector(
-        tuple(references), tuple(terms), scored, fitted, list(study.gathered.labels.names), settings, skipped
-    )
+    separation = _separation(rows, references, not given) if method == COMBINED else ()
+    names = list(study.gathered.labels.names)
+    return Detector(tuple(references), tuple(terms), scored, fitted, names, settings, skipped, separation)
 
 
 def _methods(study: Study, method: str, task: str | None) -> tuple[str, ...]:
@@ -141,32 +138,23 @@ def _methods(study: Study, method: str, task: str | None) -> tuple[str, ...]:
     return (method,)
 
 
-def _best_third(
-    rows: list[Layer], references: list[LayerReference], *, fit_on_half: bool
-) -> tuple[list[Layer], list[LayerReference], dict[str, str]]:
-    """The third of the layers that tell classes they have not seen best, and why the others are skipped.
+def _separation(
+    rows: Sequence[Layer], references: Sequence[LayerReference], fit_on_half: bool
+) -> tuple[float, ...]:
+    """How well each layer tells classes that it has not seen, by held-out samples; empty where none is to be chosen.
 
-    With `fit_on_half` by that half of the held-out samples that weighs the terms; p-values come from the other one.
+    With `fit_on_half` by that half of them that weighs the terms; p-values come from the other one.
     """
-    labelled = [i for i, each in enumerate(references) if each.classes is not None]
-    most = -(-len(labelled) // 3)
-    if most == len(labelled):
-        return rows, references, {}
-    kets, _, codes = held_out([rows[i] for i in labelled], "classes")
+    if len(references) < 2 or any(each.classes is None for each in references):
+        return ()
+    kets, _, codes = held_out(rows, "classes")
     n = len(codes) // 2 if fit_on_half else len(codes)
-    areas = {}
-    for i, held in zip(labelled, kets, strict=True):
-        classes = references[i].stack.classes
+    areas = []
+    for reference, held in zip(references, kets, strict=True):
+        classes = reference.stack.classes
         assert classes is not None
-        areas[i] = unseen_class_auc(classes.squared(held[None, :n])[0], classes.codes[0], codes[:n])
-    best = sorted(labelled, key=lambda i: areas[i], reverse=True)[:most]
-    chosen = [i for i in range(len(references)) if i in best or i not in labelled]
-    reason = (
-        f"{most} other layers tell classes whose means are put aside better (AUROC {{:.3f}} here, at least "
-        f"{min(areas[i] for i in best):.3f} there); name it in `layers` to have it"
-    )
-    fewer = {references[i].info.label: reason.format(areas[i]) for i in labelled if i not in best}
-    return [rows[i] for i in chosen], [references[i] for i in chosen], fewer
+        areas.append(unseen_class_auc(classes.squared(held[None, :n])[0], classes.codes[0], codes[:n]))
+    return tuple(areas)
 
 
 def _chosen(study: Study, layers: str | Sequence[str] | None) -> list[Layer]:

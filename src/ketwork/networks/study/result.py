@@ -239,12 +239,13 @@ class Study(Tabulated, Presented):
 
         No number is chosen by hand: C and ρ are mixed with the maximally mixed state by Ledoit and Wolf's weight, and P
         holds the eigenvalues above the Marchenko–Pastur edge of the bulk. A score of one layer and method is as above;
-        several are combined by Fisher's method, with tails fitted to calibration samples.
+        several are combined by Fisher's method, with tails fitted to calibration samples. With labels
+        `"combined"` is the larger of two such scores, of all layers and of that third of them that tells classes best
+        which it has not seen: inputs may be unlike in their looks, or in what they mean.
 
         Args:
             method: one of the above.
-            layers: names or globs of the study's layers, `"*"` for all; None for all of them too, but with labels for
-                the third of the layers that tell classes they have not seen best, where the method is `"combined"`.
+            layers: names or globs of the study's layers; None for all of them.
             positions: of a sample with several positions (tokens, pixels), `"mean"` scores the mean-pooled ket,
                 `"worst"` each position's without labels and takes the largest, `"both"` has terms of both.
             model, calibration: the network, and samples like those studied, but not among them, for p-values. None
