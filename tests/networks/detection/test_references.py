@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations import Activation, LayerInfo
-from ketwork.networks.detection.references import Distances, Eigenspace, LayerReference
+from ketwork.networks.detection.references import LayerReference
 from ketwork.networks.detection.shrinkage import about_zero
+from ketwork.networks.detection.spaces import Distances, Eigenspace
 from ketwork.networks.detection.stacks import Centres, States
 
 from .conftest import drawn

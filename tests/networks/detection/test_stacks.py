@@ -5,8 +5,7 @@ from torch import nn
 
 import ketwork as kw
 from ketwork.networks.detection import METHODS
-from ketwork.networks.detection.references import mean_of_positions
-from ketwork.networks.detection.stacks import stacked
+from ketwork.networks.detection.references import mean_of_positions, stacked
 from ketwork.networks.moments import pooled
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ketwork.networks.activations import Forward, Mask, Reading
 from ketwork.networks.detection.frames import SCORE_DEFINITIONS, empty_to, scores_frame
 from ketwork.networks.detection.passing import score_data
-from ketwork.networks.detection.references import LayerReference, Share
+from ketwork.networks.detection.references import LayerReference
 from ketwork.networks.detection.scoring import Scoring, Term, check_terms
+from ketwork.networks.detection.spaces import Share
 from ketwork.networks.detection.watching import Watch, watch_calls
 from ketwork.networks.detection.weighing import Weighing, largest, mean_of, p_values
 from ketwork.networks.runtime import Interrupted, PartialError, Progress

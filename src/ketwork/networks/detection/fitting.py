@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ketwork.networks.detection.references import Distances, Eigenspace, LayerReference
+from ketwork.networks.detection.references import LayerReference
 from ketwork.networks.detection.shrinkage import (
     Covariance,
     about_zero,
     between_classes,
     within_classes,
 )
+from ketwork.networks.detection.spaces import Distances, Eigenspace
 from ketwork.networks.detection.stacks import BY_CLASS
 from ketwork.networks.moments import LabelledMoments, LayerAccumulator, Moment, Sums
 from ketwork.networks.study import Layer

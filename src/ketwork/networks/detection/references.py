@@ -2,81 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
 
-import msgspec
 import torch
 from torch import Tensor
 
 from ketwork.networks.activations import Activation, LayerInfo, unit
-from ketwork.networks.detection.shrinkage import Covariance, edge, whitening
-from ketwork.networks.detection.stacks import LABEL_FREE, Stack, States
+from ketwork.networks.detection.spaces import Distances, Eigenspace
+from ketwork.networks.detection.stacks import LABEL_FREE, Parts, Stack, States
 from ketwork.networks.moments import pooled
-from ketwork.records import Count, Form, Malformed
-
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-"""A number between 0 and 1."""
+from ketwork.records import Count, Malformed
 
 MEAN, WORST = "mean", "worst"
+_WIDEST = 1024
+"""Features of layers that are stacked: beyond that the products cost more than their calls, and copies much memory."""
+
 POSITIONS = (MEAN, WORST)
 """Of a sample with several positions: their mean is scored as one ket, or each is and the largest score counts."""
-
-
-@dataclass(frozen=True)
-class Distances:
-    """Means (k, d), of the classes with these codes (k,), and a whitening (d, d): distances of kets to the means.
-
-    `shrinkage` is the weight of the maximally mixed state in the covariance.
-    """
-
-    means: Annotated[Tensor, Form("real k d")]
-    codes: Annotated[Tensor, Form("int k")]
-    whitening: Annotated[Tensor, Form("real d d")]
-    shrinkage: Share
-
-    def check(self) -> None:
-        """There is a mean."""
-        if not len(self.means):
-            raise Malformed("distances must be to one mean at least")
-
-    @classmethod
-    def from_covariance(
-        cls, means: Tensor, codes: Tensor, covariance: Tensor, shrinkage: float, like: Tensor
-    ) -> Distances:
-        """The distances under a covariance that was shrunk so much, computed in the precision of `like`."""
-        return cls(means.to(like).contiguous(), codes, whitening(covariance).to(like).contiguous(), shrinkage)
-
-
-@dataclass(frozen=True)
-class Eigenspace:
-    """A state ρ by its eigenvalues (d,), the largest first, and eigenstates in columns (d, d).
-
-    `rank` of them lie above the bulk of noise: the leading eigenspace. `shrinkage` is the weight of the maximally mixed
-    state that ρ is mixed with.
-    """
-
-    values: Annotated[Tensor, Form("real d")]
-    vectors: Annotated[Tensor, Form("ket d d")]
-    rank: Count
-    shrinkage: Share
-
-    def check(self) -> None:
-        """The leading eigenspace is a part of the space."""
-        if not 0 < self.rank <= len(self.values):
-            raise Malformed(
-                f"a leading eigenspace of {len(self.values)} features cannot have rank {self.rank}"
-            )
-
-    @classmethod
-    def from_state(cls, rho: Covariance, like: Tensor) -> Eigenspace:
-        """The eigenstates of ρ, those above the edge of the bulk leading. Cost O(d³)."""
-        values, vectors = rho.eigen()
-        values = values / values.sum()
-        rank = max(1, int((values > edge(values, rho.n)).sum()))
-        kets = vectors.to(like) if vectors.is_complex() == like.is_complex() else vectors.to(_complex(like))
-        return cls(values.to(like.real.dtype).contiguous(), kets.contiguous(), rank, rho.shrinkage)
 
 
 @dataclass(frozen=True)
@@ -122,10 +66,15 @@ class LayerReference:
         """Where scores are computed: a few numbers a sample go there."""
         return self.state.values.device
 
+    @property
+    def parts(self) -> Parts:
+        """What kets are compared with."""
+        return self.state, self.classes, self.overall
+
     @cached_property
     def stack(self) -> Stack:
         """The layer as a stack of one."""
-        return Stack.from_references([self], [0])
+        return Stack.from_parts([0], [self.parts])
 
     def scores(self, kets: Tensor, methods: tuple[str, ...]) -> tuple[dict[str, Tensor], Tensor | None]:
         """The score of mean-pooled kets (N, d) by each method, (N,) each, and the nearest class, if it is computed."""
@@ -167,9 +116,12 @@ def mean_of_positions(values: Tensor, present: Tensor | None) -> Tensor:
     return pooled(values, present)
 
 
-def _complex(like: Tensor) -> Tensor:
-    return (
-        like
-        if like.is_complex()
-        else like.to(torch.complex64 if like.dtype != torch.float64 else torch.complex128)
-    )
+def stacked(references: Sequence[LayerReference], methods: Sequence[Sequence[str]]) -> list[Stack]:
+    """Stacks of all layers, those of one shape that are scored by the same methods together."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, each in enumerate(references):
+        vectors, classes = each.state.vectors, each.classes
+        key: tuple[object, ...] = (vectors.shape, vectors.dtype, vectors.device, each.paired, *methods[place])
+        key += (None if classes is None else len(classes.means),)
+        groups.setdefault(key if len(vectors) <= _WIDEST else (place,), []).append(place)
+    return [Stack.from_parts(places, [references[i].parts for i in places]) for places in groups.values()]

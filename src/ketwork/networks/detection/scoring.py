@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import Activation, Key, unit
-from ketwork.networks.detection.references import MEAN, WORST, LayerReference
-from ketwork.networks.detection.stacks import LABEL_FREE, Stack, stacked
+from ketwork.networks.detection.references import MEAN, WORST, LayerReference, stacked
+from ketwork.networks.detection.stacks import LABEL_FREE, Stack
 from ketwork.records import Count, Malformed
 
 

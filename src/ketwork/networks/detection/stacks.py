@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ketwork.networks.detection.references import Distances, Eigenspace, LayerReference
+from ketwork.networks.detection.spaces import Distances, Eigenspace
+
+Parts = tuple[Eigenspace, Distances | None, Distances | None]
+"""The state of a layer, its distances to class means and to the common one."""
 
 BY_CLASS = ("mahalanobis", "relative")
 LABEL_FREE = ("typicality", "residual")
 METHODS = (*BY_CLASS, *LABEL_FREE)
 """What is scored of a ket; see `Study.detector`."""
-
-_WIDEST = 1024
-"""Features of layers that are stacked: beyond that the products cost more than their calls, and copies much memory."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +99,13 @@ class Stack:
     overall: Centres | None
 
     @classmethod
-    def from_references(cls, references: Sequence[LayerReference], places: Sequence[int]) -> Stack:
-        """The stack of the references at these places, which are of one shape."""
-        chosen = [references[place] for place in places]
+    def from_parts(cls, places: Sequence[int], parts: Sequence[Parts]) -> Stack:
+        """The stack of layers of one shape."""
         classes, overall = (
-            Centres.from_distances(distances) if (distances := [x for x in parts if x is not None]) else None
-            for parts in ([each.classes for each in chosen], [each.overall for each in chosen])
+            Centres.from_distances(distances) if (distances := [x for x in each if x is not None]) else None
+            for each in ([part[1] for part in parts], [part[2] for part in parts])
         )
-        return cls(tuple(places), States.from_spaces([each.state for each in chosen]), classes, overall)
+        return cls(tuple(places), States.from_spaces([part[0] for part in parts]), classes, overall)
 
     def scores(self, kets: Tensor, methods: Sequence[str]) -> tuple[dict[str, Tensor], Tensor | None]:
         """The scores of mean-pooled kets (L, n, d) by each method, (L, n), and the nearest class, if it is computed."""
@@ -125,17 +122,6 @@ class Stack:
             result["typicality"] = self.states.typicality(populations)
             result["residual"] = self.states.residual(populations)
         return {method: result[method] for method in methods if method in result}, nearest
-
-
-def stacked(references: Sequence[LayerReference], methods: Sequence[Sequence[str]]) -> list[Stack]:
-    """Stacks of all layers, those of one shape that are scored by the same methods together."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for place, each in enumerate(references):
-        vectors, classes = each.state.vectors, each.classes
-        key: tuple[object, ...] = (vectors.shape, vectors.dtype, vectors.device, each.paired, *methods[place])
-        key += (None if classes is None else len(classes.means),)
-        groups.setdefault(key if len(vectors) <= _WIDEST else (place,), []).append(place)
-    return [Stack.from_references(references, places) for places in groups.values()]
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

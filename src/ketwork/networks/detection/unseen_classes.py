@@ -1,8 +1,8 @@
 """Which layers tell classes that they have not seen: each class in turn counts as unseen, from held-out samples alone.
 
 Samples that are unlike in a way that matters are often of classes that a study does not have. So the mean of a class is
-put aside, and the held-out samples of that class are told from the others by their Mahalanobis distance to the means
-that remain. No data of another kind are needed for that, and no second pass.
+put aside, and its held-out samples are separated from the others by their Mahalanobis distance to the means that
+remain. No data of another kind are needed for that, and no second pass.
 """
 
 from __future__ import annotations
