@@ -3,6 +3,7 @@ plots by the same calls."""
 
 import html.parser
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,18 @@ def layer_numbers(layer: kw.Layer) -> pd.DataFrame:
     )
 
 
+def watched() -> kw.MonitorRun:
+    network = Named()
+    with tempfile.TemporaryDirectory() as folder:
+        with kw.Monitor(network, (X, torch.arange(80) % 2), every=1, path=folder) as monitor:
+            for step in range(3):
+                monitor(step)
+                with torch.no_grad():
+                    for parameter in network.parameters():
+                        parameter.mul_(1.1)
+        return kw.MonitorRun.load(folder)
+
+
 KINDS = [
     Kind("Layer", lambda: kw.study(Named(), (X, torch.arange(80) % 2))[0], kw.Layer, layer_numbers),
     Kind(
@@ -79,6 +92,7 @@ KINDS = [
         kw.Detector,
         lambda d: d.table(),
     ),
+    Kind("MonitorRun", lambda: watched(), kw.MonitorRun, lambda r: r.long()),
     Kind("CollapseCurve", lambda: kw.collapse_curve(Named(), X), kw.CollapseCurve, lambda c: c.table()),
 ]
 

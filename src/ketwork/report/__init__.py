@@ -7,7 +7,7 @@ Imports `networks`, `waves`, `records`; nothing but the command imports it. A re
 - What changed between two models, in terminal, page and plot: `changes`, `depth_charts`
 - Pages: `page`, `curve_page`, `detection_page`, `monitor_page`, `waves`, with `page_tables`, `charts`, `views`,
   `findings`, `document`
-- Else: `plots`, `json_records`, `words`
+- Else: `plots`, `monitor_plots`, `json_records`, `words`
 """
 
 from ketwork.report.comparisons import render_comparison
@@ -26,6 +26,7 @@ from ketwork.report.json_records import (
     detection_as_json,
 )
 from ketwork.report.monitor_page import write_monitor
+from ketwork.report.monitor_plots import plot_monitor
 from ketwork.report.monitors import monitor_as_json, render_monitor
 from ketwork.report.page import write_comparison, write_study
 from ketwork.report.plots import plot_comparison, plot_curve, plot_detector, plot_spectrum, plot_study
@@ -44,6 +45,7 @@ __all__ = [
     "plot_comparison",
     "plot_curve",
     "plot_detector",
+    "plot_monitor",
     "plot_spectrum",
     "plot_study",
     "ready",

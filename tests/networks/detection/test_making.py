@@ -8,6 +8,7 @@ from torch import nn
 
 import ketwork as kw
 from ketwork.networks.detection import METHODS
+from ketwork.networks.detection.weighing import Weighing
 
 from .conftest import drawn
 
@@ -58,10 +59,53 @@ def test_given_calibration_samples_let_all_studied_ones_in(three: nn.Sequential,
 
 def test_half_of_the_calibration_samples_weigh_several_terms(labelled: kw.Study) -> None:
     detector = labelled.detector()
-    assert len(detector.terms) == 3 * len(METHODS)
+    assert [term.method for term in detector.terms] == 3 * ["mahalanobis", "relative", "residual"]
     assert (detector.fitted, len(detector.calibration_scores)) == (512, 512)
     one = labelled.detector("residual", layers="1")
     assert (one.fitted, len(one.calibration_scores)) == (0, 1024)
+
+
+def test_the_third_of_the_layers_that_tell_unseen_classes_best_counts_by_itself_too(
+    three: nn.Sequential,
+) -> None:
+    """The classes differ along one axis, which two of three layers have lost."""
+    torch.manual_seed(0)
+    blind, kept = nn.Linear(6, 6).double(), nn.Linear(6, 6).double()
+    with torch.no_grad():
+        blind.weight.copy_(torch.eye(6))
+        blind.weight[:3] = 0  # the centres of the classes lie there
+        kept.weight.copy_(torch.eye(6))
+
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blind, self.kept, self.also = blind, kept, nn.Linear(6, 6).double()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.also(self.blind(x)) + 0 * self.kept(x)
+
+    study = kw.study(Fork(), drawn(3000, 1), layers=["blind", "kept", "also"])
+    detector = study.detector()
+    assert [detector.labels[place] for place in detector.leading] == ["kept"]
+    unseen = detector.table().set_index("layer")["unseen"]
+    assert unseen["kept"] > 0.9
+    assert unseen[["blind", "also"]].max() < 0.6
+    parts = detector.weighing.parts(detector.calibration)
+    leading = [i for i, term in enumerate(detector.terms) if detector.labels[term.layer] == "kept"]
+    means = torch.stack([parts.mean(1), parts[:, leading].mean(1)], 1)
+    larger = Weighing.from_terms(means[: detector.fitted]).parts(means[detector.fitted :]).amax(1)
+    torch.testing.assert_close(detector.calibration_scores, larger, rtol=1e-12, atol=0)
+    fresh = drawn(400, 2)[0]
+    given = study.detector(model=Fork(), calibration=fresh)
+    assert given.leading == detector.leading
+    assert study.detector("mahalanobis").leading == study.detector(layers="kept").leading == ()
+
+
+def test_relative_takes_part_from_three_classes_on(three: nn.Sequential) -> None:
+    x, y = drawn(1000, 1)
+    two = kw.study(three, (x, (y > 0).long())).detector(layers="2")
+    assert [term.method for term in two.terms] == ["mahalanobis", "residual"]
+    assert kw.study(three, (x, (y > 0).long())).detector("relative", layers="2").method == "relative"
 
 
 def test_a_study_without_labels_takes_given_samples(three: nn.Sequential) -> None:
@@ -114,8 +158,7 @@ def test_positions_are_pooled_or_each_counts(tokens: tuple) -> None:
     np.testing.assert_allclose(found, outside.clamp(min=0).sqrt().amax(1), atol=1e-7)
     both = study.detector(positions="both", **given)
     assert [(term.method, term.positions) for term in both.terms] == [
-        *(("mahalanobis", "mean"), ("relative", "mean"), ("typicality", "mean"), ("typicality", "worst")),
-        *(("residual", "mean"), ("residual", "worst")),
+        *(("mahalanobis", "mean"), ("residual", "mean"), ("residual", "worst")),
     ]
 
 
@@ -194,7 +237,7 @@ def test_a_study_without_labels_has_no_distances(three: nn.Sequential) -> None:
 def test_too_few_calibration_samples(three: nn.Sequential, labelled: kw.Study) -> None:
     small = kw.study(three, drawn(60, 1))
     with pytest.raises(
-        ValueError, match=r"Argument `study` must have at least 40 calibration samples \(20 to weigh 12"
+        ValueError, match=r"Argument `study` must have at least 40 calibration samples \(20 to weigh 9"
     ):
         small.detector()
     with pytest.raises(

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.activations import Activation, LayerInfo
-from ketwork.networks.detection.references import Distances, Eigenspace, LayerReference
+from ketwork.networks.detection.references import LayerReference
 from ketwork.networks.detection.shrinkage import about_zero
+from ketwork.networks.detection.spaces import Distances, Eigenspace
+from ketwork.networks.detection.stacks import Centres, States
 
 from .conftest import drawn
 
@@ -66,9 +68,8 @@ def test_without_shrinkage_they_are_those_of_the_empirical_covariance() -> None:
     reference = EmpiricalCovariance().fit(kets.numpy())
     mean = kets.mean(0, keepdim=True)
     matrix = (kets - mean).T @ (kets - mean) / 300
-    found = Distances.from_covariance(mean, torch.zeros(1, dtype=torch.int64), matrix, 0.0, kets).squared(
-        kets
-    )
+    distances = Distances.from_covariance(mean, torch.zeros(1, dtype=torch.int64), matrix, 0.0, kets)
+    (found,) = Centres.from_distances([distances]).squared(kets[None])
     np.testing.assert_allclose(found[:, 0].numpy(), reference.mahalanobis(kets.numpy()), rtol=1e-9)
     assert float(found.mean()) == pytest.approx(5, rel=1e-12)  # tr C⁻¹C
 
@@ -97,7 +98,7 @@ def test_complex_kets_have_the_populations_of_their_state() -> None:
     kets = unit(torch.randn(50, 4, dtype=torch.complex128, generator=generator))
     rho = torch.einsum("ni,nj->ij", kets, kets.conj()) / 50  # Σ |ψ⟩⟨ψ|
     space = Eigenspace.from_state(about_zero(rho, 50), kets)
-    populations = space.populations(kets)
+    (populations,) = States.from_spaces([space]).populations(kets[None])
     torch.testing.assert_close(populations.sum(1), torch.ones(50, dtype=torch.float64))
     born = torch.einsum("ni,ij,nj->n", kets.conj(), rho, kets).real
     torch.testing.assert_close(populations @ space.values, born)

@@ -66,7 +66,7 @@ def test_a_line_cut_short_loses_that_line_alone(file):
 
 
 def test_a_missing_other_or_newer_file_is_an_error(file, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.jsonl'\. Name the folder"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.jsonl'\. Name the folder"):
         MonitorRun.load(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="a device, and no file"):
         MonitorRun.load("/dev/null")

@@ -7,7 +7,7 @@ import pytest
 
 from ketwork.networks.monitor.alarms import Watch
 from ketwork.networks.monitor.look import LayerLook, Look
-from ketwork.networks.monitor.rules import RULES, Dying
+from ketwork.networks.monitor.rules import RULES, Dying, Memorisation
 from ketwork.quantum import Estimate
 
 
@@ -61,6 +61,19 @@ def test_a_rise_of_dead_neurons_counts_beyond_its_error():
     assert alarms("dying", looks("dead", *rise, stderr=0.06)) == []
     assert alarms("dying", looks("dead", {"a": 0.5}, {"a": 0.55})) == []
     assert alarms(Dying(rise=0.04), looks("dead", {"a": 0.5}, {"a": 0.55}))
+
+
+def test_a_gap_between_the_probes_of_seen_and_unseen_samples_is_memorisation():
+    (alarm,) = alarms(
+        "memorisation", looks("linear_gap", {"a": 0.02}, {"a": -0.01}, {"a": 0.25}, stderr=0.03)
+    )
+    assert (alarm.since, alarm.before.value, alarm.after.value) == (100, -0.01, 0.25)
+    assert "Stop here or go back to an earlier checkpoint" in str(alarm)
+    wide = ({"a": 0.02}, {"a": 0.25})
+    assert alarms("memorisation", looks("linear_gap", *wide, stderr=0.06)) == []  # within the errors
+    assert alarms("memorisation", looks("linear_gap", {"a": 0.2}, {"a": 0.25})) == []  # as wide at the begin
+    assert alarms("memorisation", looks("linear_gap", {"a": -0.2}, {"a": 0.05})) == []  # no gap
+    assert alarms(Memorisation(gap=0.3), looks("linear_gap", *wide)) == []
 
 
 def test_tokens_that_become_alike():

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 import ketwork as kw
@@ -169,6 +170,55 @@ def test_an_end_is_written_and_an_error_writes_none(tmp_path):
     assert not kw.MonitorRun.load(tmp_path / "b").ended
 
 
+def test_labels_that_are_learned_by_heart_are_an_alarm_and_true_ones_none(tmp_path):
+    table = load_digits()
+    order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
+    x, y = (
+        torch.tensor(table.images, dtype=torch.float32).flatten(1)[order] / 8 - 1,
+        torch.tensor(table.target)[order],
+    )
+    mixed = y[torch.randperm(1797, generator=torch.Generator().manual_seed(1))]
+    for name, labels in (("true", y), ("mixed", mixed)):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+        seen, unseen = (x[:400], labels[:400]), (x[400:800], labels[400:800])
+        monitor = kw.Monitor(
+            net, seen, every=300, held_out=unseen, path=tmp_path / name, action=lambda alarm: None
+        )
+        for step in range(601):
+            monitor(step)
+            batch = torch.randint(400, (64,))
+            loss = nn.functional.cross_entropy(net(x[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert {alarm.kind for alarm in monitor.alarms} == (set() if name == "true" else {"memorisation"})
+        # Both probes are those of a monitor that looks at either set alone.
+        apart = [
+            kw.Monitor(net, data, path=tmp_path / f"{name}{i}").look(0).value("1", "linear_balanced")
+            for i, data in enumerate((seen, unseen))
+        ]
+        gap = monitor.look(601).value("1", "linear_gap")
+        assert gap == pytest.approx(apart[0].value - apart[1].value, abs=1e-9)
+        assert gap.stderr == pytest.approx(math.hypot(apart[0].stderr, apart[1].stderr), rel=1e-9)
+        assert monitor.settings["held_out"] == 400
+
+
+def test_held_out_samples_need_labels_and_be_as_many(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`held_out` must have as many samples as the probe set, 64, .* has 20"
+    ):
+        kw.Monitor(
+            network(), (X, torch.arange(64) % 2), held_out=(X[:20], torch.arange(20) % 2), path=tmp_path
+        )
+    for data, held_out in ((X, (X, torch.arange(64) % 2)), ((X, torch.arange(64) % 2), X)):
+        with pytest.raises(
+            ValueError, match=r"`held_out` needs labels in its batches and in those of `data`"
+        ):
+            kw.Monitor(network(), data, held_out=held_out, path=tmp_path)(0)
+
+
 def test_a_disk_that_fails_is_one_warning_and_the_numbers_stay(tmp_path):
     monitor = kw.Monitor(network(), X, every=1, path=tmp_path / "run")
     monitor(0)
@@ -227,7 +277,7 @@ def test_blocks_are_followed_by_their_outputs_and_wide_layers_when_named(tmp_pat
         (
             {"sinks": ["comet"]},
             ValueError,
-            "`sinks` must hold 'tensorboard', 'wandb', 'mlflow'.* but has 'comet'",
+            "`sinks` must hold 'parquet', 'tensorboard', 'wandb', 'mlflow'.* but has 'comet'",
         ),
         ({"sinks": [3]}, TypeError, "`sinks` must hold names.* but has a int"),
         (
@@ -276,4 +326,6 @@ def test_it_prints_well(tmp_path):
         repr(monitor)
         == f"Monitor of Sequential: every 500 steps on 64 samples, 1 looks, 0 alarms, {tmp_path}"
     )
-    assert repr(monitor.run) == "MonitorRun of Sequential: 1 look at 3 layers, steps 0 to 0, not ended"
+    assert (
+        repr(monitor.run) == "MonitorRun of Sequential: 1 look at 3 layers (0, 1, 2), steps 0 to 0, not ended"
+    )

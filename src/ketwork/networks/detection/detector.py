@@ -18,8 +18,9 @@ from ketwork.networks.detection.frames import SCORE_DEFINITIONS, empty_to, score
 from ketwork.networks.detection.passing import score_data
 from ketwork.networks.detection.references import LayerReference
 from ketwork.networks.detection.scoring import Scoring, Term, check_terms
+from ketwork.networks.detection.spaces import Share
 from ketwork.networks.detection.watching import Watch, watch_calls
-from ketwork.networks.detection.weighing import Weighing, p_values
+from ketwork.networks.detection.weighing import Weighing, largest, mean_of, p_values
 from ketwork.networks.runtime import Interrupted, PartialError, Progress
 from ketwork.records import Count, Form, Malformed, Presented, check_codes, check_source, read, write
 
@@ -32,6 +33,8 @@ DEFINITIONS: dict[str, str] = {
     "rank": "dimension of the leading eigenspace: eigenvalues of the state above the Marchenko–Pastur edge of its bulk",
     "shrinkage": "weight of the maximally mixed state in the layer's state, by Ledoit and Wolf",
     "class_shrinkage": "the same in the covariance that the classes share",
+    "unseen": "AUROC by which the layer's Mahalanobis distances tell a class whose mean is put aside from the others, "
+    "mean over classes, of held-out samples: the third of the layers with the largest counts by itself too",
     "weight": "share of the layer's terms in the score by the exponents of their tails, from calibration samples alone",
     "positions": "how a sample with several positions is scored: their mean as one vector, or each, the worst counting",
 }
@@ -52,7 +55,7 @@ class Detector(Presented):
 
     `references` are the layers as they were studied, `terms` the scores that enter, `calibration` (n, m) the terms of
     calibration samples, of which the first `fitted` weigh the terms and the others give p-values. `names` are those of
-    the classes.
+    the classes. `separation` says how well each layer tells classes that it has not seen, where that was measured.
     """
 
     references: tuple[LayerReference, ...]
@@ -62,6 +65,7 @@ class Detector(Presented):
     names: list[str | int | bool]
     settings: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
+    separation: tuple[Share, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -82,6 +86,8 @@ class Detector(Presented):
         for reference in self.references:
             if reference.classes is not None:
                 check_codes(reference.classes.codes, len(self.names))
+        if len(self.separation) not in (0, len(self.references)):
+            raise Malformed(f"there must be a separation for each of {len(self.references)} layers, or none")
         missing = [name for name in _TEXTS if not isinstance(self.settings.get(name), str)]
         if missing:
             raise Malformed(f"settings lack {missing[0]!r}")
@@ -105,6 +111,17 @@ class Detector(Presented):
     def weighing(self) -> Weighing:
         """How the terms become one score."""
         return Weighing.from_terms(self.calibration[: self.fitted] if self.fitted else self.calibration)
+
+    @cached_property
+    def leading(self) -> tuple[int, ...]:
+        """The places of the third of the layers that tells unseen classes best; none where that was not measured."""
+        order = sorted(range(len(self.separation)), key=lambda place: -self.separation[place])
+        return tuple(sorted(order[: -(-len(order) // 3)]))
+
+    @cached_property
+    def _both(self) -> Weighing:
+        """How the mean of all terms and that of the leading layers' terms are compared."""
+        return Weighing.from_terms(self._means(self.calibration[: self.fitted]))
 
     @cached_property
     def calibration_scores(self) -> Tensor:
@@ -278,6 +295,7 @@ class Detector(Presented):
                     "class_shrinkage": float("nan") if each.classes is None else each.classes.shrinkage,
                     "methods": ", ".join(dict.fromkeys(self.terms[i].method for i in mine)),
                     "positions": ", ".join(dict.fromkeys(self.terms[i].positions for i in mine)),
+                    "unseen": self.separation[place] if self.separation else float("nan"),
                     "weight": float(weights[mine].abs().sum() / weights.abs().sum().clamp(min=1e-300)),
                 }
             )
@@ -311,7 +329,17 @@ class Detector(Presented):
         )
 
     def _scores(self, terms: Tensor) -> Tensor:
-        return terms[:, 0].double() if len(self.terms) == 1 else self.weighing.combined(terms)
+        if len(self.terms) == 1:
+            return terms[:, 0].double()
+        return (
+            largest(self._both.parts(self._means(terms))) if self.leading else self.weighing.combined(terms)
+        )
+
+    def _means(self, terms: Tensor) -> Tensor:
+        """The mean part of all terms, and of those of the leading layers, (n, 2)."""
+        parts = self.weighing.parts(terms)
+        leading = [i for i, term in enumerate(self.terms) if term.layer in self.leading]
+        return torch.stack([mean_of(parts), mean_of(parts[:, leading])], dim=1)
 
 
 def _check_alpha(alpha: float) -> None:

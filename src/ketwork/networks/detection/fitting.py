@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ketwork.networks.detection.references import BY_CLASS, Distances, Eigenspace, LayerReference
+from ketwork.networks.detection.references import LayerReference
 from ketwork.networks.detection.shrinkage import (
     Covariance,
     about_zero,
     between_classes,
     within_classes,
 )
+from ketwork.networks.detection.spaces import Distances, Eigenspace
+from ketwork.networks.detection.stacks import BY_CLASS
 from ketwork.networks.moments import LabelledMoments, LayerAccumulator, Moment, Sums
 from ketwork.networks.study import Layer
 
@@ -82,8 +84,8 @@ def sample_labels(accumulator: LayerAccumulator, task: str | None) -> LabelledMo
     return accumulator.labelled if task in ("classes", "values") else None
 
 
-def held_out(layers: Sequence[Layer], task: str | None) -> tuple[list[Tensor], Tensor]:
-    """The held-out kets of each layer (n, d), of the samples that all layers have, and their places in the data (n,).
+def held_out(layers: Sequence[Layer], task: str | None) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The held-out kets of each layer (n, d), of the samples that all layers have; their places, their targets.
 
     They are in the order of the samples' random keys, which is a random one.
     """
@@ -102,7 +104,9 @@ def held_out(layers: Sequence[Layer], task: str | None) -> tuple[list[Tensor], T
     for rows in held:
         order = rows.samples.argsort()
         kets.append(rows.kets[order[torch.searchsorted(rows.samples[order], common)]])
-    return kets, common
+    order = held[0].samples.argsort()
+    targets = held[0].targets[order[torch.searchsorted(held[0].samples[order], common)]]
+    return kets, common, targets
 
 
 def _state_of(moment: Moment, samples: int) -> Covariance:

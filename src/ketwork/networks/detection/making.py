@@ -14,8 +14,10 @@ from ketwork.networks.activations import Forward, Mask, Reading
 from ketwork.networks.detection.detector import Detector
 from ketwork.networks.detection.fitting import held_out, reference_of, sample_labels
 from ketwork.networks.detection.passing import score_data
-from ketwork.networks.detection.references import BY_CLASS, LABEL_FREE, MEAN, METHODS, WORST, LayerReference
+from ketwork.networks.detection.references import MEAN, WORST, LayerReference
 from ketwork.networks.detection.scoring import Scoring, Term
+from ketwork.networks.detection.stacks import BY_CLASS, LABEL_FREE, METHODS
+from ketwork.networks.detection.unseen_classes import unseen_class_auc
 from ketwork.networks.moments import missing_states
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Seed, generator_from
@@ -24,6 +26,10 @@ COMBINED = "combined"
 BOTH = "both"
 FEWEST = 20
 """Calibration samples for p-values: with fewer no p-value is below 0.05, at which an alarm is usual."""
+
+_COMBINED = (*BY_CLASS, "residual")
+_MANY = 3
+"""Classes from which on `relative` is among the combined terms: with two it is the score of a single direction."""
 
 Method = Literal["combined", "mahalanobis", "relative", "typicality", "residual"]
 
@@ -113,9 +119,9 @@ def make_detector(
             + (", as `model=` and `calibration=`." if not given else ".")
         )
     fitted = len(scored) // 2 if several else 0
-    return Detector(
-        tuple(references), tuple(terms), scored, fitted, list(study.gathered.labels.names), settings, skipped
-    )
+    separation = _separation(rows, references, not given) if method == COMBINED else ()
+    names = list(study.gathered.labels.names)
+    return Detector(tuple(references), tuple(terms), scored, fitted, names, settings, skipped, separation)
 
 
 def _methods(study: Study, method: str, task: str | None) -> tuple[str, ...]:
@@ -128,8 +134,27 @@ def _methods(study: Study, method: str, task: str | None) -> tuple[str, ...]:
             f"with `labels=` of one class a sample, or use a method without labels: {', '.join(LABEL_FREE)}."
         )
     if method == COMBINED:
-        return METHODS if classes else LABEL_FREE
+        return _COMBINED if classes else LABEL_FREE
     return (method,)
+
+
+def _separation(
+    rows: Sequence[Layer], references: Sequence[LayerReference], fit_on_half: bool
+) -> tuple[float, ...]:
+    """How well each layer tells classes that it has not seen, by held-out samples; empty where none is to be chosen.
+
+    With `fit_on_half` by that half of them that weighs the terms; p-values come from the other one.
+    """
+    if len(references) < 2 or any(each.classes is None for each in references):
+        return ()
+    kets, _, codes = held_out(rows, "classes")
+    n = len(codes) // 2 if fit_on_half else len(codes)
+    areas = []
+    for reference, held in zip(references, kets, strict=True):
+        classes = reference.stack.classes
+        assert classes is not None
+        areas.append(unseen_class_auc(classes.squared(held[None, :n])[0], classes.codes[0], codes[:n]))
+    return tuple(areas)
 
 
 def _chosen(study: Study, layers: str | Sequence[str] | None) -> list[Layer]:
@@ -200,16 +225,21 @@ def _references(
 
 def _terms(references: Sequence[LayerReference], methods: tuple[str, ...], positions: str) -> list[Term]:
     """Every score that the layers can have; those of single positions are free of labels."""
-    terms = []
+    terms, several = [], len(methods) > 1
     for place, reference in enumerate(references):
         worst = positions != MEAN and reference.every is not None
         for method in methods:
             mean = positions != WORST or reference.every is None or method in BY_CLASS
-            if mean and (method in LABEL_FREE or reference.classes is not None):
+            few = several and method == "relative" and _classes(reference) < _MANY
+            if mean and not few and (method in LABEL_FREE or reference.classes is not None):
                 terms.append(Term(place, method, MEAN))
             if worst and method in LABEL_FREE:
                 terms.append(Term(place, method, WORST))
     return terms
+
+
+def _classes(reference: LayerReference) -> int:
+    return 0 if reference.classes is None else len(reference.classes.means)
 
 
 def _scored(
@@ -248,7 +278,7 @@ def _held_terms(
     rows: Sequence[Layer], references: Sequence[LayerReference], terms: Sequence[Term], task: str | None
 ) -> Tensor:
     """The terms of the samples that the study held out."""
-    kets, samples = held_out(rows, task)
+    kets, samples, _ = held_out(rows, task)
     scored = torch.empty(len(samples), len(terms), dtype=torch.float64)
     for place, (reference, held) in enumerate(zip(references, kets, strict=True)):
         mine = [i for i, term in enumerate(terms) if term.layer == place]

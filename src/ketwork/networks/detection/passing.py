@@ -76,6 +76,7 @@ def score_data(
                     f"Argument `model` must run the layers that were studied, but {missing[0]!r} gave no vectors: "
                     f"{reason}. Make a detector from a study of this network, called in this way."
                 )
+            rows = scoring.row()
             if scoring.bad and not reading.skip_bad:
                 label, samples = next(iter(scoring.bad.items()))
                 places = ", ".join(str(place[0] + i) for i in samples[:5])
@@ -84,7 +85,7 @@ def score_data(
                     "data or the network there, or leave such samples without a score by "
                     "`reading=kw.Reading(skip_bad=True)` (--skip-bad)."
                 )
-            scoring.commit()
+            scoring.keep(*rows)
             place[0] += batch.size
             return place[0]
 

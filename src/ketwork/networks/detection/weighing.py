@@ -59,8 +59,18 @@ class Weighing:
 
     def combined(self, terms: Tensor) -> Tensor:
         """The mean of the parts, (n,): a term that is missing adds nothing; NaN where all are."""
-        parts = self.parts(terms)
-        return torch.where(parts.isnan().all(dim=1), torch.nan, parts.nansum(dim=1) / parts.shape[1])
+        return mean_of(self.parts(terms))
+
+
+def mean_of(parts: Tensor) -> Tensor:
+    """The mean of parts (n, m), (n,): a missing one counts as 0; NaN where all are missing."""
+    return torch.where(parts.isnan().all(dim=1), torch.nan, parts.nansum(dim=1) / parts.shape[1])
+
+
+def largest(parts: Tensor) -> Tensor:
+    """The largest of parts (n, m) that are not missing, (n,); NaN where all are."""
+    most = parts.nan_to_num(nan=-torch.inf).amax(dim=1)
+    return torch.where(parts.isnan().all(dim=1), torch.nan, most)
 
 
 def p_values(scores: Tensor, calibration: Tensor) -> Tensor:

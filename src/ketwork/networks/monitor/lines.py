@@ -127,13 +127,18 @@ def look_lines(look: Look, skipped: dict[str, str] | None = None) -> list[Line]:
     return [LookLine(look.step, look.seconds, layers, skipped or {}), *alarms]
 
 
+def encoded(lines: Iterable[Line]) -> bytes:
+    """The lines as a file has them."""
+    return b"".join(_ENCODER.encode(line) + b"\n" for line in lines)
+
+
 def append(path: Path, lines: Iterable[Line]) -> None:
     """Appends lines in one write; a line that a killed run left incomplete before is ended first.
 
     Raises:
         OSError: the file cannot be written.
     """
-    text = b"".join(_ENCODER.encode(line) + b"\n" for line in lines)
+    text = encoded(lines)
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, 2)
@@ -152,7 +157,13 @@ def read_lines(path: Path) -> tuple[list[Line], list[str]]:
         raise ValueError(f"{str(path)!r} is {kind}, and no file")
     lines: list[Line] = []
     notes = []
-    texts = path.read_bytes().split(b"\n")
+    content = path.read_bytes()
+    if content[8:9] == b"{":
+        raise ValueError(
+            f"Argument `path` must be a saved run of a monitor, but {str(path)!r} is a safetensors file of "
+            "something else."
+        )
+    texts = content.split(b"\n")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             continue

@@ -29,7 +29,7 @@ from ketwork.networks.monitor.probe_set import ProbeSet
 from ketwork.networks.monitor.quantities import Gathered, Quantity
 from ketwork.networks.monitor.views import Views
 from ketwork.networks.study import Gathering, Loop, StudyAccumulator
-from ketwork.quantum import generator_from
+from ketwork.quantum import Estimate, generator_from
 
 WIDEST = 4096
 """The most features of a layer that is followed without being named: sums of a layer grow with their square."""
@@ -39,7 +39,8 @@ WIDEST = 4096
 class ProbePass:
     """Runs a network on the probe set. What the first pass finds of the axes of outputs is kept for the next ones.
 
-    `views` is how many views of a sample stand next to each other, None where each sample stands alone.
+    `views` is how many views of a sample stand next to each other, None where each sample stands alone; `held_out` is
+    a pass over samples that the network is not trained on.
     """
 
     network: nn.Module
@@ -49,6 +50,7 @@ class ProbePass:
     forward: Forward | None
     seed: int
     views: int | None = None
+    held_out: ProbePass | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _known: Seen | None = None
@@ -58,14 +60,16 @@ class ProbePass:
         self.chosen = main_layers(self.network) if self.layers is None else self.layers
         self.parameters = Parameters(self.network, self.seed)
         names = {each.name for each in self.quantities}
+        self._turns = "parameter_change" in names
         self._keep = Keep(skip_bad=True, sums={"dead": Firing} if "dead" in names else {})
-        self._labelled = any(each.needs in ("classes", "values") for each in self.quantities)
+        self._labelled = any(each.needs in ("classes", "values", "held_out") for each in self.quantities)
 
     def __call__(self) -> list[LayerLook]:
         """The layers in order of execution, each with its quantities.
 
         Cost: the forward pass, O(d²) a vector and layer, O(d³) a layer; the first pass runs a few samples again.
         """
+        unseen = {} if self.held_out is None else {each.key: each.values for each in self.held_out()}
         probe = self.probe
         labels = Labels(probe.labels if self._labelled else False)
         gathered = StudyAccumulator("state", labels=labels)
@@ -84,12 +88,14 @@ class ProbePass:
             if self._known is None and not any(row.dropped for row in result.rows):
                 self._known = live.seen()
         self.skipped, self.notes = result.skipped, [*result.notes, *result.labels.notes]
-        changes = self.parameters.changes([row.info.name for row in result.rows])
+        followed = [row.info.name for row in result.rows] if self._turns else []
+        changes = self.parameters.changes(followed)
         task, names = result.labels.task, tuple(result.labels.names)
         looks = []
         for row in result.rows:
             info = row.info
-            data = Gathered(row, names, changes[info.name], self._views(views.get(info.key)))
+            change = changes.get(info.name, Estimate())
+            data = Gathered(row, names, change, self._views(views.get(info.key)), unseen.get(info.key))
             values = {each.name: each(data) for each in self.quantities if _exists(each, data, task)}
             looks.append(LayerLook(info.name, info.call, info.kind, row.d, row.samples, row.dropped, values))
         self._rows.clear()
@@ -134,5 +140,7 @@ def _exists(quantity: Quantity, row: Gathered, task: str | None) -> bool:
             return row.accumulator.labelled is not None and task == "values"
         case "views":
             return row.views is not None
+        case "held_out":
+            return bool(row.unseen) and row.accumulator.labelled is not None
         case _:
             return True

@@ -59,6 +59,30 @@ class ProbeSet:
         samples = sum(batch.size for batch in read)
         return cls(tuple(batch.content for batch in read), labels, mask, samples, taken, dtype)
 
+    @classmethod
+    def held_out(cls, data: Any, probe: ProbeSet, labels: Any, *, batch_size: int, seed: Seed) -> ProbeSet:
+        """As many samples of other data as a probe set has, with the labels of their batches.
+
+        Raises:
+            TypeError, ValueError: as `from_data`; there are fewer, of which a linear probe would read less.
+        """
+        unseen = cls.from_data(
+            data,
+            labels if isinstance(labels, str) else None,
+            None,
+            max_samples=probe.samples,
+            batch_size=batch_size,
+            seed=seed,
+            dtype=probe.dtype,
+        )
+        if unseen.samples < probe.samples:
+            raise ValueError(
+                f"Argument `held_out` must have as many samples as the probe set, {probe.samples}, since a linear "
+                f"probe that is fitted to fewer reads less, but has {unseen.samples}. Give more, or "
+                f"`max_samples={unseen.samples}`."
+            )
+        return unseen
+
     def batches(self, device: torch.device, feed_labels: bool) -> Iterator[Batch]:
         """The batches on a device."""
         return batches(

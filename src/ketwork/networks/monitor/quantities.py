@@ -15,17 +15,21 @@ from ketwork.networks.monitor.firing import Firing
 from ketwork.networks.monitor.views import Views
 from ketwork.quantum import Estimate
 
-Needs = Literal["layer", "positions", "classes", "values", "views"]
+Needs = Literal["layer", "positions", "classes", "values", "views", "held_out"]
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What one pass over the probe set gathered of a layer; `names` are the labels, `change` is of its parameters."""
+    """What one pass over the probe set gathered of a layer; `names` are the labels, `change` is of its parameters.
+
+    `unseen` has the linear probe's scores on samples that the network is not trained on, None without such samples.
+    """
 
     accumulator: LayerAccumulator
     names: tuple[Any, ...] = ()
     change: Estimate = field(default_factory=Estimate)
     views: Views | None = None
+    unseen: Mapping[str, Estimate] | None = None
 
     @cached_property
     def state(self) -> LayerState:
@@ -79,6 +83,13 @@ def _lidar(row: Gathered) -> Estimate:
     return Estimate() if row.views is None else row.views.lidar()
 
 
+def _gap(row: Gathered) -> Estimate:
+    for name, unseen in (row.unseen or {}).items():
+        seen = QUANTITIES[name](row)
+        return Estimate(seen.value - unseen.value, math.hypot(seen.stderr, unseen.stderr))
+    return Estimate()
+
+
 _OWN = (
     Quantity(
         "spread",
@@ -117,11 +128,24 @@ _OWN = (
         "views",
         _lidar,
     ),
+    Quantity(
+        "linear_gap",
+        "gap of the linear probe",
+        "",
+        "score of the linear probe on the probe set less that on the held-out set, each fitted and scored on different "
+        "samples of its own set: balanced accuracy of classes, R² of numbers. 0 where samples that the network was "
+        "trained on are read no better than others",
+        "held_out",
+        _gap,
+    ),
 )
 
 
 _OF_ZERO = ("dead", "parameter_change")
 """Quantities that a layer has whose activations are all zero vectors, or all bad."""
+
+PROBES = ("linear_balanced", "linear_r2")
+"""What is read of the labels of samples that the network is not trained on, by the kind of labels."""
 
 _OF_POSITIONS = ("entanglement", "rank_collapse")
 """Measures of a study that exist only where a sample has several positions."""
@@ -163,6 +187,7 @@ DEFAULT = (
     "holevo",
     "linear_balanced",
     "linear_r2",
+    "linear_gap",
     "lidar",
 )
 """What is followed unless others are named; those that the probe set has nothing for are skipped."""

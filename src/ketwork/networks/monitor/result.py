@@ -11,6 +11,7 @@ import pandas as pd
 
 from ketwork.networks.monitor.lines import (
     NAME,
+    VERSION,
     AlarmLine,
     EndLine,
     Line,
@@ -18,13 +19,16 @@ from ketwork.networks.monitor.lines import (
     NoteLine,
     RunLine,
     alarm_of,
+    encoded,
+    look_lines,
     look_of,
     read_lines,
 )
 from ketwork.networks.monitor.look import Alarm, Look
 from ketwork.networks.monitor.quantities import QUANTITIES
-from ketwork.records import Presented, visible
+from ketwork.records import Presented, visible, write_text
 
+_MOST = 6  # names of layers that are printed
 _LONG = ["step", "layer", "call", "quantity", "value", "stderr", "unit"]
 
 
@@ -57,7 +61,8 @@ class MonitorRun(Presented):
         path = path / NAME if path.is_dir() else path
         if not path.exists():
             raise FileNotFoundError(
-                f"There is no file {str(path)!r}. Name the folder of a monitor's run (`path=`), which has {NAME}."
+                f"Argument `path` must be a saved run of a monitor, but there is no file {str(path)!r}. Name the "
+                f"folder of a run (`path=` of the monitor), which has {NAME}."
             )
         lines, notes = read_lines(path)
         return cls.from_lines(lines, notes)
@@ -92,6 +97,23 @@ class MonitorRun(Presented):
         made = (look_of(looks[step], tuple(alarms.get(step, ()))) for step in sorted(looks))
         reasons = {visible(name): visible(reason) for name, reason in skipped.items()}
         return cls(tuple(made), settings, tuple(dict.fromkeys(map(visible, said))), ended, reasons)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the run to one file as a monitor writes it (JSON lines), in one step; `load` reads it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        first = RunLine(VERSION, self.settings)
+        looks = [
+            line
+            for i, look in enumerate(self.looks)
+            for line in look_lines(look, self.skipped if i == 0 else None)
+        ]
+        step = self.steps[-1] if self.looks else 0
+        notes = [NoteLine(step, note) for note in self.notes]
+        end = [EndLine(step)] if self.ended else []
+        write_text(path, encoded([first, *looks, *notes, *end]).decode())
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
@@ -183,11 +205,12 @@ class MonitorRun(Presented):
         model = self.settings.get("model", "a network")
         if not self.looks:
             return f"MonitorRun of {model}: no look yet"
-        layers = len(self.looks[-1].layers)
+        labels = [layer.label for layer in self.looks[-1].layers]
+        names = ", ".join(labels[:_MOST]) + (" …" if len(labels) > _MOST else "")
         state = "ended" if self.ended else "not ended"
         head = (
-            f"MonitorRun of {model}: {len(self)} look{'s' if len(self) > 1 else ''} at {layers} layers, steps "
-            f"{self.steps[0]:,} to {self.steps[-1]:,}, {state}"
+            f"MonitorRun of {model}: {len(self)} look{'s' if len(self) > 1 else ''} at {len(labels)} layers "
+            f"({names}), steps {self.steps[0]:,} to {self.steps[-1]:,}, {state}"
         )
         notes = "".join(f"\n! {note}" for note in self.notes)
         return head + "".join(f"\n! {alarm}" for alarm in self.alarms) + notes

@@ -263,9 +263,36 @@ class Stopped(Rule):
         }
 
 
-RULES: dict[str, Rule] = {
-    rule.name: rule for rule in (NotFinite(), Collapse(), Dying(), TokenCollapse(), Explosion(), Stopped())
-}
+@dataclass(frozen=True)
+class Memorisation(Rule):
+    """Labels of samples trained on come to be read better than those of others: by more than `gap`.
+
+    The gap must have risen by `rise` above its smallest value so far. It needs `held_out` samples.
+    """
+
+    gap: float = 0.1
+    rise: float = 0.1
+    errors: float = 4.0
+
+    name = "memorisation"
+    title = "Memorisation"
+    needs = ("linear_gap",)
+    meaning = "The layer tells the labels of samples that it was trained on, and not as well those of others."
+    remedy = "Stop here or go back to an earlier checkpoint; add data, augmentation or decay; look for wrong labels."
+
+    def __call__(self, history: History) -> Iterator[Change]:
+        """Rises of the gap between both linear probes."""
+        for layer in history.newest.layers:
+            now = layer.values.get("linear_gap", Estimate())
+            since, least = history.extreme(layer, "linear_gap", min)
+            wide = now > self.gap and beyond(Estimate(0.0), now, self.errors)
+            if wide and now - least.value > self.rise and beyond(least, now, self.errors):
+                yield Change(layer, "linear_gap", since, least, now)
+
+
+_ALL = (NotFinite(), Collapse(), Dying(), TokenCollapse(), Explosion(), Stopped(), Memorisation())
+
+RULES: dict[str, Rule] = {rule.name: rule for rule in _ALL}
 """The rules that hold unless others are given, by name."""
 
 

@@ -25,7 +25,7 @@ from ketwork.networks.monitor.look import Alarm, Look
 from ketwork.networks.monitor.probe_pass import ProbePass
 from ketwork.networks.monitor.probe_set import ProbeSet
 from ketwork.networks.monitor.protection import changed_parameters, undisturbed
-from ketwork.networks.monitor.quantities import chosen
+from ketwork.networks.monitor.quantities import PROBES, QUANTITIES, chosen
 from ketwork.networks.monitor.result import MonitorRun
 from ketwork.networks.monitor.rules import Rule
 from ketwork.networks.monitor.sinks import Guarded, sink_of, warn_failed
@@ -52,13 +52,16 @@ class Monitor:
             each `Alarm`.
         path: the folder of the run. One that has a run is continued: looks replace those at the same and later steps.
         labels: what is decoded from the layers, as in `study`; targets of each position only where they are named.
+        held_out: samples of the same kind that the network is not trained on, with labels in their batches, as many as
+            `data` has: then the gap of the linear probe between both is among the quantities, for memorisation.
         mask: which positions exist, as in `study`.
         forward: `forward(model, batch)` in place of the usual call.
         views: how many views of one sample stand next to each other in the data; then LiDAR is among the quantities.
         max_samples: of the probe set, drawn by the seed where the data have a length.
         batch_size: for data that is not batched yet.
-        sinks: further places for the numbers: "tensorboard", "wandb", "mlflow", a `SummaryWriter`, a run of wandb, or
-            functions that get each `Look`. One that fails is dropped with one warning.
+        sinks: further places for the numbers: "parquet" (`path/monitor.parquet`), "tensorboard", "wandb", "mlflow", a
+            `SummaryWriter`, a run of wandb, or functions that get each `Look`. One that fails is dropped with one
+            warning.
         seed: draws the samples kept for standard errors, and the entries of parameters that are followed.
 
     Raises:
@@ -97,6 +100,7 @@ class Monitor:
         action: Action = "warn",
         path: str | PathLike[str] = "ketwork-run",
         labels: Any = None,
+        held_out: Any = None,
         mask: Mask = None,
         forward: Forward | None = None,
         views: int | None = None,
@@ -142,7 +146,12 @@ class Monitor:
                 f"Argument `views` needs the views of a sample next to each other, but of the data {probe.taken} are "
                 "taken. Give no more samples than `max_samples`."
             )
-        self._pass = ProbePass(network, probe, layers, followed, forward, seed, views)
+        unseen = None
+        if held_out is not None:
+            more = ProbeSet.held_out(held_out, probe, labels, batch_size=batch_size, seed=seed)
+            probes = tuple(QUANTITIES[name] for name in PROBES)
+            unseen = ProbePass(network, more, layers, probes, forward, seed)
+        self._pass = ProbePass(network, probe, layers, followed, forward, seed, views, unseen)
         self.settings = {
             "model": type(network).__name__,
             "every": every,
@@ -152,6 +161,7 @@ class Monitor:
             "quantities": [each.name for each in self._pass.quantities],
             "alarms": [rule.name for rule in self._watch.rules],
             "views": views,
+            "held_out": None if unseen is None else unseen.probe.samples,
             "seed": seed,
             "torch": str(torch.__version__),
         }
@@ -265,6 +275,11 @@ class Monitor:
             raise ValueError(
                 "Argument `layers` must name a layer that can be read, but none was: "
                 f"{'; '.join(reasons) or 'none ran'}."
+            )
+        if self._pass.held_out is not None and not any("linear_gap" in layer.values for layer in layers):
+            raise ValueError(
+                "Argument `held_out` needs labels in its batches and in those of `data`, and 'linear_gap' among "
+                "`quantities`, but no layer has that gap. Give both as pairs (inputs, labels), or drop `held_out`."
             )
         return layers
 

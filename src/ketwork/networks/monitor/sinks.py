@@ -1,4 +1,4 @@
-"""Where a monitor's numbers go beside its file: TensorBoard, Weights & Biases, MLflow, or any function.
+"""Where a monitor's numbers go beside its file: a Parquet file, TensorBoard, Weights & Biases, MLflow, any function.
 
 A sink is given as the object itself (a `SummaryWriter`, a `wandb` run, a function that gets each `Look`) or by name.
 One that fails is dropped with one warning: the training goes on.
@@ -14,10 +14,14 @@ from typing import Any
 
 from ketwork.networks.monitor.alarms import MonitorWarning
 from ketwork.networks.monitor.look import Look
+from ketwork.networks.monitor.result import MonitorRun
+from ketwork.records import replacing
 
 Sink = Callable[[Look], object]
 
-NAMES = ("tensorboard", "wandb", "mlflow")
+NAMES = ("parquet", "tensorboard", "wandb", "mlflow")
+
+_PACKAGES = {"parquet": "pyarrow"}
 
 
 def scalars(look: Look) -> Iterator[tuple[str, float]]:
@@ -80,6 +84,23 @@ class Mlflow:
             self.module.set_tag(f"ketwork.{alarm.kind}.{alarm.step}", str(alarm)[:5000])
 
 
+class Parquet:
+    """Keeps a run's numbers, one row a step, layer, call and quantity, in `monitor.parquet` beside its file.
+
+    The file is replaced in one step after each look, so that it can be read while the training goes on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import pyarrow  # noqa: F401  that it is missing shows before the training begins
+
+        self.folder = folder
+
+    def __call__(self, look: Look) -> None:
+        """Writes all looks so far."""
+        with replacing(self.folder / "monitor.parquet") as temporary:
+            MonitorRun.load(self.folder).long().to_parquet(temporary, index=False)
+
+
 class Guarded:
     """Sinks of which one that fails is dropped, with a warning that says so."""
 
@@ -135,6 +156,8 @@ def sink_of(given: Any, folder: Path) -> tuple[str, Sink]:
 
 def _named(name: str, folder: Path) -> Sink:
     try:
+        if name == "parquet":
+            return Parquet(folder)
         if name == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 
@@ -152,7 +175,8 @@ def _named(name: str, folder: Path) -> Sink:
         return Mlflow(mlflow)
     except ImportError as error:
         raise ImportError(
-            f"Argument `sinks` has {name!r}, which is not installed. Install it with `pip install {name}`."
+            f"Argument `sinks` has {name!r}, which is not installed. Install it with "
+            f"`pip install {_PACKAGES.get(name, name)}`."
         ) from error
 
 

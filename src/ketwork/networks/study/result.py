@@ -234,11 +234,14 @@ class Study(Tabulated, Presented):
           and of its leading eigenspace P, in bits;
         - `"residual"`, without labels: ‖(1 − P)x‖, the norm outside the leading eigenspace (ViM without its logits:
           Wang et al. 2022, arXiv 2203.10807);
-        - `"combined"`: all of these, of all layers, weighted by calibration samples alone.
+        - `"combined"`: with labels the first two (`"relative"` from three classes on) and `"residual"`, else the last
+          two, weighted by calibration samples alone.
 
         No number is chosen by hand: C and ρ are mixed with the maximally mixed state by Ledoit and Wolf's weight, and P
         holds the eigenvalues above the Marchenko–Pastur edge of the bulk. A score of one layer and method is as above;
-        several are combined by Fisher's method, with tails fitted to calibration samples.
+        several are combined by Fisher's method, with tails fitted to calibration samples. With labels
+        `"combined"` is the larger of two such scores, of all layers and of that third of them that tells classes best
+        which it has not seen: inputs may be unlike in their looks, or in what they mean.
 
         Args:
             method: one of the above.
