@@ -60,10 +60,11 @@ def messages_and_spam() -> tuple[list[str], Tensor]:
     return table.text.tolist(), torch.tensor(table.spam.to_numpy().astype(int))
 
 
-def minilm(texts: int, batch_size: int = 32) -> tuple[nn.Module, list[Batch]]:
-    """The trained network and its tokenised batches, in the order of the file."""
+def minilm(texts: int | list[str], batch_size: int = 32) -> tuple[nn.Module, list[Batch]]:
+    """The trained network and its tokenised batches, of these texts or of so many in the order of the file."""
     model, tokenizer = _minilm()
-    return model, _batches(tokenizer, messages_and_spam()[0][:texts], batch_size)
+    texts = texts if isinstance(texts, list) else messages_and_spam()[0][:texts]
+    return model, _batches(tokenizer, texts, batch_size)
 
 
 def _minilm() -> tuple[nn.Module, Any]:

@@ -160,6 +160,27 @@ def test_records_made_to_harm_are_refused_or_read(record, part, tmp_path, bounde
     assert refused > 50 * MANY
 
 
+@pytest.mark.parametrize("center", [False, True])
+def test_numbers_of_a_sketch_in_other_dtypes_are_refused_or_computed(center, tmp_path):
+    """Each tensor in each dtype: what is read has numbers, as of the populations in fewer bits."""
+    x = torch.randn(400, 64, generator=torch.Generator().manual_seed(0)) / torch.arange(1, 65)
+    found, path = kw.study(nn.Identity(), x, memory=70_000, center=center), tmp_path / "record"
+    found.save(path)
+    tensors, header, outcomes = load_file(path), _kept(path), Counter()
+    del header["digest"]
+    for name, tensor in tensors.items():
+        for dtype in (torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.complex64):
+            _files.write_tensors(path, {**tensors, name: tensor.to(dtype)}, header, "ketwork")
+            read, why = attempt(kw.Study.load, path)
+            outcomes[read is None] += 1
+            if read is None:
+                assert str(path) in why
+                continue
+            again = kw.Layer.from_accumulator(read[0].accumulator, center, "state", (), None)
+            assert abs(again.coherence - found[0].coherence) < 0.02, (name, dtype)
+    assert min(outcomes[True], outcomes[False]) > 10
+
+
 OLD = Path(__file__).parents[1] / "records" / "version_0_1"
 
 

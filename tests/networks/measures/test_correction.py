@@ -1,13 +1,14 @@
 """Corrected numbers: without the bias of finite data, with ± that cover, in their range; and where there are none."""
 
 import math
+from statistics import NormalDist
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.measures.correction import MOST_BIAS, ranged
+from ketwork.networks.measures.correction import MOST_BIAS, between, ranged
 from ketwork.networks.measures.deletion import Deletion
 from ketwork.quantum import Estimate
 
@@ -83,11 +84,22 @@ def test_degenerate_states_have_errors_of_the_second_order() -> None:
         ratios.append(layer.participation_ratio.stderr)
         values.append(layer.entropy.value)
         assert layer.entropy.plain < 3.95
+        # Between both bounds of λ₁ ± is a uniform number's and more, not half of what is between them beside the error.
+        assert layer.top_weight - 1.96 * layer.top_weight.stderr + 1e-9 >= 1 / 16
+        assert 1.96 * layer.top_weight.stderr < 0.9 * (layer.top_weight.plain - 1 / 16)
     assert held >= 36
-    assert tops >= 36
+    assert tops >= 38
     assert max(values) < 4
     # 1/Tr ρ² of pairs has the variance 2 E k²/N² d⁴ with E k² = 2(d − 1)/(d²(d + 2)): 0.31; cut at 16 dimensions, less.
     assert max(ratios) < 0.4
+
+
+def test_an_interval_between_two_bounds_holds_either_in_95_of_100() -> None:
+    normal = NormalDist()
+    for gap in (0.0, 0.1, 0.7, 2.0, 30.0):
+        reach = between(0.2, 0.2 + gap * 0.3, 0.3)
+        assert normal.cdf(reach + gap) - normal.cdf(-reach) == pytest.approx(0.95, abs=1e-9)
+    assert between(0.0, 1.0, 0.0) == pytest.approx(1.645, abs=1e-3)
 
 
 def test_samples_of_heavy_tails_have_errors_of_all_samples() -> None:

@@ -63,7 +63,7 @@ def test_it_is_what_decompositions_give(positions: int, complex_: bool, normaliz
     found = Deletion(layer.state())
     assert found.possible
     exact = np.sort(without["top"] - full["top"])
-    assert np.sort(found.top[0].numpy()) == pytest.approx(exact, abs=2e-6)
+    assert np.sort(found.top.exact.numpy()) == pytest.approx(exact, abs=2e-6)
     for name, changes in (
         ("entropy", found.entropy),
         ("populations", found.populations),
@@ -83,9 +83,28 @@ def test_what_the_leading_eigenstate_of_the_others_holds_of_each_sample() -> Non
         rest = np.delete(kets, i, axis=0).reshape(-1, 6)
         leading = np.linalg.eigh(rest.T @ rest)[1][:, -1]
         held += float(np.sum((kets[i] @ leading) ** 2)) / 75
-    _, seen = Deletion(layer.state()).top
+    seen = Deletion(layer.state()).top.seen
     assert seen == pytest.approx(held, rel=1e-9)
     assert seen < layer.top_weight.plain
+
+
+@pytest.mark.parametrize(("normalize", "center"), SETTINGS)
+def test_how_the_leading_eigenstate_turns(normalize: str, center: bool) -> None:
+    """By M/((λ₁ − λₖ)² + M), M the mean squares of what samples have beside λ₁ in the eigenbasis."""
+    x = _data(40, 3)
+    vectors = x.numpy() / (np.linalg.norm(x.numpy(), axis=-1, keepdims=True) if normalize == "state" else 1)
+    flat = vectors.reshape(-1, 6)
+    vectors = vectors - flat.mean(0) if center else vectors
+    parts = np.einsum("itj,itk->ijk", vectors, vectors)
+    parts = parts / np.trace(parts.sum(0))
+    values, states = np.linalg.eigh(parts.sum(0))
+    beside = np.einsum("ijk,j,kl->il", parts, states[:, -1], states[:, -2::-1])
+    squares = (beside**2).sum(0)
+    top = Deletion(_layer(x, normalize, center).state()).top
+    turns = squares / ((values[-1] - values[-2::-1]) ** 2 + squares)
+    # Centred samples have one column more, by which deleting them moves the mean: of order 1/N.
+    assert top.turns.numpy() == pytest.approx(turns, rel=0.1 if center else 1e-9)
+    assert 0 < top.own < (float(values[-1]) - top.seen) ** 2
 
 
 @pytest.mark.parametrize(("normalize", "center"), SETTINGS)
@@ -136,7 +155,7 @@ def test_a_state_of_one_sample_has_none_to_delete() -> None:
 
 def test_equal_samples_change_nothing() -> None:
     changes = Deletion(_layer(torch.ones(40, 1, 5), "state", center=False).state())
-    assert float(changes.top[0].abs().max()) < 1e-7
+    assert float(changes.top.exact.abs().max()) < 1e-7
     for each in (changes.entropy, changes.populations, changes.coherence):
         assert float(each.exact.abs().max()) < 1e-7
         assert math.sqrt(max(each.second, 0.0)) < 1e-7

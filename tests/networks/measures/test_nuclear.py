@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ketwork.networks.measures.nuclear import _bend
+
 from ..related import compared
 
 
@@ -73,3 +75,18 @@ def test_equal_layers_have_neither_error_nor_bias() -> None:
     found, _ = compared([x, x.clone()])
     assert found.frame("bures_corrected").iloc[0, 1] == pytest.approx(1, abs=1e-9)
     assert found.stderr("bures_corrected").iloc[0, 1] == pytest.approx(0, abs=1e-7)
+
+
+def test_the_second_order_is_that_of_all_pairs_of_singular_values() -> None:
+    draw = torch.Generator().manual_seed(4)
+    p, q, y = (torch.randn(30, k, generator=draw, dtype=torch.float64) for k in (5, 5, 7))
+    y[:, :5] = q  # its coordinates along the v, and two beside them
+    sigma = torch.rand(5, generator=draw, dtype=torch.float64) + 0.1
+    total = 0.0
+    for row in range(30):
+        for j in range(5):
+            total += float(p[row, j] ** 2 * y[row, 5:].square().sum() / sigma[j]) / 2
+            for k in range(j):
+                apart = float(p[row, j] * q[row, k] - p[row, k] * q[row, j])
+                total += apart**2 / float(sigma[j] + sigma[k]) / 2
+    assert _bend(p, q, y, sigma) == pytest.approx(total / 30, rel=1e-12)

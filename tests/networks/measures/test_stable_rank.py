@@ -17,16 +17,25 @@ def test_an_even_spectrum_has_as_many_dimensions_and_a_single_direction_has_one(
 
 
 def test_it_is_the_ratio_of_norms_with_the_error_of_the_leading_eigenvalue() -> None:
-    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 9)
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 9)
     layer = kw.study(nn.Identity(), x)["(model)"]
     a = (x / x.norm(dim=1, keepdim=True)).numpy().astype(float)
     ratio = np.linalg.norm(a) ** 2 / np.linalg.norm(a, 2) ** 2
     assert layer.stable_rank.plain == pytest.approx(ratio, rel=1e-6)
-    top = layer.top_weight
+    # To first order its interval is the image of the interval of λ₁.
+    top, half = layer.top_weight, 1.96 * layer.stable_rank.stderr
+    assert half == pytest.approx(1.96 * top.stderr / top.value**2, rel=0.005)
     for sign in (1, -1):
-        end = layer.stable_rank.value - sign * layer.stable_rank.stderr
-        assert end == pytest.approx(1 / (top.value + sign * top.stderr))
+        end = layer.stable_rank.value - sign * half
+        assert end == pytest.approx(1 / (top.value + 1.96 * sign * top.stderr), rel=0.005)
     assert layer.stable_rank <= layer.participation_ratio
+
+
+def test_it_is_never_beyond_the_dimensions() -> None:
+    for seed in range(10):
+        layer = kw.study(nn.Identity(), torch.randn(30, 12, generator=torch.Generator().manual_seed(seed)))[0]
+        assert layer.stable_rank - 1.96 * layer.stable_rank.stderr + 1e-9 >= 1
+        assert layer.stable_rank + 1.96 * layer.stable_rank.stderr <= 12 + 1e-9
 
 
 def test_a_sketch_bounds_it() -> None:

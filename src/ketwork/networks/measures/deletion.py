@@ -48,6 +48,21 @@ class Changes:
     second: float
 
 
+@dataclass(frozen=True)
+class Leading:
+    """What deleting samples does to λ₁: `exact` (R,), and to what the others' leading eigenstate holds of each sample.
+
+    `seen` is Σ ⟨v|A|v⟩ over samples A, with v the leading eigenstate of the state without the sample. It falls short of
+    λ₁ by Σₖ Mₖ/(λ₁ − λₖ), M the mean squares of elements of UU† beside the first; so its influence is that of
+    λ₁ + Σₖ `turns`ₖ (λ₁ − λₖ), turns = M/(λ₁ − λₖ)². `own` is its variance from the kept samples' spread.
+    """
+
+    exact: Tensor
+    seen: float
+    turns: Tensor
+    own: float
+
+
 @dataclass(frozen=True, eq=False)
 class Deletion:
     """The kept samples of a state as parts of it that can be deleted."""
@@ -105,12 +120,13 @@ class Deletion:
         )
 
     @cached_property
-    def top(self) -> tuple[Tensor, float]:
-        """Of λ₁, (R,); and Σ ⟨v|A|v⟩ over samples A, with v the leading eigenstate of the state without the sample.
+    def top(self) -> Leading:
+        """Of λ₁. The eigenstates without a sample come from the span of the `_LEADING` first ones.
 
-        The eigenstate comes from the span of the `_LEADING` first ones, with what others add to the second order.
+        What others add is of second order.
         """
-        eigenvalues = self._held
+        eigenvalues, shares = self._held, self.state.sample.shares
+        n, r = self.state.sample.samples, len(shares)
         m = min(_LEADING, len(eigenvalues))
         columns, t = self._columns(slice(None), m)
         first = columns[:, 0]  # (R, q)
@@ -121,13 +137,19 @@ class Deletion:
         row = (amplitudes[..., m:].mT @ each[..., None])[
             ..., 0
         ]  # (R, r − m): elements of UU† beside the first
-        gaps = (eigenvalues[0] - eigenvalues[m:]).clamp(min=_NOTHING)
-        outside = self._kept * (row.abs().square().double() / gaps).sum(dim=-1)
+        beside = self._kept * row.abs().square().double()
+        gaps = (eigenvalues[0] - eigenvalues[1:]).clamp(min=_NOTHING)
+        outside = (beside / gaps[m - 1 :]).sum(dim=-1)
         exact = (values[:, -1] + outside) / (1 - t) - eigenvalues[0]
         leading = vectors[:, :, -1]
-        seen = (leading.conj()[:, None] @ columns)[:, 0].abs().square().sum(dim=-1) - 2 * outside
-        moved = float(self.state.sample.shares @ (seen - first.abs().square().sum(dim=-1)))
-        return exact, float(eigenvalues[0]) + min(moved, 0.0)
+        held = (leading.conj()[:, None] @ columns)[:, 0].abs().square().sum(dim=-1) - 2 * outside
+        moved = held - first.abs().square().sum(dim=-1)
+        squares = shares @ torch.cat([inside[:, 0, 1:].abs().square(), beside], dim=1)
+        total = float(shares @ moved)
+        own = float(shares @ (n * moved - total).square()) / n / max(r - 1, 1)
+        return Leading(
+            exact, float(eigenvalues[0]) + min(total, 0.0), squares / (gaps.square() + squares), own
+        )
 
     @property
     def first_of_top(self) -> Tensor:

@@ -76,13 +76,12 @@ def _smaller(c: Tensor) -> Tensor:
 
 def _bend(p: Tensor, q: Tensor, y: Tensor, sigma: Tensor) -> float:
     """The mean over rows of the second-order change of the nuclear norm, with σ of one row."""
-    count = len(p)
+    # Σ_{j<k} (pⱼqₖ − pₖqⱼ)²/(σⱼ + σₖ) is Σ_{jk} (pⱼ²qₖ² − pⱼqⱼpₖqₖ)/(σⱼ + σₖ): two products of rows, none of d × d.
     p2, q2, pq = p.square(), q.square(), p * q
-    both = p2.mT @ q2
-    pairs = (both + both.mT - 2 * pq.mT @ pq) / count
-    inside = float((pairs / (sigma[:, None] + sigma)).triu(1).sum())
+    inverse = 1 / (sigma[:, None] + sigma)
+    inside = ((p2 @ inverse) * q2).sum() - ((pq @ inverse) * pq).sum()
     beside = (y.square().sum(dim=1) - q2.sum(dim=1)).clamp(min=0)  # of y, beside the v
-    return (inside + float((p2.mT @ beside / sigma).sum()) / count) / 2
+    return float(inside + beside @ (p2 @ (1 / sigma))) / (2 * len(p))
 
 
 def _inflation(evidence: Evidence, x: Tensor, y: Tensor) -> float:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.correction import MOST_BIAS, corrected, deletion, ranged, studentized
+from ketwork.networks.measures.correction import MOST_BIAS, between, corrected, deletion, ranged, studentized
 from ketwork.networks.measures.purity import OwnPairs
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.sketch_bounds import around
@@ -140,12 +140,26 @@ def top_weight(state: LayerState) -> Estimate:
         return bounded(value, state.sample.stderr(state.weights[..., 0], value), known.top())
     if not deletion(state).possible:
         return Estimate(plain=value)
-    seen = deletion(state).top[1]
-    seen = max(seen, 1 / state.accumulator.d)  # as λ₁ is
-    error = studentized(state, deletion(state).first_of_top) * state.sample.stderr(
-        state.weights[..., 0], value
-    )
-    return Estimate((value + seen) / 2, math.hypot(error, (value - seen) / 2), plain=value)
+    low, high = ends_of_top(state)
+    return interval(max(low[0] - low[1], 1 / state.accumulator.d), min(high[0] + high[1], 1.0), value)
+
+
+def ends_of_top(state: LayerState) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What λ₁ lies between, and how far a 95 % interval reaches beyond each."""
+    top, weights, eigenvalues = deletion(state).top, state.weights, state.eigenvalues
+    value, factor = float(state.spectrum[0]), studentized(state, deletion(state).first_of_top)
+    k, all_turns = 1 + len(top.turns), float(top.turns.sum())
+    turned = weights[..., 0] * (1 + all_turns) - weights[..., 1:k] @ top.turns
+    center = value * (1 + all_turns) - float(eigenvalues[1:k] @ top.turns)
+    above = factor * state.sample.stderr(weights[..., 0], value)
+    below = factor * math.sqrt(state.sample.variance(turned, center) + top.own)
+    reach = between(top.seen, value, max(above, below))
+    return (top.seen, reach * below), (value, reach * above)
+
+
+def interval(low: float, high: float, plain: float) -> Estimate:
+    """The estimate whose value ± 1.96 standard errors are these."""
+    return Estimate((low + high) / 2, (high - low) / 3.92, plain=plain)
 
 
 @measure(

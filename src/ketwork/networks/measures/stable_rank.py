@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ketwork.networks.measures.registry import Column, measure
-from ketwork.networks.measures.spectral import bounded, top_weight
+from ketwork.networks.measures.spectral import bounded, ends_of_top, interval, top_weight
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 
@@ -20,13 +20,16 @@ from ketwork.quantum import Estimate
     reading="Near 1: one direction dominates, whatever the other eigenvalues are.",
 )
 def stable_rank(state: LayerState) -> Estimate:
-    """1/λ₁: the middle of its values at λ₁ ± its standard error, and half of what is between them."""
+    """1/λ₁: between its values at both bounds of λ₁, with the error of their mean, and inside of what it can be."""
+    if not state.exists:
+        return Estimate()
     top = top_weight(state)
     if top.bounds:
         value = 1 / top.value
         return bounded(value, value**2 * top.stderr, (1 / top.high, 1 / top.low))
-    if math.isnan(top.plain):
-        return Estimate()
-    least = 1 / min(top.value + top.stderr, 1.0)
-    most = 1 / max(top.value - top.stderr, 1 / state.accumulator.d)
-    return Estimate((least + most) / 2, (most - least) / 2, plain=1 / top.plain)
+    if math.isnan(top.value):
+        return Estimate(plain=1 / top.plain)
+    (low, below), (high, above) = ends_of_top(state)
+    low = max(low, 1 / state.accumulator.d)
+    reach = (above + below) / (2 * low * high)
+    return interval(max(1 / high - reach, 1.0), min(1 / low + reach, state.accumulator.d), 1 / top.plain)

@@ -227,7 +227,7 @@ class LayerState(Shared):
     @cached_property
     def _diagonal(self) -> Tensor:
         moment = self.accumulator.moment
-        diagonal = moment.diagonal()
+        diagonal = moment.diagonal().double()  # a file may hold it in fewer bits
         return diagonal - self.count * self.mean.abs().square() if self.center else diagonal
 
 
