@@ -52,7 +52,7 @@ def test_pages_are_written_and_wrong_calls_explained(monitor, run, here):
     assert (done.exit_code, done.stderr) == (0, "Report written to page.html\n")
     assert "<title>Sequential" in (here / "page.html").read_text()
     for arguments, message in [
-        (("none",), "There is no file 'none'. Name the folder of a monitor's run"),
+        (("none",), "there is no file 'none'. Name the"),
         (("run", "--other", "run"), "--other needs --out with .html, or --open"),
         (("run", "-o", "none/page.html"), "--out must name a file in a folder that can be written to"),
     ]:
