@@ -5,7 +5,8 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 - Axes: `experiment` (which counts samples), `feature_axis` (which holds features), `masks`, `axes` (what is known
   before), `layout` (what came out)
 - Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`
-- Layers: `selectors` (which modules), `outputs` (where in an output), `experts`, `info`, `naming`, `wrappers`
+- Layers: `selectors` (which modules), `outputs` (where in an output), `parts` (of a transformer), `experts`, `info`,
+  `naming`, `wrappers`
 - Files: `shard_files` (formats), `shard_samples` (each sample's part), `stored` (a `source` without a network)
 - Passes: `generation` (token by token); `hooks`, with `captures` and `interventions` on them; `encoding` to kets
   and back
@@ -29,6 +30,7 @@ from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.neutrality import callers_precision, full_precision, neutral
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.parallel import is_sharded
+from ketwork.networks.activations.parts import PARTS, Part, parts_of
 from ketwork.networks.activations.placement import (
     device_of,
     dtype_of,
@@ -56,6 +58,7 @@ __all__ = [
     "MULTIPLE",
     "NEVER",
     "NEXT_TOKENS",
+    "PARTS",
     "POOLED",
     "Activation",
     "Batch",
@@ -72,6 +75,7 @@ __all__ = [
     "Layers",
     "Layout",
     "Mask",
+    "Part",
     "PositionChoice",
     "PositionMask",
     "Reading",
@@ -112,6 +116,7 @@ __all__ = [
     "needs_labels",
     "neutral",
     "numbers",
+    "parts_of",
     "placed",
     "select",
     "shards_of",
