@@ -76,6 +76,7 @@ def command(
     ] = None,
     save: options.Save = None,
     report: options.Report = None,
+    with_command: options.WithCommand = False,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -129,7 +130,7 @@ def command(
         if save is not None:
             curve.save(save)
         if report is not None:
-            curve.report(report)
+            curve.report(report, with_command=with_command)
         if figure is not None and plot is not None:
             curve.plot(figure.subplots())
             write(figure, plot)

@@ -76,6 +76,7 @@ def command(
     positions: Annotated[bool, typer.Option("--positions", hidden=True)] = False,  # of version 0.1
     save: options.Save = None,
     report: options.Report = None,
+    with_command: options.WithCommand = False,
     timeout: options.Timeout = options.WAIT,
     as_json_: options.Json = False,
     debug: options.Debug = False,
@@ -150,6 +151,7 @@ def command(
             ended,
             save=None if save is None else functools.partial(record.save, save),
             report=report,
+            with_command=with_command,
             show=functools.partial(print_comparison, record, as_json_),
         )
         stopped = isinstance(ended, Interrupted)

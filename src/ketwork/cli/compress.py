@@ -112,6 +112,8 @@ def command(
         Path | None, typer.Option(metavar="PATH", help="Save the smaller network (safetensors).")
     ] = None,
     record: Annotated[Path | None, typer.Option(metavar="PATH", help="Save what `--json` prints.")] = None,
+    report: options.Report = None,
+    with_command: options.WithCommand = False,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -130,6 +132,7 @@ def command(
         size = options.image_size(image_size)
         options.check_target("--out", out)
         options.check_target("--record", record)
+        options.check_targets(None, report)
         with redirect_stdout(sys.stderr):  # what a model prints must not get among the numbers
             loaded, source = options.loaded(
                 model,
@@ -173,8 +176,10 @@ def command(
             result.save(out)
         if record is not None:
             write_text(record, numbers + "\n")
+        if report is not None:
+            result.report(report, with_command=with_command)
         if as_json_:
             print(numbers, flush=True)
         else:
             render_compressed(result, wide_console())
-        report_files({"Network saved to": out, "Record saved to": record})
+        report_files({"Network saved to": out, "Record saved to": record, "Report written to": report})

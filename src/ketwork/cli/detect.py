@@ -126,6 +126,7 @@ def command(
         Path | None, typer.Option(metavar="PATH", help="Save the detector (safetensors), for --study.")
     ] = None,
     report: options.Report = None,
+    with_command: options.WithCommand = False,
     as_json_: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -188,7 +189,7 @@ def command(
         if out is not None:
             write_text(out, frame.to_csv())
         if report is not None:
-            detector.report(report, scores=frame, alpha=alpha)
+            detector.report(report, scores=frame, alpha=alpha, with_command=with_command)
         print_detection(detector, frame, alpha, as_json_)
         report_files({"Saved to": save, "Scores written to": out, "Report written to": report})
         if ended is not None:

@@ -130,6 +130,13 @@ Report = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Write the result as one HTML page that needs no network.")
 ]
 
+WithCommand = Annotated[
+    bool,
+    typer.Option(
+        "--with-command", help="Show the command line and absolute paths on the page, which others may see."
+    ),
+]
+
 
 def loaded(
     model: str | None, data: str | None, device: str, demo: str = DEMO_DATA, **reading: Any

@@ -28,6 +28,7 @@ def command(
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="The page. Default: beside FILE, as .html."),
     ] = None,
+    with_command: options.WithCommand = False,
     debug: options.Debug = False,
 ) -> None:
     """Write a saved study, comparison, collapse curve or detector as one HTML page that needs no network."""
@@ -36,7 +37,7 @@ def command(
         options.check_targets(None, target, "--output")
         record = finished(load(path, Study, Comparison, CollapseCurve, Detector))
         if isinstance(record, Study):
-            write_report(record, target)
+            write_report(record, target, with_command)
         else:
-            record.report(target)
+            record.report(target, with_command=with_command)
         report_files({"Saved to": None, "Report written to": target})

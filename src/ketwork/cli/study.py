@@ -118,6 +118,7 @@ def command(
     save: options.Save = None,
     states: options.States = None,
     report: options.Report = None,
+    with_command: options.WithCommand = False,
     compare: Annotated[
         bool | None,
         typer.Option(
@@ -243,6 +244,7 @@ def command(
             ended,
             save=None if save is None else functools.partial(keep, save),
             report=report,
+            with_command=with_command,
             show=lambda: print_study(record, as_json_),
         )
         stopped = isinstance(ended, Interrupted)

@@ -67,7 +67,7 @@ def _footer(comparison: Comparison, console: Console) -> None:
         value = plus_minus([near.value])[0].strip()
         say(
             f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} {value}); "
-            f"{near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
+            f"{len(near.alike)} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
         )
     unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
     taken = f" ({comparison.settings['taken']})" if comparison.settings.get("taken") else ""
