@@ -118,6 +118,18 @@ def run():
     return invoke
 
 
+@pytest.fixture
+def page_of(here, run):
+    """The text of the page that a command writes."""
+
+    def written(*arguments: object) -> str:
+        done = run(*arguments, "--out", "written.html")
+        assert done.exit_code == 0, done.stderr
+        return (here / "written.html").read_text()
+
+    return written
+
+
 @pytest.fixture(scope="session")
 def installed():
     """The place of a file of an installed distribution, none of which is imported."""

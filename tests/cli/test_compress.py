@@ -124,3 +124,11 @@ def test_wrong_usage(run, wide, here, arguments: tuple[str, ...], code: int, mes
     assert done.stderr.startswith("ketwork: ") or "Usage" in done.stderr
     assert done.stdout == ""
     assert not list(here.glob("*.safetensors"))
+
+
+def test_the_page_has_the_command_where_it_is_wanted(wide, page_of) -> None:
+    command = " ".join(["ketwork", *wide, "--keep", "0.5"])
+    page = page_of(*wide, "--keep", "0.5")
+    assert "of the parameters" in page
+    assert command not in page
+    assert command in page_of(*wide, "--keep", "0.5", "--with-command")

@@ -120,3 +120,9 @@ def test_the_demonstration(run) -> None:
     scores = json.loads(done.stdout)["scores"]
     assert len(scores) == 200
     assert {str(row["nearest_class"]) for row in scores} <= set("0123456789")
+
+
+def test_the_page_has_the_command_where_it_is_wanted(studied, page_of) -> None:
+    command = " ".join(["ketwork", *studied])
+    assert command not in page_of(*studied)
+    assert command in page_of(*studied, "--with-command")

@@ -85,3 +85,12 @@ def test_a_page_follows_the_run_until_it_ends(monitor, run, here, monkeypatch):
     text = page.read_text()
     assert "the training goes on" not in text
     assert 'http-equiv="refresh"' not in text
+
+
+def test_the_page_has_absolute_paths_where_they_are_wanted(monitor, page_of, here):
+    file = here / "run" / "monitor.jsonl"
+    file.write_text(file.read_text().replace('"model":', '"weights":"/home/ann/net.pt","model":', 1))
+    for wanted, options in ((False, ()), (True, ("--with-command",))):
+        page = page_of("monitor", "run", *options).replace("<wbr>", "")
+        assert ("/home/ann/net.pt" in page) == wanted
+        assert "net.pt" in page

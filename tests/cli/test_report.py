@@ -21,7 +21,10 @@ def test_a_study_writes_its_page_and_the_saved_study_the_same_one(here, run):
     assert again.stderr == "Report written to s.html\n"
     page = (here / "s.html").read_text()
     assert page == (here / "first.html").read_text()
-    assert f"ketwork study {' '.join(SMALL)} --out s.safetensors --out first.html" in page
+    command = f"ketwork study {' '.join(SMALL)} --out s.safetensors --out first.html"
+    assert command not in page
+    assert run("report", "s.safetensors", "--with-command").exit_code == 0
+    assert command in (here / "s.html").read_text()
 
 
 def test_the_comparison_comes_into_the_page_unless_refused(here, run):
@@ -33,6 +36,21 @@ def test_the_comparison_comes_into_the_page_unless_refused(here, run):
     nets = importlib.import_module(NETS)
     expected = compare(nets.small(), nets.batches())
     assert Study.load("s.safetensors").compare().cka.equals(expected.cka)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("study", *SMALL),
+        ("compare", *SMALL),
+        ("compare", *SMALL[:1], *SMALL),
+        ("collapse", *SMALL, "--ranks", "1"),
+    ],
+)
+def test_the_command_is_on_the_page_where_it_is_wanted(page_of, arguments):
+    assert "--out written.html" not in page_of(*arguments)
+    command = " ".join(["ketwork", *arguments, "--with-command --out written.html"])
+    assert command in page_of(*arguments, "--with-command")
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def test_the_page_says_what_the_run_has(runs, tmp_path, open_page):
         .startswith("3 looks at 3 layers, from step 0 to 20. Each look is a pass")
     )
     alarms = page.locator(".alarms li").all()
-    assert [alarm.inner_text().partition(" 0.00")[0] for alarm in alarms] == [
-        "Dying neurons at layer 1, step 20: dead"
+    assert [alarm.inner_text().partition(" since")[0] for alarm in alarms] == [
+        "Dying neurons at layer 1, step 20: dead 0 → 0.5"
     ]
     titles = page.locator(".answer h2").all_inner_texts()
     assert titles[:3] == ["effective rank", "participation ratio", "spread"]

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import json
 import re
 import sys
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -38,14 +40,14 @@ def test_without_labels(tmp_path, data):
     text = text_of(kw.study(TWO, data).report(tmp_path / "x.html"))
     assert "The data came without labels" in text
     assert "Not measured here" in text
-    assert "The layers hold up to" not in text
+    assert "bits that tell the labels apart" not in text
 
 
 def test_one_layer_and_no_layer(tmp_path, data):
     record = kw.study(TWO, data, layers="0")
     text = text_of(record.report(tmp_path / "one.html"))
     assert "90 samples, 1 layer." in text
-    assert "adjacent" not in text
+    assert "follow each other" not in text
     assert "Over all layers" not in text
     empty = text_of(replace(record, layers=()).report(tmp_path / "none.html"))
     assert "No layer was reached by the data." in empty
@@ -58,12 +60,12 @@ def test_the_bits_of_unequal_labels_are_their_entropy(tmp_path, data):
     bits = float(kw.shannon_entropy(counts / counts.sum()))
     assert bits < 0.6
     text = text_of(record.report(tmp_path / "x.html"))
-    assert f"Holevo bits of the {bits:.2f} that the labels have" in text
+    assert f"Of the {bits:.2f} bits that tell the labels apart" in text
 
 
 def test_layers_that_are_numbered_read_as_layers(tmp_path, data):
     text = text_of(kw.study(TWO, data, compare=True).report(tmp_path / "x.html"))
-    assert re.search(r"Effective rank by depth Layer [01] carries the most: effective rank", text)
+    assert re.search(r"as if it used each alike. Layer [01] uses the most: effective rank", text)
     assert "Layer 1 repeats layer 0 most closely" in text
     one = text_of(kw.study(TWO, data, layers="0").report(tmp_path / "one.html"))
     assert "Layer 0 has effective rank" in one
@@ -201,6 +203,7 @@ def test_a_sentence_transformer(tmp_path, minilm, sms):
     record = kw.study(loaded.model, texts.batches, layers="blocks", compare=True)
     path = record.report(tmp_path / "minilm.html")
     text = text_of(path)
+    assert str(minilm.parent) not in path.read_text()
     best = max(record, key=lambda layer: layer.linear_balanced.value)
     assert f"at {best.name}: {100 * best.linear_balanced.value:.1f} ± " in text
     assert path.stat().st_size < 1_500_000
@@ -285,3 +288,102 @@ def test_sinks_are_said_and_readings_with_and_without_them_stand_side_by_side(tm
     assert "positionsno-sinks" in plain  # among the settings
     with pytest.raises(ValueError, match="`beside` must be a study of layers with the same names"):
         every.report(tmp_path / "x.html", beside=kw.study(nn.Identity(), x))
+
+
+def test_no_path_and_no_command_unless_they_are_wanted(tmp_path, data):
+    secret = "/home/ann/secret/net.py:Net"
+    source = {"model": {"spec": secret}, "data": {"spec": "/home/ann/x.npz"}}
+    record = kw.study(TWO, (data + 3, torch.arange(90) % 3)).described(
+        (f"{secret} was loaded from '/home/ann/weights/best.pt'.",),
+        command=f"ketwork study {secret}",
+        source=source,
+    )
+    record = replace(record, skipped={"a": "/home/ann/b.py says so"}, error="/home/ann/c.npz ended")
+    curve = kw.collapse_curve(TWO, data, ranks=[1, 2]).described(command=f"ketwork {secret}", source=source)
+    for each in (record, curve):
+        assert "/home/" not in each.report(tmp_path / "x.html").read_text()
+        page = each.report(tmp_path / "x.html", with_command=True).read_text()
+        assert f"<code>{each.settings['command']}</code>" in page
+        assert "<dd>/<wbr>home/" in page
+    text = text_of(record.report(tmp_path / "x.html"))
+    assert "…/net.py:Net was loaded from '…/best.pt'." in text.replace("&#39;", "'")
+    assert "ketwork study MODEL --data DATA --center --out centered.html" in text
+
+
+def test_scores_that_are_tied_are_said_to_be(tmp_path):
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Identity(), nn.Identity(), nn.Linear(4, 4))
+    nn.init.eye_(net[2].weight)
+    nn.init.zeros_(net[2].bias)
+    record = kw.study(net, (x, (x[:, 0] > 0).long()), layers="all")
+    text = text_of(record.report(tmp_path / "x.html"))
+    assert len(record) > 1
+    assert re.search(
+        rf"balanced accuracy, tied with {len(record) - 1} other layers? within two standard errors", text
+    )
+
+
+def test_a_score_of_100_per_cent_has_an_error(tmp_path):
+    x = torch.cat([torch.eye(2)[:1].repeat(60, 1), torch.eye(2)[1:].repeat(60, 1)])
+    x += 0.01 * torch.randn(120, 2, generator=torch.Generator().manual_seed(0))
+    record = kw.study(nn.Identity(), (x, torch.arange(120) // 60), layers="all")
+    assert record[0].linear_balanced.value == 1
+    text = text_of(record.report(tmp_path / "x.html"))
+    said = re.search(r"100\.0 ± (\d+\.\d) %", text)
+    assert float(said[1]) > 1
+    assert not re.search(r"± 0(\.0+)?(?![\d.])", text)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Linear(6, 6)
+        self.mlp = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
+
+    def forward(self, x):
+        x = x + self.attention(x)
+        return x + self.mlp(x)
+
+
+def test_a_transformer_has_a_picture_for_each_part_of_its_blocks(tmp_path, data):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        OrderedDict(embed=nn.Linear(4, 6), layers=nn.Sequential(*(Block() for _ in range(4))))
+    )
+    names = [f"layers.{i}{part}" for i in range(4) for part in (".attention", ".mlp.0", ".mlp.2", "")]
+    record = kw.study(net, (data, torch.arange(90) % 2), layers=["embed", *names], compare=True)
+    path = record.report(tmp_path / "x.html")
+    page = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+    assert {name for name in page["charts"] if name.startswith("dimensions")} == {
+        f"dimensions-{i}" for i in range(3)
+    }
+    shares = {(x["part"], x["block"], x["role"]): x["rank_share"] for x in page["layers"] if "part" in x}
+    assert len(shares) == 16
+    for i in range(4):
+        layer = record[f"layers.{i}.mlp.0"]
+        assert shares["MLP", i, "mlp.0"] == pytest.approx(layer.effective_rank.value / 12, rel=1e-5)
+    text = text_of(path)
+    assert "of 12 pairs of layers that follow each other" in text  # four roles, from each block to the next
+    assert re.search(r"Residual stream.*Attention.*MLP", text)
+
+
+def test_two_studies_are_drawn_over_each_other(tmp_path, data):
+    one, other = kw.study(TWO, data), kw.study(TWO, 3 * data.abs())
+    path = one.report(tmp_path / "x.html", beside=other)
+    page = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+    for layer in page["layers"]:
+        assert layer["effective_rank"] == pytest.approx(one[layer["label"]].effective_rank.value, rel=1e-5)
+        assert layer["beside_effective_rank"] == pytest.approx(
+            other[layer["label"]].effective_rank.value, rel=1e-5
+        )
+    assert "effective rank, the other study" in json.dumps(page["charts"]["dimensions"])
+
+
+def test_a_bloch_ball_is_there_where_its_plane_holds_half_of_the_variance(tmp_path):
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    for data, there in ((x, False), (x * torch.tensor([9.0, 9, 1, 1, 1, 1, 1, 1]), True)):
+        record = kw.study(nn.Identity(), data, layers="all")
+        assert (record[0].plane.weight >= 0.5) is there
+        path = record.report(tmp_path / "x.html")
+        page = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+        assert ("ball" in page["details"][0]) is there

@@ -1,14 +1,14 @@
 """The page as a reader meets it: read, sorted, filtered, clicked, by mouse and by keyboard, light and dark."""
 
-import itertools
 import json
 import math
-import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from torch import nn
 
 from ketwork.demo import digits
@@ -30,10 +30,9 @@ def path(record, tmp_path_factory):
 def column(page, title):
     """The cells below a header, as they are read, and the header."""
     heads = page.locator("#table thead th")
-    titles = [re.sub(r"\W+$", "", text.split("\n")[0].replace("?", "")) for text in heads.all_inner_texts()]
-    place = titles.index(title)
-    cells = page.locator(f"#table tbody tr:visible > :nth-child({place + 1})").all_inner_texts()
-    return cells, heads.nth(place)
+    place = page.locator("#table thead .sort").all_text_contents().index(title)
+    cells = page.locator(f"#table tbody tr:visible > :nth-child({place + 1})").all_text_contents()
+    return [cell.strip() for cell in cells], heads.nth(place)
 
 
 def number(cell):
@@ -75,11 +74,11 @@ def test_sorting_by_mouse_and_by_keyboard(record, path, open_page):
     values = [number(cell) for cell in column(page, "eff. rank")[0]]
     assert values == sorted(values)
     assert head.get_attribute("aria-sort") == "ascending"
-    column(page, "entangl")[1].locator(".sort").click()
-    cells, _ = column(page, "entangl")
+    column(page, "entangl.")[1].locator(".sort").click()
+    cells, _ = column(page, "entangl.")
     assert cells[-3:] == ["–"] * 3  # what has no value stays below, whichever way
-    column(page, "entangl")[1].locator(".sort").click()
-    assert column(page, "entangl")[0][-3:] == ["–"] * 3
+    column(page, "entangl.")[1].locator(".sort").click()
+    assert column(page, "entangl.")[0][-3:] == ["–"] * 3
     column(page, "layer")[1].locator(".sort").click()
     assert column(page, "layer")[0] == sorted(layer.name for layer in record)
 
@@ -155,7 +154,7 @@ def test_with_the_keyboard_alone(path, open_page):
 
 def test_every_term_has_its_definition_one_click_away(record, path, open_page):
     page = open_page(path)
-    page.locator(".answer").get_by_role("button", name="effective rank").click()
+    page.locator(".answer").get_by_role("button", name="effective rank", exact=True).click()
     shown = page.locator("#def-effective_rank")
     assert shown.is_visible()
     assert record.definitions["effective_rank"] in shown.inner_text()
@@ -171,22 +170,38 @@ def test_the_answers_are_those_of_the_record(record, path, open_page):
     page = open_page(path)
     said = page.locator(".answers").inner_text()
     most = max(record, key=lambda layer: layer.effective_rank.value)
-    assert f"{most.name} carries the most: effective rank {most.effective_rank.value:.3f}" in said
+    assert f"{most.name} uses the most: effective rank {most.effective_rank.value:.3f}" in said
+    widest = max(record, key=lambda layer: layer.effective_rank.value / layer.d)
+    share = 100 * widest.effective_rank.value / widest.d
+    assert f"{widest.name} uses the largest share of its own: {share:.1f} ±" in said
+    alike = [
+        ("conv1", "relu1"),
+        ("relu1", "conv2"),
+        ("conv2", "relu2"),
+        ("hidden", "relu3"),
+        ("relu3", "readout"),
+    ]
     falls = {
-        after.name: after.effective_rank.value / before.effective_rank.value
-        for before, after in itertools.pairwise(record.layers)
+        after: record[after].effective_rank.value / record[before].effective_rank.value
+        for before, after in alike
     }
-    assert f"The largest drop of effective rank is at {min(falls, key=falls.get)}: from" in said
+    assert f"have the same positions, it drops most at {min(falls, key=falls.get)}: from" in said
     best = max(record, key=lambda layer: layer.linear_balanced.value)
     assert f"at {best.name}: {100 * best.linear_balanced.value:.1f} ± " in said
     dead = max(record, key=lambda layer: layer.dead.value)
     assert f"most at {dead.name}: {round(dead.dead.value * dead.d)} of {dead.d}" in said
     cka = record.compare().cka
     names = list(cka.index)
-    near = {after: cka.loc[before, after] for before, after in itertools.pairwise(names)}
+    near = {after: cka.loc[before, after] for before, after in alike}
     closest = max(near, key=near.get)
     assert f"{closest} repeats {names[names.index(closest) - 1]} most closely" in said
-    assert f"debiased CKA {near[closest]:.3f}" in said
+    assert f"(1: the same up to rotation and scale, 0: unrelated) {near[closest]:.3f}" in said
+    assert (
+        f"{sum(value >= 0.95 for value in near.values())} of 5 pairs of layers that follow each other" in said
+    )
+    held = record["hidden"].labels.held_counts
+    counts = ", ".join(f"{label}: {held[label]}" for label in sorted(held))
+    assert f"Scores are of {sum(held.values())} held-out samples ({counts})" in said
     coherent = min(record, key=lambda c: c.coherence.value / (c.coherence.value + c.entropy.value))
     assert f"{coherent.name} is aligned most: it has {coherent.coherence.value:.3f}" in said
 
@@ -250,8 +265,11 @@ def test_a_long_table_keeps_its_head_and_long_names_their_place(tmp_path, open_p
     torch.manual_seed(0)
     net = nn.Sequential()
     for i in range(60):
-        net.add_module("a_name_that_is_long_and_goes_on_" * (i == 0) + f"x{i}", nn.Linear(4, 4))
-    page = open_page(study(net, torch.randn(60, 4), layers="all").report(tmp_path / "x.html"))
+        net.add_module("a_name_that_is_long_and_goes_on_" * 2 * (i == 0) + f"x{i}", nn.Linear(4, 4))
+    page = open_page(study(net, torch.randn(60, 4), layers="all").report(tmp_path / "x.html"), 800)
+    page.locator(".columns summary").click()
+    page.get_by_role("button", name="all", exact=True).click()
+    page.locator(".columns summary").click()
     scroll = page.locator(".scroll")
     scroll.evaluate("node => node.scrollTo(300, node.scrollHeight)")
     box, head = (
@@ -264,6 +282,73 @@ def test_a_long_table_keeps_its_head_and_long_names_their_place(tmp_path, open_p
     name = page.locator("#table tbody .layer").first
     assert name.bounding_box()["width"] < 320
     assert name.locator("..").get_attribute("title") == name.text_content()
+    back = name.locator(".back")
+    assert back.inner_text() == name.text_content()[-10:]  # names differ at their ends
+    assert name.locator(".front").evaluate("node => node.scrollWidth > node.clientWidth")
+    assert back.evaluate("node => node.scrollWidth <= node.clientWidth")
+
+
+def test_as_many_columns_as_fit_until_others_are_chosen(path, open_page):
+    page = open_page(path, 390)
+    scroll = page.locator(".scroll")
+    assert scroll.evaluate("node => node.scrollWidth <= node.clientWidth")
+    heads = page.locator("#table thead th:visible .sort").all_inner_texts()
+    assert heads[:3] == ["layer", "d", "entropy"]
+    assert "kind" not in heads
+    page.locator(".columns summary").click()
+    page.get_by_role("checkbox", name="dead", exact=True).check()
+    assert "dead" in page.locator("#table thead th:visible .sort").all_inner_texts()
+    page.get_by_role("button", name="all", exact=True).click()
+    assert (
+        page.locator("#table thead th:visible").count() == page.locator("#table thead th").count() - 1
+    )  # but "#"
+    page.get_by_role("button", name="what fits").click()
+    assert page.locator("#table thead th:visible .sort").all_inner_texts() == heads
+
+
+def test_the_table_as_csv_has_the_rows_and_columns_that_are_visible(record, path, open_page):
+    page = open_page(path)
+    page.get_by_label("Filter").fill("relu")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    assert download.value.suggested_filename.endswith("layers.csv")
+    table = pd.read_csv(download.value.path())
+    assert table["layer"].tolist() == ["relu1", "relu2", "relu3"]
+    assert table["entropy (bits)"].tolist() == pytest.approx(
+        [record[name].entropy.value for name in table["layer"]]
+    )
+    errors = [record[name].entropy.stderr for name in table["layer"]]
+    assert table["entropy (bits) ±"].tolist() == pytest.approx(errors, abs=6e-4)
+
+
+def test_a_picture_as_png_has_its_title_and_the_colours_of_the_page(path, open_page):
+    page = open_page(path, scheme="dark")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as PNG: Effective rank by depth").click()
+    assert download.value.suggested_filename.endswith("Effective-rank-by-depth.png")
+    picture = Image.open(download.value.path()).convert("RGB")
+    assert picture.width > 800
+    assert picture.getpixel((1, 1)) == (20, 23, 26)
+    title = picture.crop((0, 0, picture.width, 40))
+    assert max(sum(colour) for _, colour in title.getcolors(10**6)) > 600  # light letters on it
+
+
+def test_commands_are_copied(path, open_page):
+    page = open_page(path)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    command = page.locator(".command").first
+    command.get_by_role("button", name="Copy").click()
+    assert command.get_by_role("button", name="Copied").is_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == command.locator("code").inner_text()
+
+
+def test_on_paper_it_is_light_and_without_buttons(path, open_page):
+    page = open_page(path, scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    for button in ("#theme", ".save", ".copy", ".tools"):
+        assert page.locator(button).first.is_hidden()
+    assert page.locator(".actions").is_visible()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -329,7 +414,7 @@ def test_names_are_names_and_never_code(tmp_path, open_page):
     compared = replace(
         inner.compare(), rows=tuple(replace(layer, name=EVIL) for layer in inner.compare().rows)
     )
-    page = open_page(named.report(tmp_path / "evil.html", compared))
+    page = open_page(named.report(tmp_path / "evil.html", compared, with_command=True))
     assert page.locator("h1").inner_text() == EVIL
     page.locator("#table .layer").first.click()
     assert page.locator("#layer-name").inner_text() == EVIL + "0"
@@ -339,12 +424,13 @@ def test_names_are_names_and_never_code(tmp_path, open_page):
     assert page.evaluate("window.bad") is None
     assert page.locator("img").count() == 0
     assert page.locator("footer code").inner_text() == EVIL
+    assert EVIL in page.locator(".actions").inner_text()
 
 
 def test_the_table_is_there_without_scripts(record, path, open_page):
     page = open_page(path, java_script_enabled=False)
     assert column(page, "layer")[0] == [layer.name for layer in record]
-    assert "carries the most" in page.locator(".answers").inner_text()
+    assert "uses the most" in page.locator(".answers").inner_text()
 
 
 def test_numbers_that_do_not_exist(tmp_path, open_page):
@@ -367,7 +453,7 @@ def test_numbers_that_do_not_exist(tmp_path, open_page):
     assert page.locator("#layer-ball").is_hidden()
     assert page.locator("#layer-confusion").is_hidden()
     page.keyboard.press("Escape")
-    assert "the most: effective rank" in page.locator(".answers").inner_text()
+    assert "uses the most: effective rank" in page.locator(".answers").inner_text()
     assert "6 of 6" in page.locator(".answers").inner_text()
     data = page.locator("#data").text_content()
     assert "NaN" not in data

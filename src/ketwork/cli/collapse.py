@@ -89,6 +89,7 @@ def command(
     plot: OldPlot = None,
     save: OldSave = None,
     report: OldReport = None,
+    with_command: options.WithCommand = False,
     columns: printing.Columns = None,
     sort: printing.Sort = None,
     csv: printing.Csv = False,
@@ -146,7 +147,7 @@ def command(
         if files.record is not None:
             curve.save(files.record)
         if files.page is not None:
-            curve.report(files.page)
+            curve.report(files.page, with_command=with_command)
         files.write_tables(curve.table, lambda: curve_as_json(curve))
         files.draw(curve.plot)
         print_curve(curve, show)

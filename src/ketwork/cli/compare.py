@@ -80,6 +80,7 @@ def command(
     out: Annotated[list[Path] | None, out_option(RECORD, PAGE, TABLE, NUMBERS, PLOT)] = None,
     save: OldSave = None,
     report: OldReport = None,
+    with_command: options.WithCommand = False,
     timeout: options.Timeout = options.WAIT,
     columns: printing.Columns = None,
     sort: printing.Sort = None,
@@ -165,6 +166,7 @@ def command(
             ended,
             save=None if save is None else functools.partial(record.save, save),
             report=report,
+            with_command=with_command,
             show=functools.partial(print_comparison, record, show),
         )
         stopped = isinstance(ended, Interrupted)

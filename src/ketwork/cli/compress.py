@@ -135,6 +135,7 @@ def command(
         ),
     ] = None,
     record: OldRecord = None,
+    with_command: options.WithCommand = False,
     columns: printing.Columns = None,
     sort: printing.Sort = None,
     csv: printing.Csv = False,
@@ -201,7 +202,7 @@ def command(
         if files.record is not None:
             result.save(files.record)
         if files.page is not None:
-            result.report(files.page)
+            result.report(files.page, with_command=with_command)
         if ONNX in files.paths:
             _export(result, source, files.paths[ONNX])
         files.write_tables(result.table, lambda: compressed_as_json(result))

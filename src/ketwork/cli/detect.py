@@ -125,6 +125,7 @@ def command(
     ] = None,
     save: OldSave = None,
     report: OldReport = None,
+    with_command: options.WithCommand = False,
     columns: printing.Columns = None,
     sort: printing.Sort = None,
     csv: printing.Csv = False,
@@ -194,7 +195,7 @@ def command(
             detector.save(files.record)
         files.write_tables(frame.reset_index, lambda: detection_as_json(detector, frame))
         if files.page is not None:
-            detector.report(files.page, scores=frame, alpha=alpha)
+            detector.report(files.page, scores=frame, alpha=alpha, with_command=with_command)
         files.draw(detector.plot, scores=frame, alpha=alpha)
         print_detection(detector, frame, alpha, show)
         files.say(table="Scores written to")

@@ -50,6 +50,7 @@ def command(
             "--open", help="Open the page in a browser. Default page: in the folder, as monitor.html."
         ),
     ] = False,
+    with_command: options.WithCommand = False,
     columns: printing.Columns = None,
     sort: printing.Sort = None,
     csv: printing.Csv = False,
@@ -74,14 +75,14 @@ def command(
         print_run(run, show)
         files.write_tables(run.long, lambda: monitor_as_json(run))
         if page is not None:
-            run.report(page, other=beside)
+            run.report(page, other=beside, with_command=with_command)
         files.say()
         if page is None:
             return
         if open_:
             webbrowser.open(page.resolve().as_uri())
         if follow:
-            _follow(path, run, page, beside)
+            _follow(path, run, page, beside, with_command)
 
 
 def print_run(run: MonitorRun, show: printing.Printing) -> None:
@@ -100,7 +101,7 @@ def _load(path: Path) -> MonitorRun:
         raise UsageError(str(error)) from error
 
 
-def _follow(path: Path, run: MonitorRun, output: Path, other: MonitorRun | None) -> None:
+def _follow(path: Path, run: MonitorRun, output: Path, other: MonitorRun | None, with_command: bool) -> None:
     """Writes the page after each look; a page that goes on loads itself again."""
     console = Console(stderr=True)
     try:
@@ -108,7 +109,7 @@ def _follow(path: Path, run: MonitorRun, output: Path, other: MonitorRun | None)
             time.sleep(_PAUSE)
             latest = _load(path)
             if (latest.steps, latest.ended) != (run.steps, run.ended):
-                latest.report(output, other=other)
+                latest.report(output, other=other, with_command=with_command)
                 console.print(
                     f"Step {latest.steps[-1]:,}: {len(latest.alarms)} alarms", style="dim", highlight=False
                 )

@@ -152,6 +152,13 @@ States = Annotated[
     ),
 ]
 
+WithCommand = Annotated[
+    bool,
+    typer.Option(
+        "--with-command", help="Show the command line and absolute paths on the page, which others may see."
+    ),
+]
+
 
 def loaded(
     model: str | None, data: str | None, device: str, demo: str = DEMO_DATA, **reading: Any

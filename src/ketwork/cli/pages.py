@@ -27,6 +27,7 @@ def command(
     ],
     out: Annotated[list[Path] | None, out_option(PAGE, what=" Default: beside FILE.")] = None,
     output: OldOutput = None,
+    with_command: options.WithCommand = False,
     quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -39,7 +40,7 @@ def command(
         assert target is not None
         record = finished(load(path, Study, Comparison, CollapseCurve, Detector))
         if isinstance(record, Study):
-            write_report(record, target)
+            write_report(record, target, with_command)
         else:
-            record.report(target)
+            record.report(target, with_command=with_command)
         files.say()

@@ -124,6 +124,7 @@ def command(
     save: OldSave = None,
     states: options.States = None,
     report: OldReport = None,
+    with_command: options.WithCommand = False,
     compare: Annotated[
         bool | None,
         typer.Option(
@@ -260,6 +261,7 @@ def command(
             ended,
             save=None if save is None else functools.partial(keep, save),
             report=report,
+            with_command=with_command,
             show=lambda: print_study(record, show),
         )
         stopped = isinstance(ended, Interrupted)

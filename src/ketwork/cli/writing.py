@@ -21,6 +21,7 @@ def concluded(
     *,
     save: Callable[[], None] | None,
     report: Path | None,
+    with_command: bool = False,
     show: Callable[[], None],
 ) -> Ended:
     """Saves a record, writes its page and shows it; returns how the command ended, which Ctrl-C may have changed.
@@ -33,7 +34,7 @@ def concluded(
                 with deferred():
                     save()
             if report is not None and not isinstance(ended, Interrupted):
-                write_report(record, report)
+                write_report(record, report, with_command)
         except KeyboardInterrupt:
             ended = Interrupted("interrupted", record)
         finally:
@@ -43,8 +44,8 @@ def concluded(
     return ended
 
 
-def write_report(record: Study | Comparison, path: Path) -> None:
-    """Writes the page of a record, with a bar on a terminal.
+def write_report(record: Study | Comparison, path: Path, with_command: bool = False) -> None:
+    """Writes the page of a record, with a bar on a terminal; `with_command` it shows the command line.
 
     Raises:
         Interrupted: on Ctrl-C and SIGTERM; there is no page then, and `partial` is the record.
@@ -58,9 +59,9 @@ def write_report(record: Study | Comparison, path: Path) -> None:
                 background.report(stage)
 
             if isinstance(record, Study):
-                record.report(path, hear=hear)
+                record.report(path, hear=hear, with_command=with_command)
             else:
-                record.report(path)
+                record.report(path, with_command=with_command)
 
         if not interruptible(work, lambda stage: None if bar is None else bar.stage(stage)):
             raise Interrupted("interrupted while its page was written", record)

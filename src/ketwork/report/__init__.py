@@ -4,14 +4,16 @@ Imports `networks`, `waves`, `records`; nothing but the command imports it. A re
 `records.presenting`, where the modules here register them.
 
 - Terminal: `studies`, `comparisons`, `curves`, `compressed`, `detections`, `monitors`, all drawn by `terminal_table`
-- What changed between two models, in terminal, page and plot: `changes`, `depth_charts`
-- Pages: `page`, `curve_page`, `detection_page`, `monitor_page`, `waves`, with `page_tables`, `charts`, `views`,
-  `findings`, `document`
+- What changed between two models, in terminal, page and plot: `changes`
+- Pages: `page`, `curve_page`, `compressed_page`, `detection_page`, `monitor_page`, `waves`, all by `document`, with
+  `page_tables`; what a record shows: `views`, `findings`, and what to do about it `actions`, `commands`; pictures:
+  `charts` and `depth_charts` of a study, `…_charts` of the others, `chart_style`
 - Else: `plots`, `monitor_plots`, `json_records`, `words`
 """
 
 from ketwork.report.comparisons import render_comparison
 from ketwork.report.compressed import render_compressed
+from ketwork.report.compressed_page import write_compressed
 from ketwork.report.curve_page import write_curve
 from ketwork.report.curves import render_curve
 from ketwork.report.detection_page import write_detection
@@ -58,6 +60,7 @@ __all__ = [
     "render_plan",
     "write",
     "write_comparison",
+    "write_compressed",
     "write_curve",
     "write_detection",
     "write_monitor",

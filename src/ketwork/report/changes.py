@@ -15,7 +15,7 @@ from ketwork.networks.comparison import Comparison, WeightChange
 from ketwork.networks.measures import PAIR_MEASURES
 from ketwork.quantum import Estimate
 from ketwork.report import page_tables, terminal_table
-from ketwork.report.words import dimmed, folded, plus_minus
+from ketwork.report.words import dimmed, folded, plus_minus, with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ _SAME = 0.9995
 
 _MOST = 3
 _PRINTED = {"cka": 1, "bures": 4, "bures_null": 7, "r2": 5}
-"""The measures in the terminal, by how long they stay as it gets narrower."""
+"""The measures in the terminal, and on the page, by how long they stay as it gets narrower."""
 
 _DRAWN = ("cka", "bures", "r2")
 
@@ -119,11 +119,15 @@ def sentences(what: WhatChanged) -> list[str]:
         words = [f"All {what.shared} layers of the same name are alike ({what.title} 1.000)."]
     else:
         (first, value), *more = what.most
-        then = " and ".join(f"{name} ({_short(each)})" for name, each in more)
+        then = " and ".join(f"{name} ({with_error(each)})" for name, each in more)
         words = [
-            f"Of {what.shared} layers of the same name, {first} differs most ({what.title} {_short(value)})"
+            f"Of {what.shared} layers of the same name, {first} differs most ({what.title} {with_error(value)})"
             + (f", then {then}" if then else "")
-            + (f"; {what.least[0]} least ({_short(what.least[1])})" if what.shared > len(what.most) else "")
+            + (
+                f"; {what.least[0]} least ({with_error(what.least[1])})"
+                if what.shared > len(what.most)
+                else ""
+            )
             + f". For {what.themselves} of them the best match is the layer of the same name."
         ]
     if what.weighed and not what.moved:
@@ -192,17 +196,18 @@ def changes_table(comparison: Comparison, what: WhatChanged) -> page_tables.Tabl
 
     def add(measures: Sequence[str]) -> None:
         for measure in measures:
-            columns.append(page_tables.Column(measure, PAIR_MEASURES[measure].title))
+            rank = 0 if measure == what.measure else _PRINTED.get(measure, 10)
+            columns.append(page_tables.Column(measure, PAIR_MEASURES[measure].title, rank=rank))
             cells.append(page_tables.estimate_cells(_estimates(frame, measure)))
 
     first = [measure for measure in comparison.matrices if measure in (what.measure, *_DRAWN)]
     add(first)
     if what.weighed:
         columns += [
-            page_tables.Column("weight_change", "‖ΔW‖/‖W‖", "%"),
-            page_tables.Column("weight_rank", "rank of ΔW"),
-            page_tables.Column("weight_effective_rank", "effective rank of ΔW"),
-            page_tables.Column("weight", "of the weight", words=True),
+            page_tables.Column("weight_change", "‖ΔW‖/‖W‖", "%", rank=2),
+            page_tables.Column("weight_rank", "rank of ΔW", rank=3),
+            page_tables.Column("weight_effective_rank", "effective rank of ΔW", rank=6),
+            page_tables.Column("weight", "of the weight", words=True, rank=9),
         ]
         shares = [share(value).removesuffix(" %") for value in frame["weight_change"]]
         cells += [
@@ -211,7 +216,7 @@ def changes_table(comparison: Comparison, what: WhatChanged) -> page_tables.Tabl
             [_cell(_decimal(value), value) for value in frame["weight_effective_rank"]],
             [page_tables.Cell(name or "–", name, words=True) for name in frame["weight"].fillna("")],
         ]
-    columns.append(page_tables.Column("match", "best match", words=True))
+    columns.append(page_tables.Column("match", "best match", words=True, rank=8))
     matches = [str(best.get(name, "–")) for name in names]
     cells.append([page_tables.Cell(match, match, words=True) for match in matches])
     add([measure for measure in comparison.matrices if measure not in first])
@@ -231,7 +236,7 @@ def changes_points(what: WhatChanged) -> list[dict[str, Any]]:
                     "low": estimate.value - error,
                     "high": estimate.value + error,
                 }
-                points.append(_point(place, name, PAIR_MEASURES[measure].title, _short(estimate)) | ends)
+                points.append(_point(place, name, PAIR_MEASURES[measure].title, with_error(estimate)) | ends)
         if math.isfinite(row["weight_change"]):
             words = share(row["weight_change"])
             points.append(_point(place, name, "weights", words) | {"value": row["weight_change"]})
@@ -273,10 +278,6 @@ def _relative(weights: Sequence[WeightChange]) -> float:
 def _estimates(frame: pd.DataFrame, measure: str) -> list[Estimate]:
     stderrs = frame.get(f"{measure}_stderr", pd.Series(math.nan, frame.index))
     return [Estimate(value, stderr) for value, stderr in zip(frame[measure], stderrs, strict=True)]
-
-
-def _short(estimate: Estimate) -> str:
-    return plus_minus([estimate])[0].strip()
 
 
 def _count(value: Any) -> str:

@@ -1,64 +1,97 @@
 """The pictures of a report as Vega-Lite specifications, by name.
 
 The data are not in them: a specification names the page's data set (`layers`, `spectra`, `one`, …), so that each
-number is in the page once. Colours are the page's CSS variables, so that the pictures follow its theme.
+number is in the page once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import altair as alt
 
 from ketwork.networks.measures import KEPT
+from ketwork.report.chart_style import (
+    AXIS,
+    FIRST,
+    HEIGHT,
+    INK,
+    LINE,
+    QUIET,
+    SECOND,
+    SHORT,
+    Spec,
+    by_depth,
+    spec_of,
+)
+from ketwork.report.depth_charts import BESIDE, Quantity, coloured, end, pictures_of, series_of
 from ketwork.report.views import View
 
-FIRST, _SECOND, QUIET, INK, _LINE = (f"var(--{c})" for c in ("first", "second", "quiet", "ink", "line"))
 MOST_DEAD = 12
 """How many layers the picture of dead neurons shows."""
 
-_NAMED_LAYERS = 32  # more layers than this are numbered along the axis
-_SHORT = (
-    "length(datum.label) > 24 ? '…' + slice(datum.label, -23) : datum.label"  # names differ at their ends
-)
-HEIGHT = 180
 _DEEPEST = 0.5  # of a cell's colour, so that the count in it keeps a contrast of 4.5, light and dark
 _LETTER = 6.2  # pixels, of names beside a matrix
-AXIS = 44  # the width of every vertical axis, so that pictures below each other line up
-
-Spec = dict[str, Any]
 
 
-def study_charts(rows: Sequence[View], classes: int) -> dict[str, Spec]:
-    """The pictures of a study's page; those of quantities that no layer has are skipped."""
+@dataclass(frozen=True)
+class Pictures:
+    """The specifications of a page's pictures by name, and the names and titles of those in each `group`."""
+
+    specs: dict[str, Spec]
+    groups: dict[str, list[tuple[str, str]]]
+
+
+def study_charts(rows: Sequence[View], classes: int, readings: Sequence[str] = ()) -> Pictures:
+    """The pictures of a study's page; those of quantities that no layer has are skipped.
+
+    With two `readings`, the names of this study and of one beside it, the pictures along the depth show both.
+    """
 
     def has(name: str) -> bool:
         return any(row.has(name) for row in rows)
 
-    dense = len(rows) > _NAMED_LAYERS
+    def both(name: str, title: str, more: dict[str, str]) -> dict[str, str]:
+        if len(readings) < 2:
+            return {name: title, **more}
+        return {name: f"{title}, {readings[0]}", BESIDE + name: f"{title}, {readings[1]}"}
+
     charts: dict[str, alt.TopLevelMixin] = {}
-    read = any(map(has, ("linear_balanced", "pgm_balanced", "linear_r2")))
+    along: dict[str, Quantity] = {}
     if has("effective_rank"):
-        series = {"effective_rank": "effective rank", "participation_ratio": "participation ratio"}
-        charts["dimensions"] = _along_depth(series, "dimensions", dense)
+        ranks = both("effective_rank", "effective rank", {"participation_ratio": "participation ratio"})
+        along["dimensions"] = Quantity(
+            ranks, "dimensions", "rank_share", "effective rank ÷ d", one_percent=True
+        )
         charts["spectra"] = _spectra(len(rows))
         charts["neurons"] = _neurons()
-        known = read or has("holevo")
-        series = {"entropy": "entropy", "coherence": "coherence"}
-        charts["superposition"] = _along_depth(series, "bits", dense, names=not known)
+        bits = both("entropy", "entropy", {"coherence": "coherence"})
+        along["superposition"] = Quantity(bits, "bits", "coherence", "coherence (bits)")
     if has("holevo"):
-        series = {"holevo": "Holevo bits", "holevo_null": "chance level"}
-        charts["holevo"] = _along_depth(series, "bits of the label", dense, names=not read)
+        bits = both("holevo", "Holevo bits", {"holevo_null": "chance level"})
+        along["holevo"] = Quantity(bits, "bits of the label", "holevo", "Holevo bits", "holevo_null")
     if has("linear_balanced") or has("pgm_balanced"):
-        series = {"linear_balanced": "linear probe", "pgm_balanced": "pretty good measurement"}
-        chance = 1 / classes if classes else None
-        charts["readout"] = _along_depth(series, "balanced accuracy", dense, percent=True, level=chance)
+        scores = both("linear_balanced", "linear probe", {"pgm_balanced": "pretty good measurement"})
+        one, title = (
+            ("linear_balanced", "linear probe") if has("linear_balanced") else ("pgm_balanced", "measurement")
+        )
+        along["readout"] = Quantity(
+            scores, "balanced accuracy", one, title, "", True, True, 1 / classes if classes else None
+        )
     if has("linear_r2"):
-        charts["readout"] = _along_depth({"linear_r2": "linear probe"}, "R² on held-out samples", dense)
+        scores, title = both("linear_r2", "linear probe", {}), "R² on held-out samples"
+        along["readout"] = Quantity(scores, title, "linear_r2", title)
     if dead := sum(row["dead"].value > 0 for row in rows):
         charts["dead"] = _dead(min(dead, MOST_DEAD))
-    return {name: spec_of(chart) for name, chart in charts.items()}
+    specs = {name: spec_of(chart) for name, chart in charts.items()}
+    groups = {}
+    below = [name for name in along if name != "dimensions"]
+    for name, quantity in along.items():
+        own = pictures_of(name, quantity, rows, names=name not in below[:-1])
+        groups[name] = [(each, title) for each, (title, _) in own.items()]
+        specs |= {each: spec for each, (_, spec) in own.items()}
+    return Pictures(specs, groups)
 
 
 def layer_charts() -> dict[str, Spec]:
@@ -87,7 +120,7 @@ def matrix_chart(rows: int, columns: int) -> Spec:
     """The picture of a comparison's matrix, of the page's data set `cells`."""
     base = alt.Chart(alt.NamedData("cells"))
     many = _many(rows, columns)
-    axis = alt.Axis(labels=not many, ticks=False, domain=False, labelExpr=_SHORT, labelOverlap=True)
+    axis = alt.Axis(labels=not many, ticks=False, domain=False, labelExpr=SHORT, labelOverlap=True)
     chart = base.mark_rect().encode(
         x=alt.X("other:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0, round=True)),
         y=alt.Y("layer:O", sort=None, title=None, axis=axis, scale=alt.Scale(padding=0, round=True)),
@@ -103,77 +136,6 @@ def matrix_chart(rows: int, columns: int) -> Spec:
 
 
 _MATRIX_TIP = {"layer:N": "row", "other:N": "column", "text:N": "value"}
-
-
-def _along_depth(
-    series: dict[str, str],
-    title: str,
-    dense: bool,
-    *,
-    percent: bool = False,
-    level: float | None = None,
-    names: bool = True,
-) -> alt.TopLevelMixin:
-    """Quantities of the layers in order of execution, with error bars; `level` draws a rule.
-
-    Without `names` the picture stands above another one that names the layers.
-    """
-    if dense:
-        below = "layer, in order of execution" if names else None
-        x = alt.X("place:Q", title=below, scale=alt.Scale(nice=False))
-        x = x.axis(tickMinStep=1, grid=False, labels=names)
-    else:
-        x = alt.X("label:N", sort=None, title=None, scale=alt.Scale(type="point", padding=0.4))
-        x = x.axis(labelAngle=-40, labelExpr=_SHORT, labelOverlap="greedy", grid=False, labels=names)
-    # Accuracies start near chance: from zero on, what tells the layers apart would be squeezed into the top.
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=level is None))
-    y = y.axis(format="~%" if percent else "~f", tickCount=4, minExtent=AXIS, maxExtent=AXIS, titlePadding=8)
-    lines = _series(alt.Chart(alt.NamedData("layers")), series).transform_calculate(
-        low=_end("datum[datum.field]", "-", "datum[datum.field + '_stderr']", "datum[datum.field + '_low']"),
-        high=_end(
-            "datum[datum.field]", "+", "datum[datum.field + '_stderr']", "datum[datum.field + '_high']"
-        ),
-        text="datum[datum.field + '_text']",
-    )
-    tip = [alt.Tooltip(name, title=title) for name, title in _DEPTH_TIP.items()]
-    colour = _coloured(series)
-    layers: list[alt.Chart] = [
-        lines.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour),
-        lines.mark_rule(strokeWidth=1.5).encode(
-            x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour
-        ),
-        lines.mark_point(filled=True, opacity=1, size=16 if dense else 44, cursor="pointer").encode(
-            x=x, y=y, color=colour, tooltip=tip
-        ),
-    ]
-    if level is not None:
-        rule = alt.Chart(alt.InlineData([{"level": level}])).mark_rule(strokeDash=[2, 4], color=QUIET)
-        layers.insert(0, rule.encode(y=alt.Y("level:Q", title=title)))
-    return alt.layer(*layers).properties(width="container", height=HEIGHT)
-
-
-def _end(value: str, sign: str, stderr: str, bound: str) -> str:
-    """Where the bar of a value ends: at its standard error, or its bound where that is farther."""
-    farther = "min" if sign == "-" else "max"
-    return f"{farther}({value} {sign} ({stderr} || 0), isValid({bound}) ? {bound} : {value})"
-
-
-_DEPTH_TIP = {"label:N": "layer", "series:N": "quantity", "text:N": "value"}
-
-
-def _series(base: alt.Chart, series: dict[str, str]) -> alt.Chart:
-    """A row for each layer and quantity: `field`, what it is called in `series`, and its `value`."""
-    titles = ", ".join(f"{name}: '{title}'" for name, title in series.items())
-    return (
-        base.transform_fold(list(series), as_=["field", "value"])
-        .transform_filter("isValid(datum.value)")
-        .transform_calculate(series=f"({{{titles}}})[datum.field]")
-    )
-
-
-def _coloured(series: dict[str, str]) -> alt.Color:
-    scale = alt.Scale(domain=list(series.values()), range=[FIRST, _SECOND][: len(series)])
-    return alt.Color("series:N", scale=scale, legend=alt.Legend(title=None, orient="top", offset=4))
 
 
 def _spectra(count: int) -> alt.TopLevelMixin:
@@ -194,7 +156,7 @@ def _spectra(count: int) -> alt.TopLevelMixin:
         x=x,
         y=y,
         detail="id:N",
-        color=by_depth(),
+        color=by_depth(count),
         tooltip=tip,
     )
     rule = alt.Chart(alt.InlineData([{"level": 1 - KEPT}])).mark_rule(strokeDash=[2, 4], color=INK)
@@ -203,12 +165,6 @@ def _spectra(count: int) -> alt.TopLevelMixin:
         lines.mark_line(strokeWidth=1.5, opacity=opacity, cursor="pointer"),
         lines.mark_point(filled=True, size=90, opacity=0, cursor="pointer"),
     ).properties(width="container", height=HEIGHT + 10)
-
-
-def by_depth() -> alt.Color:
-    """The colour of a layer's line by its place, from the first (gold) to the last (blue)."""
-    scale = alt.Scale(range=["#d9a441", "#a23b72", "#2d4f9e"], interpolate="lab")
-    return alt.Color("place:Q", scale=scale, legend=None)
 
 
 def _neurons() -> alt.TopLevelMixin:
@@ -223,9 +179,9 @@ def _neurons() -> alt.TopLevelMixin:
     y = y.axis(tickCount=5, format="~f", minExtent=AXIS, maxExtent=AXIS)
     spread = base.transform_calculate(
         **{
-            f"{name}_{end}": _end(f"datum.{name}", sign, f"datum.{name}_stderr", f"datum.{name}_{bound}")
+            f"{name}_{side}": end(f"datum.{name}", sign, f"datum.{name}_stderr", f"datum.{name}_{bound}")
             for name in ("entropy", "coherence")
-            for end, sign, bound in (("from", "-", "low"), ("to", "+", "high"))
+            for side, sign, bound in (("from", "-", "low"), ("to", "+", "high"))
         }
     )
     tip = [
@@ -235,9 +191,9 @@ def _neurons() -> alt.TopLevelMixin:
     ]
     points = base.mark_point(filled=True, opacity=1, size=50, cursor="pointer", color=FIRST)
     # Both text layers have every point, since a layer without any would have no extent.
-    far = base.transform_joinaggregate(far="max(entropy)")
-    left = far.transform_calculate(name="datum.named && datum.entropy <= 0.7 * datum.far ? datum.label : ''")
-    right = far.transform_calculate(name="datum.named && datum.entropy > 0.7 * datum.far ? datum.label : ''")
+    far = base.transform_joinaggregate(far="max(entropy)").transform_calculate(short=SHORT)
+    left = far.transform_calculate(name="datum.named && datum.entropy <= 0.7 * datum.far ? datum.short : ''")
+    right = far.transform_calculate(name="datum.named && datum.entropy > 0.7 * datum.far ? datum.short : ''")
     texts = left.mark_text(align="left", dx=6, dy=14), right.mark_text(align="right", dx=-6, dy=14)
     place = {"x": x, "y": y}
     return alt.layer(
@@ -253,7 +209,7 @@ def _neurons() -> alt.TopLevelMixin:
 def _dead(count: int) -> alt.TopLevelMixin:
     base = alt.Chart(alt.NamedData("layers")).transform_filter("datum.dead_visible")
     y = alt.Y("label:N", sort=alt.EncodingSortField("dead", order="descending"), title=None)
-    y = y.axis(labelExpr=_SHORT, labelPadding=6, ticks=False, domain=False)
+    y = y.axis(labelExpr=SHORT, labelPadding=6, ticks=False, domain=False)
     x = alt.X("dead:Q", title="dead neurons", axis=alt.Axis(format="~%", tickCount=4))
     tip = [alt.Tooltip("label:N", title="layer"), alt.Tooltip("dead_text:N", title="dead")]
     bars = base.mark_bar(color=FIRST, height=10, cursor="pointer").encode(x=x, y=y, tooltip=tip)
@@ -268,10 +224,10 @@ def _spectrum() -> alt.TopLevelMixin:
     y = alt.Y("value:Q", title="share of variance", scale=alt.Scale(type="log", domain=[1e-5, 1], clamp=True))
     y = y.axis(format="~%", values=[10.0**-k for k in range(6)], minExtent=AXIS, maxExtent=AXIS)
     series = {"eigenvalue": "eigenvalue λ", "discarded": "discarded variance"}
-    mine = _series(base, series).transform_filter("datum.value >= 1e-5")
+    mine = series_of(base, series).transform_filter("datum.value >= 1e-5")
     tip = [alt.Tooltip("rank:Q"), alt.Tooltip("series:N", title="quantity")]
     tip.append(alt.Tooltip("value:Q", format=".3g"))
-    mine = mine.encode(x=x, y=y, color=_coloured(series), tooltip=tip)
+    mine = mine.encode(x=x, y=y, color=coloured(series), tooltip=tip)
     return alt.layer(
         mine.mark_line(strokeWidth=1.5), mine.mark_point(filled=True, size=22, opacity=1)
     ).properties(width="container", height=HEIGHT)
@@ -289,7 +245,7 @@ def _confusion() -> alt.TopLevelMixin:
     }
     tip = [alt.Tooltip("label:N"), alt.Tooltip("read:N", title="predicted"), alt.Tooltip("count:Q")]
     tip.append(alt.Tooltip("share:Q", title="of the label", format=".1%"))
-    cells = base.mark_rect(fill=FIRST, stroke=_LINE, strokeWidth=0.5).encode(
+    cells = base.mark_rect(fill=FIRST, stroke=LINE, strokeWidth=0.5).encode(
         **place,
         fillOpacity=alt.FillOpacity(
             "share:Q", scale=alt.Scale(domain=[0, 1], range=[0, _DEEPEST]), legend=None
@@ -324,7 +280,7 @@ def _ball() -> alt.TopLevelMixin:
     out = "(1 + 0.14 / max(0.3, sqrt(datum.x * datum.x + datum.z * datum.z)))"
     beside = others.transform_calculate(x=f"datum.x * {out}", z=f"datum.z * {out}")
     return alt.layer(
-        axes.mark_rule(color=_LINE).encode(**place, x2="x2:Q", y2="z2:Q"),
+        axes.mark_rule(color=LINE).encode(**place, x2="x2:Q", y2="z2:Q"),
         ring.mark_line(color=QUIET, strokeWidth=1).encode(**place, order="i:Q"),
         kets.mark_point(filled=True, color=QUIET, size=16, opacity=0.55).encode(**place, tooltip=tip),
         own.transform_calculate(zero="0")
@@ -336,35 +292,7 @@ def _ball() -> alt.TopLevelMixin:
             y2="zero:Q",
         ),
         own.mark_point(filled=True, color=FIRST, size=80, opacity=1).encode(**place, tooltip=tip),
-        others.mark_point(filled=True, color=_SECOND, size=50, opacity=1).encode(**place, tooltip=tip),
+        others.mark_point(filled=True, color=SECOND, size=50, opacity=1).encode(**place, tooltip=tip),
         beside.mark_text(color=INK, fontSize=11, limit=70).encode(**place, text="label:N"),
         poles.mark_text(color=INK, fontSize=12).encode(**place, text="pole:N"),
     ).properties(width=320, height=320)
-
-
-def spec_of(chart: Any) -> Spec:
-    """The chart as plain data, with the page's look."""
-    styled = (
-        chart.configure(
-            background="transparent",
-            font="system-ui, -apple-system, Segoe UI, Helvetica Neue, Arial, sans-serif",
-            padding=2,
-        )
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=QUIET,
-            titleColor=QUIET,
-            titleFontWeight="normal",
-            titleFontSize=12,
-            labelFontSize=11,
-            gridColor=_LINE,
-            domainColor=_LINE,
-            tickColor=_LINE,
-        )
-        .configure_legend(
-            labelColor=INK, titleColor=QUIET, titleFontWeight="normal", labelFontSize=12, symbolSize=60
-        )
-    )
-    spec: Spec = styled.to_dict()
-    spec.pop("$schema")
-    return spec

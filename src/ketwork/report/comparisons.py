@@ -13,7 +13,7 @@ from ketwork.report import findings
 from ketwork.report.changes import DEFINITIONS, TITLES, changes_columns, sentences, what_changed
 from ketwork.report.studies import EXPLAIN
 from ketwork.report.terminal_table import NARROWEST_NAME, Column, drawn
-from ketwork.report.words import dimmed, folded, plus_minus, short
+from ketwork.report.words import dimmed, folded, plus_minus, short, with_error
 
 _RANKS = {"cka": 3, "bures": 4, "bures_null": 7, "r2": 5, "r2_reverse": 6}
 """The measures printed, by how long they stay as the terminal gets narrower."""
@@ -63,10 +63,10 @@ def _footer(comparison: Comparison, console: Console, explain: bool) -> None:
 
     if near := findings.redundant(comparison):
         measure = PAIR_MEASURES[near.measure].title
-        value = plus_minus([near.value])[0].strip()
+        value = with_error(near.value)
         say(
             f"{near.second} repeats the layer before it, {near.first}, most closely ({measure} {value}); "
-            f"{near.alike} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
+            f"{len(near.alike)} of {near.pairs} adjacent pairs are at {findings.ALIKE} or above."
         )
     unit = "positions" if comparison.settings.get("unit") == "position" else "samples"
     taken = f" ({comparison.settings['taken']})" if comparison.settings.get("taken") else ""

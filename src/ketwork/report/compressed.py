@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ketwork.networks.compression import Compressed
-from ketwork.records import presents, undirected, write_text
+from ketwork.records import presents
 from ketwork.report.plots import axes_of
 from ketwork.report.terminal_table import Column, bar, drawn, plain_table
 from ketwork.report.words import by_reason, short
@@ -24,15 +22,6 @@ if TYPE_CHECKING:
 
 _REASONS = 8  # lines on what is unchanged
 _UNITS = {"parameters": "parameters", "macs": "multiply-adds", "latency": "ms a batch", "bytes": "bytes"}
-
-
-@presents(Compressed, "page")
-def write_compressed(result: Compressed, path: str | Path) -> Path:
-    """Writes the account of a compressed network as one HTML page that needs no network, and returns its path."""
-    title = html.escape(f"ketwork: {result!r}")
-    page = f"<!doctype html><meta charset='utf-8'><title>{title}</title>{result._repr_html_()}"
-    write_text(path, undirected(page))
-    return Path(path)
 
 
 @presents(Compressed, "plot")

@@ -8,24 +8,26 @@ from typing import Any
 
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.records import presents
-from ketwork.report import findings
+from ketwork.report import actions, findings
+from ketwork.report.commands import Commands
 from ketwork.report.document import Page, charts_module, target_of, write_page
 from ketwork.report.page_tables import smallest_ranks
 from ketwork.report.words import short
 
 
 @presents(CollapseCurve, "page")
-def write_curve(curve: CollapseCurve, path: str | Path) -> Path:
-    """Writes the page of a collapse curve and returns its path.
+def write_curve(curve: CollapseCurve, path: str | Path, *, with_command: bool = False) -> Path:
+    """Writes the page of a collapse curve and returns its path; `with_command` has it the command line and paths.
 
     Raises:
         ImportError: the extra `report` is missing.
         OSError: `path` cannot be written.
     """
-    return write_page(target_of(path), curve, _page(curve))
+    page = _page(curve, Commands(curve.settings, not with_command))
+    return write_page(target_of(path), curve, page, with_command=with_command)
 
 
-def _page(curve: CollapseCurve) -> Page:
+def _page(curve: CollapseCurve, say: Commands) -> Page:
     charts_module()  # which says what to install where it is missing
     from ketwork.report.curve_charts import curve_chart
 
@@ -33,14 +35,15 @@ def _page(curve: CollapseCurve) -> Page:
     source = curve.settings.get("source", {})
     data: dict[str, Any] = {"charts": {}, "points": _points(curve, log)}
     if curve.layers:
-        data["charts"]["curves"] = curve_chart(curve.label, curve.limit, log=log)
+        data["charts"]["curves"] = curve_chart(curve.label, curve.limit, len(curve.layers), log=log)
     content = {
         "data_spec": short(str(source.get("data", {}).get("spec", ""))),
         "shrunk": findings.shrunk(curve),
         "table": smallest_ranks(curve),
     }
     title = str(source.get("model", {}).get("spec") or curve.settings["model"])
-    return Page("curve.html.j2", short(title), "collapse curve", content, dict(curve.definitions), data)
+    definitions, suggested = dict(curve.definitions), actions.of_curve(curve, say)
+    return Page("curve.html.j2", short(title), "collapse curve", content, definitions, data, suggested)
 
 
 def _points(curve: CollapseCurve, log: bool) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from ketwork.report.charts import AXIS, FIRST, HEIGHT, INK, Spec, spec_of
+from ketwork.report.chart_style import AXIS, FIRST, HEIGHT, INK, Spec, spec_of
 from ketwork.report.histograms import CALIBRATION, SCORED, Histogram
 
 _COLORS = alt.Scale(domain=[CALIBRATION, SCORED], range=[FIRST, "var(--second)"])
@@ -27,12 +27,13 @@ def score_chart(parts: Sequence[Histogram], threshold: float) -> Spec:
         format=".0%", tickCount=5, minExtent=AXIS, maxExtent=AXIS
     )
     drawn: list[Any] = [
-        base.mark_bar(opacity=0.6, binSpacing=0).encode(
+        base.mark_rect(opacity=0.6).encode(
             x=alt.X("low:Q", title="score", scale=alt.Scale(zero=False)).axis(
                 format="~g", grid=False, tickCount=6
             ),
             x2="high:Q",
-            y=y.stack(None),
+            y=y.scale(zero=True),
+            y2=alt.datum(0),
             color=alt.Color("kind:N", title=None, scale=_COLORS, legend=alt.Legend(orient="top")),
             tooltip=[
                 alt.Tooltip("kind:N", title="of"),

@@ -21,19 +21,24 @@ _MOST = 50
 
 @presents(Detector, "page")
 def write_detection(
-    detector: Detector, path: str | Path, *, scores: pd.DataFrame | None = None, alpha: float = 0.05
+    detector: Detector,
+    path: str | Path,
+    *,
+    scores: pd.DataFrame | None = None,
+    alpha: float = 0.05,
+    with_command: bool = False,
 ) -> Path:
     """Writes the page of a detector and returns its path.
 
     `scores` is what `Detector.score` returned: its histogram is drawn beside that of the calibration samples, the most
     unlike samples are listed, and, with `layers=True`, each layer's scores are drawn along the depth. `alpha` sets the
-    alarms.
+    alarms. `with_command` has the page the command line and absolute paths.
 
     Raises:
         ImportError: the extra `report` is missing.
         OSError: `path` cannot be written.
     """
-    return write_page(target_of(path), detector, _page(detector, scores, alpha))
+    return write_page(target_of(path), detector, _page(detector, scores, alpha), with_command=with_command)
 
 
 def _page(detector: Detector, scores: pd.DataFrame | None, alpha: float) -> Page:

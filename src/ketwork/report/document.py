@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,21 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ketwork._version import __version__
 from ketwork.networks.measures import MEASURES, PAIR_MEASURES
 from ketwork.quantum import Estimate
 from ketwork.records import undirected, write_text
 from ketwork.report import findings
+from ketwork.report.actions import Action
 from ketwork.report.changes import share
-from ketwork.report.words import megabytes, plus_minus
+from ketwork.report.words import megabytes, with_error, without_paths
 
 _DIGITS = 6
+_LONG = 20  # letters of a name that is not elided
 
 TITLES = {
     "keeps": "keeps the metric",
-    "share": "rank / d",
+    "share": "rank ÷ d",
+    "rank_share": "effective rank ÷ d",
     "weight": "explained variance",
     "n_per_d": "samples per dimension",
     **{name: measure.title for name, measure in MEASURES.items()},
@@ -47,10 +50,13 @@ class Page:
     content: dict[str, Any]
     definitions: dict[str, str]
     data: dict[str, Any]
+    actions: Sequence[Action] = ()
 
 
-def write_page(path: Path, record: Any, page: Page) -> Path:
+def write_page(path: Path, record: Any, page: Page, *, with_command: bool = False) -> Path:
     """Writes the page of a record and returns its path.
+
+    Only `with_command` has it the command line and absolute paths, which may say more than a reader should know.
 
     Raises:
         ImportError: the extra `report` is missing.
@@ -67,20 +73,25 @@ def write_page(path: Path, record: Any, page: Page) -> Path:
     )
     environment.filters |= {
         "breakable": _breakable,
+        "elided": _elided,
         "megabytes": megabytes,
-        "plus_minus": _plus_minus,
+        "estimate": _estimate,
+        "plus_minus": with_error,
         "share": share,
     }
+    public = str if with_command else without_paths
     environment.tests["numeral"] = _numeral
     text = environment.get_template(page.template).render(
         **page.content,
         title=page.title,
         kind=page.kind,
         record=record,
-        error=getattr(record, "error", None),
-        warnings=getattr(record, "warnings", ()),
-        skipped=findings.skipped(record),
-        settings=findings.settings(record),
+        actions=page.actions,
+        error=None if getattr(record, "error", None) is None else public(record.error),
+        warnings=[public(warning) for warning in getattr(record, "warnings", ())],
+        skipped={public(reason): names for reason, names in findings.skipped(record).items()},
+        settings={name: public(str(value)) for name, value in findings.settings(record).items()},
+        command=record.settings.get("command") if with_command else None,
         definitions={
             name: {"title": titled(name), "text": sentence} for name, sentence in page.definitions.items()
         },
@@ -116,13 +127,25 @@ def _breakable(words: object) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
-def _plus_minus(value: Estimate) -> str:
-    """A value ± its standard error, with as many decimals as that needs, three at most.
+def _elided(name: str) -> Markup:
+    """A long name as two parts, of which the first gives way where the width is short: names differ at their ends.
 
-    >>> _plus_minus(Estimate(0.98765, 0.0034)), _plus_minus(Estimate(0.5))
-    ('0.988 ± 0.003', '0.500')
+    >>> print(_elided("conv1"), _elided("encoder.layer.11.attention.output"))
+    conv1 <span class="front">encoder.layer.11.attent</span><span class="back">ion.output</span>
     """
-    return plus_minus([value])[0].strip()
+    if len(name) <= _LONG:
+        return escape(name)
+    front, back = name[: -_LONG // 2], name[-_LONG // 2 :]
+    return Markup('<span class="front">{}</span><span class="back">{}</span>').format(front, back)
+
+
+def _estimate(value: Estimate) -> str:
+    """A value ± its standard error, alone where that is 0: no spread was seen, which is not certainty.
+
+    >>> _estimate(Estimate(0.5, 0.0)), _estimate(Estimate(0.5, 0.12))
+    ('0.5', '0.50 ± 0.12')
+    """
+    return f"{value.value:.4g}" if value.stderr == 0 else str(value)
 
 
 def _numeral(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,35 +11,45 @@ import torch
 
 from ketwork.networks.collapse import CollapseCurve, LayerCurve
 from ketwork.networks.comparison import Comparison
-from ketwork.networks.detection import Detector
-from ketwork.networks.measures import SinkCounts
+from ketwork.networks.measures import SinkCounts, by_label
 from ketwork.networks.study import Study
 from ketwork.quantum import Estimate, shannon_entropy
-from ketwork.report.views import View
+from ketwork.report.views import View, label_order, neighbours
+from ketwork.report.words import short
 
 ALIKE = 0.95
-"""Adjacent layers of at least this CKA are counted as redundant."""
+"""Layers that follow each other with at least this CKA are counted as redundant."""
+
+_COUNTED = 10  # labels whose held-out samples are counted one by one
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The layer of the largest effective rank, and the adjacent layers between which it falls by the largest factor."""
+    """The layer of the largest effective rank, that which uses most of its width, and the largest drop.
+
+    The drop is between layers that follow each other and can be compared, of which there are `pairs`.
+    """
 
     most: View
+    widest: View
     fall: tuple[View, View] | None
+    pairs: int
 
 
 @dataclass(frozen=True)
 class Labels:
     """The best layer by each of Holevo bits (above chance), pretty good measurement and linear probe.
 
-    `first` is the first layer with readouts, `most` the bits that the labels have: their entropy in the fitting
+    `ties` are the layers that each readout cannot tell from its best; `first` is the first layer with readouts, `held`
+    how many samples they were scored on, by label, `most` the bits that the labels have: their entropy in the fitting
     part, log₂ K where all are equally frequent.
     """
 
     first: View
     holevo: View | None
     readouts: dict[str, View]
+    ties: dict[str, list[View]]
+    held: str
     classes: int
     most: float
 
@@ -76,13 +85,13 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Redundant:
-    """Adjacent layers most alike, by the comparison's measure, and how many pairs are alike at all."""
+    """Layers that follow each other and are most alike, by the comparison's measure, and how many pairs are alike."""
 
     measure: str
     first: str
     second: str
     value: Estimate
-    alike: int
+    alike: list[tuple[str, str]]
     pairs: int
 
 
@@ -92,9 +101,11 @@ def dimensions(rows: Sequence[View]) -> Dimensions | None:
     if not known:
         return None
     most = max(known, key=lambda row: row["effective_rank"].low)
-    pairs = [pair for pair in itertools.pairwise(known) if _falls(*pair, "effective_rank")]
-    fall = min(pairs, key=lambda p: p[1]["effective_rank"].value / p[0]["effective_rank"].value, default=None)
-    return Dimensions(most, fall)
+    widest = max(known, key=lambda row: row.layer.rank_share.low)
+    pairs = neighbours(known)
+    falls = [pair for pair in pairs if _falls(*pair, "effective_rank")]
+    fall = min(falls, key=lambda p: p[1]["effective_rank"].value / p[0]["effective_rank"].value, default=None)
+    return Dimensions(most, widest, fall, len(pairs))
 
 
 def labels(study: Study, rows: Sequence[View]) -> Labels | None:
@@ -115,7 +126,24 @@ def labels(study: Study, rows: Sequence[View]) -> Labels | None:
     counts = torch.tensor(known.counts, dtype=torch.float64)
     most = float(shannon_entropy(counts / counts.sum())) if holevo else math.nan
     first = next(row for row in read if row.has(*readouts) or row in bits)
-    return Labels(first, holevo, readouts, len(known.names), most)
+    ties = {
+        name: [row for row in read if row is not best and tied(row[name], best[name])]
+        for name, best in readouts.items()
+    }
+    titles, order = label_order(known, first.label_names)
+    counted = list(known.held_counts.values())
+    held = f"{len(known.held_out):,} held-out samples"
+    held += by_label({titles[i]: counted[i] for i in order if i < len(counted)}, _COUNTED)
+    return Labels(first, holevo, readouts, ties, held, len(known.names), most)
+
+
+def tied(value: Estimate, best: Estimate) -> bool:
+    """Whether a value is no farther below the best than twice the error of their difference, of independent samples.
+
+    The layers' scores are of the same samples, whose errors are shared: differences are surer than this says.
+    """
+    errors = [each.stderr if math.isfinite(each.stderr) else 0.0 for each in (value, best)]
+    return math.isfinite(value) and best.value - value.value <= 2 * math.hypot(*errors)
 
 
 def above_chance(row: View) -> float:
@@ -174,18 +202,36 @@ def positions(study: Study) -> str:
     return {"all": "all positions", "no-sinks": "without sinks"}.get(given, f"positions: {given}")
 
 
-def redundant(comparison: Comparison | None) -> Redundant | None:
-    """Which adjacent layers of one model are redundant."""
+def readings(study: Study, other: Study) -> tuple[str, str]:
+    """What two studies of the same layers are called: by the first of positions, model, data that differs."""
+    sources = [each.settings.get("source", {}) for each in (study, other)]
+    specs = [
+        [short(str(source.get(side, {}).get("spec", ""))) for source in sources] for side in ("model", "data")
+    ]
+    names = [[positions(each) for each in (study, other)], *specs]
+    differing = (pair for pair in names if pair[0] != pair[1] and all(pair))
+    first, second = next(differing, ("this study", "the other study"))
+    return first, second
+
+
+def redundant(comparison: Comparison | None, rows: Sequence[View] = ()) -> Redundant | None:
+    """Which layers of one model are redundant, among those that follow each other and, by the `rows` of a study, can be
+    compared."""
     if comparison is None or not comparison.itself:
         return None
     measure = comparison.measures[0]
-    values = [(comparison.estimate(measure, i, i + 1), i) for i in range(len(comparison.rows) - 1)]
-    values = [(value, i) for value, i in values if math.isfinite(value)]
+    places = {layer.name: i for i, layer in enumerate(comparison.rows)}
+    pairs = [(i, i + 1) for i in range(len(places) - 1)]
+    if rows:
+        named = [(a.layer.name, b.layer.name) for a, b in neighbours(rows)]
+        pairs = [(places[a], places[b]) for a, b in named if a in places and b in places]
+    values = [(comparison.estimate(measure, i, j), i, j) for i, j in pairs]
+    values = [each for each in values if math.isfinite(each[0])]
     if not values:
         return None
-    value, i = max(values)
-    alike = sum(value >= ALIKE for value, _ in values)
-    return Redundant(measure, comparison.rows[i].name, comparison.rows[i + 1].name, value, alike, len(values))
+    value, i, j = max(values)
+    alike = [(comparison.rows[i].name, comparison.rows[j].name) for value, i, j in values if value >= ALIKE]
+    return Redundant(measure, comparison.rows[i].name, comparison.rows[j].name, value, alike, len(values))
 
 
 def not_compared(study: Study, comparison: Comparison | None) -> dict[str, list[str]]:
@@ -210,15 +256,15 @@ def sides(comparison: Comparison) -> tuple[str, str]:
     return first, second
 
 
-def skipped(record: Study | Comparison | CollapseCurve | Detector) -> dict[str, list[str]]:
+def skipped(record: Any) -> dict[str, list[str]]:
     """The modules that were skipped, by reason."""
     reasons: dict[str, list[str]] = {}
-    for name, reason in record.skipped.items():
+    for name, reason in getattr(record, "skipped", {}).items():
         reasons.setdefault(reason, []).append(name)
     return reasons
 
 
-def settings(record: Study | Comparison | CollapseCurve | Detector) -> dict[str, Any]:
+def settings(record: Any) -> dict[str, Any]:
     """The settings as one flat mapping, those of the source by dotted name, without those that are None."""
     flat: dict[str, Any] = {}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from ketwork.report.charts import AXIS, HEIGHT, INK, Spec, by_depth, spec_of
+from ketwork.report.chart_style import AXIS, HEIGHT, INK, Spec, by_depth, spec_of
 
 _CAUTION = "var(--caution)"
 _SHORT = "length(datum.label) > 24 ? '…' + slice(datum.label, -23) : datum.label"
@@ -36,7 +36,12 @@ def map_chart(quantity: str, title: str, run: int, layers: int, percent: bool) -
 
 
 def lines_chart(
-    quantity: str, title: str, percent: bool, alarms: Sequence[dict[str, Any]], runs: Sequence[str]
+    layers: int,
+    quantity: str,
+    title: str,
+    percent: bool,
+    alarms: Sequence[dict[str, Any]],
+    runs: Sequence[str],
 ) -> Spec:
     """A quantity over steps, a line a layer with the band of its error; a rule at each of its alarms.
 
@@ -52,12 +57,12 @@ def lines_chart(
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False)).axis(format="~s", grid=False)
     y = alt.Y(f"{quantity}:Q", title=title, scale=alt.Scale(zero=False))
     y = y.axis(format=_format(percent), tickCount=5, minExtent=AXIS, maxExtent=AXIS)
-    encoded = base.encode(x=x, y=y, detail="line:N", color=by_depth())
+    encoded = base.encode(x=x, y=y, detail="line:N", color=by_depth(layers))
     if len(runs) > 1:
         dash = alt.StrokeDash("name:N", title=None, sort=list(runs), legend=alt.Legend(orient="top"))
         encoded = encoded.encode(strokeDash=dash.scale(domain=list(runs), range=[[1, 0], [4, 3]]))
     band = base.mark_area(opacity=0.15).encode(
-        x=x, y=alt.Y("low:Q", title=title), y2="high:Q", detail="line:N", color=by_depth()
+        x=x, y=alt.Y("low:Q", title=title), y2="high:Q", detail="line:N", color=by_depth(layers)
     )
     parts: list[alt.Chart] = [
         band,

@@ -12,7 +12,7 @@ from ketwork.networks.monitor import QUANTITIES, Alarm, Look, MonitorRun
 from ketwork.quantum import Estimate
 from ketwork.records import presents
 from ketwork.report.document import Page, charts_module, target_of, write_page
-from ketwork.report.page_tables import Cell, Column, Table
+from ketwork.report.page_tables import Cell, Column, Table, without_zero
 from ketwork.report.words import plus_minus
 
 REFRESH = 30
@@ -32,14 +32,18 @@ class Panel:
 
 
 @presents(MonitorRun, "page")
-def write_monitor(run: MonitorRun, path: str | Path, other: MonitorRun | None = None) -> Path:
+def write_monitor(
+    run: MonitorRun, path: str | Path, other: MonitorRun | None = None, *, with_command: bool = False
+) -> Path:
     """Writes the page of a run, beside an `other` one where that is given, and returns its path.
+
+    `with_command` has it absolute paths.
 
     Raises:
         ImportError: the extra `report` is missing.
         OSError: `path` cannot be written.
     """
-    return write_page(target_of(path), run, _page(run, other))
+    return write_page(target_of(path), run, _page(run, other), with_command=with_command)
 
 
 def _page(run: MonitorRun, other: MonitorRun | None) -> Page:
@@ -58,7 +62,7 @@ def _page(run: MonitorRun, other: MonitorRun | None) -> Page:
             continue
         title, percent = known.title, known.show == "percent"
         own = [_mark(alarm) for alarm in run.alarms if alarm.quantity == name]
-        maps = []
+        maps, high = [], 0
         for number, each in enumerate(runs):
             if _some([each], name):
                 high = len(
@@ -66,7 +70,7 @@ def _page(run: MonitorRun, other: MonitorRun | None) -> Page:
                 )
                 drawn[f"map-{name}-{number}"] = charts.map_chart(name, title, number, high, percent)
                 maps.append((f"map-{name}-{number}", names[number]))
-        drawn[f"lines-{name}"] = charts.lines_chart(name, title, percent, own, names)
+        drawn[f"lines-{name}"] = charts.lines_chart(high, name, title, percent, own, names)
         panels.append(Panel(name, title, tuple(maps), f"lines-{name}"))
     if run.alarms:
         ends = run.steps[0], max(run.steps[-1], run.steps[0] + 1)
@@ -144,6 +148,6 @@ def _table(run: MonitorRun) -> Table:
         column = []
         for value, text in zip(values, plus_minus(values), strict=True):
             number, _, error = text.strip().partition(" ± ")
-            column.append(Cell(number, "" if math.isnan(value) else value.value, error.strip()))
+            column.append(Cell(number, "" if math.isnan(value) else value.value, without_zero(error)))
         cells.append(column)
     return Table(tuple(columns), tuple(zip(*cells, strict=True)))

@@ -9,16 +9,19 @@ from typing import Any
 
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.runtime import Stage
-from ketwork.networks.study import Layer, Study, StudyAccumulator
+from ketwork.networks.study import RANK_SHARE, Layer, Study, StudyAccumulator
+from ketwork.quantum import Estimate
 from ketwork.records import presents
-from ketwork.report import findings
+from ketwork.report import actions, findings
 from ketwork.report.changes import DEFINITIONS, changes_points, changes_table, what_changed
+from ketwork.report.commands import Commands
 from ketwork.report.document import TITLES, Page, charts_module, target_of, write_page
 from ketwork.report.page_tables import best_matches, layer_table, side_by_side
 from ketwork.report.views import View, label_order, layer_views
-from ketwork.report.words import short
+from ketwork.report.words import measured, short, with_error
 
 _MATRIX_CELLS = 120_000
+_BALL = 0.5  # of the variance that the plane of a Bloch ball must hold to be a picture of the layer
 
 
 @presents(Study, "page")
@@ -28,10 +31,12 @@ def write_study(
     comparison: Comparison | None = None,
     beside: Study | None = None,
     hear: Callable[[Stage], None] = lambda stage: None,
+    with_command: bool = False,
 ) -> Path:
     """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
 
-    `beside` is a study of layers with the same names, whose numbers stand beside this one's.
+    `beside` is a study of layers with the same names, whose numbers stand beside this one's, in pictures and a table.
+    `with_command` has the page show the command line and absolute paths.
 
     `hear` gets each layer as it is done. Cost: one decomposition a layer that was not decomposed, and about 4 s for the
     charts' JavaScript.
@@ -55,38 +60,43 @@ def write_study(
     for row in layer_views(study):
         rows.append(row)
         hear(Stage("page", len(rows), len(study), len(rows) / len(study)))
-    return write_page(path, study, _study_page(study, rows, comparison, beside))
+    page = _study_page(study, rows, comparison, beside, Commands(study.settings, not with_command))
+    return write_page(path, study, page, with_command=with_command)
 
 
 @presents(Layer, "page")
-def write_layer(layer: Layer, path: str | Path) -> Path:
+def write_layer(layer: Layer, path: str | Path, *, with_command: bool = False) -> Path:
     """Writes the page of one layer, as of a study that has it alone."""
     settings = {"model": layer.name, "normalize": layer.normalize, "center": layer.center}
     task = None if layer.labels is None else ("classes" if layer.labels.names else "values")
     return write_study(
-        Study(StudyAccumulator(layer.normalize, samples=layer.N), (layer,), settings | {"task": task}), path
+        Study(StudyAccumulator(layer.normalize, samples=layer.N), (layer,), settings | {"task": task}),
+        path,
+        with_command=with_command,
     )
 
 
 @presents(Comparison, "page")
-def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+def write_comparison(comparison: Comparison, path: str | Path, *, with_command: bool = False) -> Path:
     """Writes the page of a comparison and returns its path; raises as `write_study` does."""
-    return write_page(target_of(path), comparison, _comparison_page(comparison))
+    page = _comparison_page(comparison, Commands(comparison.settings, not with_command))
+    return write_page(target_of(path), comparison, page, with_command=with_command)
 
 
 def _study_page(
-    study: Study, rows: Sequence[View], comparison: Comparison | None, beside: Study | None
+    study: Study, rows: Sequence[View], comparison: Comparison | None, beside: Study | None, say: Commands
 ) -> Page:
     charts = charts_module()
     source = study.settings.get("source", {})
     labels = findings.labels(study, rows)
-    drawn = charts.study_charts(rows, labels.classes if labels else 0)
+    readings = () if beside is None else findings.readings(study, beside)
+    drawn = charts.study_charts(rows, labels.classes if labels else 0, readings)
     aligned, dead = findings.aligned(rows), findings.dead(rows)
-    definitions = study.definitions
+    definitions = study.definitions | {"rank_share": RANK_SHARE}
     data: dict[str, Any] = {
-        "charts": drawn,
+        "charts": drawn.specs,
         "layerCharts": charts.layer_charts(),
-        "layers": [_layer_data(row, study, aligned, dead) for row in rows],
+        "layers": [_layer_data(row, study, aligned, dead, beside) for row in rows],
         "details": [_details(row) for row in rows],
     }
     content: dict[str, Any] = {
@@ -99,14 +109,15 @@ def _study_page(
         "dead": dead,
         "sinks": findings.sinks(study, rows),
         "beside": None if beside is None else side_by_side(rows, beside),
-        "readings": [findings.positions(each) for each in (study, beside) if each is not None],
+        "readings": readings,
         "most_dead": charts.MOST_DEAD,
-        "charts": drawn,
+        "charts": drawn.specs,
+        "pictures": drawn.groups,
         "comparison": comparison,
         "not_compared": findings.not_compared(study, comparison),
         "table": layer_table(rows, study.settings.get("task")),
         "sketched": any(row.layer.sketch is not None for row in rows),
-        **_matrix_content(comparison, data),
+        **_matrix_content(comparison, data, rows),
     }
     if comparison is not None:
         definitions = definitions | comparison.definitions
@@ -120,14 +131,15 @@ def _study_page(
         for measure in study.measures
     ]
     title = source.get("model", {}).get("spec") or study.settings.get("model") or "A network"
-    return Page("study.html.j2", short(str(title)), "study", content, definitions, data)
+    suggested = actions.of_study(study, rows, comparison, say)
+    return Page("study.html.j2", short(str(title)), "study", content, definitions, data, suggested)
 
 
-def _comparison_page(comparison: Comparison) -> Page:
+def _comparison_page(comparison: Comparison, say: Commands) -> Page:
     data: dict[str, Any] = {"charts": {}}
     what = what_changed(comparison)
     charts_module()  # which says what to install where it is missing
-    from ketwork.report.depth_charts import changes_charts
+    from ketwork.report.change_charts import changes_charts
 
     charts = {} if what is None else changes_charts(changes_points(what))
     data["charts"] |= charts
@@ -142,13 +154,16 @@ def _comparison_page(comparison: Comparison) -> Page:
     content["names"] = names
     title = names[0] if comparison.itself else " and ".join(names)
     definitions = comparison.definitions | ({} if what is None else DEFINITIONS)
-    return Page("comparison.html.j2", title, "comparison", content, definitions, data)
+    suggested = actions.of_comparison(comparison, say)
+    return Page("comparison.html.j2", title, "comparison", content, definitions, data, suggested)
 
 
-def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict[str, Any]:
+def _matrix_content(
+    comparison: Comparison | None, data: dict[str, Any], rows: Sequence[View] = ()
+) -> dict[str, Any]:
     """What the template shows of a comparison; its matrices and their picture go to the script's data."""
     content: dict[str, Any] = {
-        "redundant": findings.redundant(comparison),
+        "redundant": findings.redundant(comparison, rows),
         "alike": findings.ALIKE,
         "names_of_measures": TITLES,
         "matrices": [],
@@ -176,22 +191,40 @@ def _matrix_content(comparison: Comparison | None, data: dict[str, Any]) -> dict
     return content | {"matrices": visible, "omitted": len(visible) < len(comparison.matrices)}
 
 
-def _layer_data(row: View, study: Study, aligned: Sequence[View], dead: Sequence[View]) -> dict[str, Any]:
+def _layer_data(
+    row: View, study: Study, aligned: Sequence[View], dead: Sequence[View], beside: Study | None
+) -> dict[str, Any]:
     """A layer's numbers for the charts: value, standard error, and both in words, by quantity."""
     data: dict[str, Any] = {"id": row.place, "place": row.place + 1, "label": row.label}
     data |= {
         "named": row in (*aligned[:1], *aligned[-1:]),
         "dead_visible": row in dead[: charts_module().MOST_DEAD],
     }
-    for name in [measure.name for measure in study.measures]:
-        estimate = row[name]
-        if math.isfinite(estimate.value):
-            data[name] = estimate.value
-            data[f"{name}_text"] = row.words(name)
-            if math.isfinite(estimate.stderr):
-                data[f"{name}_stderr"] = estimate.stderr
-            if estimate.bounds is not None:
-                data |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
+    for measure in study.measures:
+        data |= _number(measure.name, row[measure.name], row.words(measure.name))
+    if row.part is not None:
+        share = row.layer.rank_share
+        data |= {"part": row.part.name, "block": row.part.block, "role": row.part.role}
+        data |= _number("rank_share", share, f"{with_error(100 * share)} %")
+    if beside is not None and row.layer.info.key in beside:
+        other = beside[row.layer.info.key]
+        for measure in study.measures:
+            estimate = other.estimate(measure.name)
+            data |= _number(charts_module().BESIDE + measure.name, estimate, measured(measure, estimate))
+        if row.part is not None:
+            data |= _number(charts_module().BESIDE + "rank_share", other.rank_share, "")
+    return data
+
+
+def _number(name: str, estimate: Estimate, words: str) -> dict[str, Any]:
+    """A number under its name, with its words, its standard error and its bounds as far as it has them."""
+    if not math.isfinite(estimate.value):
+        return {}
+    data: dict[str, Any] = {name: estimate.value, f"{name}_text": words}
+    if math.isfinite(estimate.stderr):
+        data[f"{name}_stderr"] = estimate.stderr
+    if estimate.bounds is not None:
+        data |= dict(zip((f"{name}_low", f"{name}_high"), estimate.bounds, strict=True))
     return data
 
 
@@ -217,7 +250,7 @@ def _details(row: View) -> dict[str, Any]:
             )
     if row.confusion is not None:
         details["confusion"] = row.confusion
-    if row.plane is not None:
+    if row.plane is not None and row.plane.weight >= _BALL:
         details["ball"] = _plane(row)
     return details
 

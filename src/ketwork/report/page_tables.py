@@ -17,12 +17,13 @@ from ketwork.report.words import plus_minus
 
 @dataclass(frozen=True)
 class Column:
-    """A column by the name of its definition; `words` are aligned left."""
+    """A column by the name of its definition; `words` are left-aligned; the lower its `rank`, the longer it stays."""
 
     name: str
     title: str
     unit: str = ""
     words: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ class Table:
 
 def layer_table(rows: Sequence[View], task: str | None) -> Table:
     """One row a layer, in order of execution; measures that no layer has are skipped."""
-    columns = [Column("place", "#"), Column("layer", "layer", words=True), Column("kind", "kind", words=True)]
-    columns += [Column("d", "d"), Column("kets", "vectors")]
+    columns = [
+        Column("place", "#"),
+        Column("layer", "layer", words=True),
+        Column("kind", "kind", words=True, rank=12),
+    ]
+    columns += [Column("d", "d", rank=1), Column("kets", "vectors", rank=9)]
     cells = [
         [_number(row.place + 1) for row in rows],
         [Cell(row.label, row.label, words=True, head=True, place=row.place) for row in rows],
@@ -68,8 +73,11 @@ def layer_table(rows: Sequence[View], task: str | None) -> Table:
         if not measure.column.tells(estimates):
             continue
         unit = f"% {measure.column.unit}".strip() if measure.show == "percent" else measure.column.unit
-        columns.append(Column(measure.name, measure.column.header, unit))
+        columns.append(Column(measure.name, measure.column.header, unit, rank=measure.column.rank))
         cells.append(_column(measure, estimates))
+        if measure.name == "effective_rank":
+            columns.append(Column("rank_share", "÷ d", "%", rank=5))
+            cells.append(estimate_cells([100 * row.layer.rank_share for row in rows]))
     return Table(tuple(columns), tuple(zip(*cells, strict=True)), opens=True)
 
 
@@ -148,8 +156,17 @@ def estimate_cells(estimates: Sequence[Estimate]) -> list[Cell]:
     cells = []
     for estimate, text in zip(estimates, plus_minus(estimates), strict=True):
         value, _, error = text.strip().partition(" ± ")
-        cells.append(Cell(value, _sortable(estimate.value), error.strip()))
+        cells.append(Cell(value, _sortable(estimate.value), without_zero(error)))
     return cells
+
+
+def without_zero(error: str) -> str:
+    """The error of a cell; none where it would read as 0.
+
+    >>> without_zero("0.000"), without_zero(" 0.012")
+    ('', '0.012')
+    """
+    return error.strip() if error.strip(" 0.") else ""
 
 
 def _share(share: float, places: int) -> Cell:
@@ -167,7 +184,7 @@ def _column(measure: Measure, estimates: Sequence[Estimate]) -> list[Cell]:
     cells = []
     for estimate, text in zip(estimates, texts, strict=True):
         value, _, error = text.strip().partition(" ± ")
-        cells.append(Cell(value, _sortable(estimate.value), error.strip()))
+        cells.append(Cell(value, _sortable(estimate.value), without_zero(error)))
     return cells
 
 

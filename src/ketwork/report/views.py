@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ketwork.networks.activations import Part, parts_of
 from ketwork.networks.measures import MEASURES, DecodedLabels, LeadingPlane, discarded
 from ketwork.networks.study import Layer, Study
 from ketwork.quantum import Estimate
@@ -24,7 +26,7 @@ _MOST_CONFUSIONS = 20
 class View:
     """A layer as a page shows it: its place along the depth (from 0), its label, its row, and its spectrum (r,).
 
-    `plane` is the layer in the plane of its leading eigenstates.
+    `plane` is the layer in the plane of its leading eigenstates, `part` where it stands in a transformer.
     """
 
     place: int
@@ -33,6 +35,7 @@ class View:
     spectrum: Tensor
     plane: LeadingPlane | None
     label_names: tuple[str, ...] | None = None
+    part: Part | None = None
 
     def __getitem__(self, measure: str) -> Estimate:
         needs = MEASURES[measure].needs
@@ -88,12 +91,28 @@ def layer_views(study: Study) -> Iterator[View]:
     """A view of each layer. Cost: one decomposition a layer, O(min(d, N)² d)."""
     data = study.settings.get("source", {}).get("data", {})
     names = tuple(data["label_names"]) if data.get("label_names") else None
-    for place, layer in enumerate(study):
+    parts = parts_of([layer.info for layer in study])
+    for place, (layer, part) in enumerate(zip(study, parts, strict=True)):
         label = layer.info.label or study.settings.get("model", "network")
         if layer.finished:
-            yield View(place, label, layer, layer.leading.values, layer.plane, names)
+            yield View(place, label, layer, layer.leading.values, layer.plane, names, part)
         else:
-            yield View(place, label, layer, torch.zeros(0, dtype=torch.float64), None, names)
+            yield View(place, label, layer, torch.zeros(0, dtype=torch.float64), None, names, part)
+
+
+def neighbours(rows: Sequence[View]) -> list[tuple[View, View]]:
+    """Layers that follow each other and are of one kind: with the same positions of samples, and in a transformer of
+    the same part and role in the next block."""
+    chains: dict[tuple[str, str], list[View]] = {}
+    for row in rows:
+        if row.part is not None:
+            chains.setdefault((row.part.name, row.part.role), []).append(row)
+    pairs = [pair for chain in chains.values() or [list(rows)] for pair in itertools.pairwise(chain)]
+    return [
+        (a, b)
+        for a, b in pairs
+        if math.isclose(a.layer.positions_per_sample, b.layer.positions_per_sample, rel_tol=1e-9)
+    ]
 
 
 def label_order(known: DecodedLabels, label_names: tuple[str, ...] | None) -> tuple[list[str], list[int]]:

@@ -12,6 +12,9 @@ from ketwork.networks.measures import Measure
 from ketwork.quantum import Estimate, decimals
 
 _PLACES = 3  # decimals printed at most; the record has all
+_ABSOLUTE = re.compile(
+    r"(?<![\w.:/…~+\\])(?:~?/|[A-Za-z]:\\)(?:[^\s'\"`,;()@:/\\]+[/\\])*([^\s'\"`,;()@:/\\]+)[/\\]?"
+)
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|\b)")
 
 
@@ -23,16 +26,29 @@ def measured(measure: Measure, estimate: Estimate) -> str:
     ('12.5 %', '1.50 ± 0.02')
     >>> measured(MEASURES["sparsity"], Estimate(0.5, 0.012)), measured(MEASURES["sparsity"], Estimate(0.99963, 3e-6))
     ('50.0 ± 1.2 %', '99.963 ± 0.001 %')
+    >>> measured(MEASURES["sparsity"], Estimate(1.0, 0.0))
+    '100.0 %'
     """
     if measure.show == "count" or math.isnan(estimate):
         return "–" if math.isnan(estimate) else estimate.words("{:.0f}".format)
     if measure.show == "number":
-        return plus_minus([estimate])[0].strip()
+        return with_error(estimate)
     value, error = estimate.words(_percent), _percent(estimate.stderr)
-    if math.isnan(estimate.stderr):
+    if (
+        math.isnan(estimate.stderr) or estimate.stderr == 0
+    ):  # an error of 0 is none that was found, not certainty
         return f"{value} %"
     small = estimate.stderr > 0 and float(error) == 0  # more decimals than one tell it from none
-    return f"{plus_minus([100 * estimate])[0].strip()} %" if small else f"{value} ± {error} %"
+    return f"{with_error(100 * estimate)} %" if small else f"{value} ± {error} %"
+
+
+def with_error(value: Estimate) -> str:
+    """A value ± its standard error, with as many decimals as that needs, three at most.
+
+    >>> with_error(Estimate(0.98765, 0.0034)), with_error(Estimate(0.5))
+    ('0.988 ± 0.003', '0.500')
+    """
+    return plus_minus([value])[0].strip()
 
 
 def plus_minus(estimates: Sequence[Estimate]) -> list[str]:
@@ -111,13 +127,34 @@ def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def short(spec: str) -> str:
-    """A spec without the folders that lead to its files.
+    """A spec without the folders that lead to its files, of which two are kept where that does not name a home.
 
-    >>> short("/home/ann/models/small/net.py:Net@/home/ann/runs/3/best.pt")
-    '…/small/net.py:Net@…/3/best.pt'
+    >>> short("/home/ann/models/small/net.py:Net@/home/ann/runs/3/best.pt"), short("/home/ann/net.pt")
+    ('…/small/net.py:Net@…/3/best.pt', '…/net.pt')
     """
     paths = [part.split("/") for part in spec.split("@")]
-    return "@".join("/".join(["…", *path[-2:]] if len(path) > 3 else path) for path in paths)
+    return "@".join(
+        "/".join(["…", *path[-1 if len(path) == 4 and not path[0] else -2 :]] if len(path) > 3 else path)
+        for path in paths
+    )
+
+
+def is_absolute(spec: str) -> bool:
+    r"""Whether a spec has a path in it that starts at the root, or in somebody's home.
+
+    >>> [is_absolute(spec) for spec in ("/srv/x.npz", "net.py:Net@~/net.pt", r"C:\x.npz", "runs/x.npz", "a.b:c")]
+    [True, True, True, False, False]
+    """
+    return _ABSOLUTE.search(spec) is not None
+
+
+def without_paths(text: str) -> str:
+    """Text in which absolute paths are shortened to the names of their files.
+
+    >>> without_paths("Skipped '/home/ann/x/notes.csv' and runs/y.csv; see https://arxiv.org/abs/1, 1/2 and +/- 3")
+    "Skipped '…/notes.csv' and runs/y.csv; see https://arxiv.org/abs/1, 1/2 and +/- 3"
+    """
+    return _ABSOLUTE.sub(r"…/\1", text)
 
 
 def _percent(share: float) -> str:

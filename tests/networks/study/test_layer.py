@@ -115,3 +115,13 @@ def test_numbers_survive_copies_and_pickles(record: kw.Study) -> None:
         assert (other, other.stderr, other.bounds, other.unit) == (
             entropy, entropy.stderr, entropy.bounds, "bit",
         )  # fmt: skip
+
+
+def test_the_rank_share_and_the_positions_of_a_layer() -> None:
+    x = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0))
+    x[0, 0] = 0  # a zero vector is no ket, but a position
+    layer = kw.study(torch.nn.Identity(), x)[0]
+    assert layer.kets == 149
+    assert layer.positions_per_sample == 3
+    assert layer.rank_share.value == pytest.approx(layer.effective_rank.value / 4)
+    assert layer.rank_share.stderr == pytest.approx(layer.effective_rank.stderr / 4)

@@ -6,8 +6,8 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
   features), `masks`, `axes` (what is known before), `layout` (what came out); `reading` has the user's options
 - Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`, `integers`
 - Positions: `positions` (which the user chose), `sinks` (which are sinks)
-- Layers: `selectors` (which modules; `decoders`, `heads`, `experts`), `outputs` (where in an output), `spots` (where of
-  a module), `info`, `naming`, `wrappers`, `adapters`
+- Layers: `selectors` (which modules; `decoders`, `heads`, `experts`), `parts` (of a transformer), `outputs` (where in
+  an output), `spots` (where of a module), `info`, `naming`, `wrappers`, `adapters`
 - Files: `shard_files` (formats), `shard_samples` (each sample's part), `stored` (a `source` without a network)
 - Passes: `generation` (token by token); `hooks`, with `captures` and `interventions` on them; `encoding` to kets
   and back
@@ -34,6 +34,7 @@ from ketwork.networks.activations.masks import IGNORED, Mask, PositionMask
 from ketwork.networks.activations.neutrality import callers_precision, full_precision, neutral
 from ketwork.networks.activations.outputs import activations, leaves, map_tensors, tensors
 from ketwork.networks.activations.parallel import is_sharded
+from ketwork.networks.activations.parts import PARTS, Part, parts_of
 from ketwork.networks.activations.placement import (
     device_of,
     dtype_of,
@@ -62,6 +63,7 @@ __all__ = [
     "MULTIPLE",
     "NEVER",
     "NEXT_TOKENS",
+    "PARTS",
     "POOLED",
     "Activation",
     "Batch",
@@ -79,6 +81,7 @@ __all__ = [
     "Layout",
     "LinearRange",
     "Mask",
+    "Part",
     "PositionChoice",
     "PositionMask",
     "Reading",
@@ -121,6 +124,7 @@ __all__ = [
     "needs_labels",
     "neutral",
     "numbers",
+    "parts_of",
     "placed",
     "select",
     "shards_of",

@@ -13,7 +13,7 @@ from itertools import chain
 
 from torch import nn
 
-_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 _MLP = re.compile(r"mlp|ffn|feed_?forward|moe|experts", re.IGNORECASE)
 _MIDDLE = (
     "pre_feedforward_layernorm",
@@ -124,7 +124,7 @@ def decoder_of(
 
 
 def _attention(module: nn.Module, is_norm: Callable[[nn.Module], bool]) -> str | None:
-    return _first({name: child for name, child in module.named_children() if not is_norm(child)}, _ATTENTION)
+    return _first({name: child for name, child in module.named_children() if not is_norm(child)}, ATTENTION)
 
 
 def _block(path: str, module: nn.Module, is_norm: Callable[[nn.Module], bool]) -> Block | None:

@@ -11,7 +11,7 @@ May import `comparison` and everything below it. Others take `Study`, the record
 
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.gathering import Gathering
-from ketwork.networks.study.layer import FEW_SAMPLES, Layer
+from ketwork.networks.study.layer import FEW_SAMPLES, RANK_SHARE, Layer
 from ketwork.networks.study.loop import Loop
 from ketwork.networks.study.result import Study
 from ketwork.networks.study.run import StudyError, StudyInterrupted, study
@@ -19,6 +19,7 @@ from ketwork.networks.study.stored_run import study_activations
 
 __all__ = [
     "FEW_SAMPLES",
+    "RANK_SHARE",
     "Gathering",
     "Layer",
     "Loop",

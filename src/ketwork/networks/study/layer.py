@@ -35,6 +35,10 @@ SCHEMA = 2
 FEW_SAMPLES = 4
 """Independent samples a dimension in use, below which the correction of entropy and effective rank is large."""
 
+RANK_SHARE = (
+    "effective rank ÷ d: the share of its dimensions that a layer uses, which layers of any width compare by"
+)
+
 
 @dataclass(frozen=True)
 class StoredLayer:
@@ -167,6 +171,26 @@ class Layer(Presented):
         """Whether independent samples are few for the dimensions in use: N_eff below four times the effective rank."""
         used = self.estimate("effective_rank").plain
         return math.isfinite(used) and self.N_eff < FEW_SAMPLES * used
+
+    @property
+    def rank_share(self) -> Estimate:
+        """The effective rank ÷ d: the share of its dimensions that it uses, which layers of any width compare by.
+
+        >>> import torch, ketwork as kw
+        >>> kw.study(torch.nn.Identity(), torch.eye(4)[torch.arange(400) % 2])[0].rank_share.plain
+        0.5
+        """
+        rank = self.estimate("effective_rank") / self.d
+        return Estimate(rank.value, rank.stderr, rank.bounds, plain=rank.plain)
+
+    @property
+    def positions_per_sample(self) -> float:
+        """Activation vectors a sample, zero vectors among them: 1 where the layer has no positions.
+
+        Layers of which this differs describe different things, as the pixels of an image and the image.
+        """
+        accumulator = self.accumulator
+        return (accumulator.kets + accumulator.zeros) / accumulator.samples if accumulator.samples else 0.0
 
     @property
     def sketch(self) -> int | None:

@@ -278,8 +278,9 @@ class Study(Tabulated, Presented):
         It answers at a glance where dimensions collapse, what can be decoded of the labels, what could be
         cut, which neurons are dead; every layer's spectrum, confusion of labels and leading eigenstates are
         one click away. With a `comparison` of the model with itself it also says which neighbors are alike. With
-        `beside=`, another study of such layers (of other `positions`, say), effective rank, entropy and leading weight
-        of both stand side by side.
+        `beside=`, another study of such layers (of other `positions`, say), both are drawn over each other along the
+        depth, and effective rank, entropy and leading weight of both stand side by side. `with_command=True` has the
+        page show the command line and absolute paths.
 
         Cost: one decomposition a layer, O(min(d, N)² d), and a few seconds for the page.
 

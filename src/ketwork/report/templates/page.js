@@ -40,22 +40,49 @@ const curve = (layer) => page.details[layer.id].ranks.map((rank, i) => ({
   eigenvalue: page.details[layer.id].eigenvalues[i], discarded: page.details[layer.id].discarded[i],
 }));
 const datasets = { layers, spectra: layers.flatMap(curve), points: page.points ?? [] };
-const drawn = [...document.querySelectorAll("[data-chart]")].map((node) => draw(node, page.charts[node.dataset.chart], datasets));
+const drawn = [...document.querySelectorAll("[data-chart]")].map((node) => {
+  exportable(node, () => [page.charts[node.dataset.chart], datasets]);
+  return draw(node, page.charts[node.dataset.chart], datasets);
+});
 
-function drawMatrix(measure) {
+// What is saved: a picture with the colours of the moment on paper, or a table's rows as they stand.
+function save(name, url) {
+  Object.assign(make("a"), { download: `${document.title.split(" · ")[0]} ${name}`.replace(/[^\p{L}\p{N}.]+/gu, "-"), href: url }).click();
+}
+function exportable(node, content) {
+  const title = node.closest("section").querySelector("h2, h3").textContent;
+  const part = node.closest("figure")?.querySelector("h3")?.textContent;
+  const name = part ? `${title}: ${part}` : title;
+  const button = Object.assign(make("button", "PNG", "save"), { type: "button", title: "Save as PNG" });
+  button.setAttribute("aria-label", `Save as PNG: ${name}`);
+  button.addEventListener("click", async () => {
+    const [spec, data] = content();
+    const sheet = { ...solid(spec), title: name, width: node.clientWidth - 80, background: getComputedStyle(document.documentElement).backgroundColor };
+    sheet.config = { ...sheet.config, title: { color: getComputedStyle(document.body).color, anchor: "start" } };
+    const { view } = await window.vegaEmbed(make("div"), { ...sheet, datasets: { ...sheet.datasets, ...data } }, { ...options, renderer: "canvas" });
+    save(`${name}.png`, await view.toImageURL("png", 2));
+    view.finalize();
+  });
+  node.after(button);
+}
+
+function cellsOf(measure) {
   const { rows, columns, values, errors } = page.matrices;
   const error = (i, j) => errors[measure]?.[i][j] ?? null;
   const plusMinus = (i, j) => error(i, j) === null ? "" : ` ± ${error(i, j).toFixed(3)}`;
-  const cells = values[measure].flatMap((line, i) => line.map((value, j) => ({
+  return values[measure].flatMap((line, i) => line.map((value, j) => ({
     layer: rows[i], other: columns[j], value, text: value === null ? "–" : value.toFixed(3) + plusMinus(i, j),
   })));
+}
+function drawMatrix(measure) {
   at("measured").setAttribute("popovertarget", `def-${measure}`);
-  return draw(at("matrix"), solid(page.charts.matrix), { cells }, { renderer: "canvas" });
+  return draw(at("matrix"), solid(page.charts.matrix), { cells: cellsOf(measure) }, { renderer: "canvas" });
 }
 if (page.matrices) {
   at("measure").addEventListener("change", () => drawMatrix(at("measure").value));
   redress = () => drawMatrix(at("measure").value);
   drawn.push(redress());
+  exportable(at("matrix"), () => [page.charts.matrix, { cells: cellsOf(at("measure").value) }]);
 }
 
 const body = document.querySelector("#table tbody");
@@ -81,6 +108,81 @@ at("filter")?.addEventListener("input", ({ target }) => {
   at("count").value = `${[...body.rows].filter((row) => !row.hidden).length} of ${body.rows.length}`;
 });
 for (const row of body?.rows ?? []) row.dataset.words = [...row.querySelectorAll(".words")].map((cell) => cell.textContent).join(" ").toLowerCase();
+
+// Columns: as many as the width has room for, the most important first, until the reader chooses others.
+const table = at("table");
+if (table) {
+  for (const node of document.querySelectorAll(".scripted")) node.hidden = false;
+  const heads = [...table.tHead.rows[0].cells];
+  const lines = [...table.rows];
+  const titles = heads.map((head) => head.querySelector(".sort").textContent);
+  const visible = (i) => !heads[i].classList.contains("gone");
+  const set = (i, on) => {
+    for (const line of lines) line.cells[i].classList.toggle("gone", !on);
+    boxes[i].checked = on;
+  };
+  const boxes = titles.map((title, i) => {
+    const label = make("label", title);
+    const box = Object.assign(make("input"), { type: "checkbox", checked: true });
+    box.addEventListener("change", () => {
+      chosen = true;
+      set(i, box.checked);
+    });
+    label.prepend(box);
+    if (i > 1) at("columns").append(label);
+    return box;
+  });
+  let chosen = false;
+  const fit = () => {
+    if (chosen) return;
+    const frame = table.parentNode;
+    heads.forEach((_, i) => set(i, true));
+    const order = heads.map((head, i) => [Number(head.dataset.rank), i]).filter(([rank]) => rank > 0).sort((a, b) => b[0] - a[0] || b[1] - a[1]);
+    for (const [, i] of order) {
+      if (frame.scrollWidth <= frame.clientWidth) break;
+      set(i, false);
+    }
+  };
+  const every = Object.assign(make("button", "all", "pick"), { type: "button" });
+  const fitting = Object.assign(make("button", "what fits", "pick"), { type: "button" });
+  every.addEventListener("click", () => ((chosen = true), heads.forEach((_, i) => set(i, true))));
+  fitting.addEventListener("click", () => ((chosen = false), fit()));
+  at("columns").append(every, fitting);
+  fit();
+  addEventListener("resize", fit);
+  at("csv").addEventListener("click", () => {
+    const quoted = (text) => `"${text.replace(/\s+/g, " ").trim().replaceAll('"', '""')}"`;
+    const shown = [...body.rows].filter((row) => !row.hidden);
+    const errors = titles.map((_, i) => shown.some((row) => row.cells[i].querySelector(".error")));
+    const cells = (row) => titles.flatMap((_, i) => {
+      const { value } = row.cells[i].dataset;
+      const error = row.cells[i].querySelector(".error")?.textContent.replace("±", "").trim() ?? "";
+      return visible(i) ? [isNaN(value) || value === "" ? quoted(value) : value, ...(errors[i] ? [error] : [])] : [];
+    });
+    const head = titles.flatMap((title, i) => {
+      const unit = heads[i].querySelector(".unit").firstChild?.textContent.trim();
+      const name = unit ? `${title} (${unit})` : title;
+      return visible(i) ? [quoted(name), ...(errors[i] ? [quoted(`${name} ±`)] : [])] : [];
+    });
+    const text = [head, ...shown.map(cells)].map((line) => line.join(",")).join("\r\n");
+    save("layers.csv", URL.createObjectURL(new Blob(["\ufeff", text, "\r\n"], { type: "text/csv" })));
+  });
+}
+
+for (const button of document.querySelectorAll(".copy")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const code = button.previousElementSibling;
+    getSelection().selectAllChildren(code);
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+    } catch {
+      document.execCommand("copy"); // where the page has no right to the clipboard
+    }
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  });
+}
 
 const dialog = at("layer");
 if (dialog) {
