@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -30,9 +31,16 @@ WIDE = """
 import torch
 from torch import nn
 
+class Wide(nn.Module):  # a plain linear layer would be kept in the 21 dimensions of its inputs
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3200, 20))
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight).tanh()
+
 def wide():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 20), nn.Linear(20, 3200))
+    return nn.Sequential(nn.Linear(8, 20), Wide())
 
 def batches():
     for number in range(4):
@@ -93,8 +101,7 @@ def test_a_signal_during_one_long_decomposition_ends_the_command_and_loses_nothi
     rows = json.loads(out)["table"]
     assert [row["entropy"] for row in rows] == [pytest.approx(expected, rel=1e-9), None]
     # What is missing follows from the moment, which is that of all data.
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(8, 20), torch.nn.Linear(20, 3200))
+    net = runpy.run_path(str(here / "wide_nets.py"))["wide"]()
     with torch.no_grad():
         kets = torch.nn.functional.normalize(net(x), dim=1).double()
     moment = saved[1].accumulator.moment

@@ -375,6 +375,9 @@ def test_activations_in_place_of_a_model(run, tmp_path):
     record = Study.load(saved)
     assert [(layer.name, layer.N) for layer in record] == [("block.1", 10)]
     assert record.settings["taken"] == "10 of 30 samples, 5 of each of 2 labels"
+    assert str(tmp_path) not in page.read_text(encoding="utf-8")
+    done = run("study", "--activations", str(tmp_path), *more, "--with-command")
+    assert done.exit_code == 0
     assert str(tmp_path) in page.read_text(encoding="utf-8")
 
 

@@ -127,3 +127,15 @@ def test_the_page_says_what_changed(comparison, tmp_path, open_page) -> None:
     cells = [rows.nth(i).locator("th, td").nth(place).inner_text() for i in range(rows.count())]
     expected = comparison.changes()["weight_rank"]
     assert cells == ["–" if pd.isna(rank) else str(rank) for rank in expected]
+
+
+def test_the_bars_of_the_weights_stand_below_the_points(comparison, tmp_path, open_page) -> None:
+    page = open_page(comparison.report(tmp_path / "c.html"))
+    middles = "nodes => nodes.map(n => n.getBoundingClientRect()).map(r => r.x + r.width / 2)"
+    points = page.locator("[data-chart=changed] .mark-symbol.role-mark path").evaluate_all(middles)
+    bars = page.locator("[data-chart=moved] .mark-rect.role-mark path").evaluate_all(middles)
+    frame = comparison.changes()
+    places = sorted({round(x) for x in points})
+    assert len(places) == len(frame)
+    weighed = [place for place, change in zip(places, frame["weight_change"], strict=True) if change >= 0]
+    assert bars == pytest.approx(weighed, abs=1.5)

@@ -385,10 +385,12 @@ def test_the_measures_of_a_comparison(tmp_path, open_page):
     assert found.definitions["bures"] in page.locator("#def-bures").inner_text()
     cells, _ = column(page, "debiased CKA")
     shown = [float(cell.partition(" ± ")[0]) for cell in cells]
-    assert shown == pytest.approx(found.best_match()["cka"].tolist(), abs=6e-4)
-    best = found.best_match()["match"]
-    errors = [found.stderr("cka").loc[name, match] for name, match in best.items()]
+    names = found.changes().index
+    assert shown == pytest.approx([same[name] for name in names], abs=6e-4)
+    errors = [found.stderr("cka").loc[name, name] for name in names]
     assert [float(cell.partition(" ± ")[2]) for cell in cells] == pytest.approx(errors, abs=1.1e-3)
+    best = found.best_match()["match"]
+    assert column(page, "best match")[0] == [best[name] for name in names]
 
 
 EVIL = "</script><script>window.bad = 1</script><img src=x onerror='window.bad = 1'>&amp;\"'{{ 7 * 7 }}"

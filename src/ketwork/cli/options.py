@@ -155,7 +155,9 @@ States = Annotated[
 WithCommand = Annotated[
     bool,
     typer.Option(
-        "--with-command", help="Show the command line and absolute paths on the page, which others may see."
+        "--with-command",
+        help="Show the command line and absolute paths on the page, which others may see.",
+        rich_help_panel="Printing",
     ),
 ]
 

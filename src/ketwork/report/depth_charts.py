@@ -78,7 +78,9 @@ def layer_axis(
         below = "layer, in order of execution" if names else None
         x = alt.X("place:Q", title=below, scale=alt.Scale(nice=False))
         return x.axis(tickMinStep=1, grid=False, labels=names)
-    scale = alt.Scale(type="band" if band else "point", padding=0.4)
+    scale = alt.Scale(type="point", padding=0.4)
+    if band:  # whose middles are where the points are
+        scale = alt.Scale(type="band", paddingInner=0.4, paddingOuter=0.1)
     if domain is not None:
         scale.domain = list(domain)
     x = alt.X("label:N", sort=None, title=None, scale=scale)

@@ -168,7 +168,7 @@ class Comparison(Presented):
                 sides[side].append(layer)
         itself = pairs.split is None
         rows, columns = kept[0], kept[0] if itself else kept[1]
-        chosen, uncertain, stderrs = (
+        chosen, bounds, stderrs = (
             {name: matrix[rows][:, columns] for name, matrix in part.items()}
             for part in (matrices, errors, similar.errors)
         )
@@ -180,7 +180,7 @@ class Comparison(Presented):
             pairs.n,
             settings,
             skipped,
-            uncertain,
+            bounds,
             itself,
             error,
             stderrs,
