@@ -1,6 +1,7 @@
 """What every record owes: it comes back as it was, unknown fields are ignored, and a bad field is named."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import types
@@ -94,6 +95,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     labelled = kw.study(net, (x, torch.arange(60) % 3), compare=True)
     values = kw.study(net, (x, torch.randn(60, 2)), memory="500MB")
+    scaled = copy.deepcopy(net)
+    with torch.no_grad():
+        scaled[0].weight *= 1.1
     positions = kw.study(nn.Linear(4, 3), torch.randn(30, 5, 4), center=True, normalize="ensemble")
     complex_ = kw.study(nn.Linear(4, 3, dtype=torch.complex64), x.to(torch.complex64))
     wide = kw.study(nn.Identity(), x.repeat(1, 15), memory=70_000)
@@ -132,6 +136,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
         *(each.stored() for each in (labelled[0], values[0], positions[0], complex_[0], wide[0])),
         state,
         labelled.compare(),
+        kw.compare(net, x, scaled),
         ComparisonAccumulator(projected, [(["model", "a", 0], layer)], {"b": "it never ran"}),
         ComparisonAccumulator(summed, [], {}),
         curve,

@@ -47,6 +47,9 @@ the axes from a study and saves the passes.
 A network that draws at random, or whose outputs change from one pass to the next, cannot be tried so: the axis whose
 length follows the number of samples is taken there, and a warning says so.
 
+Images from a folder are prepared as the model's folder says (`preprocessor_config.json`), or by `--mean` and `--std`;
+a network of timm has its numbers in `pretrained_cfg`, which the command names but does not apply.
+
 ## Tested architectures
 
 {count} architectures, {transformers} of `transformers` and {timm} of `timm`, each built small from its configuration,

@@ -147,8 +147,8 @@ def test_spec_that_is_nothing():
     refused("there is no file nothing.csv", "nothing.csv")
     refused("there is no file nothing.npz", "nothing.npz")
     refused("but was 'some.xlsx', and there is no such file", "some.xlsx")
-    open("a.txt", "w").close()
-    assert refused("but was 'a.txt'", "a.txt").endswith("but was 'a.txt'.")
+    open("a.md", "w").close()
+    assert refused("but was 'a.md'", "a.md").endswith("but was 'a.md'.")
 
 
 def test_labels_with_gaps_or_of_no_kind():

@@ -47,6 +47,19 @@ def in_blocks(model: nn.Module, folder: Path) -> nn.Module:
     return accelerate.disk_offload(model, str(folder / "weights"), execution_device=torch.device("cpu"))
 
 
+def same_numbers(found: kw.Study, expected: kw.Study) -> None:
+    """Equal to the bit; of linear layers whose range takes their weights, which are away, to rounding."""
+    ranged = {layer.info.key for layer in expected if layer.accumulator.moment.ranged is not None}
+    mine, theirs = numbers(found), numbers(expected)
+    assert mine.keys() == theirs.keys()
+    assert {key: mine[key] for key in mine.keys() - ranged} == {
+        key: theirs[key] for key in theirs.keys() - ranged
+    }
+    for one, other in zip(found, expected, strict=True):
+        for name in ("entropy", "coherence", "top_weight", "norm"):
+            assert one.estimate(name).plain == pytest.approx(other.estimate(name).plain, abs=1e-5), name
+
+
 WAYS = [on_cpu, on_disk, in_blocks]
 Place = Callable[[nn.Module, Path], nn.Module]
 
@@ -61,7 +74,7 @@ def test_offloaded_networks_have_the_numbers_of_the_plain_one(
     assert any(parameter.is_meta for parameter in placed.parameters())
     assert device_of(placed) == torch.device("cpu")
     found = unchanged(placed, lambda: kw.study(placed, DATA))
-    assert numbers(found) == numbers(kw.study(plain, DATA))
+    same_numbers(found, kw.study(plain, DATA))
     assert any(parameter.is_meta for parameter in placed.parameters())
     for (name, value), (other, expected) in zip(weights_of(placed), weights_of(plain), strict=tied is False):
         if name == other:
@@ -73,7 +86,7 @@ def test_a_checkpoint_knows_the_weights_of_an_offloaded_network(tmp_path: Path) 
     point = kw.Checkpoint(tmp_path / "run", every=1, resume=True)
     kw.study(placed, DATA[:1], checkpoint=point)
     resumed = kw.study(plain, DATA, checkpoint=point)  # the same weights
-    assert numbers(resumed) == numbers(kw.study(plain, DATA))
+    same_numbers(resumed, kw.study(plain, DATA))
     other = llama()
     other.lm_head.weight.data[0, 0] += 1
     with pytest.raises(kw.CheckpointError, match="weights were others"):

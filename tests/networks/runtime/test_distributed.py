@@ -277,14 +277,21 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_under_torchrun(tmp_path: Path) -> None:
     ran = torchrun(
-        tmp_path, "study", "job_nets:small", "--data", "job_nets:batches", "--out", "two", "--json"
+        tmp_path,
+        "study",
+        "job_nets:small",
+        "--data",
+        "job_nets:batches",
+        "--out",
+        "two.safetensors",
+        "--json",
     )
     assert ran.returncode == 0, ran.stderr
     shown = json.loads(ran.stdout)  # once, by process 0
     namespace: dict[str, Any] = {}
     exec(NETS, namespace)
     expected = kw.study(namespace["small"](), namespace["batches"]())
-    found = kw.Study.load(tmp_path / "two")
+    found = kw.Study.load(tmp_path / "two.safetensors")
     assert (found.samples, found.settings["processes"]) == (80, 2)
     assert len(shown["table"]) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -293,8 +300,8 @@ def test_the_command_under_torchrun(tmp_path: Path) -> None:
 
 
 def test_the_command_saves_what_was_gathered_before_a_process_failed(tmp_path: Path) -> None:
-    ran = torchrun(tmp_path, "study", "job_nets:small", "--data", "job_nets:bad", "--out", "part")
+    ran = torchrun(tmp_path, "study", "job_nets:small", "--data", "job_nets:bad", "--out", "part.safetensors")
     assert ran.returncode != 0
     assert "process 1 failed (ValueError: Layer '0' put out NaN or infinite values in batch 3" in ran.stderr
-    found = kw.Study.load(tmp_path / "part")
+    found = kw.Study.load(tmp_path / "part.safetensors")
     assert (found.complete, found.samples) == (False, 64)

@@ -328,6 +328,7 @@ class Comparison(Presented):
         Raises:
             ValueError: the comparison is of a model with itself, or `by` is no such column.
 
+        >>> import torch
         >>> from ketwork.networks.comparison import compare
         >>> _ = torch.manual_seed(0)
         >>> before, after = (torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Linear(6, 4)) for _ in range(2))
