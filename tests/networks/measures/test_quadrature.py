@@ -124,6 +124,11 @@ def test_a_study_of_wide_layers_agrees_with_the_exact_one(normalize: str, center
         assert other.low - 1e-9 <= one.plain <= other.high + 1e-9, name
     assert b.participation_ratio.value == pytest.approx(a.participation_ratio.value, rel=1e-6)
     assert b.entropy.stderr == pytest.approx(a.entropy.stderr, rel=0.5)
+    surprisals = [
+        state.LayerState(layer.accumulator, normalize, center, exact).surprisal.double()
+        for layer, exact in ((a, True), (b, False))
+    ]
+    assert float(surprisals[1].mean()) == pytest.approx(float(surprisals[0].mean()), rel=1e-3)
     assert b.norm.value == a.norm.value
     assert (len(a.leading.states), len(b.leading.states)) == (64, 50)  # a quarter of the dimensions at most
     np.testing.assert_allclose(b.leading.values[:8], a.leading.values[:8], rtol=1e-6)

@@ -97,6 +97,16 @@ def test_kets_outside_of_the_span_are_kept_in_all_dimensions() -> None:
     torch.testing.assert_close(moment.matrix(), _exact(kets), rtol=1e-12, atol=1e-12)
 
 
+def test_a_part_outside_that_norms_do_not_show_is_seen_number_by_number() -> None:
+    linear = _linear()
+    kets = _kets(linear, 100)
+    rest = torch.randn(100, D, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    kets = kets + 1e-4 * rest / rest.norm(dim=1, keepdim=True)  # 1e-8 of the weight
+    moment = _moment(kets, linear)
+    assert moment.ranged is None
+    torch.testing.assert_close(moment.matrix(), _exact(kets), rtol=1e-12, atol=1e-12)
+
+
 def test_a_moment_in_a_range_comes_back_from_a_file() -> None:
     linear = _linear()
     moment = _moment(_kets(linear, 100), linear)

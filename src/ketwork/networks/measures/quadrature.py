@@ -174,9 +174,8 @@ def leading_pairs(rho: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         images.append(rho @ block)
         every = torch.cat(basis, dim=1)
         block = images[-1]
-        for _ in range(
-            3
-        ):  # where the space is exhausted, what is left is any vectors, which must be outside too
+        # Where the space is exhausted, what is left is any vectors, which must be outside too: three times.
+        for _ in range(3):
             block = torch.linalg.qr(block - every @ (every.mH @ block))[0]
     every, image = torch.cat(basis, dim=1), torch.cat(images, dim=1)
     inside = every.mH @ image
