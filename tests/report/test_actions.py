@@ -61,6 +61,8 @@ def test_commands_are_those_of_the_command_line(digits_study):
     for command in given:
         words = shlex.split(command)
         assert words[0] == "ketwork"
+        if words[1] == "detect":
+            continue  # of other data, below
         assert words[2:9] == ["net.py:Net", "--data", "x y.csv", "--text", "text", "--label", "spam"]
     demo = {"model": {"spec": "ketwork.demo.digits:model"}, "data": {"spec": "ketwork.demo.digits:held_out"}}
     assert Commands({"source": demo})("collapse", layers=["hidden"]) == "ketwork collapse --layers hidden"
@@ -131,3 +133,28 @@ def test_a_curve_names_the_layers_to_cut():
     assert best["hidden"] <= 0.5
     assert action.severity == "act"
     assert "'hidden'" in action.commands[0]
+
+
+def test_a_study_with_labels_of_samples_says_how_to_score_new_data_by_it(digits_study):
+    def last(study, **settings):
+        return [each for each in actions_of(study, **settings) if each.title.startswith("New inputs")]
+
+    (given,) = last(digits_study)
+    assert f"held out {len(digits_study[0].labels.held_out):,} samples" in given.meaning
+    new = torch.rand(40, 1, 8, 8)
+    names = {"study": digits_study, "model": digits.model(), "new": new}
+    scores = eval(given.commands[0], names)
+    assert (scores.p_value <= 0.05).mean() > 0.5  # noise is no digit
+
+    source = {"model": {"spec": "net.py:Net"}, "data": {"spec": "x.csv", "text": "words", "label": "spam"}}
+    (given,) = last(digits_study, source=source)
+    assert given.commands == (
+        "ketwork study net.py:Net --data x.csv --text words --label spam --out study.safetensors",
+        "ketwork detect net.py:Net --study study.safetensors --data NEW --text words",
+    )
+    demo = {"model": {"spec": "ketwork.demo.digits:model"}, "data": {"spec": "ketwork.demo.digits:held_out"}}
+    (given,) = last(digits_study, source=demo)
+    assert given.commands[1] == (
+        "ketwork detect ketwork.demo.digits:model --study study.safetensors --data NEW"
+    )
+    assert not last(kw.study(digits.model(), digits.held_out()[0]))

@@ -63,6 +63,7 @@ def of_study(
         ),
         _sinks(study, rows, say),
         _one_direction(study, rows, say),
+        _detectable(study, say),
     )
     return by_severity(action for part in parts for action in part)
 
@@ -262,6 +263,20 @@ def _one_direction(study: Study, rows: Sequence[View], say: Commands) -> Iterato
             "share, their mean. It keeps effective rank low however different the samples are.",
             "Study the differences alone, with the mean subtracted.",
             (say("study", center=True, out="centered.html"),),
+        )
+
+
+def _detectable(study: Study, say: Commands) -> Iterator[Action]:
+    by_sample = study.settings.get("task") in ("classes", "values")
+    counts = [len(layer.labels.held_out) for layer in study if layer.labels is not None]
+    if by_sample and counts and study.states is None and not study.settings.get("positions"):
+        yield Action(
+            "note",
+            "New inputs can be compared with these",
+            f"The study held out {max(counts):,} samples, beside which a new input gets a p-value: how few of them "
+            "are as unlike the data studied as it is.",
+            "Score what the network meets in use; inputs unlike these data are alarms.",
+            say.detect("NEW"),
         )
 
 

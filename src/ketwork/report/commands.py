@@ -44,18 +44,34 @@ class Commands:
                 parts += [option] if each is True else [option, str(each)]
         return shlex.join(parts)
 
+    def detect(self, new: str) -> tuple[str, ...]:
+        """What saves the study, and scores other data, `new`, by it."""
+        source = self.settings.get("source") or {}
+        if "model" not in source:
+            return (f"study.detector().score(model, {new.lower()})",)
+        saved = "study.safetensors"
+        model = self._named(str(source["model"].get("spec") or "MODEL"), "MODEL")
+        scored = ["ketwork", "detect", model, "--study", saved, "--data", new]
+        return self("study", out=saved), shlex.join([*scored, *_columns(source, "text", "input")])
+
     def _source(self, source: Mapping[str, Any]) -> list[str]:
         """The model and its data, as they are given to a command; nothing for the demonstration."""
         model, data = (str(source.get(side, {}).get("spec") or side.upper()) for side in ("model", "data"))
         if model.startswith(_DEMO) and data.startswith(_DEMO):
             return []
         words = [self._named(model, "MODEL"), "--data", self._named(data, "DATA")]
-        for name in ("text", "input", "label"):
-            value = source.get("data", {}).get(name)
-            for each in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
-                if each:
-                    words += [f"--{name}", str(each)]
-        return words
+        return words + _columns(source, "text", "input", "label")
 
     def _named(self, spec: str, instead: str) -> str:
         return instead if self.private and is_absolute(spec) else spec
+
+
+def _columns(source: Mapping[str, Any], *names: str) -> list[str]:
+    """The columns of the data that these options name."""
+    words = []
+    for name in names:
+        value = source.get("data", {}).get(name)
+        for each in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            if each:
+                words += [f"--{name}", str(each)]
+    return words
