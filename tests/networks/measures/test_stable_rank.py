@@ -38,6 +38,18 @@ def test_it_is_never_beyond_the_dimensions() -> None:
         assert layer.stable_rank + 1.96 * layer.stable_rank.stderr <= 12 + 1e-9
 
 
+def test_where_all_directions_may_be_alike_it_reaches_the_dimensions() -> None:
+    held = 0
+    for seed in range(20):
+        layer = kw.study(nn.Identity(), torch.randn(120, 12, generator=torch.Generator().manual_seed(seed)))[
+            0
+        ]
+        rank, top = layer.stable_rank, layer.top_weight
+        held += rank + 1.96 * rank.stderr >= 12 - 1e-9
+        assert (rank + 1.96 * rank.stderr >= 12 - 1e-9) == (top - 1.96 * top.stderr <= 1 / 12 + 1e-9)
+    assert held >= 18
+
+
 def test_a_sketch_bounds_it() -> None:
     x = torch.randn(400, 64, generator=torch.Generator().manual_seed(0)) / torch.arange(1, 65)
     exact = kw.study(nn.Identity(), x)["(model)"].stable_rank.plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ketwork.networks.measures.registry import Column, measure
-from ketwork.networks.measures.spectral import bounded, ends_of_top, interval, top_weight
+from ketwork.networks.measures.spectral import bounded, ends_of_top, top_weight
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 
@@ -20,7 +20,10 @@ from ketwork.quantum import Estimate
     reading="Near 1: one direction dominates, whatever the other eigenvalues are.",
 )
 def stable_rank(state: LayerState) -> Estimate:
-    """1/λ₁: between its values at both bounds of λ₁, with the error of their mean, and inside of what it can be."""
+    """1/λ₁: between its values at both bounds of λ₁, with the error of their mean, and inside of what it can be.
+
+    Where λ₁ may be 1/d, ± reaches d.
+    """
     if not state.exists:
         return Estimate()
     top = top_weight(state)
@@ -30,6 +33,11 @@ def stable_rank(state: LayerState) -> Estimate:
     if math.isnan(top.value):
         return Estimate(plain=1 / top.plain)
     (low, below), (high, above) = ends_of_top(state)
-    low = max(low, 1 / state.accumulator.d)
+    d = state.accumulator.d
+    low = max(low, 1 / d)
     reach = (above + below) / (2 * low * high)
-    return interval(max(1 / high - reach, 1.0), min(1 / low + reach, state.accumulator.d), 1 / top.plain)
+    least, most = max(1 / high - reach, 1.0), min(1 / low + reach, d)
+    value, half = (least + most) / 2, (most - least) / 2
+    if low - below <= 1 / d:  # all directions may be alike
+        half = max(half, d - value)
+    return Estimate(value, half / 1.96, plain=1 / top.plain)
