@@ -83,6 +83,27 @@ def test_other_functions_take_texts() -> None:
     assert small.settings["samples"] == len(TEXTS)
 
 
+def test_detectors_and_monitors_take_texts(tmp_path) -> None:
+    labels = [i % 2 for i in range(len(TEXTS))] * 6
+    network, tokenizer = Reader().eval(), Tokenizer()
+    study = kw.study(network, (TEXTS * 6, labels), tokenizer=tokenizer)
+    detector = study.detector("residual")
+    scores = detector.score(network, TEXTS, tokenizer=tokenizer, batch_size=16)
+    pd.testing.assert_frame_equal(scores, detector.score(network, batches(16)))
+    given = [
+        study.detector("residual", model=network, calibration=data, **how)
+        for data, how in ((TEXTS, {"tokenizer": tokenizer, "batch_size": 16}), (batches(16), {}))
+    ]
+    assert given[0].calibration_scores.equal(given[1].calibration_scores)
+
+    looks = []
+    pair = TEXTS, labels[: len(TEXTS)]
+    for i, (data, how) in enumerate(((pair, {"tokenizer": tokenizer}), (batches(256, pair[1]), {}))):
+        with kw.Monitor(network, data, held_out=data, path=tmp_path / str(i), **how) as monitor:
+            looks.append(monitor(0))
+    assert looks[0].value("head", "effective_rank").value == looks[1].value("head", "effective_rank").value
+
+
 @pytest.mark.parametrize(
     ("data", "error", "words"),
     [

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations import Forward, Mask, Reading
+from ketwork.networks.activations import Forward, Mask, Reading, tokenized
 from ketwork.networks.detection.frames import SCORE_DEFINITIONS, empty_to, scores_frame
 from ketwork.networks.detection.passing import score_data
 from ketwork.networks.detection.references import LayerReference
@@ -151,6 +151,7 @@ class Detector(Presented):
         alpha: float | None = None,
         layers: bool = False,
         mask: Mask = None,
+        tokenizer: Any = None,
         forward: Forward | None = None,
         max_samples: int | None = None,
         batch_size: int = 64,
@@ -163,8 +164,9 @@ class Detector(Presented):
 
         Args:
             model: the network that was studied.
-            data, mask, forward, batch_size, reading, progress: as in `study`. With `reading=kw.Reading(skip_bad=True)`
-                samples with NaN or infinite activations get NaN for a score instead of an error.
+            data, mask, tokenizer, forward, batch_size, reading, progress: as in `study`. With
+                `reading=kw.Reading(skip_bad=True)` samples with NaN or infinite activations get NaN for a score instead
+                of an error.
             alpha: adds the column `alarm`, p_value ≤ alpha; samples without a score are alarms too.
             layers: adds a column `surprisal:<layer>` a layer: −log of its terms' tail probabilities (nats).
             max_samples: take the first so many.
@@ -184,7 +186,7 @@ class Detector(Presented):
         ending = score_data(
             scoring,
             model,
-            data,
+            tokenized(data, tokenizer),
             calls=self.settings["calls"],
             mask=mask,
             forward=forward,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.activations import Forward, Mask, Reading
+from ketwork.networks.activations import Forward, Mask, Reading, tokenized
 from ketwork.networks.detection.detector import Detector
 from ketwork.networks.detection.fitting import held_out, reference_of, sample_labels
 from ketwork.networks.detection.passing import score_data
@@ -43,6 +43,7 @@ def make_detector(
     model: nn.Module | None = None,
     calibration: Any = None,
     mask: Mask = None,
+    tokenizer: Any = None,
     forward: Forward | None = None,
     max_samples: int | None = None,
     batch_size: int = 64,
@@ -95,7 +96,7 @@ def make_detector(
             references,
             terms,
             model,
-            calibration,
+            tokenized(calibration, tokenizer),
             settings["calls"],
             mask,
             forward,

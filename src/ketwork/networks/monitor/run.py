@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ketwork.networks.activations import Forward, Layers, Mask, dtype_of, unwrapped
+from ketwork.networks.activations import Forward, Layers, Mask, dtype_of, tokenized, unwrapped
 from ketwork.networks.monitor import lines
 from ketwork.networks.monitor.alarms import (
     Action,
@@ -54,7 +54,7 @@ class Monitor:
         labels: what is decoded from the layers, as in `study`; targets of each position only where they are named.
         held_out: samples of the same kind that the network is not trained on, with labels in their batches, as many as
             `data` has: then the gap of the linear probe between both is among the quantities, for memorisation.
-        mask: which positions exist, as in `study`.
+        mask, tokenizer: as in `study`; the tokenizer makes tokens of the texts of `held_out` too.
         forward: `forward(model, batch)` in place of the usual call.
         views: how many views of one sample stand next to each other in the data; then LiDAR is among the quantities.
         max_samples: of the probe set, drawn by the seed where the data have a length.
@@ -102,6 +102,7 @@ class Monitor:
         labels: Any = None,
         held_out: Any = None,
         mask: Mask = None,
+        tokenizer: Any = None,
         forward: Forward | None = None,
         views: int | None = None,
         max_samples: int = 1024,
@@ -128,7 +129,7 @@ class Monitor:
         self._watch = Watch(rules_of(alarms, {each.name for each in followed}))
         self._silent = _other_process()
         probe = ProbeSet.from_data(
-            data,
+            tokenized(data, tokenizer),
             labels,
             mask,
             max_samples=max_samples,
@@ -148,7 +149,9 @@ class Monitor:
             )
         unseen = None
         if held_out is not None:
-            more = ProbeSet.held_out(held_out, probe, labels, batch_size=batch_size, seed=seed)
+            more = ProbeSet.held_out(
+                tokenized(held_out, tokenizer), probe, labels, batch_size=batch_size, seed=seed
+            )
             probes = tuple(QUANTITIES[name] for name in PROBES)
             unseen = ProbePass(network, more, layers, probes, forward, seed)
         self._pass = ProbePass(network, probe, layers, followed, forward, seed, views, unseen)

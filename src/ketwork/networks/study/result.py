@@ -251,7 +251,7 @@ class Study(Tabulated, Presented):
             model, calibration: the network, and samples like those studied, but not among them, for p-values. None
                 takes those that the study held out of its class moments (a quarter, up to 1,024), where it has labels
                 of samples.
-            mask, forward, max_samples, batch_size, reading: how to read `calibration`, as in `study`.
+            mask, tokenizer, forward, max_samples, batch_size, reading: how to read `calibration`, as in `study`.
             seed: draws which of given calibration samples weigh the terms; the other half gives p-values.
 
         Raises:
