@@ -54,6 +54,13 @@ def test_the_bars_are_the_shares_kept(result, path):
     assert [point["kept"] for point in data["points"]] == sorted(point["kept"] for point in data["points"])
 
 
+def test_settings_are_words(result, path, open_page):
+    settings = open_page(path).locator(".settings").inner_text().replace("\n", " ")
+    assert "heads.loss kl heads.why integer labels" in settings
+    assert f"accuracy.before {result.settings['accuracy']['before']:.6g} " in settings
+    assert settings.count("ketwork ") == 1
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_screens_of_two_widths(path, open_page, width):
     assert open_page(path, width).evaluate("document.documentElement.scrollWidth") == width

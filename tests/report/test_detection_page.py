@@ -86,6 +86,8 @@ def test_it_opens_in_a_browser(detector, scores, tmp_path, open_page):
     page = open_page(detector.report(tmp_path / "x.html", scores=scores), 390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator("[data-chart] svg").count() == 2
+    ticks = page.locator("[data-chart=layers] [aria-label^='X-axis'] text").all_text_contents()
+    assert [text for text in ticks if text.isdecimal()] == ["1", "2", "3"]
     page.locator("#filter").fill("sample 5")
     words = [
         row

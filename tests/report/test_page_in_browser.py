@@ -372,6 +372,11 @@ def test_screens_of_two_widths_light_and_dark(path, open_page, width, scheme, tm
     assert (tmp_path / f"{width}-{scheme}.png").stat().st_size > 30_000
 
 
+def test_every_layer_is_named_on_a_phone(record, path, open_page):
+    texts = open_page(path, 390).locator("[data-chart=dimensions] svg text")
+    assert {layer.name for layer in record} <= set(texts.all_text_contents())
+
+
 def test_the_measures_of_a_comparison(tmp_path, open_page):
     other = digits.architecture().eval()
     found = compare(digits.model(), digits.held_out(), other)

@@ -55,7 +55,13 @@ def spec_of(chart: Any) -> Spec:
             tickColor=LINE,
         )
         .configure_legend(
-            labelColor=INK, titleColor=QUIET, titleFontWeight="normal", labelFontSize=12, symbolSize=60
+            labelColor=INK,
+            titleColor=QUIET,
+            titleFontWeight="normal",
+            labelFontSize=12,
+            symbolSize=60,
+            symbolBaseFillColor=INK,
+            symbolBaseStrokeColor=INK,
         )
     )
     spec: Spec = styled.to_dict()

@@ -21,6 +21,7 @@ BESIDE = "beside_"
 
 NAMED_LAYERS = 32  # more layers than this are numbered along the axis
 _NAMED_BLOCKS = 40
+_TURNED = -12  # pixels that the boxes around turned names may overlap, whose letters do not
 _ROLES = 8  # colours, which CSS names
 _TIP = {"label:N": "layer", "series:N": "quantity", "text:N": "value"}
 
@@ -84,7 +85,14 @@ def layer_axis(
     if domain is not None:
         scale.domain = list(domain)
     x = alt.X("label:N", sort=None, title=None, scale=scale)
-    return x.axis(labelAngle=-40, labelExpr=SHORT, labelOverlap="greedy", grid=False, labels=names)
+    return x.axis(
+        labelAngle=-40,
+        labelExpr=SHORT,
+        labelOverlap="greedy",
+        labelSeparation=_TURNED,
+        grid=False,
+        labels=names,
+    )
 
 
 def _over_blocks(quantity: Quantity, part: str, roles: Sequence[str], blocks: int) -> alt.TopLevelMixin:

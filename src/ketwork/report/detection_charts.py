@@ -52,7 +52,9 @@ def score_chart(parts: Sequence[Histogram], threshold: float) -> Spec:
 def layer_chart(points: list[dict[str, Any]]) -> Spec:
     """Each layer's part in the score along the depth: the median (line) and nine samples of ten (band)."""
     base = alt.Chart(alt.InlineData(points))
-    x = alt.X("place:Q", title="layer, in order of execution").axis(grid=False, tickMinStep=1, format="d")
+    x = alt.X("place:Q", title="layer, in order of execution").axis(
+        grid=False, tickCount=min(max(point["place"] for point in points) - 1, 10), format="d"
+    )
     y = alt.Y("median:Q", title="−log tail probability (nats)").axis(
         tickCount=5, minExtent=AXIS, maxExtent=AXIS, format="~g"
     )

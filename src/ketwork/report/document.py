@@ -90,7 +90,7 @@ def write_page(path: Path, record: Any, page: Page, *, with_command: bool = Fals
         error=None if getattr(record, "error", None) is None else public(record.error),
         warnings=[public(warning) for warning in getattr(record, "warnings", ())],
         skipped={public(reason): names for reason, names in findings.skipped(record).items()},
-        settings={name: public(str(value)) for name, value in findings.settings(record).items()},
+        settings={name: public(value) for name, value in findings.settings(record).items()},
         command=record.settings.get("command") if with_command else None,
         definitions={
             name: {"title": titled(name), "text": sentence} for name, sentence in page.definitions.items()

@@ -264,16 +264,20 @@ def skipped(record: Any) -> dict[str, list[str]]:
     return reasons
 
 
-def settings(record: Any) -> dict[str, Any]:
-    """The settings as one flat mapping, those of the source by dotted name, without those that are None."""
-    flat: dict[str, Any] = {}
+def settings(record: Any) -> dict[str, str]:
+    """The settings in words as one flat mapping, those inside of others by dotted name, without those that are None."""
+    flat: dict[str, str] = {}
 
     def add(name: str, value: Any) -> None:
+        if isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
+            value = value[0] if len(value) == 1 else {i + 1: each for i, each in enumerate(value)}
         if isinstance(value, dict):
             for key, inner in value.items():
                 add(f"{name}.{key}" if name else str(key), inner)
+        elif isinstance(value, list | tuple):
+            flat[name] = ", ".join(map(str, value))
         elif value is not None:
-            flat[name] = value
+            flat[name] = f"{value:.6g}" if isinstance(value, float) else str(value)
 
     add("", {key: value for key, value in record.settings.items() if key != "command"})
     return flat

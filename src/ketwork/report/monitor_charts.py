@@ -57,16 +57,17 @@ def lines_chart(
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False)).axis(format="~s", grid=False)
     y = alt.Y(f"{quantity}:Q", title=title, scale=alt.Scale(zero=False))
     y = y.axis(format=_format(percent), tickCount=5, minExtent=AXIS, maxExtent=AXIS)
-    encoded = base.encode(x=x, y=y, detail="line:N", color=by_depth(layers))
+    encoded = dashed = base.encode(x=x, y=y, detail="line:N", color=by_depth(layers))
     if len(runs) > 1:
-        dash = alt.StrokeDash("name:N", title=None, sort=list(runs), legend=alt.Legend(orient="top"))
-        encoded = encoded.encode(strokeDash=dash.scale(domain=list(runs), range=[[1, 0], [4, 3]]))
+        legend = alt.Legend(orient="top", symbolType="stroke", symbolSize=200)
+        dash = alt.StrokeDash("name:N", title=None, sort=list(runs), legend=legend)
+        dashed = encoded.encode(strokeDash=dash.scale(domain=list(runs), range=[[1, 0], [4, 3]]))
     band = base.mark_area(opacity=0.15).encode(
         x=x, y=alt.Y("low:Q", title=title), y2="high:Q", detail="line:N", color=by_depth(layers)
     )
     parts: list[alt.Chart] = [
         band,
-        encoded.mark_line(strokeWidth=1.5),
+        dashed.mark_line(strokeWidth=1.5),
         encoded.mark_point(filled=True, size=18, opacity=1).encode(tooltip=_tip(quantity, title, percent)),
     ]
     if alarms:
