@@ -77,13 +77,26 @@ def test_a_run_prints_what_it_does_and_writes_its_files(tmp_path) -> None:
     run = ground(of, network("rbm", of), steps=40, n_samples=256, save=save, plot=plot, console=out)
     text = said(out)
     assert "Ising, field 1, periodic chain of 8 sites: 256 configurations; RBM, 80 parameters" in text
-    assert f"E = {run.energy}  exact -10.251662 (off by" in text
+    gap = float(run.energy) + 10.251662
+    assert f"E = {run.energy}  exact -10.251662 ({-gap:.2g} below, {-gap / 10.251662:.1e} of it)" in text
+    assert "not the ground state yet" not in text
     assert "left" not in text  # no live line in a pipe
     assert save.exists()
     picture = xml.etree.ElementTree.parse(plot).getroot()
     assert picture.tag.endswith("svg")
     again = ground(of, network("rbm", of), steps=40, n_samples=256, resume=save, console=console())
     assert [s.energy for s in again.history] == [s.energy for s in run.history]
+
+
+def test_a_run_that_ends_too_early_says_that_it_does() -> None:
+    of, out = problem("ising", sites=30), console()  # whose exact energy is known by free fermions alone
+    run = ground(of, network("rbm", of), steps=10, n_samples=256, console=out)
+    errors = (float(run.energy) - of.exact()) / run.energy.stderr
+    assert errors > 10
+    assert f"its energy is {errors:.0f} standard errors above the exact one" in " ".join(said(out).split())
+    small = problem("ising", sites=8)
+    run = ground(small, network("rbm", small), steps=3, n_samples=256, console=console())
+    assert "not the ground state yet" in run.notes[-1]
 
 
 def test_the_live_line_on_a_terminal() -> None:

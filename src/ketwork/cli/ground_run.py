@@ -15,7 +15,18 @@ from rich.text import Text
 
 from ketwork.records import Checkpoint
 from ketwork.report import blank, write
-from ketwork.waves import Network, Operator, Run, Step, Wave, beside, ground_state, problems, sign_rule
+from ketwork.waves import (
+    Network,
+    Operator,
+    Run,
+    Step,
+    Wave,
+    beside,
+    ground_state,
+    problems,
+    sign_rule,
+    unfinished,
+)
 
 
 def problem_of(made: object) -> tuple[problems.Problem, torch.nn.Module | None]:
@@ -71,7 +82,7 @@ def ground(
         run.plot(figure.subplots(), title=problem.title, exact=exact)
         write(figure, plot)
     console.print(Text(f"E = {run.energy}{beside(run.energy, exact)}", style="bold"))
-    for note in run.notes:
+    for note in filter(None, dict.fromkeys((*run.notes, unfinished(run.energy, exact)))):
         console.print(Text(note, style="dim"))
     for what, path in (("run", save), ("plot", plot)):
         if path is not None:

@@ -58,7 +58,7 @@ from ketwork.waves.observables import (
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import SR, Adam, Optimizer, annealed, constant
 from ketwork.waves.pauli import PauliSum
-from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, beside
+from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, beside, unfinished
 from ketwork.waves.run import default_sampler, ground_state
 from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.rules import Exchange, Flip, Rule
@@ -163,6 +163,7 @@ __all__ = [
     "steps_in",
     "structure_factor",
     "triangular",
+    "unfinished",
     "xxz",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +20,7 @@ from ketwork.waves.guards import Trouble
 from ketwork.waves.wave import Wave
 
 COLUMNS = 10
+_CERTAIN, _NEAR = 5.0, 1e-3  # standard errors, and a part of the energy
 RUN_KEY = "ketwork.run"
 _PRESENTER = (
     "ketwork.report.waves"  # fills the slots of `Presented`; by name, since it stands above this package
@@ -176,7 +178,21 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 def beside(energy: float, exact: float | None) -> str:
-    """The exact value and the relative difference, where there is one."""
+    """The exact value, and how far the energy is from it, in its own unit and as a part of it, where there is one."""
     if exact is None:
         return ""
-    return f"  exact {exact:.8g} (off by {abs(energy - exact) / max(abs(exact), 1e-300):.1e})"
+    gap = float(energy) - exact
+    part = f", {abs(gap / exact):.1e} of it" if exact else ""
+    return f"  exact {exact:.8g} ({abs(gap):.2g} {'above' if gap >= 0 else 'below'}{part})"
+
+
+def unfinished(energy: Expectation, exact: float | None) -> str:
+    """A sentence where the state is not the ground state for certain and by more than `_NEAR`; else ""."""
+    gap = math.nan if exact is None else float(energy) - exact
+    if exact is None or not gap > max(_CERTAIN * energy.stderr, _NEAR * abs(exact)):
+        return ""
+    errors = f"{gap / energy.stderr:.0f} standard errors" if energy.stderr > 0 else f"{gap:.2g}"
+    return (
+        f"The state is not the ground state yet: its energy is {errors} above the exact one (± is of sampling alone). "
+        "Take more steps, more samples or a larger network."
+    )

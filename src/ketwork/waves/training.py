@@ -20,7 +20,7 @@ from ketwork.waves.objectives import Local, local_of, resolution, summary
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import Optimizer, State
 from ketwork.waves.reconfiguration import rows
-from ketwork.waves.results import Run, RunInterrupted, Step, Stopped
+from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, unfinished
 from ketwork.waves.samplers.sampler import Sampler, Samples
 from ketwork.waves.turns import bounded_step
 from ketwork.waves.verdicts import ground_energy, most_overlap, verdict
@@ -164,6 +164,8 @@ class Training:
         size = self._resolution(local.mean)
         if ground is not None and (overlap := most_overlap(local.mean, ground, size)) < 0.5:
             note = f"Its energy and variance leave at most {overlap:.2g} of the state to the ground state."
+            run = replace(run, notes=(*run.notes, note))
+        if note := unfinished(local.mean, ground):
             run = replace(run, notes=(*run.notes, note))
         trouble = self._watched(local, drawn) or verdict(
             self.operator, self.wave, local.mean, drawn, self.guard, ground, size, ended == "still"
