@@ -39,6 +39,17 @@ def test_a_text_a_line(here):
         assert words(batch) == ["first", " second, it is", "NA"]
 
 
+def test_a_word_among_numbers_is_named(here):
+    (here / "t.csv").write_text("a,b,kind\n" + "1,2,x\n" * 10 + "3,?,y\n")
+    with pytest.raises(SourceError, match=r"'b' of t\.csv holds '\?' in row 10 among numbers"):
+        load_data("t.csv")
+    (batch,) = load_data("t.csv", input="a")
+    assert batch.tolist() == [[1]] * 10 + [[3]]
+    (here / "t.csv").write_text("a,ticket\n1,A5\n2,17\n3,18\n")  # names that look like numbers in part
+    (batch,) = load_data("t.csv")
+    assert batch.tolist() == [[1], [2], [3]]
+
+
 @pytest.mark.parametrize(
     "content",
     [[{"x": 1.5, "label": 0}, {"x": 2.5, "label": 1}], {"x": [1.5, 2.5], "label": [0, 1]}],

@@ -23,6 +23,8 @@ class Commands:
     >>> source = {"model": {"spec": "net.py:Net"}, "data": {"spec": "/home/ann/x.csv", "label": "spam"}}
     >>> print(Commands({"source": source})("collapse", layers=["h.0", "h.1"], max_kl=0.01))
     ketwork collapse net.py:Net --data DATA --label spam --layers h.0 --layers h.1 --max-kl 0.01
+    >>> print(Commands({"source": source})("compress", layers=["h.0"], max_kl=0.01))
+    ketwork compress net.py:Net --data DATA --label spam --layers h.0 --max-kl 0.01 --out small.safetensors
     >>> print(Commands({})("compress", layers=["h.0"], max_kl=0.01))
     kw.compress(model, data, layers=['h.0'], max_kl=0.01)
     """
@@ -38,6 +40,8 @@ class Commands:
             words = ", ".join(["model", "data", *(f"{name}={value!r}" for name, value in options.items())])
             return f"kw.{_FUNCTIONS[verb]}({words})" + (f".report({page!r})" if page else "")
         parts = ["ketwork", verb, *self._source(source)]
+        if verb == "compress":
+            options["out"] = "small.safetensors"
         for name, value in options.items():
             option = "--" + name.replace("_", "-")
             for each in value if isinstance(value, list | tuple) else [value]:

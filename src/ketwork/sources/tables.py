@@ -182,7 +182,27 @@ def _is_number(value: Any) -> bool:
     return True
 
 
+def _mostly_numbers(column: pd.Series) -> bool:
+    """Whether nine of ten, but not all, of a column of strings are numbers."""
+    if pd.api.types.is_numeric_dtype(column):
+        return False
+    values = [value for value in column if pd.notna(value)]
+    if any(isinstance(value, list | tuple | np.ndarray | dict) for value in values):
+        return False
+    numbers = sum(map(_is_number, values))
+    return 0.9 * len(values) <= numbers < len(values)
+
+
 def _numeric(table: pd.DataFrame, label: str | None, path: Path) -> list[str]:
+    mixed = [name for name in table.columns if name != label and _mostly_numbers(table[name])]
+    if mixed:
+        values = table[mixed[0]]
+        row = next(i for i, value in enumerate(values) if pd.notna(value) and not _is_number(value))
+        raise SourceError(
+            f"Argument `data` must have columns of numbers or of words, but {str(mixed[0])!r} of {path.name} holds "
+            f"{values.iloc[row]!r} in row {row} among numbers. Correct it (an empty cell is a gap, which `skip_bad` "
+            "(--skip-bad) skips), or name the columns to read with `input`."
+        )
     columns = [
         name
         for name in table.columns

@@ -320,6 +320,23 @@ def test_a_networks_targets_that_are_no_labels_do_not_stop_a_study() -> None:
         kw.study(nn.Linear(6, 6), x, labels=torch.arange(many), batch_size=many)
 
 
+def test_floats_that_may_be_classes_are_named() -> None:
+    x, classes = torch.randn(60, 4), torch.arange(60) % 3
+    for labels, how in ((classes.float(), "labels.astype(int)"), (torch.eye(3)[classes], "labels.argmax(1)")):
+        (note,) = [each for each in kw.study(nn.Linear(4, 3), (x, labels)).warnings if "floats" in each]
+        assert note.startswith(f"The labels are floats, {len(labels.unique())} different whole numbers")
+        assert how in note
+    for labels in (x[:, 0], torch.arange(60.0), classes):
+        assert not any("floats" in each for each in kw.study(nn.Linear(4, 3), (x, labels)).warnings)
+
+
+def test_a_layer_of_zeros_decodes_nothing_and_says_why() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.Threshold(1e9, 0.0), nn.Linear(6, 3))
+    warnings = kw.study(net, (torch.randn(60, 4), torch.arange(60) % 3)).warnings
+    assert "At 1: No sample has a vector other than zero, so that no label can be decoded." in warnings
+    assert not any("no label:" in each for each in warnings)
+
+
 def test_dead_and_non_finite_samples_are_left_out() -> None:
     x = X.clone()
     x[:50] = 0

@@ -18,6 +18,9 @@ from ketwork.records import Malformed
 MOST_LABELS = 4096
 """A layer's sums grow with the number of labels (and of numbers a sample)."""
 
+_FEW_NUMBERS = 32
+"""Floats that are so many different whole numbers at most may be meant as classes."""
+
 _TOO_MANY = f"Argument `labels` must have at most {MOST_LABELS} different labels"
 _GROUP = "Group them, or give floating numbers for a regression."
 
@@ -83,6 +86,7 @@ class Labels:
         self.notes: list[str] = []
         self.shifted = False  # those of the key that is given were tokens themselves
         self._numbers = 0
+        self._few: set[float] | None = set()  # the whole numbers that all floats were so far
         self._committed = 0  # the names that batches which entered have shown
         self._codes: dict[Any, int] = {IGNORED: -1}
 
@@ -181,6 +185,16 @@ class Labels:
             )
         return np.asarray(self.given)[start : start + size]
 
+    def remarks(self) -> list[str]:
+        """What a reader should know of labels that were read to their end."""
+        if self.task != "values" or not self._few:
+            return []
+        how = "`labels.argmax(1)`" if self._numbers > 1 else "`labels.astype(int)`, or integers in the table"
+        return [
+            f"The labels are floats, {len(self._few)} different whole numbers, and so are decoded as numbers, by "
+            f"regression. If they are classes, give them as integers: {how}."
+        ]
+
     @property
     def classes(self) -> int | None:
         """How many labels there are, as far as is known; numbers a sample; None without labels."""
@@ -244,6 +258,10 @@ class Labels:
                 "infinite. Remove such samples."
             )
         self._numbers = array.shape[1]
+        if self._few is not None:
+            self._few.update(np.unique(array).tolist())
+            if len(self._few) > _FEW_NUMBERS or any(value % 1 for value in self._few):
+                self._few = None
         return torch.from_numpy(array.astype(np.float64))
 
     def _code(self, value: Any, start: int) -> int:

@@ -136,9 +136,12 @@ class DecodedLabels:
         """What a reader of these numbers should know."""
         if not self.names:
             return []
+        if not self.labels:
+            return ["No sample has a vector other than zero, so that no label can be decoded."]
         if len(self.labels) < 2:
-            only = f"only the label {self.labels[0]!r}" if self.labels else "no label"
-            return [f"The samples to fit have {only}: there is nothing to tell apart."]
+            return [
+                f"The samples to fit have only the label {self.labels[0]!r}: there is nothing to tell apart."
+            ]
         messages: list[str] = []
         held = set(self.moments.held.targets.tolist())
         unread = [name for code, name in enumerate(self.names) if code in held and name not in self.labels]

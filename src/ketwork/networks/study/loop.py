@@ -87,6 +87,8 @@ class BatchLoop(ABC):
             self.saved.ended()
         self.run.gathered.labels.check_length(self.run.position, limited=limited)
         self.run.check_positions()
+        for remark in self.run.gathered.labels.remarks():
+            self.run.gathered.note(remark)
 
     def save(self) -> None:
         """Writes a checkpoint, unless a batch is half taken in."""
