@@ -158,3 +158,34 @@ def test_a_study_with_labels_of_samples_says_how_to_score_new_data_by_it(digits_
         "ketwork detect ketwork.demo.digits:model --study study.safetensors --data NEW"
     )
     assert not last(kw.study(digits.model(), digits.held_out()[0]))
+
+
+def test_a_repeated_block_is_named_where_layers_inside_stand_between() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(8, 12), nn.Linear(12, 8)
+
+        def forward(self, x):
+            return x + self.down(torch.relu(self.up(x)))
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), Block(), Block(), nn.Linear(8, 3))
+    nn.init.zeros_(net[2].down.weight)
+    nn.init.zeros_(net[2].down.bias)
+    study = kw.study(net, torch.randn(300, 6), layers="all", compare=True)
+    (repeated,) = [action for action in actions_of(study) if "repeat" in action.title]
+    assert repeated.meaning.startswith("Up to rotation and scale, 2 holds nearly what 1 does (CKA 1.000).")
+    assert "layers=['2.*'" in repeated.commands[0]
+
+
+def test_a_copied_layer_comes_before_activation_functions() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    with torch.no_grad():
+        net[2].weight.copy_(torch.eye(16) + 0.02 * torch.randn(16, 16))
+        net[2].bias.fill_(1e-3)
+    study = kw.study(net, torch.randn(300, 6), layers="all", compare=True)
+    (repeated,) = [action for action in actions_of(study) if "repeat" in action.title]
+    assert "2 holds nearly what 1 does" in repeated.meaning
+    assert repeated.commands == ("kw.compress(model, data, layers=['2'], max_kl=0.01)",)

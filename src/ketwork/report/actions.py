@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
-
 from ketwork.networks.collapse import CollapseCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.compression import Compressed
@@ -30,7 +28,6 @@ KL = 0.01
 """Nats a prediction that the suggested cuts may cost."""
 
 _NAMED = 4  # layers in a command
-_WEIGHTED = ("Linear", "Conv1d", "Conv2d", "Conv3d", "Conv1D", "Embedding", "LSTM", "GRU")
 
 
 @dataclass(frozen=True)
@@ -214,19 +211,24 @@ def _narrow(rows: Sequence[View], say: Commands) -> Iterator[Action]:
 def _redundant(near: findings.Redundant | None, kinds: Mapping[str, str], say: Commands) -> Iterator[Action]:
     if near is None or not near.alike:
         return
-    blocks = [name for _, name in near.alike if _selector(name, kinds.get(name, ""))]
+    blocks = [name for _, name, _ in near.repeated]
+    first, second, value = (near.repeated or near.alike)[0]
     plain = len(near.alike) - len(blocks)
     some = ""
     if plain:
         is_one = "is a layer and its" if plain == 1 else "are layers and their"
-        some = f" {plain} of the pairs {is_one} activation function or pooling, alike by construction."
+        some = (
+            f" {plain} of the pairs {is_one} activation function, pooling or read-out, alike by construction."
+        )
+    more = ", ".join(f"{b} and {a} ({each:.3f})" for a, b, each in near.repeated[1:_NAMED])
+    some = (f" Likewise {more}." if more else "") + some
     yield Action(
         "look" if blocks else "note",
         f"{_count(len(near.alike), 'layer')} repeat{'s' if len(near.alike) == 1 else ''} the one before",
-        f"Up to rotation and scale, {near.second} holds nearly what {near.first} does (CKA {near.value:.3f}).{some}",
+        f"Up to rotation and scale, {second} holds nearly what {first} does (CKA {value:.3f}).{some}",
         "A layer that changes little can often be made much thinner, or skipped. Try it, and look at what it costs."
         if blocks
-        else "Nothing: these layers have no weights of their own.",
+        else "Nothing: none of these layers could be skipped.",
         (
             say(
                 "compress",
@@ -292,9 +294,9 @@ def _cut_at(row: View, rows: Sequence[View]) -> str:
 
 def _selector(name: str, kind: str) -> str:
     """The layer itself, or all that is inside it; "" where its class has no matrix of weights."""
-    if kind in _WEIGHTED:
+    if kind in findings.WEIGHTED:
         return name
-    return "" if hasattr(nn, kind) or not kind else f"{name}.*"
+    return f"{name}.*" if findings.has_weights(kind) else ""
 
 
 def _count(n: int, what: str) -> str:

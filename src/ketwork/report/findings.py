@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ketwork.networks.collapse import CollapseCurve, LayerCurve
 from ketwork.networks.comparison import Comparison
 from ketwork.networks.measures import SinkCounts, by_label
 from ketwork.networks.study import Study
 from ketwork.quantum import Estimate, shannon_entropy
-from ketwork.report.views import View, label_order, neighbours
+from ketwork.report.views import View, blocks_in_line, label_order, neighbours, same_positions
 from ketwork.report.words import short
 
 ALIKE = 0.95
 """Layers that follow each other with at least this CKA are counted as redundant."""
+
+WEIGHTED = ("Linear", "Conv1d", "Conv2d", "Conv3d", "Conv1D", "Embedding", "LSTM", "GRU")
+"""Classes of layers with a matrix of weights."""
 
 _COUNTED = 10  # labels whose held-out samples are counted one by one
 
@@ -85,14 +89,19 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Redundant:
-    """Layers that follow each other and are most alike, by the comparison's measure, and how many pairs are alike."""
+    """Layers that follow each other and are most alike, by the comparison's measure, and the pairs that are alike.
+
+    `alike` has their names and values, the most alike first; `repeated` are those of them of which the second could be
+    skipped: it has weights of its own, and as many features as the first.
+    """
 
     measure: str
     first: str
     second: str
     value: Estimate
-    alike: list[tuple[str, str]]
+    alike: list[tuple[str, str, Estimate]]
     pairs: int
+    repeated: list[tuple[str, str, Estimate]]
 
 
 def dimensions(rows: Sequence[View]) -> Dimensions | None:
@@ -223,15 +232,29 @@ def redundant(comparison: Comparison | None, rows: Sequence[View] = ()) -> Redun
     places = {layer.name: i for i, layer in enumerate(comparison.rows)}
     pairs = [(i, i + 1) for i in range(len(places) - 1)]
     if rows:
-        named = [(a.layer.name, b.layer.name) for a, b in neighbours(rows)]
+        near = [*neighbours(rows), *(pair for pair in blocks_in_line(rows) if same_positions(*pair))]
+        named = dict.fromkeys((a.layer.name, b.layer.name) for a, b in near)
         pairs = [(places[a], places[b]) for a, b in named if a in places and b in places]
-    values = [(comparison.estimate(measure, i, j), i, j) for i, j in pairs]
-    values = [each for each in values if math.isfinite(each[0])]
+    values = [(comparison.estimate(measure, i, j), comparison.rows[i], comparison.rows[j]) for i, j in pairs]
+    values = sorted((each for each in values if math.isfinite(each[0])), key=lambda each: -each[0])
     if not values:
         return None
-    value, i, j = max(values)
-    alike = [(comparison.rows[i].name, comparison.rows[j].name) for value, i, j in values if value >= ALIKE]
-    return Redundant(measure, comparison.rows[i].name, comparison.rows[j].name, value, alike, len(values))
+    value, first, second = values[0]
+    alike = [each for each in values if each[0] >= ALIKE]
+    return Redundant(
+        measure,
+        first.name,
+        second.name,
+        value,
+        [(a.name, b.name, value) for value, a, b in alike],
+        len(values),
+        [(a.name, b.name, value) for value, a, b in alike if a.d == b.d and has_weights(b.kind)],
+    )
+
+
+def has_weights(kind: str) -> bool:
+    """Whether a layer of this class has weights of its own, or holds layers that have."""
+    return kind in WEIGHTED or (bool(kind) and not hasattr(nn, kind))
 
 
 def not_compared(study: Study, comparison: Comparison | None) -> dict[str, list[str]]:

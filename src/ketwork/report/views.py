@@ -108,11 +108,28 @@ def neighbours(rows: Sequence[View]) -> list[tuple[View, View]]:
         if row.part is not None:
             chains.setdefault((row.part.name, row.part.role), []).append(row)
     pairs = [pair for chain in chains.values() or [list(rows)] for pair in itertools.pairwise(chain)]
-    return [
-        (a, b)
-        for a, b in pairs
-        if math.isclose(a.layer.positions_per_sample, b.layer.positions_per_sample, rel_tol=1e-9)
-    ]
+    return [pair for pair in pairs if same_positions(*pair)]
+
+
+def same_positions(a: View, b: View) -> bool:
+    """Whether two layers have as many positions of each sample, so that one can stand for the other."""
+    return math.isclose(a.layer.positions_per_sample, b.layer.positions_per_sample, rel_tol=1e-9)
+
+
+def blocks_in_line(rows: Sequence[View]) -> list[tuple[View, View]]:
+    """Modules that hold others of the rows, `blocks.1`, and the one before them in their list, `blocks.0`."""
+    names = {row.layer.name: row for row in rows}
+    pairs = []
+    for name, row in names.items():
+        stem, _, number = name.rpartition(".")
+        before = (
+            names.get(f"{stem}.{int(number) - 1}" if stem else str(int(number) - 1))
+            if number.isdecimal()
+            else None
+        )
+        if before is not None and any(other.startswith(f"{name}.") for other in names):
+            pairs.append((before, row))
+    return pairs
 
 
 def label_order(known: DecodedLabels, label_names: tuple[str, ...] | None) -> tuple[list[str], list[int]]:
