@@ -132,6 +132,15 @@ def test_a_layer_opens_with_its_numbers_and_pictures(record, path, open_page):
     assert page.locator("dialog").is_hidden()
 
 
+def test_dead_neurons_are_listed_by_number(record, path, open_page):
+    page = open_page(path)
+    page.locator("#table button.layer", has_text="relu3").first.click()
+    dead = (record["relu3"].density.matrix().diagonal() == 0).nonzero()[:, 0].tolist()
+    assert record["relu3"].dead_neurons == tuple(dead)
+    listed = f"Dead neurons, counted from 0: {', '.join(map(str, dead))}."
+    assert page.locator("#layer-summary").inner_text().endswith(listed)
+
+
 def test_with_the_keyboard_alone(path, open_page):
     page = open_page(path)
     page.keyboard.press("Tab")
@@ -296,6 +305,10 @@ def test_as_many_columns_as_fit_until_others_are_chosen(path, open_page):
     assert heads[:3] == ["layer", "d", "entropy"]
     assert "kind" not in heads
     page.locator(".columns summary").click()
+    box = page.locator("#columns").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    assert page.get_by_role("checkbox", name="dead", exact=True).bounding_box()["width"] < 20
     page.get_by_role("checkbox", name="dead", exact=True).check()
     assert "dead" in page.locator("#table thead th:visible .sort").all_inner_texts()
     page.get_by_role("button", name="all", exact=True).click()

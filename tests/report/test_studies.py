@@ -105,7 +105,7 @@ def test_labels_come_before_what_describes_the_state_alone(demo):
 def test_what_80_columns_and_what_140_columns_hold():
     demo = study(digits.model(), digits.held_out(), labels=False)
     narrow, wide, widest = (drawn(demo, width).partition("540 samples")[0] for width in (80, 140, 250))
-    for header in ("d", "vectors", "entropy", "eff. rank", "coherence", "top weight"):
+    for header in ("d", "vectors", "entropy", "eff. rank", "top weight", "dead"):
         assert header in narrow
     assert "entangl." not in narrow
     for header in ("of log₂ d", "part. ratio", "dead", "entangl."):

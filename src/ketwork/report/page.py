@@ -21,6 +21,7 @@ from ketwork.report.views import View, label_order, layer_views
 from ketwork.report.words import measured, short, with_error
 
 _MATRIX_CELLS = 120_000
+_NUMBERED = 48  # dead neurons that are listed by number
 _BALL = 0.5  # of the variance that the plane of a Bloch ball must hold to be a picture of the layer
 
 
@@ -232,8 +233,9 @@ def _details(row: View) -> dict[str, Any]:
     """What the page shows when a layer is clicked."""
     layer, ranks = row.layer, row.ranks()
     aliases = f" The same tensor as {', '.join(layer.aliases)}." if layer.aliases else ""
+    dead = _dead(row)
     details: dict[str, Any] = {
-        "summary": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} vectors.{aliases}",
+        "summary": f"{layer.kind}, {layer.d} features, {layer.N:,} samples, {layer.kets:,} vectors.{aliases}{dead}",
         "ranks": ranks,
         "eigenvalues": [float(f"{row.spectrum[k - 1]:.4g}") for k in ranks],
         "discarded": [float(f"{row.discarded[k - 1]:.4g}") for k in ranks],
@@ -253,6 +255,14 @@ def _details(row: View) -> dict[str, Any]:
     if row.plane is not None and row.plane.weight >= _BALL:
         details["ball"] = _plane(row)
     return details
+
+
+def _dead(row: View) -> str:
+    """Which neurons never fire, where there are some and the record has them."""
+    if not row.layer.computable or not (dead := row.layer.dead_neurons):
+        return ""
+    more = f" and {len(dead) - _NUMBERED} more" if len(dead) > _NUMBERED else ""
+    return f" Dead neurons, counted from 0: {', '.join(map(str, dead[:_NUMBERED]))}{more}."
 
 
 def _plane(row: View) -> dict[str, Any]:

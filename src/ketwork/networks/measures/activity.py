@@ -15,7 +15,7 @@ from ketwork.quantum import Estimate
     definition="share of neurons that are exactly 0 on every ket",
     show="percent",
     stderr=False,
-    column=Column("dead", "neurons", 7),
+    column=Column("dead", "neurons", 5),
     reading="Dead neurons can be removed at no loss; many of them in training are a warning.",
 )
 def dead(state: LayerState) -> Estimate:
@@ -29,7 +29,7 @@ def dead(state: LayerState) -> Estimate:
     definition="share of activations that are zero vectors: counted here, skipped elsewhere",
     show="percent",
     stderr=False,
-    column=Column("zero", "vectors", 0, page=False, nonzero=True),
+    column=Column("zero", "vectors", 6, page=False, nonzero=True),
 )
 def zero(state: LayerState) -> Estimate:
     """Zero vectors over all vectors."""

@@ -19,7 +19,7 @@ from ketwork.quantum import Estimate, shannon_entropy
     unit="bit",
     definition="relative entropy of coherence in the neuron basis, S(diag ρ) − S(ρ): 0 if neurons fire alone, log₂ d "
     "if all fire alike; corrected for finite data",
-    column=Column("coherence", "bits", 5),
+    column=Column("coherence", "bits", 6),
     reading="Large: the layer's directions are superpositions of many neurons.",
 )
 def coherence(state: LayerState) -> Estimate:
