@@ -59,6 +59,26 @@ def test_the_three_most_changed_are_named_first(comparison) -> None:
     )
 
 
+def test_all_weights_that_changed_are_named_and_where_a_difference_begins(tmp_path, open_page) -> None:
+    before, after = networks()
+    with torch.no_grad():
+        after[3].bias.add_(0.02)
+        after[0][0].weight.add_(0.2 * torch.randn(16, 12))
+    record = kw.compare(before, X, after)
+    what = what_changed(record)
+    assert what.start == "0.0"
+    assert [name for name, _ in what.others] == ["0.0", "3"]
+    moved = (after[0][0].weight - before[0][0].weight).detach()
+    all_weights = torch.cat([before[0][0].weight, before[0][0].bias[:, None]], dim=1).detach()
+    assert what.others[0][1] == pytest.approx(float(moved.norm() / all_weights.norm()), rel=1e-5)
+    (first, second) = sentences(what)
+    assert "; the first that differs is 0.0. For" in first
+    assert second.endswith(f"in 1.weight), 0.0 ({share(what.others[0][1])}), 3 ({share(what.others[1][1])}).")
+    answer = open_page(record.report(tmp_path / "c.html")).locator(".answer").first.inner_text()
+    assert "the first that differs is layer 0.0." in answer
+    assert f"layer 3 {share(what.others[1][1])}." in answer
+
+
 def test_networks_that_are_alike(comparison) -> None:
     before, _ = networks()
     record = kw.compare(before, X, copy.deepcopy(before))

@@ -24,6 +24,7 @@ _SAME = 0.9995
 """Layers at least so alike print as 1.000."""
 
 _MOST = 3
+_OTHERS = 4  # further modules whose weights changed that are named
 _PRINTED = {"cka": 1, "bures": 4, "bures_null": 7, "r2": 5}
 """The measures in the terminal, and on the page, by how long they stay as it gets narrower."""
 
@@ -44,21 +45,24 @@ DEFINITIONS = {
 class WhatChanged:
     """The layers of one name, the most changed first (`most`, three at most, those that changed alone), and weights.
 
-    `least` is the layer that changed least, `themselves` how many of the `shared` layers match best themselves.
-    `moved` counts the weights that changed among `weighed` that can be compared, `relative` is ‖ΔW‖/‖W‖ of these,
-    `heaviest` the innermost layer of the largest weight change, and `reasons` why layers have none.
+    `least` is the layer that changed least, `start` the first of all that changed, by depth, `themselves` how many of
+    the `shared` layers match best themselves. `moved` counts the weights that changed among `weighed` that can be
+    compared, `relative` is ‖ΔW‖/‖W‖ of these, `heaviest` the innermost layer of the largest weight change, `others` the
+    further modules whose own weights changed with their ‖ΔW‖/‖W‖, and `reasons` why layers have none.
     """
 
     frame: pd.DataFrame
     measure: str
     most: tuple[tuple[str, Estimate], ...]
     least: tuple[str, Estimate]
+    start: str | None
     shared: int
     themselves: int
     moved: int
     weighed: int
     relative: float
     heaviest: pd.Series | None
+    others: tuple[tuple[str, float], ...]
     reasons: dict[str, list[str]]
     before: str
 
@@ -93,6 +97,8 @@ def what_changed(comparison: Comparison) -> WhatChanged | None:
     weighed = [each for each in comparison.weights if each.reason is None]
     heavy = frame["weight_change"].dropna()
     most = heavy[heavy == heavy.max()]  # the innermost of layers inside each other that tie
+    heaviest = frame.loc[max(most.index, key=len)] if len(most) and heavy.max() > 0 else None
+    changed = {name for name, value in values if value.value < _SAME}
     reasons: dict[str, list[str]] = {}
     for name, reason in frame["reason"].dropna().items():
         if reason != "it has no weights of its own":
@@ -102,15 +108,27 @@ def what_changed(comparison: Comparison) -> WhatChanged | None:
         measure,
         tuple((name, value) for name, value in values[:_MOST] if value.value < _SAME),
         values[-1],
+        next((str(name) for name in frame.index if name in changed), None),
         len(values),
         sum(best.get(name) == name for name, _ in values),
         sum(bool(each.change) for each in weighed),
         len(weighed),
         _relative(weighed),
-        frame.loc[max(most.index, key=len)] if len(most) and heavy.max() > 0 else None,
+        heaviest,
+        _others(weighed, heaviest),
         reasons,
         str(comparison.settings.get(comparison.settings.get("before", "model"), "")),
     )
+
+
+def _others(weights: Sequence[WeightChange], heaviest: pd.Series | None) -> tuple[tuple[str, float], ...]:
+    """The modules but that of the heaviest change whose own weights changed, and by how much, the most first."""
+    named = set() if heaviest is None else {heaviest.name, str(heaviest["weight"]).rpartition(".")[0]}
+    own: dict[str, list[WeightChange]] = {}
+    for each in weights:
+        own.setdefault(each.name.rpartition(".")[0], []).append(each)
+    changes = [(name, _relative(each)) for name, each in own.items() if name not in named]
+    return tuple(sorted((each for each in changes if each[1] > 0), key=lambda each: -each[1]))
 
 
 def sentences(what: WhatChanged) -> list[str]:
@@ -128,6 +146,7 @@ def sentences(what: WhatChanged) -> list[str]:
                 if what.shared > len(what.most)
                 else ""
             )
+            + (f"; the first that differs is {what.start}" if what.start else "")
             + f". For {what.themselves} of them the best match is the layer of the same name."
         ]
     if what.weighed and not what.moved:
@@ -142,6 +161,8 @@ def sentences(what: WhatChanged) -> list[str]:
                 + (f": {what.rank}" if what.rank else "")
                 + ")"
             )
+            + "".join(f", {name} ({share(value)})" for name, value in what.others[:_OTHERS])
+            + (f" and {len(what.others) - _OTHERS} more" if len(what.others) > _OTHERS else "")
             + "."
         )
     for reason, names in what.reasons.items():

@@ -107,6 +107,36 @@ def test_a_layer_that_stands_still_beside_others_twice():
     assert alarms("stopped", looks("parameter_change", {"a": 0.1, "b": 0.0}, {"a": 0.1, "b": 0.0})) == []
 
 
+def test_a_training_that_stands_still_in_all_layers_is_one_alarm():
+    zero = dict.fromkeys("abc", 0.0)
+    moving = dict.fromkeys("abc", 0.1)
+    assert alarms("stopped", looks("parameter_change", moving, zero, moving, zero)) == []
+    (alarm,) = alarms("stopped", looks("parameter_change", moving, zero, zero, zero))
+    assert (alarm.layer, alarm.others, alarm.step) == ("c", (), 200)
+
+
+def test_a_norm_that_vanishes_counts_from_its_largest():
+    (alarm,) = alarms("vanishing", looks("norm", {"a": 4.0}, {"a": 8.0}, {"a": 0.3}, {"a": 0.1}))
+    assert (alarm.step, alarm.since, alarm.before.value) == (300, 100, 8.0)
+    assert alarms("vanishing", looks("norm", {"a": 8.0}, {"a": 0.2})) == []
+    assert alarms("vanishing", looks("norm", {"a": 8.0}, {"a": 0.1}, stderr=2.0)) == []
+
+
+def test_labels_that_the_last_layer_forgets():
+    scores = [{"a": 0.9, "b": 0.5}, {"a": 0.9, "b": 0.95}, {"a": 0.9, "b": 0.7}, {"a": 0.9, "b": 0.7}]
+    (alarm,) = alarms("forgetting", looks("linear_balanced", *scores, stderr=0.02))
+    assert (alarm.layer, alarm.since, alarm.before.value, alarm.after.value) == ("b", 100, 0.95, 0.7)
+    assert alarms("forgetting", looks("linear_balanced", *scores, stderr=0.05)) == []
+    earlier = [
+        {"a": 0.9, "b": 0.9},
+        {"a": 0.3, "b": 0.9},
+        {"a": 0.3, "b": 0.9},
+    ]  # which the last one need not hold
+    assert alarms("forgetting", looks("linear_balanced", *earlier, stderr=0.02)) == []
+    once = [{"b": 0.95}, {"b": 0.5}, {"b": 0.9}]
+    assert alarms("forgetting", looks("linear_balanced", *once, stderr=0.02)) == []
+
+
 def test_bad_values_are_found_at_the_first_layer():
     def look(step: int, *bad: int) -> Look:
         rows = (LayerLook(name, 0, "Linear", 8, 64 - n, n, {}) for name, n in zip("ab", bad, strict=True))

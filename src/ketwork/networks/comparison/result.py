@@ -379,9 +379,10 @@ class Comparison(Presented):
         """What is compared, in words, and each layer's best match with some measures of the two."""
         with_whom = "with itself" if self.itself else f"with {self.settings['other']}"
         taken = f" ({self.settings['taken']})" if self.settings.get("taken") else ""
+        changes = "" if self.itself else ", and with `changes()` what changed in layers of the same name"
         head = (
             f"Comparison of {self.settings['model']} {with_whom}: {len(self.rows)} × {len(self.columns)} layers, "
-            f"N = {self.n} {self._unit}{taken}\nEach layer's best match by {self.measures[0]}:"
+            f"N = {self.n} {self._unit}{taken}\nEach layer's best match by {self.measures[0]}{changes}:"
         )
         return head, tables.brief(self)
 

@@ -13,11 +13,13 @@ from ketwork.networks.monitor.rules import (
     Collapse,
     Dying,
     Explosion,
+    Forgetting,
     Memorisation,
     NotFinite,
     Rule,
     Stopped,
     TokenCollapse,
+    Vanishing,
 )
 from ketwork.networks.monitor.run import Monitor
 
@@ -30,6 +32,7 @@ __all__ = [
     "Collapse",
     "Dying",
     "Explosion",
+    "Forgetting",
     "LayerLook",
     "Look",
     "Memorisation",
@@ -42,5 +45,6 @@ __all__ = [
     "StopTraining",
     "Stopped",
     "TokenCollapse",
+    "Vanishing",
     "undisturbed",
 ]

@@ -224,8 +224,64 @@ class Explosion(Rule):
 
 
 @dataclass(frozen=True)
+class Vanishing(Rule):
+    """The mean norm falls below `share` of its largest value so far."""
+
+    share: float = 0.02
+    errors: float = 4.0
+
+    name = "vanishing"
+    title = "Vanishing norms"
+    needs = ("norm",)
+    meaning = "Activations shrink towards 0, and with them gradients and the differences between outputs."
+    remedy = (
+        "Lower the weight decay, look for a scale that decays, add normalisation or residual connections."
+    )
+
+    def __call__(self, history: History) -> Iterator[Change]:
+        """Falls of the norm."""
+        for layer in history.newest.layers:
+            now = layer.values.get("norm", Estimate())
+            since, most = history.extreme(layer, "norm", max)
+            if now < self.share * most.value and beyond(most, now, self.errors):
+                yield Change(layer, "norm", since, most, now)
+
+
+@dataclass(frozen=True)
+class Forgetting(Rule):
+    """The labels come to be read worse from the last layer of which they are read: by more than `fall`, at two looks.
+
+    It needs a probe set with labels.
+    """
+
+    fall: float = 0.2
+    errors: float = 4.0
+
+    name = "forgetting"
+    title = "Labels forgotten"
+    needs = ("linear_balanced",)
+    lasting = 2
+    meaning = "What the network knew of the labels is lost on its way to the output."
+    remedy = "Go back to the checkpoint of the best look, lower the learning rate or the weight decay."
+
+    def __call__(self, history: History) -> Iterator[Change]:
+        """A fall of the linear probe's score."""
+        read = [
+            x for x in history.newest.layers if not math.isnan(x.values.get("linear_balanced", Estimate()))
+        ]
+        for layer in read[-1:]:
+            now = layer.values["linear_balanced"]
+            since, most = history.extreme(layer, "linear_balanced", max)
+            if most - now.value > self.fall and beyond(most, now, self.errors):
+                yield Change(layer, "linear_balanced", since, most, now)
+
+
+@dataclass(frozen=True)
 class Stopped(Rule):
-    """A layer's parameters stand still, below `share` of the other layers' median change, at two looks in a row."""
+    """A layer's parameters stand still, below `share` of the other layers' median change, at two looks in a row.
+
+    Where those of all layers stand still, to the last bit, it is one change, of the last layer.
+    """
 
     share: float = 1e-3
     layers: int = 3
@@ -233,7 +289,9 @@ class Stopped(Rule):
     name = "stopped"
     title = "A layer that stopped learning"
     needs = ("parameter_change",)
-    meaning = "No gradient reaches its parameters, while the other layers learn."
+    meaning = (
+        "No gradient reaches its parameters, while the other layers learn; or the training stands still."
+    )
     remedy = (
         "Look for dead neurons or saturated functions behind it, a detached tensor, parameters that the optimizer does "
         "not have; freeze it (`requires_grad_(False)`) where that is meant."
@@ -257,6 +315,8 @@ class Stopped(Rule):
         }
         if len(changes) < self.layers:
             return set()
+        if not any(changes.values()):
+            return {list(changes)[-1]}
         level = self.share * median(changes.values())
         return {
             key for key, value in changes.items() if value < level or value == 0 < median(changes.values())
@@ -290,7 +350,10 @@ class Memorisation(Rule):
                 yield Change(layer, "linear_gap", since, least, now)
 
 
-_ALL = (NotFinite(), Collapse(), Dying(), TokenCollapse(), Explosion(), Stopped(), Memorisation())
+_ALL = (
+    *(NotFinite(), Collapse(), Dying(), TokenCollapse(), Explosion(), Vanishing()),
+    *(Stopped(), Forgetting(), Memorisation()),
+)
 
 RULES: dict[str, Rule] = {rule.name: rule for rule in _ALL}
 """The rules that hold unless others are given, by name."""
