@@ -16,7 +16,12 @@ from torch import Tensor, nn
 # Property tests try the same examples at each run, at any speed: what fails tells of the code alone. `make test-random`
 # draws others, and many more; what it finds becomes an `@example` of its test.
 settings.register_profile(
-    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "ci",
+    derandomize=True,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
 )
 settings.register_profile(
     "random", settings.get_profile("ci"), derandomize=False, max_examples=20 * settings.default.max_examples

@@ -13,7 +13,7 @@ SMALL = ("collapse", f"{NETS}:small", "--data", f"{NETS}:batches")
 
 
 def test_json_of_the_demonstration_is_the_table_of_kw_collapse_curve(run) -> None:
-    done = run("collapse", "--metric", "accuracy", "--json", "--layers", "conv*")
+    done = run("collapse", "--metric", "accuracy", "--json", "--layers", "conv*", "--quiet")
     assert (done.exit_code, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
     expected = kw.collapse_curve(digits.model(), digits.held_out(), "accuracy", layers="conv*")

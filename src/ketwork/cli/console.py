@@ -28,7 +28,14 @@ from rich.progress import (
 from rich.text import Text
 
 from ketwork.networks.activations import SelectorError
-from ketwork.networks.runtime import CheckpointError, Interrupted, PartialError, ProcessError, Stage
+from ketwork.networks.runtime import (
+    CheckpointError,
+    Interrupted,
+    PartialError,
+    ProcessError,
+    Stage,
+    with_notes,
+)
 from ketwork.records import terminable, visible
 from ketwork.sources import SourceError
 
@@ -155,7 +162,7 @@ def end_partial(ended: PartialError | Interrupted, number: str, save: Path | Non
 
 def message_of(error: BaseException) -> str:
     """The error in words, with its type where the words alone would not tell."""
-    words = str(error)
+    words = with_notes(error)
     return words if _raised_here(error) else f"{type(error).__name__}: {words}".removesuffix(": ")
 
 

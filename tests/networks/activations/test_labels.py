@@ -137,7 +137,7 @@ def test_numbers_are_a_regression_scored_as_scikit_learn_does() -> None:
     fit[found.held_out] = False
     read = regressor.fit(X[fit], targets[fit]).predict(X[~fit])
     assert estimate.value == pytest.approx(
-        r2_score(targets[~fit], read, multioutput="variance_weighted"), abs=1e-6
+        r2_score(targets[~fit].numpy(), read, multioutput="variance_weighted"), abs=1e-6
     )
     assert estimate.value > 0.9
     assert 0 < estimate.stderr < 0.05

@@ -4,7 +4,7 @@ May import `quantum` and `records`. Others take `Activation` (values and their `
 
 - Axes: `experiment` (which counts samples; `observation`, `row_fingerprints`, `findings`), `feature_axis` (which holds
   features), `masks`, `axes` (what is known before), `layout` (what came out); `reading` has the user's options
-- Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`, `integers`
+- Batches: `batching`, `samples` (how many a batch has), `draws`, `labels`, `integers`, `failures` (in which layer)
 - Positions: `positions` (which the user chose), `sinks` (which are sinks)
 - Layers: `selectors` (which modules; `decoders`, `heads`, `experts`), `parts` (of a transformer), `outputs` (where in
   an output), `spots` (where of a module), `info`, `naming`, `wrappers`, `adapters`

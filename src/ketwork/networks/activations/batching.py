@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ketwork.networks.activations.experiment import Trial
+from ketwork.networks.activations.failures import name_layer
 from ketwork.networks.activations.integers import refused_integers
 from ketwork.networks.activations.labels import next_tokens
 from ketwork.networks.activations.masks import GIVEN, Mask, PositionMask, masks_of, towers
@@ -64,7 +65,14 @@ class Batch:
     def call(
         self, model: nn.Module, content: Any, forward: Forward | None, without: str | None = None
     ) -> Any:
-        """Calls the network on another batch like this one."""
+        """Calls the network on another batch like this one; an error says in which layer it was raised."""
+        try:
+            return self._call(model, content, forward, without)
+        except Exception as error:
+            name_layer(model, error)
+            raise
+
+    def _call(self, model: nn.Module, content: Any, forward: Forward | None, without: str | None) -> Any:
         content = with_own_caches(content)
         if forward is not None:
             return forward(model, content)

@@ -16,7 +16,14 @@ from ketwork.networks.runtime.fingerprints import of_network
 from ketwork.networks.runtime.keys import key_stream
 from ketwork.networks.runtime.memory import Plan, Share, Width, parse_bytes, plan_memory
 from ketwork.networks.runtime.progress import LAYERS, PAIRS, Progress, Stage, show_progress, show_stage
-from ketwork.networks.runtime.streaming import Ending, Interrupted, PartialError, error_words, stream
+from ketwork.networks.runtime.streaming import (
+    Ending,
+    Interrupted,
+    PartialError,
+    error_words,
+    stream,
+    with_notes,
+)
 
 __all__ = [
     "GRACE",
@@ -51,4 +58,5 @@ __all__ = [
     "show_progress",
     "show_stage",
     "stream",
+    "with_notes",
 ]

@@ -87,5 +87,11 @@ def stream(
 
 
 def error_words(error: BaseException | None) -> str | None:
-    """An error with its type, None for none."""
-    return None if error is None else f"{type(error).__name__}: {error}"
+    """An error with its type and notes, None for none."""
+    return None if error is None else f"{type(error).__name__}: {with_notes(error)}"
+
+
+def with_notes(error: BaseException) -> str:
+    """The words of an error, and the notes that were added to it, as sentences."""
+    notes = getattr(error, "__notes__", ())
+    return " ".join([f"{str(error).rstrip('.')}." if notes else str(error), *notes])
