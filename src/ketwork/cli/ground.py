@@ -78,7 +78,8 @@ def command(
 ) -> None:
     """The ground state of a many-body system, with a network as its wave function.
 
-    The energy comes with its standard error, variance and V-score, beside the exact value where it is known.
+    The energy comes with its standard error, variance and V-score, beside the exact value where it is known. Spins
+    are Pauli's: heisenberg is Σ σ·σ, four times Σ S·S, and ising −J Σ ZZ − h Σ X.
     """
     with one_line_errors(debug):
         files = outputs(out, RECORD, PLOT, NUMBERS, save=save, plot=plot)

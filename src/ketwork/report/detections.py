@@ -36,15 +36,18 @@ def summary(detector: Detector, scores: pd.DataFrame | None, alpha: float) -> st
     made = (
         f"{detector.method}, {len(detector.references)} layers, {len(detector.terms)} terms"
         + (f" weighted by {detector.fitted} calibration samples" if detector.fitted else "")
-        + f"; p-values from {held} calibration samples ({detector.settings['calibration']})."
+        + f"; p-values from {held} {'others' if detector.fitted else 'calibration samples'} "
+        f"({detector.settings['calibration']})."
     )
     if scores is None:
         return f"{made} p ≤ {alpha:g} above a score of {detector.threshold(alpha):.4g}."
     alarms, n = int((scores["p_value"].isna() | (scores["p_value"] <= alpha)).sum()), len(scores)
     error = math.sqrt(max(alarms * (n - alarms), 1) / n**3)
+    spread = math.sqrt(alpha * (1 - alpha) / held)
     return (
         f"{alarms:,} of {n:,} samples ({100 * alarms / n:.1f} ± {100 * error:.1f} %) have p ≤ {alpha:g}, as at most "
-        f"{100 * alpha:g} % of samples like those studied have. {made}"
+        f"{100 * alpha:g} % of samples like those studied have on average ({100 * alpha:g} ± {100 * spread:.1f} % with "
+        f"{held} calibration samples). {made}"
     )
 
 
