@@ -120,6 +120,20 @@ def test_tensors_shared_under_two_names_may_be_stored_once(here):
     assert torch.equal(model.second.weight, torch.eye(3) * 2)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_weights_that_a_wrapper_saved_fit(here, prefix):
+    weights = {
+        name: tensor + 1
+        for name, tensor in nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).state_dict().items()
+    }
+    torch.save({prefix + name: tensor for name, tensor in weights.items()}, "w.pt")
+    loaded = load_model("ketwork_test_nets:small@w.pt").model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    torch.save({"module.0.weight": weights["0.weight"], "0.bias": weights["0.bias"]}, "w.pt")
+    with pytest.raises(SourceError, match="another architecture"):
+        load_model("ketwork_test_nets:small@w.pt")
+
+
 def test_weights_of_another_architecture_are_refused_by_name(here):
     state = _state(1.0)
     del state["2.bias"]

@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from ketwork.sources.errors import DAMAGED, SourceError, listed, readable
 
 _TORCH_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt"}
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")
 
 
 def load_weights(model: nn.Module, path: Path, argument: str = "model") -> None:
     """Fills `model` with the tensors of `path`; every tensor must be there, with its shape.
 
-    Tensors that the model shares under several names may be stored once, as safetensors does.
+    Tensors that the model shares under several names may be stored once, as safetensors does. Names may begin with what
+    a wrapper puts before them: `module.` (data parallel), `_orig_mod.` (compiled) or `model.` (Lightning).
     Errors: `SourceError` for a file that is not there, is truncated, or holds something else, and for the
     weights of another architecture, with the names that differ.
     """
     with readable(argument, str(path)):
         state = read_state_dict(path, argument)
     own = model.state_dict(keep_vars=True)
+    state = _without_wrapper(state, own)
     shared = {id(tensor) for name, tensor in own.items() if name in state}
     missing = [name for name, tensor in own.items() if name not in state and id(tensor) not in shared]
     unexpected = [name for name in state if name not in own]
@@ -51,6 +54,15 @@ def load_weights(model: nn.Module, path: Path, argument: str = "model") -> None:
             f"architecture ({'; '.join(differences)})."
         )
     model.load_state_dict(state, strict=False)  # what may lack here is shared with what is there
+
+
+def _without_wrapper(state: dict[str, Tensor], own: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors under the model's own names, where all have a wrapper's prefix that no name of the model has."""
+    for prefix in _WRAPPERS:
+        wrapped = bool(state) and all(name.startswith(prefix) for name in state)
+        if wrapped and not any(name.startswith(prefix) for name in own):
+            return _without_wrapper({name[len(prefix) :]: value for name, value in state.items()}, own)
+    return state
 
 
 def read_state_dict(path: Path, argument: str = "model") -> dict[str, Tensor]:

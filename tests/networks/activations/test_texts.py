@@ -118,6 +118,18 @@ def test_data_that_are_no_texts(data, error, words) -> None:
         kw.study(Reader(), data, tokenizer=Tokenizer())
 
 
+def test_a_frame_of_numbers_is_an_array_of_its_columns() -> None:
+    frame = pd.DataFrame(torch.randn(60, 4).numpy(), columns=list("abcd"))
+    labels = pd.Series(["x", "y", "z"] * 20)
+    network = nn.Linear(4, 3).eval()
+    arrays = kw.study(network, (frame.to_numpy(), labels))
+    pd.testing.assert_frame_equal(kw.study(network, (frame, labels)).table(), arrays.table())
+    alone = kw.study(network, frame, max_samples=20)
+    assert alone.settings["taken"] == "20 of 60 samples, drawn at random"
+    with pytest.raises(TypeError, match=r"DataFrame of numbers alone, but has the columns kind\. Choose"):
+        kw.study(network, frame.assign(kind=labels))
+
+
 def test_a_tokenizer_that_cannot_pad() -> None:
     tokenizer = Tokenizer()
     tokenizer.pad_token = None

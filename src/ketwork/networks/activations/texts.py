@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -43,16 +44,16 @@ class Texts(Dataset[Any]):
 
 
 def tokenized(data: Any, tokenizer: Any) -> Any:
-    """The data, texts as batches of tokens where there is a tokenizer.
+    """The data, texts as batches of tokens where there is a tokenizer; the columns of a DataFrame are features.
 
-    `data` is then a list (or pandas column, or array) of texts, or a pair of it and as many labels.
+    With a tokenizer `data` is a list (or pandas column, or array) of texts, or a pair of it and as many labels.
 
     Raises:
-        TypeError: they are no texts.
+        TypeError: they are no texts, or a DataFrame has columns of no numbers.
         ValueError: there are none, the labels are not as many, or the tokenizer cannot pad.
     """
     if tokenizer is None:
-        return data
+        return _without_frames(data)
     texts, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
     texts = list(texts) if not isinstance(texts, str | bytes | dict) and hasattr(texts, "__iter__") else texts
     other = (
@@ -79,3 +80,18 @@ def tokenized(data: Any, tokenizer: Any) -> Any:
             "`tokenizer.pad_token = tokenizer.eos_token`."
         )
     return Texts(texts, labels, tokenizer)
+
+
+def _without_frames(data: Any) -> Any:
+    """The data, a DataFrame (alone or with labels) as an array with one row a sample."""
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], pd.DataFrame):
+        return _without_frames(data[0]), data[1]
+    if not isinstance(data, pd.DataFrame):
+        return data
+    other = [str(name) for name, column in data.items() if not pd.api.types.is_numeric_dtype(column)]
+    if other:
+        raise TypeError(
+            f"Argument `data` must be a DataFrame of numbers alone, but has the columns {', '.join(other[:6])}. Choose "
+            "columns, `data[[…]]`, and give labels beside them, `(data[[…]], data[name])`."
+        )
+    return data.to_numpy(dtype=np.float64)
