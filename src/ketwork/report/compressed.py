@@ -59,6 +59,9 @@ def render_compressed(result: Compressed, console: Console) -> None:
     for reason, names in reasons[:_REASONS]:
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         say(Text.assemble("Unchanged: ", (", ".join(names[:2]) + more, "cyan"), f" ({reason})"), "dim")
+    for became, names in by_reason(result.dead).items():
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        say(Text.assemble("Dead: ", (", ".join(names[:2]) + more, "cyan"), f" ({became})"), "dim")
     if len(reasons) > _REASONS:
         say("Unchanged: others, for other reasons; --json names each.", "dim")
     settings = result.settings

@@ -14,7 +14,7 @@ from ketwork.records import presents
 from ketwork.report.actions import of_compressed
 from ketwork.report.document import Page, charts_module, target_of, write_page
 from ketwork.report.page_tables import Cell, Column, Table
-from ketwork.report.words import short
+from ketwork.report.words import by_reason, short
 
 _MOST = 60  # layers in the picture
 
@@ -60,6 +60,7 @@ def _page(result: Compressed) -> Page:
         "kl": Estimate(result.kl, result.kl_stderr),
         "shown": min(len(points), _MOST),
         "changed": len(changed),
+        "dead": by_reason(result.dead),
         "table": _table(changed),
     }
     charts = {"kept": kept_chart(min(len(points), _MOST))} if points else {}

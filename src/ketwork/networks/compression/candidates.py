@@ -8,6 +8,9 @@ from torch import nn
 
 from ketwork.networks.compression.forms import DENSE, Form
 
+DEAD = "dead: "
+"""What the note of a layer begins with on which the predictions did not depend."""
+
 
 @dataclass(frozen=True)
 class LayerChange:

@@ -32,11 +32,11 @@ class Metric:
         """The metric of G, (m, m) or its diagonal (m,)."""
         if fisher.ndim == 1:
             root = (fisher + _METRIC_RIDGE * fisher.mean()).sqrt()
-            return cls(root, 1 / root)
+            return cls(root, _inverse(root))
         values, vectors = torch.linalg.eigh(fisher)
         values = values.clamp(min=0)
         root = (values + _METRIC_RIDGE * values.mean()).sqrt()
-        return cls((vectors * root) @ vectors.T, (vectors / root) @ vectors.T)
+        return cls((vectors * root) @ vectors.T, (vectors * _inverse(root)) @ vectors.T)
 
     @classmethod
     def none(cls, like: Tensor) -> Metric:
@@ -51,6 +51,11 @@ class Metric:
     def over(self, matrix: Tensor) -> Tensor:
         """H⁻¹ matrix."""
         return self.inverse[:, None] * matrix if self.inverse.ndim == 1 else self.inverse @ matrix
+
+
+def _inverse(root: Tensor) -> Tensor:
+    """1 / root, 0 where G is 0."""
+    return torch.where(root > 0, 1 / root, 0.0)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Fits:
     def choices(self, layer: WeightLayer, budget: Budget, scale: float, few: bool = False) -> list[Choice]:
         """What can be done with the layer: dense, or a form that is cheaper, with the KL that it costs, in nats.
 
+        Of a layer whose output is constant the cheapest alone.
         `scale` multiplies the estimated KL. Forms that cost no less than another of no more error are skipped, and
         with `few` all but some.
         """
@@ -87,7 +88,10 @@ class Fits:
                 Choice(form, budget.price(layer.path, form, own.m, own.c), reductions.error(form) / 2)
                 for form in budget.options(layer.path, reductions, self.multiple_of)
             ]
-            self._choices[layer.path] = pareto(every)
+            if reductions.total == 0:  # a constant: there is nothing to weigh
+                self._choices[layer.path] = [min(every, key=lambda one: (one.error, one.cost))]
+            else:
+                self._choices[layer.path] = pareto(every)
         result = self._choices[layer.path]
         if few and len(result) > _FEW:
             result = [result[round(i * (len(result) - 1) / (_FEW - 1))] for i in range(_FEW)]

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from ketwork.networks.activations import Batch, Layers, select
 from ketwork.networks.compression.budgets import budget, measures
 from ketwork.networks.compression.calibration import Calibration, picked
+from ketwork.networks.compression.dead import Trimmed, trimmed
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.restructuring import Apart
 from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same, sharing
-from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, run_survey
+from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, Surveyed, run_survey
 from ketwork.networks.compression.unit_discovery import feeds
 from ketwork.networks.compression.unit_removal import Narrowing, states_of, usable
 from ketwork.networks.runtime import Processes
@@ -70,22 +71,33 @@ def prepared(
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
             left[layer.path] = "it was never called"
-        elif seen.differentiable and (record.fisher is None or not bool(record.fisher.any())):
+        elif calibration.constant and seen.differentiable and _unheard(record):
             left[layer.path] = "the predictions do not depend on its output"
     result = [layer for layer in result if layer.path not in left]
     left |= read_directly(base, [layer.paths for layer in result if not layer.repeated], run)
     result = [layer for layer in result if layer.path not in left]
+    fed = usable(fed, result, seen.order, WIDEST_INPUT)
+    rest = Trimmed(base, result, seen, fed)
+    if not calibration.constant:
+        rest = trimmed(rest, calibration)
+        left |= rest.left
+    result = [layer for layer in rest.layers if layer.path not in left]
     if not result:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:8])
         raise ValueError(
             "Argument `model` must have a linear layer or a convolution that can be compressed, but has none"
             f"{f' ({reasons})' if reasons else ''}."
         )
+    for layer in result:
+        record = rest.survey.layers[layer.path]
+        if _unheard(record) and layer.path not in rest.units:
+            record.fisher = None  # nothing is known of how much it matters before it is measured
+    base, seen = rest.base, rest.survey
     prices = budget(kind, total, base, result, seen, calibration, multiple_of)
     if kind == "latency":
         prices = replace(prices, measure=partial(_as_given, prices.measure, base, apart))
     fits = Fits(result, seen, multiple_of=multiple_of)
-    fed = usable(fed, result, seen.order, WIDEST_INPUT)
+    fed = usable(rest.feeds, result, seen.order, WIDEST_INPUT)
     states = states_of(base, fed, {layer.path: layer for layer in result})
     narrowing = Narrowing(base, fits, fed, states)
     return Work(
@@ -102,7 +114,13 @@ def prepared(
         memory,
         apart,
         staying,
+        rest,
     )
+
+
+def _unheard(record: Surveyed) -> bool:
+    """Whether no gradient came to a layer."""
+    return record.fisher is None or not bool(record.fisher.any())
 
 
 def _as_given(

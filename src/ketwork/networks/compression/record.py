@@ -102,8 +102,12 @@ def _warnings(work: Work, best: Candidate) -> tuple[str, ...]:
 
 def _staying(work: Work) -> list[str]:
     """What is said of units that could not be removed: where there are none at all, or some were lost sight of."""
-    reasons = {layer.path: work.staying.get(layer.path, _WIDE) for layer in work.layers}
-    if work.narrowing.feeds or len(reasons) == 1:
+    reasons = {
+        layer.path: work.staying.get(layer.path, _WIDE)
+        for layer in work.layers
+        if layer.path not in work.trimmed.notes
+    }
+    if work.narrowing.feeds or work.trimmed.units or len(reasons) == 1:
         reasons = {path: reason for path, reason in reasons.items() if reason == LOST}
         start = "No units were removed of some layers"
     else:
@@ -144,7 +148,9 @@ def _row(
     return LayerRow(
         path or "(model)",
         type(module).__name__,
-        f"{layer.m} × {layer.k}" if layer is not None else _shape(module),
+        "{} × {}".format(*work.trimmed.shapes.get(name, (layer.m, layer.k)))
+        if layer is not None
+        else _shape(module),
         sum(p.numel() for p in own_parameters(module)),
         sum(p.numel() for p in now),
         products[0].get(path, products[0][""]),

@@ -92,7 +92,13 @@ class Reductions:
         return known
 
     def forms(self, multiple_of: int) -> Iterator[Form]:
-        """The forms with ranks that are multiples of that number, a choice of them where there are many."""
+        """The forms with ranks that are multiples of that number, a choice of them where there are many.
+
+        Of a layer whose output is constant, those of rank 1, which lose nothing.
+        """
+        if self.total == 0:
+            yield from (Form(name, 1) for name in self.available())
+            return
         m, area = len(self.weight), prod(self.kernel)
         c = self.weight.shape[1] // area
         for name in self.available():

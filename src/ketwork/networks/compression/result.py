@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ketwork.networks.compression.candidates import LayerChange
+from ketwork.networks.compression.candidates import DEAD, LayerChange
 from ketwork.networks.compression.costs import EIGHT_BITS, Costs
 from ketwork.networks.compression.description import unique
 from ketwork.networks.compression.forms import Form
@@ -82,6 +82,16 @@ class Compressed(Presented):
     replaced: dict[str, Any]
     warnings: tuple[str, ...] = ()
     kl_stderr: float = 0.0
+
+    @property
+    def dead(self) -> dict[str, str]:
+        """What became of each layer on which the predictions did not depend, by path."""
+        notes = {row.path: row.change.note for row in self.layers}
+        return {
+            path: note.removeprefix(DEAD).split(";")[0]
+            for path, note in notes.items()
+            if note.startswith(DEAD)
+        }
 
     def table(self) -> pd.DataFrame:
         """One row a module: kind, shape, rank, units kept, costs before and after, what was discarded, why left.

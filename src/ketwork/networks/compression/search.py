@@ -17,6 +17,7 @@ from ketwork.networks.compression.allocation import Choice, allocate
 from ketwork.networks.compression.budgets import Budget
 from ketwork.networks.compression.calibration import Calibration, picked
 from ketwork.networks.compression.candidates import Candidate, LayerChange
+from ketwork.networks.compression.dead import Trimmed
 from ketwork.networks.compression.fits import Fits, Forms, Variant, all_dense, one_shot, sequential
 from ketwork.networks.compression.forms import DENSE
 from ketwork.networks.compression.layers import WeightLayer
@@ -63,7 +64,8 @@ class Work:
     multiple_of: int
     memory: int
     apart: Apart
-    staying: Mapping[str, str] = field(default_factory=dict)
+    staying: Mapping[str, str]
+    trimmed: Trimmed
     _kls: WeakKeyDictionary[nn.Module, Estimate] = field(default_factory=WeakKeyDictionary)
     _measured: dict[str, tuple[float, dict[str, float]]] = field(default_factory=dict)
 
@@ -222,10 +224,12 @@ class Work:
         return {layer.path: choice.form for layer, choice in zip(self.layers, choices, strict=True)}
 
     def _estimated(self) -> dict[str, float]:
-        """1 for each layer; without gradients, what makes its whole weight 1: no more is known until it is measured."""
+        """1 for each layer; of those without gradients what makes its whole weight 1: no more is known before it is
+        measured."""
         scales = {}
         for layer in self.layers:
-            total = 0.0 if self.survey.differentiable else self.fits.reductions(layer, True).total
+            known = self.survey.layers[layer.path].fisher is not None
+            total = 0.0 if known else self.fits.reductions(layer, True).total
             scales[layer.path] = 2 / total if total > 0 else 1.0
         return scales
 
@@ -288,18 +292,20 @@ class Work:
     ) -> Candidate:
         changes = {}
         of = {path: feed for feed in self.narrowing.feeds for path in feed.sources}
+        scales = self._estimated()
         for layer in self.layers:
             form, feed = forms[layer.path], of.get(layer.path)
             count = None if units is None or feed is None else units.get(feed.path)
-            notes = ["fitted by itself"] if layer.path in missed else []
+            notes = [self.trimmed.notes[layer.path]] if layer.path in self.trimmed.notes else []
+            notes += ["fitted by itself"] if layer.path in missed and not notes else []
             rank = None if feed is None or not layer.repeated else (states or {}).get(feed.path)
             if rank is not None:
                 notes.append(f"state truncated to {rank}")
             increase = discarded = 0.0
-            kept: int | None = None
+            kept = self.trimmed.units.get(layer.path)
             if form != DENSE:
                 reductions = self.fits.reductions(layer, True)
-                increase += reductions.error(form) / 2
+                increase += scales[layer.path] * reductions.error(form) / 2
                 discarded = reductions.share(form)
             if count is not None and feed is not None:
                 order = self.narrowing.order(feed)
@@ -315,7 +321,7 @@ class Work:
                     notes.append(f"with {feed.path}")
             if rank is not None and feed is not None:
                 increase = self.narrowing.state(feed).error(min(rank, feed.units)) / 2
-            if form == DENSE and count is None and rank is None:
+            if form == DENSE and count is None and rank is None and not notes:
                 note, refitted = self._why_dense(layer, units, states or {})
                 changes[layer.path] = LayerChange(note=note, unchanged=not refitted)
                 continue

@@ -47,7 +47,7 @@ REPEATED = "it, or a layer that reads it, runs more than once"
 UNEVEN = "its units do not come to the layers that read them in equal and complete parts"
 FIXED = "the network does not run as it should without some of its units"
 # What a network's code may say of NaN, or of fewer units than it reckons with: they are left to it then.
-_REFUSALS = (
+REFUSALS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -125,7 +125,7 @@ class _Trace:
             return self.feed(source)
         except NotSeparateError as error:
             return str(error)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             return f"NaN in its output makes the network raise {type(error).__name__}"
 
     def feed(self, source: WeightLayer) -> Feed:
@@ -170,7 +170,7 @@ class _Trace:
                         for path in paths
                     },
                 )
-            except (NotSeparateError, *_REFUSALS):
+            except (NotSeparateError, *REFUSALS):
                 continue
             finally:
                 module._parameters[carrier.name] = original
@@ -324,7 +324,7 @@ def _removable(
                 with _in_place(model, small, layers):
                     got = call(model, batch)
             return all(same(a, b) for a, b in zip(wanted, got, strict=True))
-        except _REFUSALS:
+        except REFUSALS:
             return False
 
     if not result or works(result):

@@ -184,9 +184,9 @@ def descent(
 ) -> tuple[Descent, _Left]:
     """The way down from the whole network, and what is left of layers on it.
 
-    `scales` multiplies the estimated KL of each layer's forms; None leaves all matrices whole. `of_units` multiplies
-    that of
-    removing a feed's units, in place of the mean scale of the layers that read them.
+    `scales` multiplies the estimated KL of each layer's forms; None leaves all matrices whole but those of constant
+    output. `of_units` multiplies that of removing a feed's units, in place of the mean scale of the layers that read
+    them.
     """
     layers = narrowing.layers
     items = []
@@ -218,7 +218,11 @@ def descent(
             }
             touches = tuple(dict.fromkeys([*feed.readers, *feed.sources]))
             items.append(Item(("state", feed.path), errors, touches))
-    for path, scale in (scales or {}).items():
+    if scales is None:
+        scales = {
+            path: 1.0 for path, layer in layers.items() if narrowing.fits.reductions(layer, True).total == 0
+        }
+    for path, scale in scales.items():
         errors = {
             choice.form: choice.error
             for choice in narrowing.fits.choices(layers[path], budget, scale, few=True)
