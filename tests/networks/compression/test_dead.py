@@ -173,6 +173,36 @@ def test_dead_heads_keep_one() -> None:
         torch.testing.assert_close(result.model(x), model(x), atol=1e-5, rtol=1e-5)
 
 
+def test_without_gradients_a_dead_activation_is_seen_by_its_readers(branches: Branches) -> None:
+    def detached(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x).detach()
+
+    result = kw.compress(branches, X, keep=0.95, forward=detached)
+    assert not result.settings["gradients"]
+    assert result.dead == {"side": "narrowed to 1 of 40 units at no cost"}
+    assert_same(branches, result.model, NEW)
+
+
+def test_a_dead_recurrent_network_keeps_one_unit() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.live, self.idle = (nn.GRU(8, 12, batch_first=True) for _ in range(2))
+            self.head = nn.Linear(24, 3)
+            nn.init.zeros_(self.head.weight[:, 12:])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.cat([self.live(x)[0][:, -1], self.idle(x)[0][:, -1]], 1))
+
+    torch.manual_seed(0)
+    net = Net().eval()
+    result = kw.compress(net, torch.randn(100, 5, 8), keep=0.95)
+    # Three gates of one unit: their inputs in two factors of rank 1, and 3 weights and biases of its state.
+    assert counted(result.model.idle) == 8 + 3 + 3 + 3 + 3
+    assert result.dead == {"idle": "narrowed to 1 of 12 blocks of 3 units at no cost"}
+    assert_same(net, result.model, torch.randn(20, 5, 8))
+
+
 class Routed(nn.Module):
     """Which of two scales is taken depends on the sign of `gate`, through which no gradient comes."""
 

@@ -2,7 +2,8 @@
 
 May import `study` and everything below it. Others take `Compressed`, the smaller network with its record.
 
-- Before: `calibration` (data), `layers` and `restructuring` (what can be compressed), `unit_discovery`, `survey`
+- Before: `calibration` (data), `layers` and `restructuring` (what can be compressed), `unit_discovery`, `survey`,
+  `dead` (what the predictions do not depend on)
 - How small: `budgets` and `costs` (what counts), `search` (candidates), `allocation` (each layer's form and rank),
   `descent` (the same with units removed), `targets`
 - The smaller network: `reductions` and `factors` (one layer), `fits` (all), `unit_removal`, `surgery`

@@ -63,8 +63,6 @@ def trimmed(network: Trimmed, calibration: Calibration) -> Trimmed:
     layer that is not dead after all.
     """
     dead = [layer for layer in network.layers if is_silent(layer, network.survey)]
-    if not dead:
-        return network
     before = _Before(network)
 
     def works(narrow: list[Feed], constant: list[WeightLayer]) -> bool:
@@ -74,7 +72,11 @@ def trimmed(network: Trimmed, calibration: Calibration) -> Trimmed:
             return False
 
     paths = {layer.path for layer in dead}
-    silent = [feed for feed in network.feeds if feed.sources.keys() <= paths]
+    silent = [
+        feed for feed in network.feeds if feed.sources.keys() <= paths or _never_changes(feed, network.survey)
+    ]
+    if not dead and not silent:
+        return network
     narrow = _accepted(silent, [], lambda some: works(some, []))
     gone = {path for feed in narrow for path in feed.sources}
     rest = [layer for layer in dead if layer.path not in gone and not layer.repeated]
@@ -99,6 +101,17 @@ def is_silent(layer: WeightLayer, survey: Survey) -> bool:
         variance = _trace(covariance, weight, seen.side, torch.ones_like(weight[:, 0]))
         return variance <= _CONSTANT * (variance + float(_mean(layer, seen).square().sum()))
     return _trace(covariance, weight, seen.side, fisher) / 2 <= _NOTHING
+
+
+def _never_changes(feed: Feed, survey: Survey) -> bool:
+    """Whether all that comes of the feed's units to those that read them is constant."""
+    for path, columns in feed.readers.items():
+        scatter, own = survey.layers[path].scatter, columns.flatten()
+        assert scatter is not None
+        variances, means = scatter.covariance().diagonal()[own], scatter.left[own]
+        if float(variances.sum()) > _CONSTANT * float((variances + means.square()).sum()):
+            return False
+    return True
 
 
 def _trace(covariance: Tensor, weight: Tensor, side: str, fisher: Tensor) -> float:

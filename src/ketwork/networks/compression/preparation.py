@@ -67,18 +67,19 @@ def prepared(
         if group.rank:
             return None
         seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
+    constant = calibration.constant
     for layer in result:
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
             left[layer.path] = "it was never called"
-        elif calibration.constant and seen.differentiable and _unheard(record):
+        elif constant and seen.differentiable and _unheard(record):
             left[layer.path] = "the predictions do not depend on its output"
     result = [layer for layer in result if layer.path not in left]
     left |= read_directly(base, [layer.paths for layer in result if not layer.repeated], run)
     result = [layer for layer in result if layer.path not in left]
     fed = usable(fed, result, seen.order, WIDEST_INPUT)
     rest = Trimmed(base, result, seen, fed)
-    if not calibration.constant:
+    if not constant:
         rest = trimmed(rest, calibration)
         left |= rest.left
     result = [layer for layer in rest.layers if layer.path not in left]

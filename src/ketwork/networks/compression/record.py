@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ketwork.networks.activations import is_placed
-from ketwork.networks.compression.candidates import Candidate, LayerChange
+from ketwork.networks.compression.candidates import DEAD, Candidate, LayerChange
 from ketwork.networks.compression.costs import Costs, bytes_of, latencies, multiply_adds_within, parameters
 from ketwork.networks.compression.description import described
 from ketwork.networks.compression.pretrained import configure
@@ -171,6 +171,7 @@ def _summed(path: str, inner: Mapping[str, LayerChange]) -> LayerChange:
     """What became of a module whose matrices were layers of their own, in one."""
     return LayerChange(
         kl_increase=sum(one.kl_increase for one in inner.values()),
+        note=next((one.note for one in inner.values() if one.note.startswith(DEAD)), ""),
         unchanged=all(one.unchanged for one in inner.values()),
     )
 

@@ -77,7 +77,7 @@ def compress(
     Beside that, neurons, channels and attention heads are removed outright that the layers reading them can do
     without, once those are refitted to what is left. Several candidates are made, of either and of both; the one
     with the least KL from the original on data held back is returned, with a budget of latency the best of those
-    that were timed to be within it.
+    that were timed to be within it. Layers on which the predictions do not depend go before all that, at no cost.
 
     Args:
         model: any `nn.Module`; it is copied and never changed.

@@ -49,7 +49,8 @@ class _Plan:
 class Work:
     """The network's copy with what was learnt of it.
 
-    `left` says why modules stay unchanged, `staying` why no units of a layer can be removed, by path.
+    `left` says why modules stay unchanged, `staying` why no units of a layer can be removed, by path; `trimmed` what
+    was dead.
     """
 
     base: nn.Module
