@@ -13,7 +13,9 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import ketwork as kw
 from ketwork.networks.measures.readouts import LINEAR, MIXINGS, PRETTY_GOOD, RIDGES, read_out
-from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments
+from ketwork.networks.moments.labelled_moments import HELD_SHARE
+
+from ..labelling import labelled
 
 EXCEPTIONS: dict[str, str] = {}
 """Checks of scikit-learn's that do not hold, and why: none. One is skipped, since it needs SCIPY_ARRAY_API set."""
@@ -41,10 +43,7 @@ def test_probe_reads_what_a_study_reads(kind: str) -> None:
     found = kw.probe(x, y, kind=kind, seed=torch.Generator().manual_seed(4))
     keys = torch.rand(len(x), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     names, codes = np.unique(y, return_inverse=True)
-    statistics = LabelledMoments.from_batch(
-        torch.from_numpy(x)[:, None], None, torch.from_numpy(codes), keys, 0, False
-    )
-    assert statistics is not None
+    statistics = labelled(torch.from_numpy(x)[:, None], torch.from_numpy(codes), keys)
     readout = read_out(statistics, statistics.fitting())[kind]
     assert found.strength_ == readout.strength
     held = statistics.held

@@ -10,7 +10,7 @@ import ketwork as kw
 from ketwork.networks.activations import Activation, LayerInfo
 from ketwork.networks.measures import LayerState
 from ketwork.networks.measures.purity import OwnPairs
-from ketwork.networks.moments import Keep, LayerAccumulator, Positions
+from ketwork.networks.moments import BatchKeys, BatchPart, EntropySolver, Keep, Positions, read_parts
 from ketwork.networks.study.layer import Layer
 from ketwork.networks.study.run import study
 
@@ -46,7 +46,12 @@ def layer(x: Tensor, normalize: str = "state", center: bool = False, rank: int |
     keep = Keep(normalize, rank=rank, samples=128 if rank is None else 16, center=center)  # type: ignore[arg-type]
     total = None
     for some in torch.arange(n).split(50):
-        part = LayerAccumulator.from_batch(Activation(info, x[some]), Positions.of(x[some]), keys[some], keep)
+        activation, solver = Activation(info, x[some]), EntropySolver()
+        batch = BatchPart.from_activation(
+            activation, Positions.of(x[some]), BatchKeys(keys[some]), keep, solver
+        )
+        read_parts([batch], solver)
+        part = batch.finished()
         if total is None:
             total = part
         else:

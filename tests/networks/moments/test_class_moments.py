@@ -17,6 +17,8 @@ from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
 from ketwork.networks.moments.labelled_moments import CHECK_MOST, HELD_MOST, LabelledMoments
 from ketwork.records.record import pack
 
+from ..labelling import labelled
+
 
 def _data(n: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
@@ -98,8 +100,7 @@ def test_readouts_of_truncated_moments_read_nearly_as_well(monkeypatch: pytest.M
         found: LabelledMoments | None = None
         for start in range(0, n, 500):
             part = slice(start, start + 500)
-            new = LabelledMoments.from_batch(x[part, None], None, codes[part], keys[part], start, False)
-            assert new is not None
+            new = labelled(x[part, None], codes[part], keys[part], start)
             if found is None:
                 found = new
             else:
@@ -154,8 +155,7 @@ def test_a_thousand_labels_of_2048_features_stay_in_memory() -> None:
         codes = torch.randint(k, (batch,), generator=generator)
         x = centres[codes] + torch.randn(batch, d, generator=generator)
         keys = torch.rand(batch, generator=generator, dtype=torch.float64)
-        new = LabelledMoments.from_batch(x[:, None], None, codes, keys, start, False)
-        assert new is not None
+        new = labelled(x[:, None], codes, keys, start)
         if found is None:
             found = new
         else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import ketwork as kw
-from ketwork.networks.moments import Entanglements, Positions, entanglements
+from ketwork.networks.moments import BatchKeys, Entanglements, EntropySolver, Positions, entanglements
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -20,7 +20,10 @@ def keys(n: int, seed: int = 0) -> Tensor:
 
 
 def taken(values: Tensor, present: Tensor | None, order: Tensor, cut: float | None = None) -> Entanglements:
-    return Entanglements.from_batch(values, Positions.of(values, present), order, cut)
+    solver = EntropySolver()
+    found = Entanglements.from_batch(values, Positions.of(values, present), BatchKeys(order), solver, cut)
+    solver.run()
+    return found
 
 
 def by_key(found: Entanglements) -> dict[float, float]:

@@ -15,6 +15,8 @@ from ketwork.networks.moments.labelled_moments import (
 )
 from ketwork.records.record import pack
 
+from ..labelling import labelled
+
 
 def data(n: int, d: int = 12, k: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """Activations (n, d), labels and keys."""
@@ -28,8 +30,7 @@ def gathered(x: Tensor, labels: Tensor, keys: Tensor, batch: int) -> LabelledMom
     found: LabelledMoments | None = None
     for start in range(0, len(x), batch):
         part = slice(start, start + batch)
-        new = LabelledMoments.from_batch(x[part, None], None, labels[part], keys[part], start, False)
-        assert new is not None
+        new = labelled(x[part, None], labels[part], keys[part], start)
         if found is None:
             found = new
         else:
@@ -121,8 +122,7 @@ def test_positions_of_a_sample_stay_together() -> None:
     x = torch.randn(300, 20, 6, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(2, (300, 20), generator=torch.Generator().manual_seed(1))
     keys = torch.rand(300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = LabelledMoments.from_batch(x, None, labels, keys, 0, True)
-    assert found is not None
+    found = labelled(x, labels, keys, positions=True)
     found.settle()
     held, checks = found.held.samples, found.checks.samples
     assert 0 < len(held) <= HELD_MOST

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ketwork.networks.moments.batch_keys import BatchKeys
 from ketwork.networks.moments.positions import Positions
 from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
 from ketwork.networks.study.run import study
@@ -16,7 +17,7 @@ def _reservoir(samples: int, seed: int, positions: int = 3) -> Reservoir:
     draw = torch.Generator().manual_seed(seed)
     values = torch.randn(samples, positions, 4, generator=draw)
     keys = torch.rand(samples, generator=draw, dtype=torch.float64)
-    return Reservoir.from_batch(values, Positions.of(values), keys)
+    return Reservoir.from_batch(values, Positions.of(values), BatchKeys(keys))
 
 
 @pytest.mark.parametrize("sizes", [(5, 7, 9), (100, 100, 100), (1, 400, 3), (128, 0, 1)])

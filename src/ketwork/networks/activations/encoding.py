@@ -33,6 +33,7 @@ from torch import Tensor
 from ketwork.quantum import Ket
 
 _NARROW = (torch.float16, torch.bfloat16)
+_WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
 def encode(activation: Tensor, *, axis: int = -1, center: Tensor | None = None) -> tuple[Ket, Tensor]:
@@ -107,15 +108,16 @@ def features_last(activation: Tensor, axis: int) -> Tensor:
 
 def unit(rows: Tensor) -> tuple[Tensor, Tensor]:
     """(rows/‖row‖, ‖row‖) along the last axis; zero rows stay zero, non-finite rows get a non-finite norm."""
-    norm = torch.linalg.vector_norm(rows, dim=-1)
-    info = torch.finfo(norm.dtype)
+    wide = _WIDE.get(rows.dtype)
+    if wide is not None:  # whose squares are in the range of
+        norm = torch.linalg.vector_norm(rows, dim=-1, dtype=wide).to(rows.real.dtype)
+        return rows / torch.where(norm > 0, norm, 1.0)[..., None], norm
     # Squares below the smallest normal number lose digits, and above the largest overflow.
+    info = torch.finfo(rows.dtype)
     low, high = info.tiny**0.5 / info.eps, info.max**0.5 * info.eps
-    if bool(((norm > low) & (norm < high)).all()):
-        return rows / norm[..., None], norm
     scale = rows.abs().amax(dim=-1, keepdim=True)
-    safe = torch.where((scale > 0) & torch.isfinite(scale), scale, torch.ones_like(scale))
+    usual = (scale > low) & (scale < high)
+    safe = torch.where(usual | (scale == 0) | ~torch.isfinite(scale), 1.0, scale)
     scaled = rows / safe
     length = torch.linalg.vector_norm(scaled, dim=-1)
-    kets = scaled / torch.where(length > 0, length, torch.ones_like(length))[..., None]
-    return kets, length * safe[..., 0]
+    return scaled / torch.where(length > 0, length, 1.0)[..., None], length * safe[..., 0]

@@ -23,13 +23,7 @@ def are_sinks(squares: Tensor) -> Tensor:
     [[True, False, False, False], [False, False, False, False]]
     """
     there = squares > 0
-    if not bool(there.any()):
+    if not there.numel():
         return there
-    least = torch.where(there, squares, torch.inf).amin(dim=1)
-    most = torch.where(there, squares, 0.0).amax(dim=1)
-    rows = (most > MULTIPLE * least).nonzero()[:, 0]  # of others no median can make a sink
-    sinks = torch.zeros_like(there)
-    if len(rows):
-        some = torch.where(there[rows], squares[rows], torch.nan)
-        sinks[rows] = some > MULTIPLE * some.nanmedian(dim=1, keepdim=True).values
-    return sinks
+    medians = torch.where(there, squares, torch.nan).nanmedian(dim=1, keepdim=True).values
+    return there & (squares > MULTIPLE * medians)

@@ -40,8 +40,8 @@ class SinkCounts(SampleRatio, kind="sink_counts"):
     def from_vectors(cls, vectors: Vectors) -> Self:
         """Counts by sample."""
         sums = cls.from_samples(vectors, vectors.sinks.double(), torch.ones_like(vectors.squares))
-        places = vectors.places[vectors.sinks].clamp(max=PLACES)
-        sums.places = torch.bincount(places, minlength=PLACES + 1)
+        counts = torch.zeros(PLACES + 1, dtype=torch.int64, device=vectors.sinks.device)
+        sums.places = counts.index_add_(0, vectors.places.clamp(max=PLACES), vectors.sinks.long())
         return sums
 
     @property

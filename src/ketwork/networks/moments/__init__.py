@@ -2,6 +2,8 @@
 
 May import `activations`, `quantum`, `records`. Others take `LayerAccumulator`, all that is kept of one layer.
 
+- Of a batch in a hook: `batch_part`, with its `batch_keys` and `batch_labels`; `device_numbers` and `entropy_solver`
+  once the network has run
 - Of a layer: `accumulator`, with `moment` (`grams`, or a sketch, `frequent_directions`), `reservoir`,
   `sample_weights` (N_eff), `entanglements`, and sums of measures' own (`sums`, `sample_ratio`);
   `leading_states` in a small file
@@ -13,14 +15,17 @@ May import `activations`, `quantum`, `records`. Others take `LayerAccumulator`, 
 from ketwork.networks.moments.accumulator import (
     NORMALIZATIONS,
     Keep,
-    Labelled,
     LayerAccumulator,
-    NonFiniteActivationError,
     Normalize,
 )
+from ketwork.networks.moments.batch_keys import BatchKeys
+from ketwork.networks.moments.batch_labels import Labelled
+from ketwork.networks.moments.batch_part import BatchPart, NonFiniteActivationError, read_parts
 from ketwork.networks.moments.class_moments import MOST_BYTES, ClassMoments
 from ketwork.networks.moments.cross_moments import CrossMoments
+from ketwork.networks.moments.device_numbers import read_numbers
 from ketwork.networks.moments.entanglements import Entanglements
+from ketwork.networks.moments.entropy_solver import EntropySolver
 from ketwork.networks.moments.kept_samples import KeptSamples, first_samples
 from ketwork.networks.moments.key_draws import sample_keys
 from ketwork.networks.moments.labelled_moments import HELD_SHARE, LabelledMoments, Limits, Rows, Sums
@@ -43,9 +48,12 @@ __all__ = [
     "NORMALIZATIONS",
     "SAMPLES",
     "UNITS",
+    "BatchKeys",
+    "BatchPart",
     "ClassMoments",
     "CrossMoments",
     "Entanglements",
+    "EntropySolver",
     "Keep",
     "KeptSamples",
     "Labelled",
@@ -71,6 +79,8 @@ __all__ = [
     "least_bytes",
     "missing_states",
     "pooled",
+    "read_numbers",
+    "read_parts",
     "sample_keys",
     "sample_owners",
     "sample_rows",

@@ -1,40 +1,27 @@
 """`LayerAccumulator`: all that is kept of one layer, in sums and bounded samples that add up.
 
-One batch is reduced inside the hook (`from_batch`); `+=` adds batches, processes and studies. Files, checkpoints and
+One batch is reduced inside the hook (`batch_part`); `+=` adds batches, processes and studies. Files, checkpoints and
 processes move accumulators, nothing else.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
-import torch
-from torch import Tensor
-
-from ketwork.networks.activations import Activation, LayerInfo, unit
+from ketwork.networks.activations import LayerInfo
 from ketwork.networks.moments.entanglements import Entanglements
 from ketwork.networks.moments.labelled_moments import LabelledMoments, Limits
 from ketwork.networks.moments.moment import Moment
-from ketwork.networks.moments.positions import Positions
-from ketwork.networks.moments.reservoir import HEAVIEST, SAMPLES, Reservoir
+from ketwork.networks.moments.reservoir import SAMPLES, Reservoir
 from ketwork.networks.moments.sample_weights import SampleWeights
-from ketwork.networks.moments.sums import LayerSum, Vectors
+from ketwork.networks.moments.sums import LayerSum
 from ketwork.records import Count, Malformed, Unknown
 
 Normalize = Literal["state", "ensemble"]
 NORMALIZATIONS = get_args(Normalize)
-
-
-class NonFiniteActivationError(ValueError):
-    """A layer put out NaN or infinite values; `samples` are their indices in the batch."""
-
-    def __init__(self, samples: list[int]) -> None:
-        super().__init__(samples)
-        self.samples = samples
 
 
 @dataclass(frozen=True)
@@ -53,18 +40,6 @@ class Keep:
     limits: Limits | None = None
     sums: Mapping[str, type[LayerSum]] = field(default_factory=dict)
     center: bool = False
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The labels of a batch: `targets` (N,), (N, T) or (N, m), the place `start` of its first sample in the data.
-
-    `positions` says that each position has a label.
-    """
-
-    targets: Tensor
-    start: int
-    positions: bool
 
 
 @dataclass
@@ -89,80 +64,6 @@ class LayerAccumulator:
     sample_weights: SampleWeights | None = None
     entanglements: Entanglements | None = None
     heaviest: Reservoir | None = None
-
-    @classmethod
-    def from_batch(
-        cls,
-        activation: Activation,
-        positions: Positions,
-        keys: Tensor,
-        keep: Keep,
-        labels: Labelled | None = None,
-        before: LayerAccumulator | None = None,
-    ) -> Self:
-        """The accumulator of one batch: the positions that exist, a random key for each sample (N,).
-
-        Of `before`, the accumulator that it will be added to, only samples that would stay are kept. `labelled` is None
-        where the layer does not have the positions that labels are of.
-
-        Raises:
-            NonFiniteActivationError: NaN or infinite values, unless they are to be skipped.
-        """
-        values, info = activation.values, activation.info
-        rows = positions.rows(values)
-        kets, norms = unit(rows)
-        facts = [norms.sum(dtype=torch.float64), (norms == 0).sum(), (~norms.isfinite()).sum()]
-        length, zeros, bad = torch.stack([fact.double() for fact in facts]).tolist()
-        labelled = None
-        if labels is not None:
-            labelled = LabelledMoments.from_batch(
-                values, positions.present, labels.targets, keys, labels.start, labels.positions, keep.limits
-            )
-        if bad:
-            samples = positions.owners[~norms.isfinite()].unique()
-            if not keep.skip_bad:
-                raise NonFiniteActivationError(samples.tolist())
-            good = torch.ones(len(values), dtype=torch.bool, device=values.device)
-            good[samples] = False
-            present = None if positions.present is None else positions.present[good]
-            finite = replace(activation, values=values[good])
-            left = Positions.of(finite.values, present)
-            part = cls.from_batch(finite, left, keys[good.to(keys.device)], keep, None, before)
-            part.dropped, part.labelled = len(samples), labelled
-            return part
-        vectors = Vectors(rows, positions.owners, norms)
-        sums = {name: kind.from_vectors(vectors) for name, kind in keep.sums.items()}
-        by_square = keep.normalize == "ensemble"
-        lengths = positions.grid(norms)
-        centred = (rows if by_square else kets) if keep.center else None
-        sample_weights = SampleWeights.from_batch(lengths, positions, by_square, centred)
-        if zeros:
-            kets, norms = kets[norms > 0], norms[norms > 0]
-            positions = Positions.of(values, lengths > 0)
-        weights = lengths.double().square().sum(dim=1) if by_square else None
-        worst = math.inf if before is None else before.reservoir.worst
-        cut = None if before is None or before.entanglements is None else before.entanglements.cut
-        heaviest = None
-        if weights is not None:
-            most = min(HEAVIEST, max(keep.samples // 4, 1))
-            lightest = 0.0 if before is None else before.lightest
-            heaviest = Reservoir.from_batch(
-                values, positions, keys, most, weights, heaviest=True, below=-lightest
-            )
-        return cls(
-            info,
-            len(values),
-            int(zeros),
-            0,
-            length,
-            Moment.from_vectors(kets, norms.square() if by_square else None, keep.rank, activation.span),
-            Reservoir.from_batch(values, positions, keys, keep.samples, weights, below=worst),
-            labelled,
-            sums,
-            sample_weights,
-            Entanglements.from_batch(values, positions, keys, cut) if info.positions else None,
-            heaviest,
-        )
 
     def __iadd__(self, other: LayerAccumulator) -> Self:
         if other.d != self.d:
@@ -221,6 +122,15 @@ class LayerAccumulator:
     def copy(self) -> Self:
         """The same, sharing no tensor that adding changes."""
         return copy.deepcopy(self)
+
+    def on_host(self) -> Self:
+        """The same, with all on the host that decides which samples are kept."""
+        kept = [(part, "keys") for part in (self.reservoir, self.heaviest) if part is not None]
+        if self.entanglements is not None:
+            kept += [(self.entanglements, name) for name in ("keys", "positions", "entropies")]
+        for part, name in kept:
+            setattr(part, name, getattr(part, name).cpu())
+        return self
 
     @property
     def d(self) -> int:

@@ -59,7 +59,8 @@ class ClassMoments:
 
         `most` is a budget in bytes; None allows `MOST_BYTES` and the sum over all classes.
         """
-        counts = torch.bincount(codes, minlength=classes).double()
+        counts = torch.bincount(codes, minlength=classes) if len(codes) else codes.new_zeros(classes)
+        counts = counts.double()
         sums = kets.new_zeros(len(counts), kets.shape[1], dtype=torch.float64)
         for part in range(0, len(kets), _CHUNK):
             sums.index_add_(0, codes[part : part + _CHUNK], kets[part : part + _CHUNK].double())

@@ -15,6 +15,8 @@ from typing import Annotated, Self
 import torch
 from torch import Tensor
 
+from ketwork.networks.moments.batch_keys import BatchKeys
+from ketwork.networks.moments.entropy_solver import EntropySolver, entropies_of
 from ketwork.networks.moments.positions import Positions
 from ketwork.records import Count, Form, Malformed
 
@@ -56,22 +58,40 @@ class Entanglements:
             )
 
     @classmethod
-    def from_batch(cls, values: Tensor, positions: Positions, keys: Tensor, cut: float | None = None) -> Self:
-        """Those of one batch: activations (N, T, d), positions that exist and are not zero, keys (N,).
+    def from_batch(
+        cls,
+        values: Tensor,
+        positions: Positions,
+        keys: BatchKeys,
+        solver: EntropySolver,
+        cut: float | None = None,
+        nonzero: Tensor | None = None,
+    ) -> Self:
+        """Those of one batch: activations (N, T, d), positions that exist, keys (N,).
 
-        `cut` is that of the batches before. Cost: O(T d s + s³) a sample that is kept, s = min(T, d); memory O(T d).
+        `cut` is that of the batches before, `nonzero` (N,) are the positions that are not zero, where these are fewer.
+        The entropies are there when the `solver` has run, and samples without them drop out when these counts are on
+        the host (`settle`). Cost: O(T d s + s³) a sample that is kept, s = min(T, d); memory O(T d).
         """
         d = values.shape[2]
-        keys = keys.to(values.device)
-        counts = positions.counts
-        order = keys.argsort()
-        order = order[(counts[order] > 0) & (keys[order] < _number(cut))]
+        counts = positions.sizes
+        order = keys.first(len(keys), _number(cut))
+        order = order[counts[order] > 0]
         kept = _kept(counts[order], d)
         if kept < len(order):
-            cut = float(keys[order[kept]])
+            cut = float(keys.values[order[kept]])
         order = order[:kept]
-        entropies = _entropies(values, positions, order)
-        return cls(d, keys[order], counts[order], entropies, cut)
+        there = counts[order] if nonzero is None else nonzero[order.to(values.device)]
+        result = cls(d, keys.values[order], there, torch.zeros(len(order), dtype=torch.float64), cut)
+        _hand_over(values, positions, order, solver, result.entropies)
+        return result
+
+    def settle(self) -> None:
+        """Drops samples all of whose vectors are zero, once their counts are on the host."""
+        some = self.positions > 0
+        if not bool(some.all()):
+            self.keys, self.positions = self.keys[some], self.positions[some]
+            self.entropies = self.entropies[some]
 
     @classmethod
     def from_grams(cls, keys: Tensor, counts: Tensor, grams: Tensor, sides: Tensor, d: int) -> Self | None:
@@ -81,7 +101,7 @@ class Entanglements:
             return None
         order = some.nonzero().squeeze(1)[keys[some].argsort()]
         wide = torch.complex128 if grams.is_complex() else torch.float64
-        entropies = _of_spectrum(torch.linalg.eigvalsh(grams[order].to(wide)))
+        entropies = entropies_of(torch.linalg.eigvalsh(grams[order].to(wide)))
         return cls(d, keys[order], counts[order], entropies, math.nextafter(float(keys.max()), math.inf))
 
     @property
@@ -127,39 +147,32 @@ def _work(positions: Tensor, d: int) -> Tensor:
     return positions * d * side + _EIGEN * side**3
 
 
-def _entropies(values: Tensor, positions: Positions, which: Tensor) -> Tensor:
-    """The entanglement entropy of these samples (R,) of (n, T, d) over their positions, in bits.
+def _hand_over(
+    values: Tensor, positions: Positions, which: Tensor, solver: EntropySolver, result: Tensor
+) -> None:
+    """Gives a solver these samples (R,) of (n, T, d), whose entropies go to `result` (R,).
 
     Samples of about as many positions go together, those that they lack being 0, which adds eigenvalues of 0 alone.
     """
     t, d = values.shape[1:]
-    counts = positions.counts[which]
+    counts = positions.sizes[which]
     sizes = (-(-counts // _STEP) * _STEP).clamp(max=t)
-    result = torch.zeros(len(which), dtype=torch.float64, device=values.device)
     for size in sizes.unique().tolist():
         for some in (sizes == size).nonzero().squeeze(1).split(max(1, _NUMBERS // max(1, size * d))):
-            samples = which[some]
+            samples = which[some].to(values.device)
             if positions.present is None:
                 rows = values[samples]
             else:
                 rows = values[samples[:, None], positions.order[samples, :size]]
-                missing = torch.arange(size, device=values.device) >= counts[some, None]
+                missing = torch.arange(size, device=values.device) >= counts[some, None].to(values.device)
                 rows.masked_fill_(missing[..., None], 0)
-            result[some] = _of_rows(rows)
-    return result
+            solver.add(_gram(rows), result, some)
 
 
-def _of_rows(rows: Tensor) -> Tensor:
-    """The entanglement entropy of each (T, d) of (n, T, d)."""
+def _gram(rows: Tensor) -> Tensor:
+    """The smaller Gram matrix of each (T, d) of (n, T, d), in 64 bits a number."""
     if rows.dtype in (torch.float64, torch.complex128):  # whose squares may be out of range
-        rows = rows / rows.abs().amax(dim=(1, 2), keepdim=True)
+        scale = rows.abs().amax(dim=(1, 2), keepdim=True)
+        rows = rows / torch.where(scale > 0, scale, 1.0)
     rows = rows.to(torch.complex128 if rows.is_complex() else torch.float64)
-    gram = rows.mH @ rows if rows.shape[2] < rows.shape[1] else rows @ rows.mH
-    return _of_spectrum(torch.linalg.eigvalsh(gram))
-
-
-def _of_spectrum(weights: Tensor) -> Tensor:
-    """−Σ λ log₂ λ of eigenvalues (n, s) over their sums."""
-    weights = weights.clamp(min=0)
-    weights = weights / weights.sum(dim=-1, keepdim=True)
-    return (-torch.special.xlogy(weights, weights).sum(dim=-1) / math.log(2)).clamp(min=0)
+    return rows.mH @ rows if rows.shape[2] < rows.shape[1] else rows @ rows.mH

@@ -7,8 +7,9 @@ products s†s are left to the rows' precision; what v takes part in is summed i
     Σ r†r = Σ s†s + v†(Σ ā s) + (Σ ā s)†v + (Σ |a|²) v†v.
 
 The identity holds for any v and a, whatever rounding they suffered. Here v is the mean of the rows turned to agree
-with the first one, so that a mean of either sign or phase is found, and a = ⟨v, r⟩ keeps s small. Real v and a are cut
-to half of their digits (Dekker 1971, Numer. Math. 18): a v is exact then, and s rounded as itself, not as r.
+with the first one that is not 0, so that a mean of either sign or phase is found, and a = ⟨v, r⟩ keeps s small. Real v
+and a are cut to half of their digits (Dekker 1971, Numer. Math. 18): a v is exact then, and s rounded as itself, not
+as r.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ def add_gram(upper: Tensor, rows: Tensor) -> None:
     common = _halved(_common(rows))
     wide = common.to(upper)
     step = d if d < _BLOCKED_FROM else -(-d // _BLOCKS)
-    cross, power = torch.zeros_like(wide), 0.0
+    cross, power = torch.zeros_like(wide), wide.real.new_zeros(())
     for chunk in rows.split(_LONGEST_SUM):
         shares = _halved(chunk @ common.conj())
         rest = _less(chunk, shares, common)
         cross += shares.conj() @ rest
-        power += float(shares.to(upper).abs().square().sum())
+        power += shares.to(upper).abs().square().sum()
         for start in range(0, d, step):
             stop = min(start + step, d)
             upper[start:stop, start:] += rest[:, start:stop].mH @ rest[:, start:]
@@ -108,7 +109,8 @@ def _halved(numbers: Tensor) -> Tensor:
 
 
 def _common(rows: Tensor) -> Tensor:
-    """A unit vector near the leading direction of the rows, where one leads (0 where the first row is 0)."""
+    """A unit vector near the leading direction of the rows, where one leads (0 where all of the first ones are 0)."""
     some = rows[:_ROWS_OF_A_MEAN]
-    turned = (some @ some[0].conj()).conj() @ some
+    first = some.index_select(0, (some != 0).any(dim=1).byte().argmax(dim=0, keepdim=True))[0]
+    turned = (some @ first.conj()).conj() @ some
     return turned / torch.linalg.vector_norm(turned).clamp(min=torch.finfo(turned.dtype).tiny)

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import MOST_LABELS, unit
+from ketwork.networks.moments.batch_keys import BatchKeys
+from ketwork.networks.moments.batch_labels import Labelled
 from ketwork.networks.moments.class_moments import ClassMoments
-from ketwork.networks.moments.pooling import pooled
+from ketwork.networks.moments.pooling import pooled_rows
+from ketwork.networks.moments.positions import Positions
 from ketwork.records import Count, Form, Malformed, check_codes
 
 HELD_SHARE = 0.25
@@ -132,39 +135,36 @@ class LabelledMoments:
     def from_batch(
         cls,
         values: Tensor,
-        present: Tensor | None,
-        targets: Tensor,
-        keys: Tensor,
-        start: int,
-        positions: bool,
+        rows: Tensor,
+        positions: Positions,
+        keys: BatchKeys,
+        labels: Labelled,
         limits: Limits | None = None,
-    ) -> LabelledMoments | None:
-        """One batch: activations (N, T, d), existing positions, targets (N,), (N, T) or (N, m), keys (N,).
+    ) -> tuple[LabelledMoments, Tensor] | None:
+        """One batch: activations (N, T, d), their vectors (n, d) at positions that exist, keys (N,).
 
-        `start` is the index of the batch's first sample in the data; `positions` says that each position has
-        a label. None where the layer does not have those positions. Samples whose code is −1, and zero or
-        non-finite kets, are skipped.
+        Samples without a label are skipped; None where the layer does not have the positions that labels are of. Which
+        of the rows can be used, (m,), is told beside, on the device: zero and non-finite ones are to be dropped
+        (`drop`).
         """
-        n, t = values.shape[:2]
-        device = values.device
-        targets, keys = targets.to(device), keys.to(device)
-        samples = torch.arange(start, start + n, device=device)
-        if positions:
-            if targets.shape != (n, t):
-                return None
-            valid = targets >= 0 if present is None else (targets >= 0) & present
-            rows, targets = values[valid], targets[valid]
-            keys, samples = keys[:, None].expand(n, t)[valid], samples[:, None].expand(n, t)[valid]
-        else:
-            rows = pooled(values, present)
-        kets, norms = unit(rows)
+        if labels.positions and labels.targets.shape != positions.shape:
+            return None
+        labelled = labels.rows(keys, positions)
+        vectors = values.flatten(0, 1) if labels.positions else pooled_rows(rows, positions)
+        if labelled.which is not None:
+            vectors = vectors.index_select(0, keys.on(values.device, labelled.which))
+        kets, norms = unit(vectors)
         if kets.is_complex():
             kets = torch.cat([kets.real, kets.imag], dim=-1)
-        usable = (norms > 0) & torch.isfinite(norms)
-        if targets.ndim == 1:
-            usable &= targets >= 0
-        kept = Rows(kets, targets, keys, samples)
-        return cls.from_rows(kept if bool(usable.all()) else kept[usable], rows.is_complex(), limits)
+        beside = (
+            keys.on(values.device, each) for each in (labelled.targets, labelled.keys, labelled.samples)
+        )
+        part = cls.from_rows(Rows(kets, *beside), values.is_complex(), limits)
+        return part, (norms > 0) & torch.isfinite(norms)
+
+    def drop(self, usable: Tensor) -> None:
+        """Keeps those of a batch's rows that can be used."""
+        self.waiting = [rows[usable] for rows in self.waiting]
 
     @classmethod
     def from_rows(cls, rows: Rows, is_complex: bool = False, limits: Limits | None = None) -> LabelledMoments:

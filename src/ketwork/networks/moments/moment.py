@@ -9,98 +9,20 @@ Moments form a monoid under `+`: batches, processes and studies add up in any or
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Annotated
-
 import torch
 from torch import Tensor
 
 from ketwork.networks.activations import LinearRange
+from ketwork.networks.moments.device_numbers import Place, numbers_of, read_numbers
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, mirrored, packed, unpacked
 from ketwork.networks.moments.leading_states import LeadingStates, missing_states
 from ketwork.networks.moments.positions import total, wide
-from ketwork.networks.moments.range_moment import RangeMoment
-from ketwork.records import Count, Form, Malformed
+from ketwork.networks.moments.range_moment import Coordinates, RangeMoment
+from ketwork.networks.moments.stored_moment import StoredMoment
 
 _CHUNK = 4096
 _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where its d × d moment is smaller
-
-
-@dataclass(frozen=True)
-class StoredMoment:
-    """A moment as a file has it: of `rows`, `upper`, `ranged`, `sketch` and `leading` the one that it is held as.
-
-    Sums over rows go batch by batch, so the rows of each batch stay together (`lengths`): the same batches later give
-    the same digits. `upper` is the packed upper triangle. With `leading` a sketch has no rows, but its error.
-    """
-
-    d: Count
-    n: Count
-    weight: float
-    first: Annotated[Tensor, Form("sum d")]
-    rows: Annotated[Tensor, Form("ket n d")] | None = None
-    lengths: Annotated[Tensor, Form("int b")] | None = None
-    upper: Annotated[Tensor, Form("sum half")] | None = None
-    limit: Count | None = None
-    sketch: FrequentDirections | None = None
-    populations: Annotated[Tensor, Form("real d")] | None = None
-    leading: LeadingStates | None = None
-    ranged: RangeMoment | None = None
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The length of the packed triangle."""
-        return {"half": self.d * (self.d + 1) // 2}
-
-    def check(self) -> None:
-        """It is held in one form, of the kind of `first`."""
-        sketch = None if self.sketch is None else self.sketch.rows
-        ranged = None if self.ranged is None else self.ranged.states
-        held = [part for part in (self.rows, self.upper, sketch, ranged) if part is not None]
-        if self.leading is not None:
-            self._check_leading(held, self.leading)
-            held = [self.leading.states]
-        if len(held) > 1 or (self.n > 0 and not held):
-            raise Malformed(
-                f"a moment of {self.n} vectors must hold their rows, their upper triangle or a sketch"
-            )
-        if any(part.is_complex() != self.first.is_complex() for part in held):
-            raise Malformed("the parts of a moment must all be real, or all complex")
-        if self.rows is not None:
-            lengths = [] if self.lengths is None else self.lengths.tolist()
-            if min(lengths, default=0) < 0 or sum(lengths) != self.n:
-                raise Malformed(f"the batches of {self.n} rows cannot have lengths {lengths[:8]}")
-        if self.populations is None and not held == [] and (self.rows is None and self.upper is None):
-            raise Malformed("a sketch and leading states must have their populations beside them")
-        for part in (sketch, ranged):
-            if part is not None and part.shape[1] != self.d:
-                raise Malformed(f"a sketch or a range of {self.d} features must have as many columns")
-        if self.n > 0:
-            self._check_diagonal()
-
-    def _check_leading(self, held: list[Tensor], leading: LeadingStates) -> None:
-        """Nothing else is held, and the states are of these features."""
-        if any(part.numel() for part in held) or leading.states.shape[1] != self.d:
-            raise Malformed(f"leading states of {self.d} features must have as many columns, and stand alone")
-
-    def _check_diagonal(self) -> None:
-        """Σ w |ψⱼ|² ≥ |Σ √w ψⱼ|²/n for each feature, and not all are 0."""
-        if self.rows is not None:
-            diagonal = self.rows.to(self.first.dtype).abs().square().sum(0)
-        elif self.upper is not None:
-            row = torch.arange(self.d)
-            diagonal = self.upper[row * self.d - row * (row - 1) // 2].real
-        else:
-            assert self.populations is not None
-            diagonal = self.populations
-        least = 0.9 * self.first.abs().square() / self.n  # rounding aside
-        if not bool((diagonal >= least - 1e-30).all()) or not 0 < float(diagonal.sum()) < math.inf:
-            raise Malformed(
-                f"the second moments of {self.n} vectors must add up to a number above 0, and none be less than their "
-                "mean's square"
-            )
 
 
 class Moment:
@@ -111,7 +33,7 @@ class Moment:
     float64 of which only the upper block triangle is filled, of kets in a smaller span as `ranged`, or, with a `limit`
     ℓ, as a `sketch` of at most 2ℓ rows. Beside the latter two `populations` (d,) has the exact diagonal. Of a moment
     from a small file the `leading` states and the diagonal are left: what needs more raises `MissingStatesError`. The
-    `span` is that of a batch, which takes no part in sums.
+    `span` is that of a batch, and `inside` the coordinates of its rows: neither takes part in sums.
     """
 
     Stored = StoredMoment
@@ -135,6 +57,7 @@ class Moment:
         self.rows, self.upper, self.limit = rows, upper, limit
         self.sketch, self.populations, self.leading = sketch, populations, leading
         self.ranged, self.span = ranged, span
+        self.inside: Coordinates | None = None
 
     @classmethod
     def from_vectors(
@@ -148,18 +71,62 @@ class Moment:
 
         Cost O(n d²), of kets that lie in a `span` of r dimensions O(n d r), with a limit O(n d limit).
         """
-        n, d = kets.shape
-        if weights is None:
-            weight, scaled = float(n), kets
-        else:
-            weight, scaled = float(weights.sum(dtype=torch.float64)), kets * weights.sqrt()[:, None]
-        first = total(scaled)
-        rows = scaled.conj() if scaled.is_complex() else scaled
-        moment = cls(d, n, weight, first, [rows], None, limit, span=span)
-        side = d if span is None else span.rank
-        if n > (_ROWS_OF_A_BATCH * side if limit is None else 2 * limit):
-            moment.condense(span)
+        moment = cls.from_batch(kets, weights, limit, span)
+        read_numbers(moment.unread())
+        moment.settle()
         return moment
+
+    @classmethod
+    def from_batch(
+        cls,
+        kets: Tensor,
+        weights: Tensor | None = None,
+        limit: int | None = None,
+        span: LinearRange | None = None,
+        before: Moment | None = None,
+    ) -> Moment:
+        """The same inside a hook, where nothing is read off the device: `unread` is, and then `settle` called.
+
+        Rows may be 0. `before` is the moment that this one will be added to.
+        """
+        n, d = kets.shape
+        scaled = kets if weights is None else kets * weights.sqrt()[:, None]
+        rows = scaled.conj() if scaled.is_complex() else scaled
+        moment = cls(d, n, float(n), total(scaled), [rows], None, limit, span=span)
+        if weights is not None:
+            moment.weight = weights.sum(dtype=torch.float64)  # type: ignore[assignment]
+        if limit is None and span is None and n > _ROWS_OF_A_BATCH * d:
+            moment.condense()
+        elif limit is None and span is not None:
+            joins = before is not None and (before.ranged is not None or before.n + n > span.rank)
+            if joins or n > _ROWS_OF_A_BATCH * span.rank:
+                moment.inside = Coordinates.of(rows, span.states)
+        return moment
+
+    def unread(self) -> list[Place]:
+        """What of a batch is on the device still."""
+        return numbers_of(self, *filter(None, [self.inside]))
+
+    def settle(self, zeros: int = 0, alike: bool = True) -> None:
+        """Drops a batch's zero rows, which weigh 1 each if all are `alike`, and goes over to the form for the rest."""
+        self.n -= zeros
+        if alike:
+            self.weight -= zeros
+        if zeros and self.rows is not None:
+            some = (self.rows[0] != 0).any(dim=1)
+            self.rows = [self.rows[0][some]]
+            if self.inside is not None:
+                self.inside.z = self.inside.z[some]
+        if self.inside is not None and not self.inside.within:
+            self.inside = None
+        side = self.d if self.span is None else self.span.rank
+        if self.rows is None or self.n <= (_ROWS_OF_A_BATCH * side if self.limit is None else 2 * self.limit):
+            return
+        if self.inside is None or self.span is None:
+            self.condense()
+            return
+        self.populations, self.ranged, self.rows = self.diagonal(), RangeMoment.empty(self.span.states), None
+        self.ranged.add(self.inside.z)
 
     @classmethod
     def empty(cls, d: int, like: Tensor) -> Moment:
@@ -329,12 +296,11 @@ class Moment:
 
     def _enter(self, ranged: RangeMoment) -> bool:
         """Goes over to the span of a moment that has no kets yet; False where the kets do not lie in it."""
-        coordinates = [ranged.coordinates(rows) for rows in self.rows or ()]
-        if any(each is None for each in coordinates):
+        parts = [Coordinates.of(rows, ranged.states) for rows in self.rows or ()]
+        if not all(part.within for part in parts):
             return False
-        for each in coordinates:
-            assert each is not None
-            ranged.add(each)
+        for part in parts:
+            ranged.add(part.z)
         self.populations, self.rows, self.ranged = self.diagonal(), None, ranged
         return True
 
@@ -346,13 +312,15 @@ class Moment:
         elif other.upper is not None:
             return False
         else:
-            coordinates = [ranged.coordinates(rows) for rows in other.factors()]
-            if any(each is None for each in coordinates):
+            if other.inside is not None and other.span is not None and other.span.states is ranged.states:
+                parts = [other.inside]
+            else:
+                parts = [Coordinates.of(rows, ranged.states) for rows in other.factors()]
+            if not all(part.within for part in parts):
                 return False
             ranged.upper = ranged.upper.clone()  # which another moment may share
-            for each in coordinates:
-                assert each is not None
-                ranged.add(each)
+            for part in parts:
+                ranged.add(part.z)
         self.populations = self.populations + other.diagonal()
         return True
 

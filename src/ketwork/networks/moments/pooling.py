@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import unit
+from ketwork.networks.moments.positions import Positions
 
 UNITS = ("sample", "position", "flat")
 """What is compared: samples with their positions averaged, every position, or samples with positions as features."""
@@ -15,9 +16,15 @@ def pooled(values: Tensor, present: Tensor | None) -> Tensor:
     """The mean over the existing positions of each sample, (N, d), of activations (N, T, d); never a view of them."""
     if present is None:
         return values.mean(dim=1)
-    sample = present.nonzero()[:, 0]
-    sums = values.new_zeros(values.shape[0], values.shape[2]).index_add_(0, sample, values[present])
-    return sums / present.sum(dim=1, keepdim=True).clamp(min=1)
+    owners = torch.arange(len(values), device=values.device).repeat_interleave(values.shape[1])
+    return _means(_existing(values, present).flatten(0, 1), owners, present.sum(dim=1))
+
+
+def pooled_rows(rows: Tensor, positions: Positions) -> Tensor:
+    """The same of the existing vectors (n, d) alone."""
+    if positions.present is None:
+        return rows.reshape(*positions.shape, -1).mean(dim=1)
+    return _means(rows, positions.owners, positions.counts)
 
 
 def sample_rows(values: Tensor, present: Tensor | None, *, unit_of: str = UNITS[0], normalize: str) -> Tensor:
@@ -46,6 +53,11 @@ def sample_owners(values: Tensor, present: Tensor | None, *, unit_of: str = UNIT
         return samples
     samples = samples[:, None].expand(n, t)
     return samples.flatten() if present is None else samples[present]
+
+
+def _means(rows: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
+    sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, owners, rows)
+    return sums / counts[:, None].clamp(min=1)
 
 
 def _existing(values: Tensor, present: Tensor) -> Tensor:

@@ -49,6 +49,29 @@ class Positions:
             return torch.arange(t, device=self.device).expand(n, t)
         return self.present.byte().argsort(dim=1, descending=True, stable=True)
 
+    @cached_property
+    def on_host(self) -> Tensor | None:
+        """`present` on the host."""
+        return None if self.present is None else self.present.cpu()
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """`counts` on the host, (N,)."""
+        return self.counts.cpu() if self.on_host is None else self.on_host.sum(dim=1)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """The place of each existing vector among those of its sample, (n,)."""
+        n, t = self.shape
+        if self.present is None:
+            return torch.arange(t, device=self.device).repeat(n)
+        return self.rows(self.present.long().cumsum(dim=1) - 1)
+
+    def prepared(self) -> Self:
+        """The same, with all that must be read off the mask's device."""
+        _ = self._index, self.sizes, self.on_host
+        return self
+
     def rows(self, values: Tensor) -> Tensor:
         """The existing vectors (n, *) of (N, T, *), in memory of their own where not all exist."""
         flat = values.flatten(0, 1)

@@ -41,18 +41,6 @@ class RangeMoment:
         wide = torch.complex128 if states.is_complex() else torch.float64
         return cls(states, torch.zeros(len(states), len(states), dtype=wide, device=states.device))
 
-    def coordinates(self, rows: Tensor) -> Tensor | None:
-        """z of rows √w ⟨ψ| (n, d), (n, r); None where they are not in the span. Cost O(n d r)."""
-        states = self.states.to(rows.dtype)
-        z = rows @ states.mH
-        some = rows[:_CHECKED]
-        rest = some - z[:_CHECKED] @ states
-        every, inside, missed, sampled = (
-            torch.linalg.vector_norm(each, dim=-1).double().square().sum() for each in (rows, z, rest, some)
-        )
-        good = (missed <= _OUTSIDE * sampled) & ((every - inside).abs() <= _OUTSIDE_ALL * every)
-        return z if bool(good) else None
-
     def add(self, coordinates: Tensor) -> None:
         """Takes in rows of coordinates (n, r). Cost O(n r²)."""
         add_gram(self.upper, coordinates)
@@ -71,3 +59,23 @@ class RangeMoment:
             values, vectors = torch.linalg.eigh(matrix)
             root = vectors * values.clamp(min=0).sqrt().to(vectors)
         return root.mH @ self.states.to(matrix)
+
+
+@dataclass
+class Coordinates:
+    """z of rows √w ⟨ψ| on orthonormal states, (n, r), and whether these span the rows: a tensor until it is read."""
+
+    z: Tensor
+    within: bool | Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, states: Tensor) -> Coordinates:
+        """Those of rows (n, d) on states (r, d). Cost O(n d r)."""
+        states = states.to(rows.dtype)
+        z = rows @ states.mH
+        some = rows[:_CHECKED]
+        rest = some - z[:_CHECKED] @ states
+        every, inside, missed, sampled = (
+            torch.linalg.vector_norm(each, dim=-1).double().square().sum() for each in (rows, z, rest, some)
+        )
+        return cls(z, (missed <= _OUTSIDE * sampled) & ((every - inside).abs() <= _OUTSIDE_ALL * every))

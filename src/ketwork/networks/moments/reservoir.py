@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import unit
+from ketwork.networks.moments.batch_keys import BatchKeys
 from ketwork.networks.moments.positions import Positions
 from ketwork.records import Count, Form
 
@@ -36,9 +37,9 @@ _FEWEST_KETS = (
 class Reservoir:
     """Up to `most` samples of one layer; the first axis of every tensor counts them.
 
-    keys (R,) decide who stays; counts (R,) how many nonzero kets the sample has; kets (R, P, d) and norms
-    (R, P) some of them, of which the first min(P, counts) are real; weights (R,) the weight of all of the sample's
-    kets, where these weigh by their squared norm.
+    keys (R,) decide who stays, and are on the host in a pass; counts (R,) how many nonzero kets the sample has; kets
+    (R, P, d) and norms (R, P) some of them, of which the first min(P, counts) are real; weights (R,) the weight of all
+    of the sample's kets, where these weigh by their squared norm.
     """
 
     keys: Annotated[Tensor, Form("real r")]
@@ -53,7 +54,7 @@ class Reservoir:
         cls,
         values: Tensor,
         positions: Positions,
-        keys: Tensor,
+        keys: BatchKeys,
         most: int = SAMPLES,
         weights: Tensor | None = None,
         heaviest: bool = False,
@@ -61,19 +62,23 @@ class Reservoir:
     ) -> Reservoir:
         """At most so many samples of one batch: activations (N, T, d), its nonzero vectors' positions, keys (N,).
 
-        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in. Of the
-        `heaviest` the weights (N,) decide who stays, as keys −w. Only those with keys `below` are taken.
+        A sample's key also draws its positions: they are the same in every layer, whatever batch it came in. Only those
+        with keys `below` are taken. Of the `heaviest` the weights (N,) decide who stays, as keys −w, on the device of
+        the activations: whether these are below is seen when they are on the host (`settle`).
         """
-        rank = -weights if heaviest and weights is not None else keys
-        some = (rank < below).nonzero().squeeze(1)
-        kept = some[rank[some].argsort(stable=True)[:most]]
-        rank, own = rank[kept].to(values.device), keys[kept.to(keys.device)].to(values.device)
-        kept = kept.to(values.device)
         t, d = values.shape[1:]
+        p = kets_each(d, t, values.element_size())
+        if heaviest and weights is not None:
+            rank = -weights
+            kept = rank.argsort(stable=True)[:most]
+            rank, order = rank[kept], None if t <= p else keys.orders(None, t, values.device)[kept]
+        else:
+            some = keys.first(most, below)
+            rank, kept = keys.values[some], keys.on(values.device, some)
+            order = None if t <= p else keys.orders(some, t, values.device)
         valid = values.new_ones(len(kept), t, dtype=torch.bool)
         valid = valid if positions.present is None else positions.present[kept]
-        p = kets_each(d, t, values.element_size())
-        places = _order(own, valid, p)[:, :p]
+        places = _placed(order, valid)[:, :p]
         real = valid.gather(1, places)
         kets, norms = unit(values[kept[:, None], places])
         return cls(
@@ -82,8 +87,15 @@ class Reservoir:
             kets.masked_fill_(~real[..., None], 0),
             norms.masked_fill_(~real, 0),
             most=most,
-            weights=None if weights is None else weights.to(values.device)[kept],
+            weights=None if weights is None else weights[kept],
         )
+
+    def settle(self, below: float) -> None:
+        """Keeps those whose keys, which are on the host now, are `below`."""
+        some = (self.keys < below).nonzero().squeeze(1)
+        if len(some) < len(self.keys):
+            for name, tensor in self._tensors().items():
+                setattr(self, name, tensor[some])
 
     @property
     def worst(self) -> float:
@@ -142,15 +154,10 @@ class Reservoir:
         return [(name, mine[name], theirs[name]) for name in mine]
 
 
-def _order(keys: Tensor, valid: Tensor, most: int) -> Tensor:
-    """The positions (N, T) of each sample, valid ones first; in random order unless all are wanted."""
-    n, t = valid.shape
-    order = torch.zeros(n, t)
-    if t > most:
-        generator = torch.Generator()
-        for row, key in zip(order, keys.tolist(), strict=True):
-            torch.rand(t, generator=generator.manual_seed(int(key * 2**53)), out=row)
-    return torch.where(valid, order.to(valid.device), order.to(valid.device) + 1).argsort(dim=1, stable=True)
+def _placed(order: Tensor | None, valid: Tensor) -> Tensor:
+    """The positions (N, T) of each sample, valid ones first; in the order of these numbers, None: as they are."""
+    order = torch.zeros_like(valid, dtype=torch.float32) if order is None else order
+    return torch.where(valid, order, order + 1).argsort(dim=1, stable=True)
 
 
 def kets_each(d: int, t: int, itemsize: int) -> int:

@@ -41,11 +41,11 @@ class SampleRatio(LayerSum, kind="sample_ratio"):
 
     @classmethod
     def from_samples(cls, vectors: Vectors, values: Tensor, weights: Tensor) -> Self:
-        """The same of float64 values and weights (n,) of vectors."""
-        owners, count = vectors.owners, len(vectors.counts)
-        n = weights.new_zeros(count).index_add_(0, owners, weights)
-        x = weights.new_zeros(count).index_add_(0, owners, values * weights)
-        return cls(count, *torch.stack([n.sum(), x.sum(), n @ n, n @ x, x @ x]).tolist())
+        """The same of float64 values and weights (n,) of vectors; its numbers are tensors still (`read_numbers`)."""
+        owners, counts = vectors.owners, vectors.counts
+        n = weights.new_zeros(len(counts)).index_add_(0, owners, weights)
+        x = weights.new_zeros(len(counts)).index_add_(0, owners, values * weights)
+        return cls((counts > 0).sum(), n.sum(), x.sum(), n @ n, n @ x, x @ x)  # type: ignore[arg-type]
 
     def __iadd__(self, other: Self) -> Self:
         for name, value in vars(other).items():

@@ -70,6 +70,7 @@ class SampleWeights:
         """The sums of a batch, from the norms (N, T) of its activations, 0 where there is none.
 
         Vectors weigh 1 each, or `by_square` ‖a‖². The vectors √w ψ (n, d) are given where a mean is to be subtracted.
+        The numbers are tensors still (`read_numbers`).
         Cost: O(n), and then O(n d).
         """
         norms = norms.double()
@@ -77,14 +78,14 @@ class SampleWeights:
         each = norms.square().sum(dim=1) if by_square else n
         t = positions.counts.double() if by_square else n
         products = (t > 0, each * each, t * t, each * t, n * n, n * lengths, lengths * lengths)
-        sums = torch.stack([product.sum(dtype=torch.float64) for product in products]).tolist()
-        samples, squares, pairs, mixed, kets, norm_products, squared = sums
-        longest = int(t.max()) if len(t) else 0
-        result = cls(int(samples), longest, squares, pairs, mixed, 0.0, kets, norm_products, squared)
+        samples, *rest = (product.sum(dtype=torch.float64) for product in products)
+        squares, pairs, mixed, kets, norm_products, squared = rest
+        longest = t.max() if len(t) else t.sum()
+        result = cls(samples.long(), longest.long(), squares, pairs, mixed, 0.0, kets, norm_products, squared)  # type: ignore[arg-type]
         if centred is not None:
             rows = positions.sums(centred)
             result.weighted, result.counted = torch.stack([each, t]).to(rows) @ rows
-            result.lengths = float(rows.abs().square().sum())
+            result.lengths = rows.abs().square().sum()  # type: ignore[assignment]
         return result
 
     def __iadd__(self, other: Self) -> Self:

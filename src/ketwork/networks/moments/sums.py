@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.activations import are_sinks
+from ketwork.networks.moments.positions import Positions
 from ketwork.records import Kinds
 
 
@@ -19,12 +20,13 @@ class Vectors:
     """The activation vectors of one batch at one layer: positions that exist, of samples that are finite.
 
     `rows` (n, d) as the network put them out, `samples` (n,) tells those of one sample, which stand together, from
-    those of another; `lengths` (n,) are their norms, where these are known.
+    those of another; `lengths` (n,) are their norms and `positions` their places, where these are known.
     """
 
     rows: Tensor
     samples: Tensor
     lengths: Tensor | None = None
+    positions: Positions | None = None
 
     @cached_property
     def squares(self) -> Tensor:
@@ -33,39 +35,42 @@ class Vectors:
             return torch.linalg.vector_norm(self.rows, dim=1).double().square()
         return self.lengths.double().square()
 
-    @cached_property
+    @property
     def owners(self) -> Tensor:
-        """The sample of each vector, (n,), counted from 0 without gaps."""
-        return self._consecutive[0]
+        """The sample of each vector, (n,), counted from 0; some may have none."""
+        return self._grid.owners
 
-    @cached_property
+    @property
     def counts(self) -> Tensor:
         """How many vectors each sample has, (N,)."""
-        return self._consecutive[1]
+        return self._grid.counts
 
-    @cached_property
+    @property
     def places(self) -> Tensor:
         """The place of each vector among those of its sample, (n,)."""
-        starts = self.counts.cumsum(0) - self.counts
-        return torch.arange(len(self.owners), device=self.owners.device) - starts[self.owners]
+        return self._grid.places
+
+    @property
+    def single(self) -> bool:
+        """Whether each sample has one vector, certainly."""
+        return self._grid.present is None and self._grid.shape[1] == 1
 
     @cached_property
     def sinks(self) -> Tensor:
         """Which vectors are far longer than the median of their sample, (n,), see `are_sinks`."""
-        n = len(self.counts)
-        if n == 0:
-            return torch.zeros_like(self.samples, dtype=torch.bool)
-        t = int(self.counts.max())
-        if n * t == len(self.owners):
-            return are_sinks(self.squares.reshape(n, t)).reshape(-1)
-        padded = self.squares.new_full((n, t), torch.nan)
-        padded[self.owners, self.places] = self.squares
-        return are_sinks(padded)[self.owners, self.places]
+        grid, squares = self._grid, self._grid.grid(self.squares)
+        if grid.present is not None:
+            squares = torch.where(grid.present, squares, torch.nan)
+        return grid.rows(are_sinks(squares))
 
     @cached_property
-    def _consecutive(self) -> tuple[Tensor, Tensor]:
-        _, owners, counts = self.samples.unique_consecutive(return_inverse=True, return_counts=True)
-        return owners, counts
+    def _grid(self) -> Positions:
+        if self.positions is not None:
+            return self.positions
+        counts = self.samples.unique_consecutive(return_counts=True)[1]
+        places = torch.arange(int(counts.max()) if len(counts) else 0, device=counts.device)
+        present = places < counts[:, None]
+        return Positions((len(counts), len(places)), present, counts.device)
 
 
 class LayerSum(Kinds):
@@ -78,7 +83,10 @@ class LayerSum(Kinds):
     @classmethod
     @abstractmethod
     def from_vectors(cls, vectors: Vectors) -> Self:
-        """The sum over one batch, inside the hook: what it keeps of the tensors must be copies."""
+        """The sum over one batch, inside the hook: what it keeps of the tensors must be copies.
+
+        Its numbers may be tensors without axes: they are read together once the network has run (`read_numbers`).
+        """
 
     @abstractmethod
     def __iadd__(self, other: Self) -> Self:

@@ -25,14 +25,14 @@ class Firing(LayerSum, kind="firing"):
     @classmethod
     def from_vectors(cls, vectors: Vectors) -> Self:
         """Counts by sample: a neuron fires on a sample if it is not 0 at any of its positions."""
-        owners, places = vectors.samples.unique_consecutive(return_inverse=True)
+        there = vectors.counts > 0
         fires = vectors.rows != 0
-        if len(owners) < len(fires):
-            fired = torch.zeros(len(owners), fires.shape[1], dtype=torch.int32, device=fires.device)
-            fires = fired.index_add_(0, places, fires.to(torch.int32)) > 0
-        number = torch.arange(1, len(owners) + 1, device=fires.device)
-        last = (fires * number[:, None]).amax(dim=0) if len(owners) else number.new_zeros(fires.shape[1])
-        return cls(len(owners), fires.sum(dim=0), last - 1)
+        if not vectors.single:
+            fired = torch.zeros(len(there), fires.shape[1], dtype=torch.int32, device=fires.device)
+            fires = fired.index_add_(0, vectors.owners, fires.to(torch.int32)) > 0
+        number = there.cumsum(0)
+        last = (fires * number[:, None]).amax(dim=0) if len(there) else number.new_zeros(fires.shape[1])
+        return cls(there.sum(), fires.sum(dim=0), last - 1)  # type: ignore[arg-type]
 
     def __iadd__(self, other: Self) -> Self:
         self.last = torch.where(other.last >= 0, other.last + self.samples, self.last)

@@ -20,6 +20,9 @@ from ketwork.networks.activations import (
     Source,
 )
 from ketwork.networks.moments import (
+    BatchKeys,
+    BatchPart,
+    EntropySolver,
     Keep,
     Labelled,
     LayerAccumulator,
@@ -27,6 +30,7 @@ from ketwork.networks.moments import (
     NonFiniteActivationError,
     PairMoments,
     Positions,
+    read_parts,
     sample_keys,
     sample_rows,
 )
@@ -71,9 +75,11 @@ class Gathering:
     torn: bool = False
     _rows: dict[Key, LayerAccumulator] = field(default_factory=dict)
     _batch: Batch | None = None
-    _keys: Tensor = field(default_factory=lambda: torch.empty(0))
+    _keys: BatchKeys = field(default_factory=lambda: BatchKeys(torch.empty(0)))
     _labels: Labelled | None = None
+    _parts: dict[Key, BatchPart] = field(default_factory=dict)
     _pending: dict[Key, LayerAccumulator] = field(default_factory=dict)
+    _solver: EntropySolver = field(default_factory=EntropySolver)
     _pooled: dict[Hashable, Tensor] = field(default_factory=dict)
     _bad: BadValues = field(default_factory=BadValues)
     _masked: bool = False
@@ -99,19 +105,20 @@ class Gathering:
         if self.stream is None:
             self.stream = key_stream(self.generator, batch)
             self.generator = torch.Generator().manual_seed(self.stream)
-        self._keys = torch.rand(batch.size, generator=self.generator, dtype=torch.float64)
+        self._keys = BatchKeys(torch.rand(batch.size, generator=self.generator, dtype=torch.float64))
         labels = self.gathered.labels
         targets = labels.of_batch(batch.content, batch.labels, self.position, batch.size)
         per_position = labels.task == "positions"
         if targets is not None and (batch.shifted if labels.given is None else labels.shifted):
             self.gathered.note(NEXT_TOKENS)
         self._labels = None if targets is None else Labelled(targets, self.position, per_position)
-        self._pending.clear()
-        self._pooled.clear()
-        self._places.clear()
+        for part in (self._parts, self._pending, self._pooled, self._places, self._solver):
+            part.clear()
         self._bad.clear()
         if not batch.elsewhere:
             self.positions.begin(batch, self.position)
+            for mask in batch.masks:
+                self._positions(mask.present, mask.present).prepared()
         for extra in self.extras:
             extra.begin(batch)
 
@@ -120,8 +127,8 @@ class Gathering:
         key = activation.key
         row = self._rows.get(key)
         device = activation.values.device
-        if row is not None and row.reservoir.keys.device != device:  # as a restored one is
-            row = self._rows[key] = _moved(row, device)
+        if row is not None and row.moment.first.device != device:  # as a restored one is
+            row = self._rows[key] = _moved(row, device).on_host()
         if row is not None and activation.values.shape[-1] != row.d:
             raise RefusedError(
                 f"it had {row.d} features and now has {activation.values.shape[-1]}, so that axis "
@@ -141,33 +148,39 @@ class Gathering:
                 f"would take {8e-9 * d * d:.1f} GB. `memory=` gives it more, and `layers=` leaves it out."
             )
         positions = self._positions(activation.values, present)
-        try:
-            part = LayerAccumulator.from_batch(activation, positions, self._keys, keep, self._labels, row)
-        except NonFiniteActivationError as bad:
-            self._bad.bad[key] = Bad.from_activation(activation, bad.samples)
-            return
-        if self._labels is not None and part.labelled is None:
+        self._parts[key] = BatchPart.from_activation(
+            activation, positions, self._keys, keep, self._solver, self._labels, row
+        )
+        if self._labels is not None and self._parts[key].accumulator.labelled is None:
             self.gathered.note(
                 f"The labels have {self._labels.targets.shape[1]} positions, layer {key[0]} has "
                 f"{activation.values.shape[1]}: its labels are not decoded.{_hint(self._labels.targets)}"
             )
-        self._pending[key] = part
         for extra in self.extras:
             extra.take(activation, present)
         if self.gathered.pairs is not None:
             self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
 
     def settle(self, live: Source) -> None:
-        """Adds what the study's extras read, and skips layers whose values are not finite, where that is their own.
+        """Reads what the hooks left on devices, with what the study's extras read.
+
+        Layers whose values are not finite are skipped, where that is their own.
 
         Raises:
             ValueError: it is a sample's, or every layer's.
         """
         assert self._batch is not None
         for extra in self.extras:
-            for key, name, part in extra.sums():
-                if key in self._pending:
-                    self._pending[key].sums[name] = part
+            for key, name, sums in extra.sums():
+                if key in self._parts:
+                    self._parts[key].accumulator.sums[name] = sums
+        read_parts(self._parts.values(), self._solver)
+        for key, part in self._parts.items():
+            try:
+                self._pending[key] = part.finished()
+            except NonFiniteActivationError as error:
+                self._bad.bad[key] = Bad(error.samples, error.masked)
+        self._parts.clear()
         bad = self._bad
         if not bad.bad:
             return
