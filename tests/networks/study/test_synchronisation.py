@@ -7,17 +7,16 @@ computed of that. What reads such numbers, or needs them to know how large a res
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 import ketwork as kw
-from ketwork.networks.activations import Activation, Batch
+from ketwork.networks.activations import Activation
 from ketwork.networks.study import gathering
 from ketwork.networks.study.gathering import Gathering
 from ketwork.networks.study.layer import Layer
@@ -30,6 +29,14 @@ WAITING = {
 
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 MASKS = (torch.bool, torch.uint8)
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Tensor]:
+    for each in values:
+        if isinstance(each, Tensor):
+            yield each
+        elif isinstance(each, (list, tuple)):
+            yield from _flat(each)
 
 
 class Device(TorchDispatchMode):
@@ -60,8 +67,7 @@ class Device(TorchDispatchMode):
             self.place = before
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = tree_flatten((args, kwargs or {}))[0]
-        mine = [each for each in given if isinstance(each, Tensor) and self.holds(each)]
+        mine = any(map(self.holds, _flat((*args, *(kwargs or {}).values()))))
         result = func(*args, **(kwargs or {}))
         if not mine:
             return result
@@ -70,9 +76,8 @@ class Device(TorchDispatchMode):
             self.wait(name)
         if name in INDEXING and any(isinstance(i, Tensor) and i.dtype in MASKS for i in args[1]):
             self.wait(name)
-        for each in tree_flatten(result)[0]:
-            if isinstance(each, Tensor):
-                self.put(each)
+        for each in _flat((result,)):
+            self.put(each)
         return result
 
 
@@ -85,7 +90,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
             for each in args:
                 if isinstance(each, Activation):
                     device.put(each.values)
-            with device.at(place):
+            with device, device.at(place):
                 return call(*args)
 
         return placed
@@ -102,28 +107,15 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
     # No numbers at the end, which is no part of the pass.
     monkeypatch.setattr(Layer, "from_accumulator", lambda row, *how: Layer.unfinished(row, *how[:2]))
-    begin, commit = Gathering.begin, Gathering.commit
-
-    def begun(run: Gathering, batch: Batch) -> None:
-        begin(run, batch)
-        device.__enter__()
-
-    def committed(run: Gathering) -> None:
-        with device.at("after"):
-            commit(run)
-        device.__exit__(None, None, None)
-
-    monkeypatch.setattr(Gathering, "begin", begun)
-    monkeypatch.setattr(Gathering, "receive", at("hook", Gathering.receive))
-    monkeypatch.setattr(Gathering, "settle", at("after", Gathering.settle))
-    monkeypatch.setattr(Gathering, "commit", committed)
+    for name, place in (("receive", "hook"), ("settle", "after"), ("commit", "after")):
+        monkeypatch.setattr(Gathering, name, at(place, getattr(Gathering, name)))
     for name in ("tolist", "cpu"):
         monkeypatch.setattr(Tensor, name, read(name, getattr(Tensor, name)))
     return device
 
 
 class Encoder(nn.Module):
-    """Two blocks of a transformer over token embeddings."""
+    """A block of a transformer over token embeddings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +130,7 @@ class Encoder(nn.Module):
         return x
 
 
-BATCHES, SIZE, LONGEST = 3, 12, 8
+BATCHES, SIZE, LONGEST = 2, 12, 8
 
 
 def _batches() -> list[dict[str, Tensor]]:
