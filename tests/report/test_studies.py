@@ -15,7 +15,7 @@ from ketwork.networks.comparison import compare
 from ketwork.networks.study import study
 from ketwork.quantum import Estimate
 from ketwork.report import as_json, render, render_comparison, render_plan
-from ketwork.report.words import plus_minus
+from ketwork.report.words import duration, plus_minus
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +267,7 @@ def test_sketched_layers_stand_as_intervals_and_the_plan_is_a_table():
     render_plan(record.plan, Console(file=buffer, width=120))
     assert f"0, 1 300 sketch of rank {wide.sketch}" in " ".join(buffer.getvalue().split())
     assert "of 2.0 MB" in buffer.getvalue()
+    assert f"end of study ≈ {duration(record.plan.end_seconds)} (by operations" in buffer.getvalue()
     plan = as_json(record)["plan"]
     assert plan["memory"] == record.plan.memory == 2_000_000
     assert [(share["layer"], share["d"], share["rank"]) for share in plan["shares"]] == [

@@ -187,7 +187,7 @@ def command(
                 "compare": (PAGE_SECONDS if report is not None else False) if compare is None else compare,
                 "checkpoint": None if checkpoint is None else Checkpoint(checkpoint, every, resume),
                 "memory": memory,
-                "on_plan": None if job and job.rank else _print_plan,
+                "on_plan": None if memory is None or (job and job.rank) else _print_plan,
             }
             notes: tuple[str, ...] = ()
             about: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from ketwork.networks.measures import Measure, by_label
 from ketwork.networks.runtime import Plan, Share
 from ketwork.networks.study import Layer, Study
 from ketwork.report.terminal_table import Column, bar, drawn, fitting, plain_table
-from ketwork.report.words import by_reason, dimmed, megabytes, plus_minus, short
+from ketwork.report.words import by_reason, dimmed, duration, megabytes, plus_minus, short
 
 EXPLAIN = "--explain says what each number means."
 _REASONS = 6  # lines on what was skipped
@@ -59,6 +59,13 @@ def render_plan(plan: Plan, console: Console) -> None:
     console.print(Text.assemble(("Plan of the memory", "bold"), title), highlight=False)
     console.print(Padding(table, (1, 0)))
     pairs = f", {megabytes(plan.pairs)} to compare layers" if plan.pairs else ""
+    if plan.batch_seconds is not None and plan.end_seconds is not None:
+        console.print(
+            f"Beside the network ≈ {duration(plan.batch_seconds)} a batch; end of study ≈ {duration(plan.end_seconds)}"
+            " (by operations and this machine's speed).",
+            style="dim",
+            highlight=False,
+        )
     console.print(
         f"Of these {megabytes(plan.work)} for work on one layer at a time{pairs}.",
         style="dim",

@@ -98,6 +98,18 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.{0 if size >= 1e7 else 1}f} MB"
 
 
+def duration(seconds: float) -> str:
+    """A time of which two digits are known at most.
+
+    >>> duration(0.0123), duration(41.2), duration(2160), duration(57600)
+    ('0.012 s', '41 s', '36 min', '16 h')
+    """
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
 def folded(name: str, width: int) -> str:
     """The name on as many lines as it needs, broken after dots where there are any.
 

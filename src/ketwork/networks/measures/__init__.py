@@ -23,6 +23,7 @@ from ketwork.networks.measures.lens import LENS
 from ketwork.networks.measures.overlaps import overlaps_of
 from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
+from ketwork.networks.measures.quadrature import LEADING, WIDE
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
 from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
 from ketwork.networks.measures.similarity import Effort, Similarities, measured, similarities
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CATEGORICAL",
     "KEPT",
+    "LEADING",
     "LENS",
     "MEASURES",
     "MOST_DIMENSIONS",
@@ -44,6 +46,7 @@ __all__ = [
     "PAIR_MEASURES",
     "PATTERNS",
     "TEMPERATURES",
+    "WIDE",
     "Column",
     "DecodedLabels",
     "Decoding",

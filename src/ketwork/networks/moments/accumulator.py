@@ -125,11 +125,11 @@ class LayerAccumulator:
 
     def on_host(self) -> Self:
         """The same, with all on the host that decides which samples are kept."""
-        kept = [(part, "keys") for part in (self.reservoir, self.heaviest) if part is not None]
+        for reservoir in filter(None, (self.reservoir, self.heaviest)):
+            reservoir.keys = reservoir.keys.cpu()
         if self.entanglements is not None:
-            kept += [(self.entanglements, name) for name in ("keys", "positions", "entropies")]
-        for part, name in kept:
-            setattr(part, name, getattr(part, name).cpu())
+            for name in ("keys", "positions", "entropies"):
+                setattr(self.entanglements, name, getattr(self.entanglements, name).cpu())
         return self
 
     @property

@@ -41,6 +41,17 @@ class Labelled:
             self._known[place] = self._rows(keys, positions), positions  # so that no others have their id
         return self._known[place][0]
 
+    @property
+    def hint(self) -> str:
+        """What labels of positions may be meant as, where each is 0 or 1; else nothing."""
+        values = self.targets.unique()
+        if len(values) != 2 or bool((values < 0).any()):
+            return ""
+        return (
+            " Where they are one-hot, give `labels.argmax(-1)` for classes; where a sample has several labels at once, "
+            "give `labels.float()`, which are decoded as numbers."
+        )
+
     def _rows(self, keys: BatchKeys, positions: Positions) -> LabelledRows:
         n, t = positions.shape
         samples = torch.arange(self.start, self.start + n)

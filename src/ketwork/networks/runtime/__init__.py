@@ -3,7 +3,7 @@
 May import `measures`, `moments`, `activations`, `quantum`, `records`. Others take `stream`, the one loop over data.
 
 - The loop: `streaming`, `progress`, `bad_values` (NaN), `keys` (random keys of samples)
-- `memory`: the plan, which layer gets an exact moment or a sketch
+- `memory`: the plan, which layer gets an exact moment or a sketch; `forecast`: its seconds
 - `checkpoints`: written, read, and what must agree for a run to be resumed; `fingerprints` of network and data
 - `background`: long work that Ctrl-C can end; `distributed`: several processes
 """
@@ -13,8 +13,16 @@ from ketwork.networks.runtime.bad_values import Bad, BadValues
 from ketwork.networks.runtime.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, ProcessError, Processes, join
 from ketwork.networks.runtime.fingerprints import of_network
+from ketwork.networks.runtime.forecast import with_seconds
 from ketwork.networks.runtime.keys import key_stream
-from ketwork.networks.runtime.memory import Plan, Share, Width, parse_bytes, plan_memory
+from ketwork.networks.runtime.memory import (
+    Plan,
+    Share,
+    Width,
+    parse_bytes,
+    plan_memory,
+    plan_without_limit,
+)
 from ketwork.networks.runtime.progress import LAYERS, PAIRS, Progress, Stage, show_progress, show_stage
 from ketwork.networks.runtime.streaming import (
     Ending,
@@ -55,8 +63,10 @@ __all__ = [
     "open_checkpoints",
     "parse_bytes",
     "plan_memory",
+    "plan_without_limit",
     "show_progress",
     "show_stage",
     "stream",
     "with_notes",
+    "with_seconds",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations import Batch, Key, tensors
+from ketwork.networks.activations import Activation, Batch, Key, tensors
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,15 @@ class Bad:
 
     samples: list[int]
     masked: bool
+
+    @classmethod
+    def from_activation(cls, activation: Activation, samples: list[int]) -> Bad:
+        """Those of an activation, of whose samples these have some."""
+        values = activation.values
+        if activation.present is not None:
+            values = values[activation.present]
+        odd = values[~torch.isfinite(values)]
+        return cls(samples, not odd.is_complex() and bool((odd == -torch.inf).all()))
 
 
 @dataclass

@@ -32,7 +32,8 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 class Width:
     """A layer as its first activation shows it; `itemsize` is of one number of a ket, real or complex.
 
-    `span` are the dimensions of the range of a linear layer with fewer inputs than outputs.
+    `span` are the dimensions of the range of a linear layer with fewer inputs than outputs, `vectors` how many there
+    were in that batch, at `length` positions of each sample.
     """
 
     layer: str
@@ -42,6 +43,8 @@ class Width:
     itemsize: int
     positions: bool
     span: int | None = None
+    vectors: int = 0
+    length: int = 1
 
     @classmethod
     def from_activation(cls, activation: Activation) -> Width:
@@ -54,6 +57,8 @@ class Width:
             values.element_size(),
             activation.info.positions,
             None if span is None else span.rank,
+            values.shape[0] * values.shape[1],
+            values.shape[1],
         )
 
 
@@ -91,12 +96,17 @@ class Plan:
     """What becomes of a budget of `memory` bytes: the layers' shares, and the bytes for pairs of layers and work.
 
     `pairs` are for comparing the layers with each other; `work` is what is computed on one layer at a time.
+    `batch_seconds` and `end_seconds` are what the statistics of all layers take beside the network, in each batch like
+    the first one and at the end, by operations and this machine's speed: good to a factor of two or three, without
+    pairs. None of a plan in an older file.
     """
 
     memory: Count
     shares: tuple[Share, ...]
     pairs: Count
     work: Count
+    batch_seconds: float | None = None
+    end_seconds: float | None = None
 
     @property
     def total(self) -> int:
@@ -110,7 +120,8 @@ class Plan:
 
     def __repr__(self) -> str:
         sketched = f", {len(self.sketched)} sketched" if self.sketched else ""
-        return f"Plan({len(self.shares)} layers{sketched}: {self.total:,} of {self.memory:,} bytes)"
+        end = "" if self.end_seconds is None else f", end of study ≈ {self.end_seconds:.2g} s"
+        return f"Plan({len(self.shares)} layers{sketched}: {self.total:,} of {self.memory:,} bytes{end})"
 
     def share(self, key: Key) -> Share | None:
         """What a layer keeps, if it is in the plan."""
@@ -201,6 +212,19 @@ def plan_memory(
         f"Argument `memory` must be at least {_words(least)} for these {len(layers)} layers, but is "
         f"{_words(memory, up=False)}. Give more, or choose fewer layers with `layers`."
     )
+
+
+def plan_without_limit(
+    widths: Mapping[Key, Width], ranks: Mapping[Key, int], *, classes: int | None = None, pairs: bool = False
+) -> Plan:
+    """The plan of a study that no memory limits: what layers keep then, those with `ranks` as sketches of these."""
+    layers = list(widths.values())
+    planned = [_share(width, ranks.get(key), 1.0, classes) for key, width in widths.items()]
+    of_pairs = _LEAST_PAIRS * least_bytes([_numbers(width) for width in layers]) if pairs else 0
+    plan = Plan(
+        0, tuple(share for share, _ in planned), of_pairs, max((work for _, work in planned), default=0)
+    )
+    return replace(plan, memory=plan.total)
 
 
 def _words(memory: int, up: bool = True) -> str:

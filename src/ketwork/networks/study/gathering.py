@@ -34,7 +34,17 @@ from ketwork.networks.moments import (
     sample_keys,
     sample_rows,
 )
-from ketwork.networks.runtime import Bad, BadValues, Plan, Share, Width, key_stream, plan_memory
+from ketwork.networks.runtime import (
+    Bad,
+    BadValues,
+    Plan,
+    Share,
+    Width,
+    key_stream,
+    plan_memory,
+    plan_without_limit,
+    with_seconds,
+)
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.extras import Extra
 from ketwork.records import Count, Form, Malformed, pack, unpack
@@ -141,7 +151,7 @@ class Gathering:
         keep = self.keep
         if share is not None:
             keep = replace(keep, rank=share.rank, samples=share.samples, limits=share.limits)
-        elif (d := activation.values.shape[-1]) > WIDEST and not _ranged(activation):
+        elif (d := activation.values.shape[-1]) > WIDEST and not _ranged(Width.from_activation(activation)):
             keep = replace(keep, rank=RANK)
             self.gathered.note(
                 f"Layer {key[0]} has {d:,} features: it is kept as a sketch of rank {RANK}, since its exact moment "
@@ -154,7 +164,7 @@ class Gathering:
         if self._labels is not None and self._parts[key].accumulator.labelled is None:
             self.gathered.note(
                 f"The labels have {self._labels.targets.shape[1]} positions, layer {key[0]} has "
-                f"{activation.values.shape[1]}: its labels are not decoded.{_hint(self._labels.targets)}"
+                f"{activation.values.shape[1]}: its labels are not decoded.{self._labels.hint}"
             )
         for extra in self.extras:
             extra.take(activation, present)
@@ -251,8 +261,13 @@ class Gathering:
         self._drawn = self.generator.get_state()
         self.gathered.labels.commit()
 
-    def plan(self, live: Source, batch: Batch, forward: Callable[[], None], memory: int) -> Plan:
-        """Plans the memory of the pass, from the widths that its first batch shows."""
+    def plan(
+        self, live: Source, batch: Batch, forward: Callable[[], None], memory: int | None, exact: bool = False
+    ) -> Plan:
+        """Plans the pass from the widths that its first batch shows: what `memory` allows, and how long it takes.
+
+        Without a limit (None) the plan only says what there will be. `exact` says that wide layers are decomposed.
+        """
         widths: dict[Key, Width] = {}
 
         def measure(activation: Activation) -> None:
@@ -263,10 +278,15 @@ class Gathering:
         gathered = self.gathered
         gathered.labels.of_batch(batch.content, batch.labels, self.position, batch.size)
         readable = {key: width for key, width in widths.items() if key not in live.refused}
-        pairs = gathered.pairs is not None
-        gathered.plan = plan_memory(readable, memory, classes=gathered.labels.classes, pairs=pairs)
+        pairs, classes = gathered.pairs is not None, gathered.labels.classes
+        if memory is None:
+            ranks = {key: RANK for key, width in readable.items() if width.d > WIDEST and not _ranged(width)}
+            plan = plan_without_limit(readable, ranks, classes=classes, pairs=pairs)
+            return _named(with_seconds(plan, readable, exact), live)
+        plan = plan_memory(readable, memory, classes=classes, pairs=pairs)
+        gathered.plan = with_seconds(plan, readable, exact)
         if pairs:
-            gathered.pairs = PairMoments(memory=gathered.plan.pairs // 2)
+            gathered.pairs = PairMoments(memory=plan.pairs // 2)
         return _named(gathered.plan, live)
 
     def state(self, live: Source) -> GatheringState:
@@ -354,10 +374,9 @@ class Gathering:
         return activation.present
 
 
-def _ranged(activation: Activation) -> bool:
+def _ranged(width: Width) -> bool:
     """Whether a layer lies in a range that takes no more than the exact moment of the widest layer."""
-    span, values = activation.span, activation.values
-    return span is not None and span.rank * values.shape[-1] * values.element_size() <= 8 * WIDEST**2
+    return width.span is not None and width.span * width.d * width.itemsize <= 8 * WIDEST**2
 
 
 def _named(planned: Plan, live: Source) -> Plan:
@@ -370,14 +389,3 @@ def _moved(part: Any, device: torch.device) -> Any:
     """An accumulator on a device."""
     header, tensors = pack(part)
     return unpack(type(part), header, {name: tensor.to(device) for name, tensor in tensors.items()})
-
-
-def _hint(codes: Tensor) -> str:
-    """What labels of positions may be meant as, where each is 0 or 1."""
-    values = codes.unique()
-    if len(values) != 2 or bool((values < 0).any()):
-        return ""
-    return (
-        " Where they are one-hot, give `labels.argmax(-1)` for classes; where a sample has several labels at once, "
-        "give `labels.float()`, which are decoded as numbers."
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -24,6 +24,8 @@ class BatchLoop(ABC):
     saved: Checkpoints[GatheringState] | None
     budget: int | None = None
     on_plan: Callable[[Plan], None] | None = None
+    exact: bool = False
+    _planned: bool = field(default=False, init=False)
 
     @abstractmethod
     def hand_over(self, batch: Batch) -> None:
@@ -61,8 +63,11 @@ class BatchLoop(ABC):
         if saved is not None and saved.has(batch, labels):
             return None
 
-        if self.budget is not None and run.gathered.plan is None and not batch.elsewhere:
-            plan = run.plan(self.live, batch, functools.partial(self.hand_over, batch), self.budget)
+        wanted = self.budget is not None or self.on_plan is not None
+        if wanted and not self._planned and run.gathered.plan is None and not batch.elsewhere:
+            again = functools.partial(self.hand_over, batch)
+            plan = run.plan(self.live, batch, again, self.budget, self.exact)
+            self._planned = True
             if self.on_plan is not None:
                 self.on_plan(plan)
         batch = self.prepared(batch)

@@ -178,7 +178,9 @@ def study(
             widths. Where their exact moments do not fit, the widest become sketches with a certified error, and each
             number that follows lies within its interval (`Estimate.bounds`). None: exact moments, but for layers of
             more than 16,384 features that are no outputs of a linear layer with far fewer inputs: these are sketches.
-        on_plan: called with the `Plan` of the memory before anything is kept; the record has it as `plan`.
+        on_plan: called with the `Plan` before anything is kept: what each layer takes, and the seconds of each batch
+            and of the end (`end_seconds`), from counts of operations and the speed that this machine shows. Without
+            `memory=` it takes that extra forward pass too; with it the record has the plan as `plan`.
         checkpoint: a folder (or a `Checkpoint` with its settings) that gets the state of the pass again and again and
             at its end, however it ends, in one step each; the last two are kept. One run at a time can use it. To
             resume, the batches that it has are read again, but not run; they, the network and all settings must be
@@ -289,7 +291,7 @@ def study(
                 open_checkpoints(saving, folder, GatheringState, of_network(network), bound)
             )
         key = labels if isinstance(labels, str) else None
-        loop = Loop(run, live, saved, budget, on_plan, forward, key)
+        loop = Loop(run, live, saved, budget, on_plan, exact, forward, key)
         loop.resume(target)
         source = batches(
             data,

@@ -198,7 +198,7 @@ def study_activations(
             bound |= {"seed": draw.initial_seed(), "compare": compare is not False}
             folder = Path(saving.path)
             saved = stack.enter_context(open_checkpoints(saving, folder, GatheringState, _about(live), bound))
-        loop = StoredLoop(run, live, saved, budget, on_plan, skip_bad)
+        loop = StoredLoop(run, live, saved, budget, on_plan, exact, skip_bad)
         loop.resume(torch.device("cpu"))
         bar = stack.enter_context(show_progress(progress, max_samples))
         batches = live.batches(batch_size, places)
