@@ -111,6 +111,7 @@ def _halved(numbers: Tensor) -> Tensor:
 def _common(rows: Tensor) -> Tensor:
     """A unit vector near the leading direction of the rows, where one leads (0 where all of the first ones are 0)."""
     some = rows[:_ROWS_OF_A_MEAN]
-    first = some.index_select(0, (some != 0).any(dim=1).byte().argmax(dim=0, keepdim=True))[0]
+    longer = torch.linalg.vector_norm(some, dim=1) > 0
+    first = some.index_select(0, longer.byte().argmax(dim=0, keepdim=True))[0]
     turned = (some @ first.conj()).conj() @ some
     return turned / torch.linalg.vector_norm(turned).clamp(min=torch.finfo(turned.dtype).tiny)
