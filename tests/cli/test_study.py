@@ -249,6 +249,7 @@ def test_a_memory_budget_prints_its_plan_beside_the_numbers(run, here):
     done = run("study", *SMALL, "--memory", "3kB", "--json", "--out", str(path))
     assert done.exit_code == 0, done.stderr
     assert "Plan of the memory: 0.0 MB of 0.0 MB" in done.stderr
+    assert "a batch; end of study ≈ " in done.stderr
     assert "sketch of rank 1" in done.stderr
     printed, record = json.loads(done.stdout), Study.load(path)
     assert [(each["layer"], each["rank"]) for each in printed["plan"]["shares"]] == [

@@ -230,8 +230,9 @@ class Gathering:
             self._rows[key] = part
         self._pending.clear()
         if gathered.pairs is not None and self._pooled:
-            finite = [rows.isfinite().all(dim=1).cpu() for rows in self._pooled.values()]
-            good = torch.stack(finite).all(dim=0)
+            device = next(iter(self._pooled.values())).device
+            finite = [rows.isfinite().all(dim=1).to(device) for rows in self._pooled.values()]
+            good = torch.stack(finite).all(dim=0).cpu()
             finite_rows = {key: rows[good.to(rows.device)] for key, rows in self._pooled.items()}
             keys = sample_keys(self.position, len(good), gathered.pairs.seed)
             gathered.pairs.add(finite_rows, keys=keys[good])
