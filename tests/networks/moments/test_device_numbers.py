@@ -14,7 +14,7 @@ def test_numbers_of_every_kind_come_over_in_one_transfer(monkeypatch: pytest.Mon
     monkeypatch.setattr(Tensor, "cpu", lambda tensor: transfers.append(len(tensor)) or to_host(tensor))
     one = SimpleNamespace(n=torch.tensor(2**52 + 1), x=torch.tensor(0.1), no=7, rows=torch.arange(3))
     other = SimpleNamespace(good=torch.tensor(True), y=torch.tensor(1 / 3, dtype=torch.float64))
-    places = numbers_of(one, other)
+    places = numbers_of([one, other])
     assert places == [(one, "n"), (one, "x"), (other, "good"), (other, "y")]
     read_numbers([*places, (one, "rows")])
     assert (one.n, one.no, other.good, other.y) == (2**52 + 1, 7, True, 1 / 3)

@@ -139,7 +139,7 @@ class BatchPart:
         """What is on the device still, and must be known before the batch can be added."""
         row = self.accumulator
         records = [self, row, row.sample_weights, *row.sums.values()]
-        places = numbers_of(*(record for record in records if record is not None)) + row.moment.unread()
+        places = numbers_of([record for record in records if record is not None]) + row.moment.unread()
         if row.entanglements is not None:
             places.append((row.entanglements, "positions"))
         if row.heaviest is not None:

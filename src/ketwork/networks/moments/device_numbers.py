@@ -16,7 +16,7 @@ Place = tuple[Any, str]
 """A record and the name of one of its attributes."""
 
 
-def numbers_of(*records: Any) -> list[Place]:
+def numbers_of(records: Iterable[Any]) -> list[Place]:
     """The attributes of these records that are single numbers on a device still."""
     return [
         (record, name)

@@ -105,7 +105,7 @@ class Moment:
 
     def unread(self) -> list[Place]:
         """What of a batch is on the device still."""
-        return numbers_of(self, *filter(None, [self.inside]))
+        return numbers_of([self] if self.inside is None else [self, self.inside])
 
     def settle(self, zeros: int = 0, alike: bool = True) -> None:
         """Drops a batch's zero rows, which weigh 1 each if all are `alike`, and goes over to the form for the rest."""
