@@ -155,3 +155,29 @@ def test_the_widest_layers_are_sketches_and_say_so(monkeypatch: pytest.MonkeyPat
     for layer, expected in zip(record, exact, strict=True):
         low, high = layer.entropy.bounds or (layer.entropy.plain, layer.entropy.plain)
         assert low - 1e-9 <= expected.entropy.plain <= high + 1e-9
+
+
+class Masked(nn.Module):
+    """Three layers, of which the one between puts out NaN on some samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.scores, self.last = nn.Linear(6, 5), nn.Softplus(), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        self.scores(torch.where(x[:, :1] > 2.0, torch.nan, y))
+        return self.last(y)
+
+
+def test_a_layer_that_is_skipped_for_its_values_takes_no_sample_from_the_others() -> None:
+    net, x = Masked(), _data(120, 6, dtype=torch.float32)
+    record = study(net, x, layers="all", compare=True, batch_size=40)
+    alone = study(net, x, layers=["first", "last"], compare=True, batch_size=40)
+    assert [layer.name for layer in record] == ["first", "last"]
+    assert "NaN" in record.skipped["scores"]
+    torch.testing.assert_close(
+        torch.tensor(record.compare().cka.to_numpy()), torch.tensor(alone.compare().cka.to_numpy())
+    )
+    assert record.compare().cka.shape == (2, 2)

@@ -190,6 +190,7 @@ class Gathering:
                 self._pending[key] = part.finished()
             except NonFiniteActivationError as error:
                 self._bad.bad[key] = Bad(error.samples, error.masked)
+                self._pooled.pop(key, None)
         self._parts.clear()
         bad = self._bad
         if not bad.bad:
