@@ -104,6 +104,7 @@ OF_MORE_THAN_A_MODULE = {
     "networks/compression/test_example.py",
     "networks/compression/test_kinds.py",
     "networks/compression/test_networks.py",
+    "networks/study/test_synchronisation.py",
     "records/test_version_0_1.py",
 }
 

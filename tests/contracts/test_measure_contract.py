@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import ketwork as kw
 from ketwork.networks.measures import MEASURES, Measure, measure, own_sums
 from ketwork.networks.moments import LayerSum, Vectors
+from ketwork.networks.moments.device_numbers import numbers_of, read_numbers
 from ketwork.quantum import Estimate
 from ketwork.records import pack, unpack
 
@@ -230,6 +231,7 @@ def test_sums_are_a_monoid(name: str, dtype: torch.dtype) -> None:
 def test_sums_share_nothing_with_the_batch_and_come_back_from_files(name: str) -> None:
     batch = _vectors(12, 0)
     found = SUMS[name].from_vectors(batch)
+    read_numbers(numbers_of([found]))
     before = copy.deepcopy(found)
     batch.rows.zero_()
     batch.samples.zero_()

@@ -24,6 +24,7 @@ from ketwork.networks.compression.survey import Survey, Surveyed
 from ketwork.networks.detection.detector import Detector
 from ketwork.networks.moments import SampleRatio, Vectors
 from ketwork.networks.moments.class_moments import ClassMoments
+from ketwork.networks.moments.device_numbers import numbers_of, read_numbers
 from ketwork.networks.moments.pair_moments import PairMoments
 from ketwork.networks.monitor.firing import Firing
 from ketwork.networks.study.gathering import GatheringState
@@ -127,6 +128,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     detector = tokens.detector(
         positions="both", model=nn.Linear(4, 5), calibration=torch.randn(50, 3, 4), layers=tokens[0].name
     )
+    firing = Firing.from_vectors(Vectors(torch.eye(4), torch.arange(4)))
+    ratio = SampleRatio.from_values(torch.ones(4), torch.arange(4))
+    read_numbers(numbers_of([firing, ratio]))
     roots = [
         *map(stored, (labelled, values, positions, complex_, wide, ranged, few)),
         *(
@@ -143,8 +147,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
         detector,
         kw.study(net, (torch.randn(400, 4), torch.arange(400) % 3)).detector("mahalanobis", layers="0"),
         cut,
-        Firing.from_vectors(Vectors(torch.eye(4), torch.arange(4))),
-        SampleRatio.from_values(torch.ones(4), torch.arange(4)),
+        firing,
+        ratio,
         Survey({"0": seen, "1": Surveyed("outputs")}, 20, 20, True, ["0"]),
     ]
     found: dict[type, list[Any]] = {}

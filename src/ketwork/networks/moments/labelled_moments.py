@@ -143,9 +143,8 @@ class LabelledMoments:
     ) -> tuple[LabelledMoments, Tensor] | None:
         """One batch: activations (N, T, d), their vectors (n, d) at positions that exist, keys (N,).
 
-        Samples without a label are skipped; None where the layer does not have the positions that labels are of. Which
-        of the rows can be used, (m,), is told beside, on the device: zero and non-finite ones are to be dropped
-        (`drop`).
+        Samples without a label are skipped; None where the layer does not have the positions that labels are of. Beside
+        stands which of the rows can be used, (m,), on the device: zero and non-finite ones are to be dropped (`drop`).
         """
         if labels.positions and labels.targets.shape != positions.shape:
             return None
