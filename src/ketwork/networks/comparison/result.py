@@ -382,13 +382,9 @@ class Comparison(Presented):
         changes = "" if self.itself else ", and with `changes()` what changed in layers of the same name"
         head = (
             f"Comparison of {self.settings['model']} {with_whom}: {len(self.rows)} × {len(self.columns)} layers, "
-            f"N = {self.n} {self._unit}{taken}\nEach layer's best match by {self.measures[0]}{changes}:"
+            f"N = {self.n} {unit_of(self)}{taken}\nEach layer's best match by {self.measures[0]}{changes}:"
         )
         return head, tables.brief(self)
-
-    @property
-    def _unit(self) -> str:
-        return unit_of(self)
 
     def matrix(self, measure: str) -> Tensor:
         """One measure as a tensor, rows × columns; see `definitions` for the names."""

@@ -25,7 +25,15 @@ from ketwork.networks.measures.pairs import PAIR_MEASURES, groups
 from ketwork.networks.measures.predictions import CATEGORICAL, TEMPERATURES, Output, Predictions
 from ketwork.networks.measures.quadrature import LEADING, WIDE
 from ketwork.networks.measures.readouts import MOST_DIMENSIONS
-from ketwork.networks.measures.registry import MEASURES, Column, Measure, measure, measures_of, own_sums
+from ketwork.networks.measures.registry import (
+    MEASURES,
+    Column,
+    Measure,
+    in_html,
+    measure,
+    measures_of,
+    own_sums,
+)
 from ketwork.networks.measures.similarity import Effort, Similarities, measured, similarities
 from ketwork.networks.measures.sinks import SinkCounts, massive_dimensions
 from ketwork.networks.measures.spectral import KEPT, discarded
@@ -65,6 +73,7 @@ __all__ = [
     "by_label",
     "discarded",
     "groups",
+    "in_html",
     "in_threads",
     "leading_plane",
     "leading_states",

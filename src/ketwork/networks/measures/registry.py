@@ -13,8 +13,9 @@ sketch. A measure that needs a sum of its own declares that too
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,3 +126,14 @@ def measures_of(task: str | None = None) -> tuple[Measure, ...]:
 def own_sums() -> dict[str, type[LayerSum]]:
     """The sums that measures declare of their own and that are of a layer's vectors, by the names of the measures."""
     return {each.name: each.sums for each in MEASURES.values() if each.sums is not None and not each.option}
+
+
+def in_html(head: str, estimates: Mapping[str, Estimate]) -> str:
+    """The numbers that exist as a table for notebooks, under a line of text."""
+    rows = "".join(
+        f"<tr><th title='{html.escape(MEASURES[name].sentence)}'>{html.escape(MEASURES[name].title)}</th>"
+        f"<td>{html.escape(str(value))}</td></tr>"
+        for name, value in estimates.items()
+        if not math.isnan(value)
+    )
+    return f"<p>{html.escape(head)}</p><table>{rows}</table>"

@@ -20,10 +20,7 @@ from ketwork.quantum import Estimate
     reading="Near 1: one direction dominates, whatever the other eigenvalues are.",
 )
 def stable_rank(state: LayerState) -> Estimate:
-    """1/λ₁: between its values at both bounds of λ₁, with the error of their mean, and inside of what it can be.
-
-    Where λ₁ may be 1/d, ± reaches d.
-    """
+    """1/λ₁: between its values at both bounds of λ₁, with the error of their mean; ± reaches d where λ₁ may be 1/d."""
     if not state.exists:
         return Estimate()
     top = top_weight(state)

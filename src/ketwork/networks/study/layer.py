@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from ketwork.networks.measures import (
     LayerState,
     LeadingPlane,
     Measure,
+    in_html,
     leading_plane,
     leading_states,
     measures_of,
@@ -194,9 +194,8 @@ class Layer(Presented):
         >>> kw.study(torch.nn.ReLU(), torch.tensor([[1.0, -2.0, 3.0], [2.0, -1.0, 0.5]]))[0].dead_neurons
         (1,)
         """
-        if not self.computable:
-            assert self.accumulator.moment.leading is not None
-            raise missing_states(len(self.accumulator.moment.leading.states), "a list of dead neurons")
+        if (leading := self.accumulator.moment.leading) is not None:
+            raise missing_states(len(leading.states), "a list of dead neurons")
         return tuple((self.accumulator.moment.diagonal() == 0).nonzero()[:, 0].tolist())
 
     @property
@@ -370,9 +369,7 @@ class Layer(Presented):
         """
         stored = read(StoredLayer, path, "layer", SCHEMA)
         if stored.accumulator is None:
-            raise ValueError(
-                f"Argument `path` must be a saved layer, but {str(path)!r} lacks its accumulator."
-            )
+            raise ValueError(f"Argument `path` must be a saved layer, but {path} lacks its accumulator.")
         return cls.restored(stored, stored.accumulator, tuple(stored.names))
 
     def __repr__(self) -> str:
@@ -381,15 +378,7 @@ class Layer(Presented):
         return f"Layer({self.name!r}{call}, {self.kind}, d={self.d}, N={self.N}: {numbers})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th title='{html.escape(MEASURES[name].sentence)}'>{html.escape(MEASURES[name].title)}</th>"
-            f"<td>{html.escape(str(value))}</td></tr>"
-            for name, value in self.estimates.items()
-            if not math.isnan(value)
-        )
-        return (
-            f"<p>{html.escape(self.name)}: {self.kind}, d = {self.d}, N = {self.N}</p><table>{rows}</table>"
-        )
+        return in_html(f"{self.name}: {self.kind}, d = {self.d}, N = {self.N}", self.estimates)
 
     if TYPE_CHECKING:
 
