@@ -1,7 +1,7 @@
 """The tables of `benchmarks/waves.py --tables …`: error bars, molecules, fermions on lattices, larger magnets.
 
-    python benchmarks/waves_physics.py coverage
-    python benchmarks/waves_physics.py molecules --seeds 5
+    python benchmarks/waves.py --tables coverage
+    python -P benchmarks/waves_physics.py molecules --seeds 5
 
 Each line is printed when its runs are done. Energies are compared with exact ones: of the trained wave itself by a full
 sum (coverage), of Lanczos (molecules, lattices), of quantum Monte Carlo or published ones (larger).

@@ -32,7 +32,7 @@ from ketwork.waves.estimates import Expectation, estimate
 from ketwork.waves.fermions import hubbard, spinless
 from ketwork.waves.guards import Guard
 from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, spin_one_heisenberg, xxz
-from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
+from ketwork.waves.lattices import Lattice, bravais, chain, cube, graph, honeycomb, kagome, square, triangular
 from ketwork.waves.local_energy import local_energies
 from ketwork.waves.local_matrices import LocalSum
 from ketwork.waves.logs import JsonLines, TensorBoard
@@ -49,7 +49,6 @@ from ketwork.waves.observables import (
     Measured,
     correlations,
     expect,
-    fidelity,
     magnetizations,
     momenta,
     renyi2,
@@ -57,6 +56,7 @@ from ketwork.waves.observables import (
 )
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import SR, Adam, Optimizer, annealed, constant
+from ketwork.waves.overlaps import fidelity
 from ketwork.waves.pauli import PauliSum
 from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, beside, unfinished
 from ketwork.waves.run import default_sampler, ground_state
@@ -123,9 +123,11 @@ __all__ = [
     "blockaded",
     "bose_hubbard",
     "bosons",
+    "bravais",
     "chain",
     "constant",
     "correlations",
+    "cube",
     "default_sampler",
     "electrons",
     "estimate",
