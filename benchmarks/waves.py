@@ -41,7 +41,9 @@ COLUMNS = (
 
 
 ONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-ONE["PYTHONSAFEPATH"] = "1"  # without it Numba takes the neighbouring `coverage.py` for the package of that name
+ONE["PYTHONSAFEPATH"] = (
+    "1"  # without it Numba takes the neighbouring `coverage.py` for the package of that name
+)
 PINNED = (
     (lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})) if sys.platform == "linux" else None
 )

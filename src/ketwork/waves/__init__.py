@@ -36,6 +36,7 @@ from ketwork.waves.lattices import Lattice, bravais, chain, cube, graph, honeyco
 from ketwork.waves.local_energy import local_energies
 from ketwork.waves.local_matrices import LocalSum
 from ketwork.waves.logs import JsonLines, TensorBoard
+from ketwork.waves.matching import match
 from ketwork.waves.models.autoregressive import Autoregressive, CausalTransformer, MaskedDense
 from ketwork.waves.models.dense import FeedForward
 from ketwork.waves.models.determinants import Backflow, Slater, free_orbitals
@@ -68,6 +69,7 @@ from ketwork.waves.samplers.unique import WithoutReplacement
 from ketwork.waves.sectors import Sector, momentum_sectors
 from ketwork.waves.spaces import Space, blockaded, bosons, electrons, qubits, spin_one, spins
 from ketwork.waves.spectra import Level, Spectrum, spectrum
+from ketwork.waves.steady_states import steady_state
 from ketwork.waves.structure import sign_rule
 from ketwork.waves.wave import Wave
 
@@ -149,6 +151,7 @@ __all__ = [
     "kagome",
     "local_energies",
     "magnetizations",
+    "match",
     "molecule",
     "momenta",
     "momentum_sectors",
@@ -162,6 +165,7 @@ __all__ = [
     "spinless",
     "spins",
     "square",
+    "steady_state",
     "steps_in",
     "structure_factor",
     "triangular",

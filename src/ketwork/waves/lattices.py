@@ -24,8 +24,8 @@ class Lattice:
     """Sites at `positions` (sites, D), repeated along the vectors `period` (k, D) of the periodic directions.
 
     `cell` are the translations (n, D) that made the sites from one unit cell, `vectors` (D, D) its primitive vectors.
-    Make one with `chain`, `square`, `triangular`, `honeycomb`, `kagome`, `cube`, with `bravais` from vectors and a basis
-    in any dimension, or with `graph` (any networkx graph: bonds only, no positions).
+    Make one with `chain`, `square`, `triangular`, `honeycomb`, `kagome`, `cube`, with `bravais` from vectors and a
+    basis in any dimension, or with `graph` (any networkx graph: bonds only, no positions).
 
     >>> square(4).bonds()[:3]
     [(0, 1), (0, 3), (0, 4)]
@@ -143,9 +143,7 @@ class Lattice:
 
     def _keeps_periods(self, turn: np.ndarray) -> bool:
         times = self.period @ turn.T @ np.linalg.pinv(self.period)
-        return bool(
-            np.abs(np.rint(times) @ self.period - self.period @ turn.T).max(initial=0.0) < TOLERANCE
-        )
+        return bool(np.abs(np.rint(times) @ self.period - self.period @ turn.T).max(initial=0.0) < TOLERANCE)
 
     def _permutation(self, moved: np.ndarray) -> np.ndarray | None:
         """Where each moved site lands among the sites, up to the period; None if one lands beside them."""
@@ -224,9 +222,7 @@ def bravais(
             f"Argument `vectors` must be D independent vectors in D dimensions, but is {v.tolist()}."
         )
     if len(extent) != len(v):
-        raise ValueError(
-            f"Argument `extent` must have one number a vector, {len(v)}, but has {len(extent)}."
-        )
+        raise ValueError(f"Argument `extent` must have one number a vector, {len(v)}, but has {len(extent)}.")
     wraps = (periodic,) * len(v) if isinstance(periodic, bool) else tuple(periodic)
     if len(wraps) != len(v):
         raise ValueError(f"Argument `periodic` must have one value a vector, {len(v)}, but has {len(wraps)}.")

@@ -28,15 +28,16 @@ class HeldState:
     def __post_init__(self) -> None:
         if self.ket.amplitudes.shape != (self.space.levels**self.space.sites,):
             raise ValueError(
-                f"A ket must be one vector of {self.space.levels}^{self.space.sites} amplitudes to be held against this "
-                f"wave, but has shape {tuple(self.ket.amplitudes.shape)}."
+                f"A ket must be one vector of {self.space.levels}^{self.space.sites} amplitudes to be held against "
+                f"this wave, but has shape {tuple(self.ket.amplitudes.shape)}."
             )
         values = self.ket.amplitudes[self.space.keys]
         values = values.to(torch.complex128 if values.is_complex() else torch.float64)
         inside = float(values.abs().square().sum())
         if inside < 1 - OUTSIDE:
             raise ValueError(
-                f"A ket must lie in the wave's space to be held against it, but {1 - inside:.2g} of its weight does not."
+                f"A ket must lie in the wave's space to be held against it, but {1 - inside:.2g} of its weight does "
+                "not."
             )
         object.__setattr__(self, "values", values / inside**0.5)
 
@@ -48,6 +49,10 @@ class HeldState:
         """log φ of configurations (batch, sites): complex, −∞ where φ is 0."""
         return torch.log(self.values[self.space.index(x.cpu())].to(torch.complex128))
 
+    def all(self) -> Samples:
+        """Every configuration of the space, weighed by |φ|²."""
+        return Samples(self.space.states()[None], 1.0, self.values[None], self.values.abs().square()[None])
+
     def sample(self, n_samples: int, generator: torch.Generator) -> Samples:
         """Independent draws from |φ|²."""
         rows = torch.multinomial(self.values.abs().square(), n_samples, True, generator=generator)
@@ -57,25 +62,22 @@ class HeldState:
 def fidelity(first: Wave, second: Wave | Ket, samples: Samples, other: Samples | None = None) -> Measured:
     """F = |⟨φ|ψ⟩|² of a wave with a wave on the same space or a ket, from samples of each (`samples` of the first).
 
-    With r = φ/ψ on x from |ψ|² and s = ψ/φ on y from |φ|², F = ⟨Re r s⟩, less half of |r s|² − [r ≠ 0][s ≠ 0], whose mean
-    is 0: unbiased, and with an error that falls with 1 − F (Sinibaldi, Giuliani, Carleo & Vicentini 2023, DOI
-    10.22331/q-2023-10-10-1131, with the indicators for states that vanish where the other does not). Full sums of both are
-    exact; a ket without `other` is summed over. Cost: one pass of both over both sets of samples.
+    With r = φ/ψ on x from |ψ|² and s = ψ/φ on y from |φ|², F = ⟨Re r s⟩, less half of |r s|² − [r ≠ 0][s ≠ 0], whose
+    mean is 0: unbiased, and with an error that falls with 1 − F (Sinibaldi, Giuliani, Carleo & Vicentini 2023, DOI
+    10.22331/q-2023-10-10-1131, with the indicators for states that vanish where the other does not). Full sums of both
+    are exact, and so is a ket without `other`: it is summed over. Cost: one pass of both over both sets of samples.
+    States that differ by configurations too rare to be drawn look closer than they are: 1 − F below 1/samples may be
+    too small.
 
     >>> from ketwork.waves import RBM, FullSum, spins
     >>> wave = Wave(RBM(std=0.1), spins(6))
     >>> round(float(fidelity(wave, wave.ket(), FullSum().sample(wave, 1)).value), 6)
     1.0
     """
-    target = HeldState(first.space, second) if isinstance(second, Ket) else second
-    if target.space != first.space:
-        raise ValueError(f"The waves must be on the same space, but are on {first.space} and {target.space}.")
-    if other is None:
-        if not isinstance(target, HeldState):
-            raise ValueError("Argument `other` must be samples of the second wave, but is None.")
-        weights = target.values.abs().square()[None]
-        other = Samples(first.space.states(first.dtype)[None], 1.0, target.values[None], weights)
-    if samples.complete and other.complete:
+    target = state_on(first.space, second)
+    if other is None and not isinstance(target, HeldState):
+        raise ValueError("Argument `other` must be samples of the second wave, but is None.")
+    if other is None or (samples.complete and other.complete):
         overlap = (first.amplitudes().conj() * target.amplitudes()).sum()
         return Measured(overlap.abs().square(), torch.zeros(()))
     r, s = ratios(first, target, samples.configurations), ratios(target, first, other.configurations)
@@ -88,6 +90,15 @@ def fidelity(first: Wave, second: Wave | Ket, samples: Samples, other: Samples |
     mine = (r[..., 0] * there[0] - (r[..., 1] * there[1] - r[..., 2] * there[2]) / 2).real
     theirs = (s[..., 0] * here[0] - (s[..., 1] * here[1] - s[..., 2] * here[2]) / 2).real
     return Measured(value, torch.hypot(averaged(mine, samples).stderr, averaged(theirs, other).stderr))
+
+
+def state_on(space: Space, state: Wave | Ket) -> Wave | HeldState:
+    """A state on a space: a wave that is on it, or a ket that lies in it."""
+    if isinstance(state, Ket):
+        return HeldState(space, state)
+    if state.space != space:
+        raise ValueError(f"The waves must be on the same space, but are on {space} and {state.space}.")
+    return state
 
 
 def ratios(below: Wave | HeldState, above: Wave | HeldState, x: Tensor) -> Tensor:
