@@ -27,7 +27,7 @@ from ketwork.waves import exact, problems
 from ketwork.waves.algebra import Projected
 from ketwork.waves.checkpoints import steps_in
 from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
-from ketwork.waves.dynamics import evolve
+from ketwork.waves.dynamics import Evolution, evolve
 from ketwork.waves.estimates import Expectation, estimate
 from ketwork.waves.fermions import hubbard, spinless
 from ketwork.waves.guards import Guard
@@ -82,6 +82,7 @@ __all__ = [
     "CausalTransformer",
     "Checkpoint",
     "Direct",
+    "Evolution",
     "Exchange",
     "Expectation",
     "FeedForward",
