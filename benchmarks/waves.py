@@ -3,7 +3,8 @@
     python benchmarks/waves.py                                   ketwork alone
     python benchmarks/waves.py --netket /path/to/python          beside NetKet, runs alternating
     python benchmarks/waves.py --cases ising20 heisenberg22 --seeds 5
-    python benchmarks/waves.py --tables coverage observables molecules lattices larger     physics; see waves_physics.py
+    python benchmarks/waves.py --tables coverage observables molecules lattices larger frustrated
+                                                                 physics; see waves_physics.py
 
 The NetKet environment is one where `pip install netket==3.23` has been run; `waves_netket.py` is what it
 runs. Set nothing for threads: both sides get one. Medians over seeds; "first" is from process start to the

@@ -28,7 +28,8 @@ class Backflow(Network):
 
     Args:
         widths: of the hidden layers of F.
-        determinants: how many are summed.
+        determinants: how many are summed: one does not hold the several determinants of broken bonds and strong
+            interactions, and each more costs as much again.
         orbitals: a matrix (sites of the kind, fermions) for each kind; the first sites unless given, which is
             Hartree–Fock in a molecule's own orbitals. `free_orbitals` has those of a hopping Hamiltonian.
         jastrow: whether there is a J.
@@ -44,7 +45,7 @@ class Backflow(Network):
         self,
         widths: Sequence[int] = (64,),
         *,
-        determinants: int = 1,
+        determinants: int = 4,
         orbitals: Sequence[Any] | None = None,
         jastrow: bool = True,
         std: float = 0.02,
@@ -192,7 +193,7 @@ class Slater(Backflow):
         std: float = 0.02,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        super().__init__((), orbitals=orbitals, jastrow=jastrow, std=std, dtype=dtype)
+        super().__init__((), determinants=1, orbitals=orbitals, jastrow=jastrow, std=std, dtype=dtype)
 
 
 def free_orbitals(hopping: Any, fermions: int) -> np.ndarray:
