@@ -152,11 +152,11 @@ def _sampler(state: Wave | HeldState, n_samples: int | None) -> Sampler | None:
 
 def _infidelity(wave: Wave, target: Wave | HeldState, drawn: Samples, other: Samples) -> Expectation:
     if isinstance(target, HeldState):
-        found = fidelity(wave, target.ket, drawn, None if other.complete else other)
+        shared = fidelity(wave, target.ket, drawn, None if other.complete else other)
     else:
-        found = fidelity(wave, target, drawn, other)
-    value = float(found.value)
-    return Expectation(1 - value, float(found.stderr), variance=max(0.0, value * (1 - value)))
+        shared = fidelity(wave, target, drawn, other)
+    value = float(shared.value)
+    return Expectation(1 - value, float(shared.stderr), variance=max(0.0, value * (1 - value)))
 
 
 def _local_values(wave: Wave, target: Wave | HeldState, drawn: Samples, other: Samples) -> Tensor:

@@ -75,6 +75,8 @@ def _solved(operator: Operator) -> frozenset[int] | None:
             return None
         table = torch.cat([change, (value.real > 0).long()[:, None]], 1)[moved]
         equations |= {line.tobytes() for line in np.packbits(table.bool().numpy(), axis=1)}
+    if not equations:
+        return frozenset()
     packed = np.frombuffer(b"".join(sorted(equations)), dtype=np.uint8).reshape(len(equations), -1)
     return _solution(np.unpackbits(packed, axis=1, count=space.sites + 1).astype(bool))
 
