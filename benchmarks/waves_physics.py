@@ -195,12 +195,12 @@ def _fermions() -> list[tuple[str, Problem, dict[str, int]]]:
         (
             "Hubbard 4×2, U/t = 4",
             _rectangle("fermi-hubbard", 4.0),
-            {"steps": 200, "n_samples": 500},
+            {"steps": 300, "n_samples": 500},
         ),
         (
             "Hubbard 4×2, U/t = 8",
             _rectangle("fermi-hubbard", 8.0),
-            {"steps": 200, "n_samples": 500},
+            {"steps": 300, "n_samples": 500},
         ),
         (
             "t–V 4×4, V/t = 4",
