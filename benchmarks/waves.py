@@ -59,10 +59,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="how many seeds, in place of each case's own number")
     parser.add_argument("--steps", type=int, help="how many steps, for a quick look at times alone")
     parser.add_argument("--tables", nargs="+", help="tables of `waves_physics.py`, in place of the cases")
+    parser.add_argument("--only", help="rows of tables whose name holds this")
     given = parser.parse_args()
     if given.tables:
         seeds = [] if given.seeds is None else ["--seeds", str(given.seeds)]
-        command = [sys.executable, str(HERE / "waves_physics.py"), *given.tables, *seeds]
+        only = [] if given.only is None else ["--only", given.only]
+        command = [sys.executable, str(HERE / "waves_physics.py"), *given.tables, *seeds, *only]
         raise SystemExit(
             subprocess.run(command, env=os.environ | ONE, preexec_fn=PINNED, check=False).returncode
         )
