@@ -101,6 +101,15 @@ def test_a_box_of_unequal_sides_and_a_slab_keep_what_maps_their_periods() -> Non
     assert len(waves.cube(2, periodic=False).symmetries()) == 48
 
 
+@pytest.mark.parametrize(("lattice", "group"), [(waves.triangular(3, 4), 24), (waves.kagome(2, 3), 12)])
+def test_turns_that_do_not_map_the_periods_on_themselves_are_no_symmetries(lattice, group) -> None:
+    """A turn by 60° takes the sites of a 3 × 4 rhombus to all of them, once each, but not their distances."""
+    found = lattice.symmetries()
+    assert len(found) == group
+    for g in found:
+        assert np.allclose(lattice.distances[np.ix_(g, g)], lattice.distances)
+
+
 def test_momenta_of_a_cube_are_a_basis() -> None:
     lattice = waves.cube(2, 3, 4)
     waved = np.exp(1j * (waves.momenta(lattice).numpy() @ lattice.positions.T))  # (momenta, sites)
