@@ -238,8 +238,8 @@ def frustrated(seeds: int) -> None:
 
 
 FRUSTRATED = {
-    "`SymmetricRBM`, space group, 8 filters": lambda square: waves.SymmetricRBM(
-        square.symmetries(), 8, std=0.05, dtype=torch.complex64
+    "`SymmetricRBM`, space group, 4 filters": lambda square: waves.SymmetricRBM(
+        square.symmetries(), 4, std=0.01, dtype=torch.complex64
     ),
 }
 
