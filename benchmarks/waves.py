@@ -3,7 +3,8 @@
     python benchmarks/waves.py                                   ketwork alone
     python benchmarks/waves.py --netket /path/to/python          beside NetKet, runs alternating
     python benchmarks/waves.py --cases ising20 heisenberg22 --seeds 5
-    python benchmarks/waves.py --tables coverage observables molecules lattices larger     physics; see waves_physics.py
+    python benchmarks/waves.py --tables coverage observables molecules lattices larger frustrated
+                                                                 physics; see waves_physics.py
 
 The NetKet environment is one where `pip install netket==3.23` has been run; `waves_netket.py` is what it
 runs. Set nothing for threads: both sides get one. Medians over seeds; "first" is from process start to the
@@ -41,6 +42,9 @@ COLUMNS = (
 
 
 ONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE["PYTHONSAFEPATH"] = (
+    "1"  # without it Numba takes the neighbouring `coverage.py` for the package of that name
+)
 PINNED = (
     (lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})) if sys.platform == "linux" else None
 )
@@ -55,10 +59,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="how many seeds, in place of each case's own number")
     parser.add_argument("--steps", type=int, help="how many steps, for a quick look at times alone")
     parser.add_argument("--tables", nargs="+", help="tables of `waves_physics.py`, in place of the cases")
+    parser.add_argument("--only", help="rows of tables whose name holds this")
     given = parser.parse_args()
     if given.tables:
         seeds = [] if given.seeds is None else ["--seeds", str(given.seeds)]
-        command = [sys.executable, str(HERE / "waves_physics.py"), *given.tables, *seeds]
+        only = [] if given.only is None else ["--only", given.only]
+        command = [sys.executable, str(HERE / "waves_physics.py"), *given.tables, *seeds, *only]
         raise SystemExit(
             subprocess.run(command, env=os.environ | ONE, preexec_fn=PINNED, check=False).returncode
         )

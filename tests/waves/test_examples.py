@@ -33,3 +33,12 @@ def test_a_point_of_the_curve_of_nitrogen(capsys) -> None:
     assert exact == pytest.approx(-107.653827, abs=1e-6)
     assert 1e3 * (mean_field - exact) == pytest.approx(157.326, abs=1e-2)
     assert 0 < off < 157.326 / 10
+
+
+def test_a_tower_of_states(capsys) -> None:
+    """Of two by two spins, with both pairs across in their triplet: E = ½[S(S + 1) − 4]."""
+    found = runpy.run_path(str(EXAMPLES / "tower_of_states.py"))["main"](
+        side=2, spins=2, steps=40, n_samples=200
+    )
+    assert [float(level.reached) / 4 for level in found.levels] == pytest.approx([-2, -1], abs=2e-3)
+    assert "S = 1  -1.00000" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ketwork import waves
-from ketwork.waves.structure import leak
+from ketwork.waves.structure import excitation_energy, leak
 
 FIXED = waves.spins(6, magnetization=0)
 COUPLINGS = [
@@ -66,6 +66,24 @@ def test_the_rule_makes_every_off_diagonal_element_negative_and_the_ground_state
 )
 def test_frustrated_and_complex_operators_have_none(operator) -> None:
     assert waves.sign_rule(operator) is None
+
+
+def test_what_moves_nothing_needs_no_signs() -> None:
+    aligned = waves.heisenberg(waves.chain(4), magnetization=4)
+    diagonal = waves.PauliSum(waves.spins(3), {"Z0 Z1": 1.0})
+    assert waves.sign_rule(aligned) == waves.sign_rule(diagonal) == frozenset()
+    run = waves.ground_state(aligned, waves.Wave(waves.RBM(), aligned.space), steps=10)
+    assert (run.ended, float(run.energy)) == ("converged", 4.0)
+
+
+def test_the_energy_that_an_operator_leads_to_above_the_mean_field() -> None:
+    assert excitation_energy(waves.ising(waves.chain(6), 0.5)) == pytest.approx(4.0)
+    operator = waves.hubbard(waves.chain(2, periodic=False), 8.0)
+    assert excitation_energy(operator) == pytest.approx(
+        8.0
+    )  # from a singly occupied pair to a doubly occupied site
+    assert excitation_energy(waves.PauliSum(waves.spins(3), {"Z0 Z1": 1.0})) == 0
+    assert excitation_energy(1000 + operator) == pytest.approx(8.0)
 
 
 def test_large_spaces_are_probed() -> None:

@@ -39,7 +39,7 @@ def command(
     ],
     sites: Annotated[int, typer.Option(min=1, help="Length of a chain, side of another lattice.")] = 20,
     lattice: Annotated[
-        str, typer.Option(help="chain, square, triangular, honeycomb or kagome.", metavar="NAME")
+        str, typer.Option(help="chain, square, triangular, honeycomb, kagome or cube.", metavar="NAME")
     ] = "chain",
     open_: Annotated[bool, typer.Option("--open", help="Open instead of periodic boundaries.")] = False,
     field: Annotated[float, typer.Option(help="Transverse field of `ising`.")] = 1.0,

@@ -27,15 +27,16 @@ from ketwork.waves import exact, problems
 from ketwork.waves.algebra import Projected
 from ketwork.waves.checkpoints import steps_in
 from ketwork.waves.conversions import from_openfermion, from_qiskit, from_qutip
-from ketwork.waves.dynamics import evolve
+from ketwork.waves.dynamics import Evolution, evolve
 from ketwork.waves.estimates import Expectation, estimate
 from ketwork.waves.fermions import hubbard, spinless
 from ketwork.waves.guards import Guard
 from ketwork.waves.hamiltonians import bose_hubbard, heisenberg, ising, j1j2, spin_one_heisenberg, xxz
-from ketwork.waves.lattices import Lattice, chain, graph, honeycomb, kagome, square, triangular
+from ketwork.waves.lattices import Lattice, bravais, chain, cube, graph, honeycomb, kagome, square, triangular
 from ketwork.waves.local_energy import local_energies
 from ketwork.waves.local_matrices import LocalSum
 from ketwork.waves.logs import JsonLines, TensorBoard
+from ketwork.waves.matching import match
 from ketwork.waves.models.autoregressive import Autoregressive, CausalTransformer, MaskedDense
 from ketwork.waves.models.dense import FeedForward
 from ketwork.waves.models.determinants import Backflow, Slater, free_orbitals
@@ -49,7 +50,6 @@ from ketwork.waves.observables import (
     Measured,
     correlations,
     expect,
-    fidelity,
     magnetizations,
     momenta,
     renyi2,
@@ -57,6 +57,7 @@ from ketwork.waves.observables import (
 )
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import SR, Adam, Optimizer, annealed, constant
+from ketwork.waves.overlaps import fidelity
 from ketwork.waves.pauli import PauliSum
 from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, beside, unfinished
 from ketwork.waves.run import default_sampler, ground_state
@@ -68,6 +69,7 @@ from ketwork.waves.samplers.unique import WithoutReplacement
 from ketwork.waves.sectors import Sector, momentum_sectors
 from ketwork.waves.spaces import Space, blockaded, bosons, electrons, qubits, spin_one, spins
 from ketwork.waves.spectra import Level, Spectrum, spectrum
+from ketwork.waves.steady_states import steady_state
 from ketwork.waves.structure import sign_rule
 from ketwork.waves.wave import Wave
 
@@ -80,6 +82,7 @@ __all__ = [
     "CausalTransformer",
     "Checkpoint",
     "Direct",
+    "Evolution",
     "Exchange",
     "Expectation",
     "FeedForward",
@@ -123,9 +126,11 @@ __all__ = [
     "blockaded",
     "bose_hubbard",
     "bosons",
+    "bravais",
     "chain",
     "constant",
     "correlations",
+    "cube",
     "default_sampler",
     "electrons",
     "estimate",
@@ -147,6 +152,7 @@ __all__ = [
     "kagome",
     "local_energies",
     "magnetizations",
+    "match",
     "molecule",
     "momenta",
     "momentum_sectors",
@@ -160,6 +166,7 @@ __all__ = [
     "spinless",
     "spins",
     "square",
+    "steady_state",
     "steps_in",
     "structure_factor",
     "triangular",

@@ -94,7 +94,7 @@ def correlations(samples: Samples) -> Measured:
 
 
 def structure_factor(samples: Samples, lattice: Lattice, momenta: Tensor) -> Measured:
-    """S(k) = ⟨|Σ_j exp(i k·r_j) x_j|²⟩/N at momenta (k, 2), in the unit of the lattice's positions: (k,).
+    """S(k) = ⟨|Σ_j exp(i k·r_j) x_j|²⟩/N at momenta (k, D), in the unit of the lattice's positions: (k,).
 
     Its mean over the lattice's own momenta is ⟨x²⟩, 1 for spins; an antiferromagnet peaks at (π, π).
     """
@@ -105,11 +105,11 @@ def structure_factor(samples: Samples, lattice: Lattice, momenta: Tensor) -> Mea
 
 
 def momenta(lattice: Lattice) -> Tensor:
-    """The momenta that fit a periodic lattice (cells, 2): k·P is a multiple of 2π for every period P."""
+    """The momenta that fit a periodic lattice (cells, D): k·P is a multiple of 2π for every period P."""
     period = lattice.period
     if not len(period):
         raise ValueError("An open lattice has no momenta of its own. Give `structure_factor` any you like.")
-    dual = np.linalg.pinv(period).T * 2 * math.pi  # (directions, 2): dual_a · period_b = 2π δ_ab
+    dual = np.linalg.pinv(period).T * 2 * math.pi  # (directions, D): dual_a · period_b = 2π δ_ab
     counts = [len({int(n) for n in np.rint(lattice.cell @ d * 10**6)}) for d in dual]
     grid = np.array(np.meshgrid(*[np.arange(n) for n in counts], indexing="ij")).reshape(len(counts), -1).T
     return torch.from_numpy(grid @ dual)
@@ -181,26 +181,6 @@ def _swapped(wave: Wave, region: list[int], x: Tensor, y: Tensor) -> Tensor:
         - _log(wave, y)
     )
     return torch.where(fits, torch.exp(log).real, 0.0).cpu()
-
-
-def fidelity(first: Wave, second: Wave, samples: Samples, other: Samples) -> Measured:
-    """|⟨φ|ψ⟩|² of two waves on one space, squared, from samples of each (`samples` of the first).
-
-    ⟨φ/ψ⟩ over |ψ|² times ⟨ψ/φ⟩ over |φ|²; with full sums of both, exact. Precise where the waves are close.
-    """
-    if first.space != second.space:
-        raise ValueError(f"The waves must be on the same space, but are on {first.space} and {second.space}.")
-    if samples.complete and other.complete:
-        overlap = (first.amplitudes().conj() * second.amplitudes()).sum()
-        return Measured(overlap.abs().square(), torch.zeros(()))
-    at, there = samples.configurations, other.configurations
-    one, two = _log(second, at) - _log(first, at), _log(first, there) - _log(second, there)
-    # A common factor drops out of the product; taking the means out keeps both exponentials in range.
-    level = (one.real.mean() - two.real.mean()) / 2
-    ratios = averaged(torch.exp(one - level), samples), averaged(torch.exp(two + level), other)
-    value = (ratios[0].value * ratios[1].value).real
-    relative = [m.stderr / m.value.abs() for m in ratios]
-    return Measured(value, value.abs() * (relative[0] ** 2 + relative[1] ** 2).sqrt())
 
 
 def averaged(values: Tensor, samples: Samples, span: Tensor | None = None) -> Measured:

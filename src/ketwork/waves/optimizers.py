@@ -4,10 +4,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ketwork.waves.factored import FactoredRows
 from ketwork.waves.reconfiguration import Solver, natural_step
 
 State = dict[str, Tensor]
@@ -34,10 +36,12 @@ class Optimizer(ABC):
     """
 
     angle: float | None = None
+    takes_factors: ClassVar[bool] = False
+    """Whether `update` takes `FactoredRows` too, which multiply as O does, in place of O of networks that have them."""
 
     @abstractmethod
     def update(
-        self, o: Tensor, energies: Tensor, state: State, *, scale: float, progress: float
+        self, o: Any, energies: Tensor, state: State, *, scale: float, progress: float
     ) -> tuple[Tensor, State]:
         """What to add to the parameters, and the new state. `scale` is the operator's."""
 
@@ -60,9 +64,10 @@ class SR(Optimizer):
     angle: float | None = 0.2
     schedule: Schedule = annealed
     solver: Solver = "auto"
+    takes_factors: ClassVar[bool] = True
 
     def update(
-        self, o: Tensor, energies: Tensor, state: State, *, scale: float, progress: float
+        self, o: Tensor | FactoredRows, energies: Tensor, state: State, *, scale: float, progress: float
     ) -> tuple[Tensor, State]:
         """−η d, with d kept for the momentum."""
         first, last = self.shift

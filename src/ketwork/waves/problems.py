@@ -143,6 +143,7 @@ def _lattice(name: str, sites: int, periodic: bool) -> Lattice:
         "triangular": lattices.triangular,
         "honeycomb": lattices.honeycomb,
         "kagome": lattices.kagome,
+        "cube": lattices.cube,
     }
     if name not in makers:
         raise ValueError(f"Argument `lattice` must be one of {', '.join(makers)}, but is {name!r}.")

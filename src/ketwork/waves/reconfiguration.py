@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ketwork.waves.factored import FactoredRows
 from ketwork.waves.wave import Wave
 
 Solver = Literal["auto", "parameters", "samples"]
@@ -40,6 +41,24 @@ def stacked(o: Tensor, energies: Tensor, holomorphic: bool) -> tuple[Tensor, Ten
     if o.is_complex():
         return torch.cat([o.real, o.imag]), torch.cat([energies.real, energies.imag]).to(o.real.dtype)
     return o, energies.real.to(o.dtype)
+
+
+def factored_rows(
+    wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None
+) -> tuple[FactoredRows, Tensor] | None:
+    """O and ε as `rows` has them, O by its factors: for modules with these and fewer configurations than parameters."""
+    if not hasattr(wave.module, "factors") or len(x) >= wave.count:
+        return None
+    with torch.no_grad():
+        factors = wave.module.factors(x.to(wave.device, wave.dtype))  # type: ignore[operator]
+    weights = torch.ones(len(x), dtype=torch.float64) if weights is None else weights
+    finite = torch.stack([torch.isfinite(one).all(1) for one, _ in factors]).all(0)
+    keep = finite | (weights / weights.sum() > NODE)
+    if not bool(keep.all()):
+        factors = [(one[keep], None if two is None else two[keep]) for one, two in factors]
+        energies, weights = energies[keep], weights[keep]
+    weights = (weights / weights.sum()).to(factors[0][0].dtype)
+    return FactoredRows(factors, weights), centered(energies, weights).real.to(weights.dtype)
 
 
 def rows(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -86,7 +105,7 @@ def condensed(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -
 
 
 def natural_step(
-    o: Tensor,
+    o: Tensor | FactoredRows,
     energies: Tensor,
     *,
     shift: float,
@@ -108,12 +127,15 @@ def natural_step(
         energies = energies - o @ carried
     n, count = o.shape
     in_samples = solver == "samples" or (solver == "auto" and n < count)
-    gram = _gram(o if in_samples else o.mH).to(_wide(o))
+    if isinstance(o, FactoredRows) and not in_samples:
+        o = o.dense()
+    gram = o.gram() if isinstance(o, FactoredRows) else _gram(o if in_samples else o.mH)
+    gram = gram.to(_wide(energies))
     scale = float(gram.diagonal().real.sum()) / count
     if scale == 0:  # one configuration: nothing to go by
-        return o.new_zeros(count) if carried is None else carried
-    gram.diagonal().add_(shift * scale + torch.finfo(o.dtype).eps * scale * max(gram.shape))
-    right = energies if in_samples else o.mH @ energies
+        return energies.new_zeros(count) if carried is None else carried
+    gram.diagonal().add_(shift * scale + torch.finfo(energies.dtype).eps * scale * max(gram.shape))
+    right = energies if in_samples else _back(o, energies)
     for _ in range(RAISES):
         factor, failed = torch.linalg.cholesky_ex(gram)
         if not int(failed):
@@ -121,10 +143,15 @@ def natural_step(
         shift *= 10
         gram.diagonal().add_(0.9 * shift * scale)
     else:
-        return torch.full((count,), torch.nan, dtype=o.dtype, device=o.device)
-    solved = torch.cholesky_solve(right.to(gram.dtype)[:, None], factor)[:, 0].to(o.dtype)
-    step = o.mH @ solved if in_samples else solved
+        return torch.full((count,), torch.nan, dtype=energies.dtype, device=energies.device)
+    solved = torch.cholesky_solve(right.to(gram.dtype)[:, None], factor)[:, 0].to(energies.dtype)
+    step = _back(o, solved) if in_samples else solved
     return step if carried is None else step + carried
+
+
+def _back(o: Tensor | FactoredRows, values: Tensor) -> Tensor:
+    """O† values."""
+    return o.back(values) if isinstance(o, FactoredRows) else o.mH @ values
 
 
 def _wide(values: Tensor) -> torch.dtype:

@@ -48,7 +48,7 @@ class Sector:
 
     @classmethod
     def momentum(cls, lattice: Lattice, k: Sequence[float], flip: int | None = None) -> Sector:
-        """States with ψ(x moved by r) = e^{ik·r} ψ(x), for a lattice's own momentum k (2,), as `momenta` has them.
+        """States with ψ(x moved by r) = e^{ik·r} ψ(x), for a lattice's own momentum k (D,), as `momenta` has them.
 
         >>> from ketwork.waves import chain
         >>> sector = Sector.momentum(chain(4), (math.pi, 0))

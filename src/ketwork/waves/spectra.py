@@ -12,9 +12,10 @@ from torch import nn
 from ketwork.waves.completion import completed
 from ketwork.waves.estimates import Expectation
 from ketwork.waves.guards import Guard
-from ketwork.waves.observables import Measured, fidelity
+from ketwork.waves.observables import Measured
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import Optimizer
+from ketwork.waves.overlaps import fidelity
 from ketwork.waves.results import Stopped
 from ketwork.waves.run import default_sampler, ground_state
 from ketwork.waves.samplers.sampler import FullSum, Sampler

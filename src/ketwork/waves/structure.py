@@ -75,8 +75,29 @@ def _solved(operator: Operator) -> frozenset[int] | None:
             return None
         table = torch.cat([change, (value.real > 0).long()[:, None]], 1)[moved]
         equations |= {line.tobytes() for line in np.packbits(table.bool().numpy(), axis=1)}
+    if not equations:
+        return frozenset()
     packed = np.frombuffer(b"".join(sorted(equations)), dtype=np.uint8).reshape(len(equations), -1)
     return _solution(np.unpackbits(packed, axis=1, count=space.sites + 1).astype(bool))
+
+
+def excitation_energy(operator: Operator) -> float:
+    """⟨r|H − E|r⟩/⟨r|r⟩ with r = (H − E)|x⟩ and E = ⟨x|H|x⟩ for the basis state x of least energy; small spaces only.
+
+    The mean energy, above that of x, of what H joins to it: |x⟩ − r/ω is the step along r that lowers the energy most,
+    but for the norm. 0 where nothing is joined to x.
+
+    >>> from ketwork.waves import chain, ising
+    >>> excitation_energy(ising(chain(6), field=0.5))  # a spin against both of its neighbours: 4J
+    4.0
+    """
+    matrix = operator.matrix
+    diagonal = matrix.diagonal().real
+    x = int(diagonal.argmin())
+    r = matrix[:, [x]].toarray()[:, 0]
+    r[x] = 0
+    weight = float((r.conj() @ r).real)
+    return float((r.conj() @ (matrix @ r)).real) / weight - float(diagonal[x]) if weight else 0.0
 
 
 def _solution(table: np.ndarray) -> frozenset[int] | None:

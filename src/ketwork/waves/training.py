@@ -19,7 +19,7 @@ from ketwork.waves.guards import Guard, Trouble, Watch
 from ketwork.waves.objectives import Local, local_of, resolution, summary
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import Optimizer, State
-from ketwork.waves.reconfiguration import rows
+from ketwork.waves.reconfiguration import factored_rows, rows
 from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, unfinished
 from ketwork.waves.samplers.sampler import Sampler, Samples
 from ketwork.waves.turns import bounded_step
@@ -146,7 +146,12 @@ class Training:
 
     def _update(self, index: int, drawn: Samples, local: Local) -> tuple[float, State]:
         self.before = self.wave.vector()
-        o, epsilon = rows(self.wave, drawn.flat, local.values, local.weights)
+        made = (
+            factored_rows(self.wave, drawn.flat, local.values, local.weights)
+            if self.optimizer.takes_factors
+            else None
+        )
+        o, epsilon = made or rows(self.wave, drawn.flat, local.values, local.weights)
         update, state = self.optimizer.update(
             o, epsilon, self.state, scale=self.operator.scale, progress=index / max(1, self.steps - 1)
         )

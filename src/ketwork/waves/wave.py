@@ -16,6 +16,9 @@ from ketwork.waves.trial import tried
 
 _KEY = "ketwork.wave"
 
+KEPT = 2**16
+"""Spaces up to this size have their configurations kept as a network reads them."""
+
 HELD = 2**20
 """The most log-derivatives that `torch.func` computes at once."""
 
@@ -79,6 +82,7 @@ class Wave:
         self.holomorphic = bool(getattr(module, "holomorphic", False)) and all(
             p.is_complex() for _, p in self.named
         )
+        self._listed: Tensor | None = None
         self._kept: tuple[list[Tensor], Tensor] | None = None
 
     def log_amplitude(self, x: Tensor) -> Tensor:
@@ -115,7 +119,7 @@ class Wave:
         """
         now = [*self.module.parameters(), *self.module.buffers()]
         if self._kept is None or not all(map(torch.equal, self._kept[0], now)):
-            log, sign = self.log_and_sign(self.space.states(self.dtype))
+            log, sign = self.log_and_sign(self._states())
             log = log.to("cpu", torch.complex128 if log.is_complex() else torch.float64)
             psi = torch.exp(log - log.real.max())
             psi = psi if sign is None else psi * sign.cpu()
@@ -207,6 +211,14 @@ class Wave:
             f"Wave({type(self.module).__name__} on {size} configurations of {self.space.sites} sites, "
             f"{self.count:,} parameters, jacobian: {self.method}{rule})"
         )
+
+    def _states(self) -> Tensor:
+        """`space.states()`, kept where they are few: every step of a full sum evaluates them."""
+        if self.space.size > KEPT:
+            return self.space.states(self.dtype)
+        if self._listed is None:
+            self._listed = self.space.states(self.dtype)
+        return self._listed
 
     def _evaluate(self, x: Tensor) -> Tensor:
         with torch.no_grad():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ketwork.waves.factored import Factors, products
 from ketwork.waves.models.network import Network, normal
 from ketwork.waves.spaces import Space
 
@@ -28,7 +29,8 @@ class Backflow(Network):
 
     Args:
         widths: of the hidden layers of F.
-        determinants: how many are summed.
+        determinants: how many are summed: one does not hold the several determinants of broken bonds and strong
+            interactions, and each more costs as much again.
         orbitals: a matrix (sites of the kind, fermions) for each kind; the first sites unless given, which is
             Hartree–Fock in a molecule's own orbitals. `free_orbitals` has those of a hopping Hamiltonian.
         jastrow: whether there is a J.
@@ -44,7 +46,7 @@ class Backflow(Network):
         self,
         widths: Sequence[int] = (64,),
         *,
-        determinants: int = 1,
+        determinants: int = 4,
         orbitals: Sequence[Any] | None = None,
         jastrow: bool = True,
         std: float = 0.02,
@@ -112,6 +114,10 @@ class Backflow(Network):
 
     def jacobian(self, x: Tensor) -> Tensor:
         """∂ log |ψ|/∂(J, M, F) of each configuration (batch, parameters), in the order of `named_parameters`."""
+        return products(self.factors(x))
+
+    def factors(self, x: Tensor) -> Factors:
+        """The same, each layer's weights by what comes back and what went in."""
         level = self.space.level(x)
         with torch.no_grad():
             moved, inputs = self._moved(x)
@@ -125,19 +131,20 @@ class Backflow(Network):
             slopes = torch.autograd.grad(seen.sum(), matrices, allow_unused=True)
         given = [torch.zeros_like(w) if s is None else s for s, w in zip(slopes, matrices, strict=True)]
         given = [torch.where(torch.isfinite(log.detach())[:, None, None, None], s, torch.nan) for s in given]
-        parts: dict[str, Tensor] = {f"m.{k}": s.sum(1).flatten(1) for k, s in enumerate(given)}
+        parts: dict[str, tuple[Tensor, Tensor | None]] = {
+            f"m.{k}": (s.sum(1).flatten(1), None) for k, s in enumerate(given)
+        }
         if self.jastrow:
-            parts["j"] = self._pairs(level)
+            parts["j"] = self._pairs(level), None
         if self.widths:
             delta = torch.cat([s.flatten(2) for s in given], 2).flatten(1)  # (batch, outputs)
             for k in range(len(self.layers) - 1, -1, -1):
-                parts[f"layers.{k}.weight"] = (delta[:, :, None] * inputs[k][:, None]).flatten(1)
-                parts[f"layers.{k}.bias"] = delta
+                parts[f"layers.{k}.weight"] = delta, inputs[k]
+                parts[f"layers.{k}.bias"] = delta, None
                 if k:
                     weight: Tensor = self.layers[k].weight  # type: ignore[assignment]
                     delta = (delta @ weight) * (1 - inputs[k].square())  # tanh' = 1 − tanh²
-        names = [name for name, p in self.named_parameters() if p.requires_grad]
-        return torch.cat([parts[name].reshape(len(x), -1) for name in names], 1).detach()
+        return [parts[name] for name, p in self.named_parameters() if p.requires_grad]
 
     def _moved(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """F (batch, determinants, sites, fermions) of each kind, and what each layer reads."""
@@ -192,7 +199,7 @@ class Slater(Backflow):
         std: float = 0.02,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        super().__init__((), orbitals=orbitals, jastrow=jastrow, std=std, dtype=dtype)
+        super().__init__((), determinants=1, orbitals=orbitals, jastrow=jastrow, std=std, dtype=dtype)
 
 
 def free_orbitals(hopping: Any, fermions: int) -> np.ndarray:

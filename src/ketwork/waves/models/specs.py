@@ -81,6 +81,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
             "lattice": value.name,
             "arrays": [_packed(array, tensors) for array in fields],
             "edges": None if value.edges is None else [list(edge) for edge in value.edges],
+            "vectors": None if value.vectors is None else value.vectors.tolist(),
         }
     if isinstance(value, Network):
         return {"network": pack(value, tensors)}
@@ -100,5 +101,6 @@ def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
     if "lattice" in value:
         positions, period, cell = (_unpacked(array, tensors) for array in value["arrays"])
         edges = None if value["edges"] is None else tuple((int(i), int(j)) for i, j in value["edges"])
-        return Lattice(str(value["lattice"]), positions, period, cell, edges)
+        vectors = None if value.get("vectors") is None else np.array(value["vectors"], dtype=float)
+        return Lattice(str(value["lattice"]), positions, period, cell, edges, vectors)
     return unpack(value["network"], tensors)
