@@ -10,6 +10,7 @@ from torch import nn
 
 from ketwork import waves
 from ketwork.records import files
+from ketwork.waves.models import specs
 
 CHAIN, SQUARE = waves.chain(4), waves.square(2)
 NETWORKS = {
@@ -54,6 +55,16 @@ def test_a_wave_is_read_as_it_was_written(tmp_path, name) -> None:
     assert read.signs == wave.signs
     assert torch.equal(read.vector(), wave.vector())
     assert torch.equal(read.log_amplitude(space.states()), wave.log_amplitude(space.states()))
+
+
+def test_arguments_that_were_not_given_are_those_of_the_version_that_wrote(tmp_path) -> None:
+    wave = waves.Wave(waves.Backflow((3,)), waves.electrons(3, 2, 1))
+    path = wave.save(tmp_path / "wave.safetensors")
+    assert waves.Wave.load(path).module.determinants == 4
+    spec, tensors = specs.pack(waves.Backflow((3,), determinants=1), {}), {}
+    assert spec["kwargs"]["jastrow"] is True
+    del spec["kwargs"]["determinants"]  # as in files of the version whose default was 1
+    assert specs.unpack(spec, tensors).determinants == 1
 
 
 def test_spaces_with_sums_and_patterns(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ DTYPES = {
     str(d).removeprefix("torch."): d
     for d in (torch.float32, torch.float64, torch.complex64, torch.complex128)
 }
+
+
+_BEFORE = {"Backflow": {"determinants": 1}}
+"""Defaults of the version that wrote files without them."""
 
 
 class NotPlain(TypeError):
@@ -31,10 +36,12 @@ def pack(network: Network, tensors: dict[str, Tensor]) -> dict[str, Any]:
     if _known().get(kind.__name__) is not kind:
         raise NotPlain(f"{kind.__name__} is not one of ketwork's networks")
     args, kwargs = network.given
+    bound = inspect.signature(kind).bind(*args, **kwargs)
+    bound.apply_defaults()  # which later versions may change
     return {
         "class": kind.__name__,
-        "args": [_packed(value, tensors) for value in args],
-        "kwargs": {name: _packed(value, tensors) for name, value in kwargs.items()},
+        "args": [_packed(value, tensors) for value in bound.args],
+        "kwargs": {name: _packed(value, tensors) for name, value in bound.kwargs.items()},
     }
 
 
@@ -49,7 +56,8 @@ def unpack(spec: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
         raise ValueError(f"there is no network {spec.get('class')!r}")
     try:
         args = [_unpacked(value, tensors) for value in spec["args"]]
-        return kind(*args, **{name: _unpacked(value, tensors) for name, value in spec["kwargs"].items()})
+        kwargs = {name: _unpacked(value, tensors) for name, value in spec["kwargs"].items()}
+        return kind(*args, **(_BEFORE.get(kind.__name__, {}) | kwargs))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the arguments of {spec['class']} are not what it takes ({error})") from error
 
