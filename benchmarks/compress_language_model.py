@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import ketwork as kw
@@ -89,10 +90,12 @@ def cloze_accuracy(model: Any, items: list[tuple[Tensor, list[Tensor]]]) -> floa
     right = 0
     with torch.no_grad():
         for start, words in items:
-            scores = []
-            for word in words:
-                out = model(torch.cat([start, word])[None], use_cache=False).logits[0].log_softmax(-1)
-                scores.append(out[len(start) - 1 : -1].gather(1, word[:, None]).mean().item())
+            rows = pad_sequence([torch.cat([start, word]) for word in words], batch_first=True)
+            out = model(rows, use_cache=False).logits[:, len(start) - 1 :].log_softmax(-1)
+            scores = [
+                part[: len(word)].gather(1, word[:, None]).mean().item()
+                for part, word in zip(out, words, strict=True)
+            ]
             right += scores[0] == max(scores)
     return right / len(items)
 

@@ -19,6 +19,7 @@ from ketwork.networks.compression.calibration import Calibration, picked
 from ketwork.networks.compression.candidates import Candidate, LayerChange
 from ketwork.networks.compression.fits import Fits, Forms, Variant, all_dense, one_shot, sequential
 from ketwork.networks.compression.forms import DENSE
+from ketwork.networks.compression.healing import healed
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.restructuring import Apart
 from ketwork.networks.compression.survey import Survey
@@ -48,7 +49,8 @@ class _Plan:
 class Work:
     """The network's copy with what was learnt of it.
 
-    `left` says why modules stay unchanged, `staying` why no units of a layer can be removed, by path.
+    `left` says why modules stay unchanged, `staying` why no units of a layer can be removed, by path; `heal` are steps
+    of training for the best candidate.
     """
 
     base: nn.Module
@@ -64,6 +66,7 @@ class Work:
     memory: int
     apart: Apart
     staying: Mapping[str, str] = field(default_factory=dict)
+    heal: int = 0
     _kls: WeakKeyDictionary[nn.Module, Estimate] = field(default_factory=WeakKeyDictionary)
     _measured: dict[str, tuple[float, dict[str, float]]] = field(default_factory=dict)
 
@@ -91,7 +94,18 @@ class Work:
         return made[0]
 
     def candidates(self, cost: float) -> Iterator[Candidate]:
-        """All candidates at that cost, one at a time: layers fitted by themselves, then the best in sequence."""
+        """All candidates at that cost, one at a time, the best of them trained in the end where `heal` says so."""
+        best: Candidate | None = None
+        for candidate in self._fitted(cost):
+            yield candidate
+            if best is None or self.kl(candidate) < self.kl(best):
+                best = candidate
+        if self.heal and best is not None:
+            model = healed(self.base, best.model, self.calibration, self.heal)
+            yield Candidate(f"{best.name}, healed", model, best.changes)
+
+    def _fitted(self, cost: float) -> Iterator[Candidate]:
+        """Those without training: layers fitted by themselves, then the best in sequence."""
         plans: list[tuple[float, str, _Plan]] = []
 
         def made(plan: Callable[[float], tuple[Candidate, _Plan] | None]) -> Iterator[Candidate]:
