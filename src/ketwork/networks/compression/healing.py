@@ -61,11 +61,12 @@ def _own(original: nn.Module, small: nn.Module, twin: nn.Module) -> list[nn.Para
     """The parameters of the copy that may be trained: what the smaller network does not share with the original."""
     shared = {p.data_ptr() for p in original.parameters()}
     frozen = {id(module.weight) for module in small.modules() if getattr(module, EIGHT_BITS, False)}
-    result = []
+    result: list[nn.Parameter] = []
     for parameter, theirs in zip(twin.parameters(), small.parameters(), strict=True):
         parameter.requires_grad_(False)
         if theirs.is_floating_point() and theirs.data_ptr() not in shared and id(theirs) not in frozen:
-            result.append(parameter.requires_grad_(True))
+            parameter.requires_grad_(True)
+            result.append(parameter)
     return result
 
 
