@@ -75,6 +75,10 @@ class Work:
         """The least that all layers can cost by their forms, all units staying."""
         return sum(min(choice.cost for choice in layer) for layer in self._choices(self._estimated()))
 
+    def reaches(self, share: float) -> bool:
+        """Whether that share can be reached: by forms alone or, which takes longer to know, by removing units too."""
+        return share * self.budget.total >= self.budget.fixed + self.cheapest or share >= self.least
+
     @cached_property
     def least(self) -> float:
         """The least share of the whole that can be reached, by forms and by removing units."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import gcd, lcm, prod
 from statistics import fmean
 
@@ -232,10 +233,14 @@ def descent(
 
     left = _Left(layers, of, read)
 
+    @cache
+    def cheapest(path: str, form: Form, m: int, c: int) -> float:
+        return _cheaper(budget, path, form, m, c)[1]
+
     def price(path: str, chosen: Mapping[tuple[str, str], Hashable]) -> float:
         form = chosen.get(("form", path), DENSE)
         assert isinstance(form, Form)
-        own = _cheaper(budget, path, form, *left.sizes(path, chosen))[1]
+        own = cheapest(path, form, *left.sizes(path, chosen))
         projection = left.projection(path, chosen)
         return own + (budget.extra(path, projection) if projection else 0.0)
 
