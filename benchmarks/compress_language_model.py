@@ -150,6 +150,7 @@ def characters(given: argparse.Namespace) -> tuple[Any, Tensor, dict[str, Tensor
         num_attention_heads=6,
         num_key_value_heads=2,
         head_dim=16,
+        initializer_range=0.08,
         tie_word_embeddings=True,
     )
     net: Any = LlamaForCausalLM(config)
