@@ -46,6 +46,19 @@ def test_memory_that_is_free_again_is_used_and_files_go_with_their_tensors(folde
     assert scratch.kept(third) is third
 
 
+def test_a_full_disk_is_an_error_that_says_what_to_do(folder: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        with pytest.raises(
+            OSError, match=r"Argument `memory` leaves 131,072 bytes .* Give more memory, or set TMPDIR"
+        ):
+            Scratch(memory=0).kept(torch.rand(128, 128, dtype=torch.float64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_small_tensors_are_no_files(folder: Path) -> None:
     small = torch.rand(8)
     assert Scratch(memory=0).kept(small) is small

@@ -36,6 +36,9 @@ class Scratch:
         """The tensor itself while there is memory for it, else a copy of it in a file, which may be changed in place.
 
         Tensors of accelerators, and small ones, stay where they are.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         if tensor.nbytes < _SMALL or tensor.device.type != "cpu":
             return tensor
@@ -51,9 +54,15 @@ class Scratch:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         path = self._folder / f"{self.mapped}"
         self.mapped += 1
+        try:  # written first: a file that has no place on the disk would end the process when it is used
+            tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(path)
+        except OSError as error:
+            raise OSError(
+                f"Argument `memory` leaves {tensor.nbytes:,} bytes for a file in {tempfile.gettempdir()!r}, which cannot "
+                f"be written there ({error}). Give more memory, or set TMPDIR to a folder with more space."
+            ) from error
         copy = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype)
         copy = copy.reshape(tensor.shape)
-        copy.copy_(tensor)
         weakref.finalize(copy, _removed, path)
         return copy
 
