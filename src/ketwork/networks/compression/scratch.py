@@ -58,8 +58,8 @@ class Scratch:
             tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(path)
         except OSError as error:
             raise OSError(
-                f"Argument `memory` leaves {tensor.nbytes:,} bytes for a file in {tempfile.gettempdir()!r}, which cannot "
-                f"be written there ({error}). Give more memory, or set TMPDIR to a folder with more space."
+                f"Argument `memory` leaves {tensor.nbytes:,} bytes for a file in {tempfile.gettempdir()!r}, which "
+                f"cannot be written there ({error}). Give more memory, or set TMPDIR to a folder with more space."
             ) from error
         copy = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype)
         copy = copy.reshape(tensor.shape)
