@@ -232,7 +232,7 @@ def rows(kind: str, seed: int, net: nn.Module, data: Data, fast: bool) -> Iterat
             yield row
 
 
-def sentences(seed: int, of: str, samples: int = 2048, tests: int = 512) -> dict[str, Any]:
+def sentences(seed: int, of: str, heal: int, samples: int = 2048, tests: int = 512) -> dict[str, Any]:
     """MiniLM cut to 1 ÷ 1.25 `of` all its parameters, or of those of the layers that can be cut (half of them).
 
     Measured is the cosine of its embeddings to the original's on messages that it was not calibrated with.
@@ -262,7 +262,8 @@ def sentences(seed: int, of: str, samples: int = 2048, tests: int = 512) -> dict
         else 1.0
     )
     keep = 1 - 0.2 * share
-    result = kw.compress(net, batches(texts[:samples]), keep=keep, output=embedding, loss="squared")
+    data = batches(texts[:samples])
+    result = kw.compress(net, data, keep=keep, output=embedding, loss="squared", heal=heal)
     with torch.no_grad():
         cosines = torch.cat(
             [
@@ -289,6 +290,10 @@ def main() -> None:
     arguments.add_argument("--only", default="MLP,CNN,transformer,MiniLM")
     arguments.add_argument("--seeds", default="0,1,2")
     arguments.add_argument("--no-timing", action="store_true")
+    arguments.add_argument(
+        "--share", default="layers,all parameters", help="of MiniLM, what is cut to four fifths"
+    )
+    arguments.add_argument("--heal", type=int, default=0, help="steps of training of MiniLM")
     given = arguments.parse_args()
     only, seeds = given.only.split(","), [int(seed) for seed in given.seeds.split(",")]
     console = Console(width=150)
@@ -306,9 +311,10 @@ def main() -> None:
         show(console, pd.DataFrame(found))
     if "MiniLM" in only:
         console.print("MiniLM, embeddings of messages not seen (target: mean cosine ≥ 0.98)")
-        for of in ("layers", "all parameters"):
+        for of in given.share.split(","):
             for seed in seeds:
-                console.print(*(f"{name} {value}" for name, value in sentences(seed, of).items()), sep=" · ")
+                row = sentences(seed, of, given.heal)
+                console.print(*(f"{name} {value}" for name, value in row.items()), sep=" · ")
 
 
 def show(console: Console, found: pd.DataFrame) -> None:

@@ -200,7 +200,7 @@ def compared(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("/usr/share/dataset-fashion-mnist"))
+    parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--networks", type=Path, default=Path("networks"))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--samples", type=int, default=2048)

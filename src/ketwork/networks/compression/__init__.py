@@ -6,8 +6,10 @@ May import `study` and everything below it. Others take `Compressed`, the smalle
   `dead` (what the predictions do not depend on)
 - How small: `budgets` and `costs` (what counts), `search` (candidates), `allocation` (each layer's form and rank),
   `descent` (the same with units removed), `targets`
-- The smaller network: `reductions` and `factors` (one layer), `fits` (all), `unit_removal`, `surgery`
-- After: `record`, `result`, `loader`, `pretrained`, `onnx_export`
+- The smaller network: `reductions` and `factors` (one layer), `fits` (all), `unit_removal`, `surgery`; `scratch` keeps
+  what takes more memory than it may
+- After: `record`, `result`, `loader`, `pretrained`, `onnx_export`,
+  `torchao_export`
 """
 
 from ketwork.networks.compression.loader import load_compressed

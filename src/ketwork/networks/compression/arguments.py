@@ -58,6 +58,13 @@ def check_counts(**counts: Any) -> None:
             raise ValueError(f"Argument `{name}` must be an integer of at least 1, but is {count!r}.")
 
 
+def check_steps(**counts: Any) -> None:
+    """Raises a ValueError that names the first of these arguments that is below 0."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise ValueError(f"Argument `{name}` must be an integer of at least 0, but is {count!r}.")
+
+
 @contextmanager
 def with_progress(progress: bool | Callable[..., None] | None) -> Iterator[Callable[[int, int], None] | None]:
     """What to call with the samples done and the samples in all: a bar of the library's own for True.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.lockstep import run_in_step
 from ketwork.networks.compression.reductions import Reductions, rounded_to_bits
+from ketwork.networks.compression.scratch import Scratch
 from ketwork.networks.compression.surgery import replace as put
 from ketwork.networks.compression.surgery import sharing
 from ketwork.networks.compression.survey import WIDEST_INPUT, Survey
@@ -36,7 +39,7 @@ class Fits:
     """What the survey knows of each layer, as reductions to all forms: with and without the metric.
 
     `rows` are those that are left of layers that are smaller than the network's own (None: all), `carriers` the modules
-    between them, by path.
+    between them, by path. `scratch` keeps what is computed.
     """
 
     layers: Sequence[WeightLayer]
@@ -44,6 +47,7 @@ class Fits:
     rows: Mapping[str, Tensor | None] = field(default_factory=dict)
     carriers: Mapping[str, nn.Module] = field(default_factory=dict)
     multiple_of: int = 8
+    scratch: Scratch = field(default_factory=partial(Scratch, sys.maxsize))
     _metrics: dict[str, Metric] = field(default_factory=dict)
     _reductions: dict[tuple[str, bool], Reductions] = field(default_factory=dict)
     _choices: dict[str, list[Choice]] = field(default_factory=dict)
@@ -54,7 +58,9 @@ class Fits:
         if fisher is None:
             return Metric.none(layer.weight())
         if layer.path not in self._metrics:
-            self._metrics[layer.path] = Metric.of(fisher)
+            metric = Metric.of(fisher)
+            kept = (self.scratch.kept(matrix) for matrix in (metric.half, metric.inverse))
+            self._metrics[layer.path] = Metric(*kept)
         return self._metrics[layer.path]
 
     def reductions(self, layer: WeightLayer, weighted: bool) -> Reductions:
@@ -64,7 +70,7 @@ class Fits:
             seen = self.survey.layers[layer.path]
             inside = seen.side == "inputs"
             self._reductions[key] = Reductions(
-                layer.weight(),
+                self.scratch.kept(layer.weight()),
                 layer.bias(),
                 layer.kernel,
                 self.metric(layer, weighted),
@@ -72,8 +78,23 @@ class Fits:
                 None if inside else seen.scatter,
                 seen.channels,
                 splits=layer.splits,
+                kept=self.scratch.kept,
             )
         return self._reductions[key]
+
+    def smaller(
+        self,
+        layers: Mapping[str, WeightLayer],
+        survey: Survey,
+        rows: Mapping[str, Tensor | None],
+        carriers: Mapping[str, nn.Module],
+    ) -> Fits:
+        """The fits of a network with these smaller layers; what is known of the others is known there too."""
+        metrics = {path: metric for path, metric in self._metrics.items() if rows.get(path) is None}
+        reductions = {key: own for key, own in self._reductions.items() if key[0] not in rows}
+        return Fits(
+            list(layers.values()), survey, rows, carriers, self.multiple_of, self.scratch, metrics, reductions
+        )
 
     def choices(self, layer: WeightLayer, budget: Budget, scale: float, few: bool = False) -> list[Choice]:
         """What can be done with the layer: dense, or a form that is cheaper, with the KL that it costs, in nats.

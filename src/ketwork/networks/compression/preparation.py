@@ -17,6 +17,7 @@ from ketwork.networks.compression.dead import Trimmed, trimmed
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.restructuring import Apart
+from ketwork.networks.compression.scratch import Scratch
 from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same, sharing
 from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, Surveyed, run_survey
@@ -60,7 +61,8 @@ def prepared(
     fed, staying = feeds(base, result, calibration.rows, first)
     readers = {path for feed in fed for path in feed.readers}
     inside = {layer.path for layer in result} if kind == "bytes" else readers
-    seen = run_survey(base, result, calibration, generator, inside, memory)
+    scratch = Scratch(memory)
+    seen = run_survey(base, result, calibration, generator, inside, memory, scratch)
     if group is not None:
         device = next(base.parameters()).device
         header, tensors = pack(group.add_up(seen))
@@ -97,7 +99,7 @@ def prepared(
     prices = budget(kind, total, base, result, seen, calibration, multiple_of)
     if kind == "latency":
         prices = replace(prices, measure=partial(_as_given, prices.measure, base, apart))
-    fits = Fits(result, seen, multiple_of=multiple_of)
+    fits = Fits(result, seen, multiple_of=multiple_of, scratch=scratch)
     fed = usable(rest.feeds, result, seen.order, WIDEST_INPUT)
     states = states_of(base, fed, {layer.path: layer for layer in result})
     narrowing = Narrowing(base, fits, fed, states)

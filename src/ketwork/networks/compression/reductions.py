@@ -14,8 +14,8 @@ residual is uncorrelated with what it explains, so that the two errors add up ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -41,7 +41,7 @@ class Reductions:
     `inputs` are the moments of x (k), or None, `outputs` those of y (m), or None: one of the two is there.
     `channels` are
     those of the channels of a convolution whose x has too many entries, or None. `target` is the mean output to keep,
-    where it is not the layer's own.
+    where it is not the layer's own; `kept` is given what is computed, to keep.
     """
 
     weight: Tensor
@@ -53,6 +53,7 @@ class Reductions:
     channels: Scatter | None = None
     target: Tensor | None = None
     splits: tuple[str, ...] = SPLITS
+    kept: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor, repr=False)
     _truncated: Factors | None = field(default=None, repr=False)
     _split: dict[str, Split] = field(default_factory=dict, repr=False)
     _rounded: dict[str, list[tuple[int, float]]] = field(default_factory=dict, repr=False)
@@ -63,9 +64,10 @@ class Reductions:
         if self._truncated is None:
             if self.inputs is None:
                 assert self.outputs is not None
-                self._truncated = from_outputs(self.weight, self.bias, self.outputs, self.metric)
+                result = from_outputs(self.weight, self.bias, self.outputs, self.metric)
             else:
-                self._truncated = from_inputs(self.weight, self._own_bias(), self.inputs, self.metric)
+                result = from_inputs(self.weight, self._own_bias(), self.inputs, self.metric)
+            self._truncated = replace(result, first=self.kept(result.first), second=self.kept(result.second))
         return self._truncated
 
     def _own_bias(self) -> Tensor:
@@ -353,6 +355,10 @@ def rounded_to_bits(matrix: Tensor) -> Tensor:
     >>> rounded_to_bits(torch.tensor([[127.0, -3.4]]))
     tensor([[127.,  -3.]])
     """
-    scale = matrix.flatten(1).abs().amax(1).clamp(min=torch.finfo(matrix.dtype).tiny) / 127
-    scale = scale.reshape(-1, *[1] * (matrix.ndim - 1))
+    scale = scales_of(matrix).reshape(-1, *[1] * (matrix.ndim - 1))
     return (matrix / scale).round().clamp(-127, 127) * scale
+
+
+def scales_of(matrix: Tensor) -> Tensor:
+    """The scale of each row: what the integer 1 stands for."""
+    return matrix.flatten(1).abs().amax(1).clamp(min=torch.finfo(matrix.dtype).tiny) / 127

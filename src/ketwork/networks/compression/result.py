@@ -21,6 +21,8 @@ from ketwork.networks.compression.description import unique
 from ketwork.networks.compression.forms import Form
 from ketwork.networks.compression.loader import KEY, SCALE, digest, load_compressed
 from ketwork.networks.compression.onnx_export import export_onnx
+from ketwork.networks.compression.reductions import scales_of
+from ketwork.networks.compression.torchao_export import in_torchao
 from ketwork.records import Presented, replacing
 
 
@@ -139,6 +141,10 @@ class Compressed(Presented):
         """Writes the network for ONNX Runtime, as `onnx_export.export_onnx` says."""
         export_onnx(self.model, path, example, calibration)
 
+    def to_torchao(self) -> nn.Module:
+        """A copy of the network with weights of 8 bits that are torchao's, as `torchao_export.in_torchao` says."""
+        return in_torchao(self.model)
+
     def _tensors(self) -> dict[str, Tensor]:
         """What the file holds: each number once, weights of 8 bits as integers and scales."""
         tensors = unique(self.model.state_dict())
@@ -146,7 +152,7 @@ class Compressed(Presented):
             name = f"{path}.weight"
             if getattr(module, EIGHT_BITS, False) and name in tensors:
                 weight = tensors[name].float()
-                scale = weight.flatten(1).abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+                scale = scales_of(weight)
                 shaped = scale.reshape(-1, *[1] * (weight.ndim - 1))
                 tensors[name] = (weight / shaped).round().to(torch.int8)
                 tensors[name + SCALE] = scale

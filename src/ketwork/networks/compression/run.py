@@ -64,6 +64,7 @@ def compress(
     max_samples: int | None = None,
     batch_size: int = 64,
     multiple_of: int = 8,
+    heal: int = 0,
     memory: int | str = 2**32,
     seed: int | torch.Generator = 0,
     distributed: Distributed | str | None = None,
@@ -103,8 +104,11 @@ def compress(
         max_samples: stop after so many.
         batch_size: for data that is not batched yet; and what latency is measured with.
         multiple_of: ranks, and the numbers of units that stay where some are removed, are multiples of it.
+        heal: steps of training on the calibration data for the best network in the end, towards the original's
+            predictions; it is returned trained only where that has the lower KL on data held back.
         memory: bytes (or a text such as "2GB") that the sequential fit may hold of activations, which takes as many
-            samples as fit, and bytes of the original's predictions that are kept in memory, the others on disk.
+            samples as fit; of the original's predictions that are kept in memory, the others on disk; and of moments
+            and factors in memory, the others in files that are mapped into it.
         seed: draws the directions of gradients: an integer or a `torch.Generator`.
         distributed: as in `ketwork.study`, for the moments of layers and of gradients alone: process 0 then continues
             by itself, with its own part of the data to choose by and for the sequential fits. Each process needs
@@ -135,6 +139,7 @@ def compress(
     """
     aim = arguments.target(cost, keep, max_kl, max_drop)
     arguments.check_counts(multiple_of=multiple_of, batch_size=batch_size)
+    arguments.check_steps(heal=heal)
     held, draw = parse_bytes(memory), generator_from(seed)
     network = unwrapped(model)
     base = unfused(plain(network))
@@ -176,6 +181,11 @@ def compress(
         )
         if work is None:
             return None  # type: ignore[return-value]  # process 0 has the network, as documented
+        if heal and not work.survey.differentiable:
+            raise ValueError(
+                f"Argument `heal` must be 0 for a network whose predictions have no gradient, but is {heal}."
+            )
+        work.heal = heal
         best, tried = reached(work, aim)
         heads = gathered.predictions.described()
         settings = {
@@ -191,6 +201,7 @@ def compress(
             "batch_size": batch_size,
             "timed_batch": gathered.fit[0].size,
             "multiple_of": multiple_of,
+            "heal": heal,
             "accuracy": gathered.accuracies(base, best.model),
             "gradients": work.survey.differentiable,
             "processes": 1 if group is None else group.count,

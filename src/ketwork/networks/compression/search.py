@@ -20,6 +20,7 @@ from ketwork.networks.compression.candidates import Candidate, LayerChange
 from ketwork.networks.compression.dead import Trimmed
 from ketwork.networks.compression.fits import Fits, Forms, Variant, all_dense, one_shot, sequential
 from ketwork.networks.compression.forms import DENSE
+from ketwork.networks.compression.healing import healed
 from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.restructuring import Apart
 from ketwork.networks.compression.survey import Survey
@@ -50,7 +51,7 @@ class Work:
     """The network's copy with what was learnt of it.
 
     `left` says why modules stay unchanged, `staying` why no units of a layer can be removed, by path; `trimmed` what
-    was dead.
+    was dead; `heal` are steps of training for the best candidate.
     """
 
     base: nn.Module
@@ -67,6 +68,7 @@ class Work:
     apart: Apart
     staying: Mapping[str, str]
     trimmed: Trimmed
+    heal: int = 0
     _kls: WeakKeyDictionary[nn.Module, Estimate] = field(default_factory=WeakKeyDictionary)
     _measured: dict[str, tuple[float, dict[str, float]]] = field(default_factory=dict)
 
@@ -74,6 +76,10 @@ class Work:
     def cheapest(self) -> float:
         """The least that all layers can cost by their forms, all units staying."""
         return sum(min(choice.cost for choice in layer) for layer in self._choices(self._estimated()))
+
+    def reaches(self, share: float) -> bool:
+        """Whether that share can be reached: by forms alone or, which takes longer to know, by removing units too."""
+        return share * self.budget.total >= self.budget.fixed + self.cheapest or share >= self.least
 
     @cached_property
     def least(self) -> float:
@@ -94,7 +100,18 @@ class Work:
         return made[0]
 
     def candidates(self, cost: float) -> Iterator[Candidate]:
-        """All candidates at that cost, one at a time: layers fitted by themselves, then the best in sequence."""
+        """All candidates at that cost, one at a time, the best of them trained in the end where `heal` says so."""
+        best: Candidate | None = None
+        for candidate in self._fitted(cost):
+            yield candidate
+            if best is None or self.kl(candidate) < self.kl(best):
+                best = candidate
+        if self.heal and best is not None:
+            model = healed(self.base, best.model, self.calibration, self.heal)
+            yield Candidate(f"{best.name}, healed", model, best.changes)
+
+    def _fitted(self, cost: float) -> Iterator[Candidate]:
+        """Those without training: layers fitted by themselves, then the best in sequence."""
         plans: list[tuple[float, str, _Plan]] = []
 
         def made(plan: Callable[[float], tuple[Candidate, _Plan] | None]) -> Iterator[Candidate]:

@@ -24,6 +24,7 @@ from ketwork.networks.activations import Batch, full_precision
 from ketwork.networks.compression.calibration import Calibration
 from ketwork.networks.compression.covariance import Scatter, added
 from ketwork.networks.compression.layers import WeightLayer
+from ketwork.networks.compression.scratch import Scratch
 from ketwork.networks.measures import TEMPERATURES
 
 WIDEST = 4096  # features; of a wider output only the diagonal of G is kept
@@ -115,12 +116,14 @@ def run_survey(
     generator: torch.Generator,
     inputs_of: Collection[str] = (),
     memory: int = 2**32,
+    scratch: Scratch | None = None,
 ) -> Survey:
     """The survey of the batches to fit on, in one forward and three backward passes.
 
     Layers named in `inputs_of` have the moments of their inputs taken, whichever side is smaller. Of convolutions
     with many
-    positions some stand for all, drawn anew for each batch. `memory` bounds the bytes of patches unfolded at a time.
+    positions some stand for all, drawn anew for each batch. `memory` bounds the bytes of patches unfolded at a time;
+    `scratch` keeps the sums.
 
     Raises:
         ValueError: a layer put out NaN or infinite values; it and the batch are named.
@@ -129,7 +132,7 @@ def run_survey(
     orders: list[list[str]] = []
     calibration.held = []
     samples = sum(batch.size for batch in calibration.fit)
-    live = _Live(result, samples, min(_PART, max(memory // 8, 2**16)))
+    live = _Live(result, samples, min(_PART, max(memory // 8, 2**16)), scratch or Scratch(memory))
     with contextlib.ExitStack() as stack:
         for layer in layers:
             handle = layer.module.register_forward_hook(live.hook(layer))
@@ -214,10 +217,11 @@ class _Plain:
 class _Live:
     """The hooks' state during one batch."""
 
-    def __init__(self, result: Survey, samples: int, part: int) -> None:
+    def __init__(self, result: Survey, samples: int, part: int, scratch: Scratch) -> None:
         self.result = result
         self.samples = samples
         self.part = part  # bytes
+        self.scratch = scratch
         self.order: list[str] = []
         self.held = 0  # bytes of the widest layer's input and output
         self.backward = False  # a checkpoint may run its part again in the backward pass
@@ -275,13 +279,21 @@ class _Live:
 
     def _add(self, seen: Surveyed, what: str, rows: Tensor) -> None:
         if what == "moments":
-            seen.scatter = added(seen.scatter, Scatter.of(rows))
+            seen.scatter = self._summed(seen.scatter, Scatter.of(rows))
             return
         if rows.shape[1] > WIDEST:
             part = rows.square().sum(dim=0, dtype=torch.float64)
         else:
             part = sum(((a.T @ a).double() for a in rows.split(4096)), rows.new_zeros(()).double())
-        seen.fisher = part if seen.fisher is None else seen.fisher + part
+        if seen.fisher is None:
+            seen.fisher = self.scratch.kept(part)
+        else:
+            seen.fisher += part
+
+    def _summed(self, total: Scatter | None, part: Scatter) -> Scatter:
+        if total is None:
+            part.total = self.scratch.kept(part.total)
+        return added(total, part)
 
     def take(self, layer: WeightLayer, seen: Surveyed, x: Tensor, y: Tensor, mask: Tensor | None) -> None:
         """Adds the moments of one call of a layer."""
@@ -299,7 +311,7 @@ class _Live:
             for part in layer.row_parts(x, mask, self.places(layer, x), self.part):
                 self._later(layer, "moments", part)
         if seen.by_channel:
-            seen.channels = added(seen.channels, Scatter.of(layer.channel_rows(x)))
+            seen.channels = self._summed(seen.channels, Scatter.of(layer.channel_rows(x)))
         seen.rows += count
         seen.shape = seen.shape or tuple(x.shape)
         self.held = max(self.held, x.nbytes + y.nbytes)

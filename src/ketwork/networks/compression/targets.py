@@ -40,7 +40,7 @@ def at(
     work: Work, keep: float, good: Callable[[Candidate], bool] = lambda _: True
 ) -> tuple[Candidate | None, list[Tried]]:
     """The best good candidate that keeps this share, None where none is good, and all that were tried."""
-    if keep < work.least:
+    if not work.reaches(keep):
         least = math.ceil(1000 * work.least) / 1000
         raise ValueError(
             f"Argument `keep` must be at least {least:.3f} of the {work.budget.kind} here, but is {keep}: "

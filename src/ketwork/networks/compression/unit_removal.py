@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import gcd, lcm, prod
 from statistics import fmean
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from ketwork.networks.compression.budgets import Budget
+from ketwork.networks.compression.covariance import Scatter
 from ketwork.networks.compression.descent import Descent, Item
 from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.forms import DENSE, Form
@@ -84,13 +86,14 @@ class Narrowing:
             small = layer
             if columns is not None:
                 small = layer.with_weight(*repaired(layer.weight(), layer.bias(), scatter, columns))
-                scatter = scatter.of_both(columns)
+                scatter = self._kept(scatter.of_both(columns))
             if rows is not None:
                 small = small.narrowed(rows, None)
                 if seen.side == "outputs":
-                    scatter = scatter.of_both(rows)
+                    scatter = self._kept(scatter.of_both(rows))
                 if fisher is not None:
                     fisher = fisher[rows] if fisher.ndim == 1 else fisher[rows][:, rows]
+                    fisher = self.fits.scratch.kept(fisher)
             survey.layers[layer.path] = replace(seen, scatter=scatter, fisher=fisher)
             layers[layer.path] = small
         rows_of = {path: stay.rows.get(path) for path in {*stay.rows, *stay.columns}}
@@ -113,7 +116,10 @@ class Narrowing:
                 with torch.no_grad():
                     project.weight.copy_(first)
                 carriers[f"{self.states[feed.path]}.project"] = project.requires_grad_(False).eval()
-        return Fits(list(layers.values()), survey, rows_of, carriers, self.fits.multiple_of)
+        return self.fits.smaller(layers, survey, rows_of, carriers)
+
+    def _kept(self, scatter: Scatter) -> Scatter:
+        return replace(scatter, total=self.fits.scratch.kept(scatter.total))
 
 
 def _shared_of(feed: Feed, layers: Mapping[str, WeightLayer], fits: Fits) -> Shared:
@@ -231,10 +237,14 @@ def descent(
 
     left = _Left(layers, of, read)
 
+    @cache
+    def cheapest(path: str, form: Form, m: int, c: int) -> float:
+        return _cheaper(budget, path, form, m, c)[1]
+
     def price(path: str, chosen: Mapping[tuple[str, str], Hashable]) -> float:
         form = chosen.get(("form", path), DENSE)
         assert isinstance(form, Form)
-        own = _cheaper(budget, path, form, *left.sizes(path, chosen))[1]
+        own = cheapest(path, form, *left.sizes(path, chosen))
         projection = left.projection(path, chosen)
         return own + (budget.extra(path, projection) if projection else 0.0)
 
