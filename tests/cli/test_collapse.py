@@ -20,7 +20,9 @@ def test_json_of_the_demonstration_is_the_table_of_kw_collapse_curve(run) -> Non
     assert printed["table"] == expected.table().to_dict("records")
     assert printed["smallest"] == expected.smallest().to_dict("records")
     assert (printed["samples"], printed["passes"]) == (540, expected.passes)
-    assert printed["settings"]["command"] == "ketwork collapse --metric accuracy --json --layers 'conv*'"
+    assert (
+        printed["settings"]["command"] == "ketwork collapse --metric accuracy --json --layers 'conv*' --quiet"
+    )
     assert printed["settings"]["source"]["data"]["spec"] == "ketwork.demo.digits:held_out"
 
 

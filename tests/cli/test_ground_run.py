@@ -119,7 +119,7 @@ def test_a_users_factory_gives_an_operator_or_a_pair() -> None:
     ("make", "message"),
     [
         (lambda: problem("hubbard"), "must be one of ising, heisenberg"),
-        (lambda: problem("ising", lattice="cube"), "must be one of chain, square"),
+        (lambda: problem("ising", lattice="ring"), "must be one of chain, square"),
         (lambda: network("gpt", problem("ising")), "must be one of rbm, symmetric"),
         (lambda: network("vision", problem("molecule")), "needs a lattice"),
         (lambda: waves.Run(waves.Expectation(0.0), RING, ()).plot(), "at least one step"),

@@ -351,7 +351,7 @@ def test_commands_are_copied(path, open_page):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     command = page.locator(".command").first
     command.get_by_role("button", name="Copy").click()
-    assert command.get_by_role("button", name="Copied").is_visible()
+    command.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == command.locator("code").inner_text()
 
 

@@ -150,7 +150,7 @@ def test_the_footer_says_what_the_numbers_are(demo):
         in text
     )
     assert "Skipped: flatten (Flatten only passes on or reshapes)" in text
-    meaning = " ".join(demo.definitions["coherence"].split())
+    meaning = " ".join(demo.definitions["entropy"].split())
     assert meaning in text
     assert meaning not in " ".join(drawn(demo, 80).split())
 

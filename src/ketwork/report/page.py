@@ -258,8 +258,8 @@ def _details(row: View) -> dict[str, Any]:
 
 
 def _dead(row: View) -> str:
-    """Which neurons never fire, where there are some and the record has them."""
-    if not row.layer.computable or not (dead := row.layer.dead_neurons):
+    """Which neurons never fire, where there are some."""
+    if not (dead := row.layer.dead_neurons):
         return ""
     more = f" and {len(dead) - _NUMBERED} more" if len(dead) > _NUMBERED else ""
     return f" Dead neurons, counted from 0: {', '.join(map(str, dead[:_NUMBERED]))}{more}."

@@ -286,7 +286,10 @@ def test_one_wrong_batch_loses_nothing() -> None:
     record = raised.value.partial
     assert (record.complete, record.samples) == (False, 40)
     assert isinstance(raised.value.__cause__, RuntimeError)
-    assert record.error == f"RuntimeError: {raised.value.__cause__}"
+    assert record.error == (
+        f"RuntimeError: {raised.value.__cause__}. It was raised in layer '0' (Linear), which takes 5 features and was "
+        "given a tensor of shape (3, 4)."
+    )
     whole = study(_net(), [good[:20], good[20:]])
     for row, expected in zip(record, whole, strict=True):
         assert [(e.value, e.stderr) for e in row.estimates.values() if e.stderr == e.stderr] == [
@@ -307,7 +310,9 @@ def test_a_batch_that_fails_half_way_enters_no_layer() -> None:
         study(network, _data(27, 5), batch_size=20)
     record = raised.value.partial
     assert [layer.N for layer in record] == [20]
-    assert record.error == "RuntimeError: seven"
+    assert record.error == (
+        "RuntimeError: seven. It was raised in layer '1' (Fragile), which was given a tensor of shape (7, 4)."
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from ketwork.networks.measures import (
     leading_states,
     measures_of,
 )
-from ketwork.networks.moments import LayerAccumulator, LeadingStates, Normalize, missing_states
+from ketwork.networks.moments import LayerAccumulator, LeadingStates, Normalize
 from ketwork.quantum import Density, Estimate, Ket
 from ketwork.records import Presented, read, write
 
@@ -187,15 +187,10 @@ class Layer(Presented):
     def dead_neurons(self) -> tuple[int, ...]:
         """The features that are exactly 0 on every vector, counted from 0: those that `dead` is the share of.
 
-        Raises:
-            MissingStatesError: the layer is of a file without them (`save(path, states="full")` has them).
-
         >>> import torch, ketwork as kw
         >>> kw.study(torch.nn.ReLU(), torch.tensor([[1.0, -2.0, 3.0], [2.0, -1.0, 0.5]]))[0].dead_neurons
         (1,)
         """
-        if (leading := self.accumulator.moment.leading) is not None:
-            raise missing_states(len(leading.states), "a list of dead neurons")
         return tuple((self.accumulator.moment.diagonal() == 0).nonzero()[:, 0].tolist())
 
     @property
