@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import ketwork as kw
+from ketwork.networks.measures.spectral import interval
 
 
 def test_an_even_spectrum_has_as_many_dimensions_and_a_single_direction_has_one() -> None:
@@ -62,3 +63,14 @@ def test_without_a_state_there_is_none() -> None:
     table = kw.study(nn.Identity(), torch.zeros(5, 3)).table()
     assert table["stable_rank"].isna().all()
     assert "stable_rank_stderr" in table
+
+
+def test_no_rounding_makes_an_error_negative(tmp_path) -> None:
+    for seed in range(40, 50):
+        draw = torch.Generator().manual_seed(seed)
+        x = torch.randn(1, 7, generator=draw) * (torch.rand(40, 1, generator=draw) + 0.5)  # one direction
+        study = kw.study(nn.Identity(), x)
+        assert all(not estimate.stderr < 0 for estimate in study[0].estimates.values())
+        study.save(tmp_path / "s.safetensors")
+        assert kw.Study.load(tmp_path / "s.safetensors").table().equals(study.table())
+    assert interval(1 + 4e-16, 1.0, 1.0).stderr == 0

@@ -158,8 +158,8 @@ def ends_of_top(state: LayerState) -> tuple[tuple[float, float], tuple[float, fl
 
 
 def interval(low: float, high: float, plain: float) -> Estimate:
-    """The estimate whose value ± 1.96 standard errors are these."""
-    return Estimate((low + high) / 2, (high - low) / 3.92, plain=plain)
+    """The estimate whose value ± 1.96 standard errors are these; where rounding puts them in wrong order, their mean."""
+    return Estimate((low + high) / 2, max(high - low, 0.0) / 3.92, plain=plain)
 
 
 @measure(

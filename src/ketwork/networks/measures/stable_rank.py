@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ketwork.networks.measures.registry import Column, measure
-from ketwork.networks.measures.spectral import bounded, ends_of_top, top_weight
+from ketwork.networks.measures.spectral import bounded, ends_of_top, interval, top_weight
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 
@@ -34,7 +34,7 @@ def stable_rank(state: LayerState) -> Estimate:
     low = max(low, 1 / d)
     reach = (above + below) / (2 * low * high)
     least, most = max(1 / high - reach, 1.0), min(1 / low + reach, d)
-    value, half = (least + most) / 2, (most - least) / 2
     if low - below <= 1 / d:  # all directions may be alike
-        half = max(half, d - value)
-    return Estimate(value, half / 1.96, plain=1 / top.plain)
+        middle = (least + most) / 2
+        least, most = min(least, 2 * middle - d), max(most, d)
+    return interval(least, most, 1 / top.plain)
