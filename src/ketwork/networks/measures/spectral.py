@@ -158,7 +158,7 @@ def ends_of_top(state: LayerState) -> tuple[tuple[float, float], tuple[float, fl
 
 
 def interval(low: float, high: float, plain: float) -> Estimate:
-    """The estimate whose value ± 1.96 standard errors are these; where rounding puts them in wrong order, their mean."""
+    """The estimate whose value ± 1.96 standard errors are these; their mean where rounding turns their order."""
     return Estimate((low + high) / 2, max(high - low, 0.0) / 3.92, plain=plain)
 
 
