@@ -1,5 +1,6 @@
 """Old names warn and work; progress knows its end; bounds are met to 2 %; held-back data are apart; precisions."""
 
+import re
 import warnings
 
 import pytest
@@ -56,7 +57,8 @@ def test_progress_knows_how_much_is_left() -> None:
 
 def test_progress_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     kw.compress(mlp(), X, keep=0.7, progress=True)
-    assert "/1600" in capsys.readouterr().err
+    # What it shows on the way depends on the machine's speed; at the end all is done.
+    assert re.search(r"compress: 100%\|.*\| (\d+)/\1 \[", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("bound", [0.003, 0.03])
