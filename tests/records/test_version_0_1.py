@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -191,9 +190,7 @@ def test_a_field_that_this_version_does_not_know_is_ignored(name: str, tmp_path:
     for layer in header.get("layers", header.get("rows")):
         layer["invented later"] = None
     _write(tmp_path / "more", load_file(path), header)
-    # What the file lacks is computed from it, by products that may depend on where in memory its tensors lie.
-    tables = [reader.load(each).table() for each in (tmp_path / "more", path)]
-    pd.testing.assert_frame_equal(*tables, rtol=1e-7)
+    assert reader.load(tmp_path / "more").table().equals(reader.load(path).table())
 
 
 @pytest.mark.parametrize(

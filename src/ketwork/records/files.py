@@ -34,6 +34,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _DEEPEST = 32  # levels of JSON inside each other
+_ALIGNMENT = 64  # bytes, at which PyTorch puts new tensors on the CPU
 _LONGEST = 300  # letters of another library's message that are passed on
 
 
@@ -104,7 +105,7 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(key, "{}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: _aligned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         words = visible(str(error))  # which may hold what the file does
         words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
@@ -112,6 +113,11 @@ def read_tensors(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[st
     about = _parsed(text)
     digest = about.pop(_DIGEST, None)
     return tensors, _visible(about), digest == _digest(tensors, about)
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor where a new one would lie, or a copy there: elsewhere some processors round products otherwise."""
+    return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
 
 
 def visible(text: str) -> str:

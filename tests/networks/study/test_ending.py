@@ -6,10 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 import ketwork as kw
@@ -82,13 +80,7 @@ def test_a_signal_between_two_layers_keeps_the_numbers_of_those_before(
     assert (loaded.finished, loaded.table().equals(partial.table())) == (False, True)
     loaded.finish().save(tmp_path / "finished")
     whole.save(tmp_path / "whole")
-    # Products of float32 may depend on where in memory a file's tensors lie.
-    records = [Study.load(tmp_path / name) for name in ("finished", "whole")]
-    pd.testing.assert_frame_equal(records[0].long(), records[1].long(), rtol=1e-7)
-    finished_file, whole_file = (load_file(tmp_path / name) for name in ("finished", "whole"))
-    assert finished_file.keys() == whole_file.keys()
-    for name, tensor in whole_file.items():
-        torch.testing.assert_close(finished_file[name], tensor, rtol=1e-6, atol=1e-9)
+    assert (tmp_path / "finished").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_a_call_that_cannot_be_broken_takes_no_finished_layer_with_it(
@@ -117,8 +109,7 @@ def test_a_call_that_cannot_be_broken_takes_no_finished_layer_with_it(
         while left_behind():
             pass
         assert [layer.finished for layer in partial] == [True, True, False, False, False]
-    later = Study.load(tmp_path / "partial").finish()
-    pd.testing.assert_frame_equal(later.long(), whole.long(), rtol=1e-7)
+    assert Study.load(tmp_path / "partial").finish().long().equals(whole.long())
 
 
 def test_a_study_interrupted_in_its_pass_has_the_numbers_that_a_second_gives() -> None:
