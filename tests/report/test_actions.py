@@ -170,13 +170,15 @@ def test_a_repeated_block_is_named_where_layers_inside_stand_between() -> None:
             return x + self.down(torch.relu(self.up(x)))
 
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(6, 8), Block(), Block(), nn.Linear(8, 3))
-    nn.init.zeros_(net[2].down.weight)
-    nn.init.zeros_(net[2].down.bias)
-    study = kw.study(net, torch.randn(300, 6), layers="all", compare=True)
-    (repeated,) = [action for action in actions_of(study) if "repeat" in action.title]
-    assert repeated.meaning.startswith("Up to rotation and scale, 2 holds nearly what 1 does (CKA 1.000).")
-    assert "layers=['2.*'" in repeated.commands[0]
+    flat = nn.Sequential(nn.Linear(6, 8), Block(), Block(), nn.Linear(8, 3))
+    nested = nn.Sequential(nn.Linear(6, 8), nn.Sequential(*flat[1:3]), nn.Linear(8, 3))
+    nn.init.zeros_(flat[2].down.weight)
+    nn.init.zeros_(flat[2].down.bias)
+    for net, first, second in ((flat, "1", "2"), (nested, "1.0", "1.1")):
+        study = kw.study(net, torch.randn(300, 6), layers="all", compare=True)
+        (repeated,) = [action for action in actions_of(study) if "repeat" in action.title]
+        assert f"{second} holds nearly what {first} does (CKA 1.000)." in repeated.meaning
+        assert f"layers=['{second}.*'" in repeated.commands[0]
 
 
 def test_a_copied_layer_comes_before_activation_functions() -> None:

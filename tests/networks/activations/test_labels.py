@@ -326,7 +326,7 @@ def test_floats_that_may_be_classes_are_named() -> None:
         (note,) = [each for each in kw.study(nn.Linear(4, 3), (x, labels)).warnings if "floats" in each]
         assert note.startswith(f"The labels are floats, {len(labels.unique())} different whole numbers")
         assert how in note
-    for labels in (x[:, 0], torch.arange(60.0), classes):
+    for labels in (x[:, 0], torch.arange(60.0), classes, classes / 2):
         assert not any("floats" in each for each in kw.study(nn.Linear(4, 3), (x, labels)).warnings)
 
 

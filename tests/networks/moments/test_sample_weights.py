@@ -62,7 +62,8 @@ def test_studies_in_parts_and_from_files_have_the_same_errors(tmp_path: Path) ->
     once, other = sum(parts)[0], (loaded[2] + (loaded[0] + loaded[1]))[0]
     whole = kw.study(nn.Identity(), x, mask=mask, **how)[0]
     assert once.N_eff == pytest.approx(whole.N_eff, rel=1e-6)
-    near = {"rel": 1e-6, "abs": 1e-8, "nan_ok": True}  # coherence, 0.007 bit, is a difference of entropies of 2.3 bits
+    # Coherence, 0.007 bit, is a difference of entropies of 2.3 bits.
+    near = {"rel": 1e-6, "abs": 1e-8, "nan_ok": True}
     for name, estimate in once.estimates.items():
         assert other.estimates[name].stderr == pytest.approx(estimate.stderr, **near), name
         assert other.estimates[name].value == pytest.approx(estimate.value, **near), name
