@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Number
 from typing import Any
 
@@ -11,6 +10,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.waves.operators import Operator
 from ketwork.waves.spaces import Space
 

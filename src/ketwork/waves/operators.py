@@ -7,7 +7,6 @@ products of any operators (`algebra.py`).
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.waves.spaces import Space
 
 

@@ -6,7 +6,6 @@ that flip the same sites share one connected configuration, so an Ising chain re
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from numbers import Number
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.waves.algebra import Product, Sum
 from ketwork.waves.operators import OnDevice, Operator, real_if_close
 from ketwork.waves.spaces import Space

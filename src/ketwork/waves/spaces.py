@@ -8,12 +8,12 @@ Site 0 is the leading digit, so the order of `Space.states()` is that of Kroneck
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ketwork._compat import renamed
+from ketwork._lazy import cached_property
 from ketwork.quantum import generator_from
 from ketwork.waves.counting import Counts
 

@@ -6,12 +6,12 @@ y = Wx + b is in the span of the columns of W and of b: k + 1 dimensions of d, w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from ketwork._lazy import cached_property
 from ketwork.networks.activations.outputs import version_of
 
 _SHARE = 0.5

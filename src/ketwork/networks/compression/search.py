@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from statistics import fmean
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from ketwork._lazy import cached_property
 from ketwork.networks.activations import Batch
 from ketwork.networks.compression.allocation import Choice, allocate
 from ketwork.networks.compression.budgets import Budget

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ketwork._lazy import cached_property
 from ketwork.networks.activations import Forward, Mask, Reading, tokenized
 from ketwork.networks.detection.frames import SCORE_DEFINITIONS, empty_to, scores_frame
 from ketwork.networks.detection.passing import score_data

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.activations import Activation, LayerInfo, unit
 from ketwork.networks.detection.spaces import Distances, Eigenspace
 from ketwork.networks.detection.stacks import LABEL_FREE, Parts, Stack, States

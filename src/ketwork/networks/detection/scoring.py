@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.activations import Activation, Key, unit
 from ketwork.networks.detection.references import MEAN, WORST, LayerReference, stacked
 from ketwork.networks.detection.stacks import LABEL_FREE, Stack

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.measures.purity import OwnPairs
 from ketwork.networks.measures.sample import all_pairs
 from ketwork.networks.measures.state import LayerState

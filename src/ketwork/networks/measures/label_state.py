@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+from ketwork._lazy import cached_property
 from ketwork.networks.measures.state import Shared
 from ketwork.networks.moments import ClassMoments, LabelledMoments, Sums
 

@@ -11,11 +11,11 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.measures.clusters import Clusters, ClusterSums
 from ketwork.networks.measures.threads import in_threads
 from ketwork.networks.moments import CrossMoments, KeptSamples, PairMoments, first_samples

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.measures.nuclear import Nuclear, nuclear_norm
 from ketwork.networks.measures.overlaps import Axes, Overlaps
 from ketwork.networks.measures.pair_errors import Evidence

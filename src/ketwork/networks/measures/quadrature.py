@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.quantum import Interval
 
 WIDE = 4096

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.measures.quadrature import WIDE, Quadrature
 from ketwork.networks.measures.sample import Sample
 from ketwork.networks.measures.sketch_bounds import Known

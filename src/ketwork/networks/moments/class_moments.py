@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, gram, mirrored
 from ketwork.records import Count, Form, check_codes

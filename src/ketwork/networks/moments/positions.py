@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from ketwork._lazy import cached_property
 
 _ROWS = 64  # converted to float64 at a time: they stay in the cache
 

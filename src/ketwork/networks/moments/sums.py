@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from ketwork._lazy import cached_property
 from ketwork.networks.activations import are_sinks
 from ketwork.networks.moments.positions import Positions
 from ketwork.records import Kinds

@@ -6,9 +6,9 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
+from ketwork._lazy import cached_property
 from ketwork.networks.measures import MEASURES, LabelState, LayerState, Measure
 from ketwork.networks.moments import LayerAccumulator
 from ketwork.networks.monitor.firing import Firing

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import pandas as pd
 
+from ketwork._lazy import cached_property
 from ketwork.networks.activations import Activation, Key
 from ketwork.networks.measures import MOST_DIMENSIONS
 from ketwork.networks.moments import HEAVIEST, MOST_BYTES, SAMPLES, Limits, kets_each, least_bytes

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ketwork._compat import moved
+from ketwork._lazy import cached_property
 from ketwork.networks.activations import LayerInfo
 from ketwork.networks.measures import (
     MEASURES,
