@@ -34,7 +34,8 @@ def test_it_is_computed_once_and_documented():
     place = threading.Barrier(1)
     one = Meeting(place)
 
-    assert one.number == one.number == 0 and vars(one)["number"] == 0
+    assert one.number == 0
+    assert vars(one)["number"] == 0
     place.abort()
     assert one.number == 0
     assert Meeting.number.__doc__ == "The place where this thread came in."

@@ -158,6 +158,26 @@ def test_a_study_of_a_linear_layer_keeps_its_range_and_has_the_numbers_of_the_wh
     np.testing.assert_allclose(layer.density.matrix().numpy(), rho, atol=1e-7)
     leading = layer.eigenstates(1).amplitudes[0].numpy()
     assert leading @ rho @ leading == pytest.approx(values[0], abs=1e-7)
+    kept = layer.leading
+    np.testing.assert_allclose(kept.values.numpy(), values, atol=1e-7)
+    np.testing.assert_allclose(
+        ((kept.states @ torch.from_numpy(rho)) * kept.states).sum(dim=1).numpy(), values, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("normalize", ["state", "ensemble"])
+def test_numbers_and_errors_are_those_of_the_same_outputs_kept_in_all_dimensions(
+    normalize: str, center: bool
+) -> None:
+    net, x = Widening(), torch.randn(120, 12, generator=torch.Generator().manual_seed(1)) + 0.5
+    options = {"normalize": normalize, "center": center, "labels": False, "batch_size": 50}
+    with torch.no_grad():
+        full = kw.study(nn.Identity(), net.up(x), **options).long()
+    inside = kw.study(net, x, layers=["up"], **options).long()
+    assert len(inside) == len(full) > 10
+    for name in ("value", "stderr", "plain"):
+        np.testing.assert_allclose(inside[name].astype(float), full[name].astype(float), rtol=2e-4, atol=1e-6)
 
 
 def test_an_output_that_a_hook_changed_is_not_taken_for_the_layers_own() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from ketwork.networks.measures.correction import MOST_BIAS, corrected, deletion, ranged
 from ketwork.networks.measures.registry import Column, measure
+from ketwork.networks.measures.sample import at_once
 from ketwork.networks.measures.spectral import BITS, bounded, entropy, entropy_of
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate, shannon_entropy
@@ -52,8 +54,13 @@ def ket_coherence(state: LayerState) -> Estimate:
     """The mean over the kept vectors."""
     if not state.exists:
         return Estimate()
-    p = state.accumulator.reservoir.kets.abs().square().double()
-    return Estimate(*state.plain_sample.mean(-torch.special.xlogy(p, p).sum(dim=-1) / math.log(2)))
+    kets = state.accumulator.reservoir.kets
+    each = [_entropy(part.abs().square().double()) for part in kets.split(at_once(kets))]
+    return Estimate(*state.plain_sample.mean(torch.cat(each)))
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -torch.special.xlogy(p, p).sum(dim=-1) / math.log(2)
 
 
 @measure(

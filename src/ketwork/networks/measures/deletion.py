@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ketwork._lazy import cached_property
 from ketwork.networks.measures.purity import OwnPairs
-from ketwork.networks.measures.sample import all_pairs
+from ketwork.networks.measures.sample import all_pairs, at_once
 from ketwork.networks.measures.state import LayerState
 
 _NOTHING = 1e-12
@@ -302,15 +302,19 @@ class Deletion:
     def _diagonals(self) -> tuple[Tensor, Tensor, float]:
         """The diagonal of each sample's UU† in the basis of neurons, (R, d), and of its mean's column; what is kept."""
         sample = self.state.sample
-        each = self._lengths[1]
-        weights = sample.kets.abs().square().double()
-        a = (each.square()[:, None] @ weights)[:, 0]
+        each, p = self._lengths[1], self.state.populations
+        inverse = torch.where(p > 0, 1 / p.clamp(min=1e-300), 0.0)
+        parts, alone, some = [], [], at_once(sample.kets)
+        for kets, lengths in zip(sample.kets.split(some), each.split(some), strict=True):
+            weights = kets.abs().square().double()
+            parts.append((lengths.square()[:, None] @ weights)[:, 0])
+            if not sample.complete:
+                alone.append((lengths**4 * (weights.square() @ inverse - 1)).sum(dim=1))
+        a = torch.cat(parts)
         moved = self._moved if self.state.center else torch.zeros_like(a)
         if sample.complete:
             return a, moved, 1.0
-        p = self.state.populations
-        inverse = torch.where(p > 0, 1 / p.clamp(min=1e-300), 0.0)
-        same = (each**4 * (weights.square() @ inverse - 1)).sum(dim=1)
+        same = torch.cat(alone)
         pairs = (a - self._parts[:, None] * p).square() @ inverse
         here, counts = sample.valid.sum(dim=1).double(), sample.counts.double()
         more = (counts / here.clamp(min=1)) ** 2

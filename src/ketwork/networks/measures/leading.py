@@ -22,5 +22,4 @@ def leading_states(state: LayerState, most: int = MOST_STATES) -> LeadingStates:
         nothing = torch.zeros(0, dtype=torch.float64, device=first.device)
         return LeadingStates(nothing, first.new_zeros(0, len(first)), 0, state.center)
     values = state.spectrum if state.known is not None else state.spectrum / state.spectrum.sum()
-    states = state.eigenstates
-    return LeadingStates(values, states[:most].clone(), len(states), state.center)
+    return LeadingStates(values, state.first_states(most).clone(), state.held, state.center)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ketwork.networks.moments import LayerAccumulator
 
+_TOGETHER = 1 << 18
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -141,6 +143,11 @@ class Sample:
         return all_pairs(same, pairs, kept, counts), all_pairs(
             same, self.weights.sum(dim=1).square(), kept, counts
         )
+
+
+def at_once(kets: Tensor) -> int:
+    """Of how many samples the vectors (R, P, d) are best worked on together: what fits into a processor's cache."""
+    return max(1, _TOGETHER // max(1, kets.shape[1] * kets.shape[2]))
 
 
 def all_pairs(same: Tensor, pairs: Tensor, kept: Tensor, counts: Tensor) -> Tensor:

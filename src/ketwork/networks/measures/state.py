@@ -98,13 +98,32 @@ class LayerState(Shared):
         """The mean of the vectors √w ψ, (d,), in 64 bits a number."""
         return self.accumulator.moment.first / self.count
 
-    @property
+    @cached_property
+    def inside(self) -> Tensor | None:
+        """ρ up to its trace in the coordinates of the span that its moment is kept in, (r, r), if it is."""
+        moment = self.accumulator.moment
+        if moment.ranged is None:
+            return None
+        matrix = moment.ranged.matrix
+        if self.center:
+            mean = moment.ranged.states.to(self.mean) @ self.mean
+            matrix = matrix - self.count * torch.outer(mean, mean.conj())
+        return matrix / moment.weight
+
+    @cached_property
     def exists(self) -> bool:
         """Whether there is a state."""
+        if self.inside is not None:
+            return bool(self.inside.diagonal().real.sum() > _NOTHING)
         return self.density is not None
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues, the largest first, and states (r, d), or their coordinates (r, r) where `inside` has these."""
+        if self.inside is not None and self.quadrature is None:
+            values, vectors = torch.linalg.eigh(self.inside)
+            values = values.flip(-1).clamp(min=0)
+            return values / values.sum(), vectors.flip(-1).mT
         rho = self.density
         assert rho is not None
         if self.quadrature is not None:
@@ -117,18 +136,36 @@ class LayerState(Shared):
         """Whether its eigenstates are known, so that they cost nothing."""
         return "_eigen" in self.__dict__
 
-    @property
+    @cached_property
     def eigenstates(self) -> Tensor:
         """The eigenstates that the moment holds, (r, d), those of the largest eigenvalues first. Cost O(d³) at most."""
-        return self._eigen[1]
+        return self.first_states(self.held)
+
+    def first_states(self, most: int) -> Tensor:
+        """At most so many of the eigenstates, (k, d). Cost O(k r d) where they are held in coordinates."""
+        states = self._eigen[1][:most]
+        return states if self._span is None else states @ self._span.conj().to(states)
+
+    @property
+    def held(self) -> int:
+        """How many eigenstates the moment holds."""
+        return len(self._eigen[1])
+
+    @property
+    def _span(self) -> Tensor | None:
+        """The states (r, d) that `_eigen` has coordinates on; None where it has the eigenstates themselves."""
+        ranged = self.accumulator.moment.ranged
+        return None if ranged is None or self.quadrature is not None else ranged.states
 
     @cached_property
     def quadrature(self) -> Quadrature | None:
         """What is estimated of a wide state; None of one that is decomposed."""
-        rho = self.density
-        if self.exact or rho is None or self.accumulator.moment.sketch is not None:
+        if self.exact or self.accumulator.moment.sketch is not None:
             return None
-        if min(rho.data.shape) <= WIDE:
+        if self.inside is not None and len(self.inside) <= WIDE:
+            return None
+        rho = self.density
+        if rho is None or min(rho.data.shape) <= WIDE:
             return None
         return Quadrature.from_factor(rho.data) if rho.factored else Quadrature.from_matrix(rho.data)
 
@@ -177,13 +214,13 @@ class LayerState(Shared):
         """The eigenvalue of each state that is not held, ⟨ψ|ρ|ψ⟩ of a vector there; 0 where all are held."""
         if self.quadrature is not None:
             return self.quadrature.value_elsewhere
-        r = len(self.eigenstates)
+        r = self.held
         return float(self.spectrum[r]) if len(self.spectrum) > r else 0.0
 
     @cached_property
     def eigenvalues(self) -> Tensor:
         """The eigenvalues of the states in `eigenstates`, (r,)."""
-        r, values = len(self.eigenstates), self.spectrum
+        r, values = self.held, self.spectrum
         return values[:r] if len(values) >= r else torch.nn.functional.pad(values, (0, r - len(values)))
 
     @cached_property
@@ -201,7 +238,10 @@ class LayerState(Shared):
     @cached_property
     def amplitudes(self) -> Tensor:
         """⟨v|ψ⟩ of each kept vector ψ on each eigenstate v, (R, P, r)."""
-        return self.sample.amplitudes_on(self.eigenstates)
+        if self._span is None:
+            return self.sample.amplitudes_on(self.eigenstates)
+        coordinates = self.sample.amplitudes_on(self._span.conj())
+        return coordinates @ self._eigen[1].mH.to(coordinates)
 
     @cached_property
     def weights(self) -> Tensor:

@@ -50,9 +50,14 @@ class RangeMoment:
         return self.states is other.states or torch.equal(self.states, other.states)
 
     @property
+    def matrix(self) -> Tensor:
+        """Σ w z z†, the moment in the coordinates, (r, r)."""
+        return mirrored(self.upper)
+
+    @property
     def rows(self) -> Tensor:
         """A factor (r, d) of the moment in all dimensions, in 64 bits a number. Cost O(r² d)."""
-        matrix = mirrored(self.upper)
+        matrix = self.matrix
         ridge = _RIDGE * matrix.diagonal().real.sum() * torch.eye(len(matrix)).to(matrix)
         root, failed = torch.linalg.cholesky_ex(matrix + ridge)
         if bool(failed):

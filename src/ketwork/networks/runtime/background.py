@@ -33,6 +33,11 @@ class Background:
         self._hear, self._until, self._stop = hear, until, threading.Event()
 
     @property
+    def limited(self) -> bool:
+        """Whether it has so much time, and no more."""
+        return self._until is not None
+
+    @property
     def stopped(self) -> bool:
         """Whether the work is to stop: it was interrupted, or its time is over."""
         return self._stop.is_set() or (self._until is not None and time.monotonic() > self._until)

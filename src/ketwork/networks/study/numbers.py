@@ -68,6 +68,7 @@ def _layers(
     names, task = tuple(gathered.labels.names), gathered.labels.task
     rows, center, exact = gathered.rows, bool(settings["center"]), bool(settings.get("exact"))
     todo = [row for row in rows if row.info.key not in numbers.layers]
+    todo.sort(key=_cost, reverse=not background.limited)  # else threads wait for a long one that came last
     total, done = sum(map(_cost, todo)), 0.0
 
     def compute(row: LayerAccumulator) -> Layer | None:
