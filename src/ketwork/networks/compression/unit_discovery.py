@@ -25,7 +25,6 @@ from math import prod
 from typing import Any
 
 import torch
-from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -259,6 +258,8 @@ def _merged(result: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Te
     They are none where these are not alike in number. `shifts` are parameters with the columns that their entries
     come to.
     """
+    from scipy.cluster.hierarchy import DisjointSet  # slow to import
+
     hanging = DisjointSet()
 
     def join(nodes: list[tuple[Any, ...]]) -> None:
