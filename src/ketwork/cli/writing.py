@@ -53,13 +53,13 @@ def write_report(record: Study | Comparison, path: Path, with_command: bool = Fa
     with progress_bar(None) as bar:
 
         def work(background: Background) -> None:
-            def hear(stage: Any) -> None:
+            def on_stage(stage: Any) -> None:
                 if background.stopped:
                     raise KeyboardInterrupt
                 background.report(stage)
 
             if isinstance(record, Study):
-                record.report(path, hear=hear, with_command=with_command)
+                record.report(path, on_stage=on_stage, with_command=with_command)
             else:
                 record.report(path, with_command=with_command)
 

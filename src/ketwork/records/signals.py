@@ -30,13 +30,13 @@ def without_children() -> Iterator[None]:
     """In the block it is no error that a data loader's worker has died: no more is expected of it."""
     known = {number: signal.getsignal(number) for number in _CHILD}
 
-    def hear(number: int, frame: Any) -> None:
+    def handle(number: int, frame: Any) -> None:
         handler = known[signal.Signals(number)]
         with suppress(RuntimeError):
             if callable(handler):
                 handler(number, frame)
 
-    with _handled(_CHILD, hear):
+    with _handled(_CHILD, handle):
         yield
 
 

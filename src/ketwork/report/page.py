@@ -31,7 +31,7 @@ def write_study(
     path: str | Path,
     comparison: Comparison | None = None,
     beside: Study | None = None,
-    hear: Callable[[Stage], None] = lambda stage: None,
+    on_stage: Callable[[Stage], None] = lambda stage: None,
     with_command: bool = False,
 ) -> Path:
     """Writes the page of a study and returns its path; `comparison` (of the model with itself) is shown in it.
@@ -39,7 +39,7 @@ def write_study(
     `beside` is a study of layers with the same names, whose numbers stand beside this one's, in pictures and a table.
     `with_command` has the page show the command line and absolute paths.
 
-    `hear` gets each layer as it is done. Cost: one decomposition a layer that was not decomposed, and about 4 s for the
+    `on_stage` gets each layer as it is done. Cost: one decomposition a layer that has none yet, and about 4 s for the
     charts' JavaScript.
 
     Raises:
@@ -60,7 +60,7 @@ def write_study(
     rows = []
     for row in layer_views(study):
         rows.append(row)
-        hear(Stage("page", len(rows), len(study), len(rows) / len(study)))
+        on_stage(Stage("page", len(rows), len(study), len(rows) / len(study)))
     page = _study_page(study, rows, comparison, beside, Commands(study.settings, not with_command))
     return write_page(path, study, page, with_command=with_command)
 

@@ -30,10 +30,10 @@ def test_a_bar_counts_samples(monkeypatch: pytest.MonkeyPatch) -> None:
             bars.append(self)
 
     monkeypatch.setattr(tqdm.auto, "tqdm", Kept)
-    with show_progress(True, 100) as hear:
-        assert hear is not None
+    with show_progress(True, 100) as bar:
+        assert bar is not None
         for done in (30, 70):
-            hear(done)
+            bar(done)
             assert bars[0].n == done
     kw.study(nn.Identity(), X, batch_size=20, progress=True, max_samples=50)
     kw.compare(nn.Linear(3, 2), X, progress=True)
@@ -67,8 +67,8 @@ def test_bars_say_how_many_layers_and_pairs_are_done_and_how_much_time_is_left(
     (first, early, one), (second, late, two), (pairs, done, of) = shown
     assert (first, one, second, two, pairs, of) == ("layers", "1 of 2", "layers", "2 of 2", "pairs", "1 of 1")
     assert 0 < early < 0.5 < late == done == 1.0  # the narrow layer takes less of the time
-    with show_progress(False, None) as hear:
-        show_stage(hear, 50, Stage("layers", 1, 2, 0.5))
+    with show_progress(False, None) as bar:
+        show_stage(bar, 50, Stage("layers", 1, 2, 0.5))
     assert len(shown) == 3
 
 

@@ -12,10 +12,10 @@ def effort_of(background: Background | None, seconds: float | None, parts: int =
     if background is None:
         return Effort(seconds)
 
-    def hear(done: int, total: int) -> None:
+    def on_pair(done: int, total: int) -> None:
         background.report(Stage(PAIRS, done, total, done / total))
 
-    return Effort(seconds, lambda: background.stopped, hear)
+    return Effort(seconds, lambda: background.stopped, on_pair)
 
 
 def missing_pairs(similar: Similarities, seconds: float | None) -> str | None:

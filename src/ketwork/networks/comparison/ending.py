@@ -18,7 +18,7 @@ def compared(
     settings: dict[str, Any],
     measures: Collection[str] | None,
     center: bool,
-    hear: Callable[[Stage], None],
+    on_stage: Callable[[Stage], None],
     weigh: Callable[[Callable[[], bool]], tuple[WeightChange, ...]],
     reason: str | None = None,
 ) -> tuple[Comparison | None, Ending]:
@@ -36,6 +36,6 @@ def compared(
         if not background.stopped:
             made.append(replace(made[0], weights=weights))
 
-    if not interruptible(work, hear, GRACE if ending.interrupted else None):
+    if not interruptible(work, on_stage, GRACE if ending.interrupted else None):
         ending = replace(ending, interrupted=True)
     return made[-1] if made else None, ending

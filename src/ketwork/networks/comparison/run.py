@@ -266,13 +266,13 @@ def compare(
         bar = stack.enter_context(show_progress(progress, max_samples))
         ending = stream(side_by_side(sources), run.take, progress=bar)
         gathered = run.finished()
-        hear = functools.partial(show_stage, None if ending.reason else bar, run.done)
+        on_stage = functools.partial(show_stage, None if ending.reason else bar, run.done)
         if group is not None:
-            return _together(group, gathered, ending, settings, measures, center, hear, weigh)
+            return _together(group, gathered, ending, settings, measures, center, on_stage, weigh)
         n = gathered.pairs.n
         record = None
         if ending.error is None or (n >= FEWEST and not isinstance(ending.error, MisalignedError)):
-            record, ending = compared(gathered, ending, settings, measures, center, hear, weigh)
+            record, ending = compared(gathered, ending, settings, measures, center, on_stage, weigh)
     if ending.error is not None and (n < FEWEST or isinstance(ending.error, MisalignedError)):
         raise ending.error
     if ending.interrupted:
@@ -331,7 +331,7 @@ def _together(
     settings: dict[str, Any],
     measures: Collection[str] | None,
     center: bool,
-    hear: Callable[[Stage], None],
+    on_stage: Callable[[Stage], None],
     weigh: Callable[[Callable[[], bool]], tuple[WeightChange, ...]],
 ) -> Comparison | None:
     """The comparison over what all processes gathered, at process 0."""
@@ -350,7 +350,7 @@ def _together(
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
         over = Ending(interrupted=stopped)
         shared = settings | {"processes": group.count}
-        record, over = compared(total, over, shared, measures, center, hear, weigh, reason)
+        record, over = compared(total, over, shared, measures, center, on_stage, weigh, reason)
         stopped = over.interrupted
     if failures:
         raise ProcessError(

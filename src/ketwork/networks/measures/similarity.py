@@ -51,13 +51,13 @@ class Similarities:
 class Effort:
     """How long pairs are worked at: a number of `seconds` (None: until all are done), or until it is `stopped`.
 
-    Pairs of adjacent layers are computed whatever their time. `hear` gets how many are done, and how many there are.
+    Pairs of adjacent layers are computed whatever their time. `on_pair` gets how many are done, and how many there are.
     `only` these are computed, if given.
     """
 
     seconds: float | None = None
     stopped: Callable[[], bool] = lambda: False
-    hear: Callable[[int, int], None] = lambda done, total: None
+    on_pair: Callable[[int, int], None] = lambda done, total: None
     only: Collection[tuple[int, int]] | None = None
 
 
@@ -193,7 +193,7 @@ def _by_pair(
             return
         together(i, j)
         done.add((i, j))
-        effort.hear(len(done), len(places))
+        effort.on_pair(len(done), len(places))
 
     for _ in in_threads(pair_at, range(len(places))):
         pass

@@ -29,8 +29,8 @@ _LEFT: list[threading.Thread] = []
 class Background:
     """What work in the background hears and says: `stopped` that it is to stop, `report` how far it is."""
 
-    def __init__(self, hear: Callable[[Any], None], until: float | None = None) -> None:
-        self._hear, self._until, self._stop = hear, until, threading.Event()
+    def __init__(self, on_report: Callable[[Any], None], until: float | None = None) -> None:
+        self._on_report, self._until, self._stop = on_report, until, threading.Event()
 
     @property
     def limited(self) -> bool:
@@ -44,7 +44,7 @@ class Background:
 
     def report(self, *event: Any) -> None:
         """Reports an event."""
-        self._hear(*event)
+        self._on_report(*event)
 
     def stop(self) -> None:
         """Asks the work to stop."""
@@ -53,17 +53,17 @@ class Background:
 
 def interruptible(
     work: Callable[[Background], None],
-    hear: Callable[..., None] = lambda *event: None,
+    on_report: Callable[..., None] = lambda *event: None,
     seconds: float | None = None,
 ) -> bool:
     """Runs `work` and says whether it ended by itself; False where Ctrl-C or SIGTERM ended it, or its `seconds`.
 
-    `work` hands over what it has by itself, and nothing more once it is `stopped`. `hear` gets what it reports, in
+    `work` hands over what it has by itself, and nothing more once it is `stopped`. `on_report` gets what it reports, in
     the caller's thread. In another thread than the main one, which hears no signals, it simply runs.
     """
     until = None if seconds is None else time.monotonic() + seconds
     if threading.current_thread() is not threading.main_thread():
-        here = Background(hear, until)
+        here = Background(on_report, until)
         work(here)
         return not here.stopped
     events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
@@ -88,7 +88,7 @@ def interruptible(
         thread.start()
         while not done.is_set() and not (until is not None and there.stopped):
             with contextlib.suppress(queue.Empty):
-                hear(*events.get(timeout=_LOOK))
+                on_report(*events.get(timeout=_LOOK))
         if not done.is_set():
             ended = False
             there.stop()
@@ -103,7 +103,7 @@ def interruptible(
         return False
     thread.join()
     while not events.empty():
-        hear(*events.get())
+        on_report(*events.get())
     if failed and ended:
         raise failed[0]
     return ended and not there.stopped

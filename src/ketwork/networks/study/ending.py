@@ -8,7 +8,7 @@ from typing import Any
 from ketwork.networks.runtime import GRACE, Ending, Interrupted
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.loop import BatchLoop
-from ketwork.networks.study.numbers import Hear
+from ketwork.networks.study.numbers import OnStage
 from ketwork.networks.study.result import Study
 from ketwork.records import deferred, without_children
 
@@ -31,7 +31,7 @@ def computed(
     gathered: StudyAccumulator,
     ending: Ending,
     settings: dict[str, Any],
-    hear: Hear,
+    on_stage: OnStage,
     reason: str | None = None,
 ) -> tuple[Study | None, Ending]:
     """The study of what was gathered (None of nothing): after Ctrl-C with the numbers that a second gives."""
@@ -39,7 +39,9 @@ def computed(
         return None, ending
     seconds = GRACE if ending.interrupted else None
     try:
-        record = Study.from_accumulator(gathered, settings, reason or ending.reason, hear, seconds=seconds)
+        record = Study.from_accumulator(
+            gathered, settings, reason or ending.reason, on_stage, seconds=seconds
+        )
     except Interrupted as stopped:
         return stopped.partial, replace(ending, interrupted=True)
     return record, ending

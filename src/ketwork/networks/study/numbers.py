@@ -14,7 +14,7 @@ from ketwork.networks.runtime import LAYERS, Background, Stage, interruptible
 from ketwork.networks.study.accumulator import StudyAccumulator
 from ketwork.networks.study.layer import Layer
 
-Hear = Callable[[Stage], None]
+OnStage = Callable[[Stage], None]
 
 
 @dataclass
@@ -42,7 +42,7 @@ def compute(
     settings: dict[str, Any],
     skipped: dict[str, str],
     numbers: Numbers,
-    hear: Hear,
+    on_stage: OnStage,
     seconds: float | None,
 ) -> bool:
     """Computes those of the `numbers` that are missing; False where it was interrupted, or its `seconds` were over.
@@ -57,7 +57,7 @@ def compute(
             if not background.stopped:
                 numbers.comparison = comparison
 
-    interruptible(work, hear, seconds)
+    interruptible(work, on_stage, seconds)
     complete = len(numbers.layers) == len(gathered.rows)
     return complete and (numbers.comparison is not None or not comparable(gathered))
 

@@ -22,7 +22,7 @@ from ketwork.networks.study.accumulator import SAME_KEYS, StudyAccumulator
 from ketwork.networks.study.adding import joined_settings
 from ketwork.networks.study.expert_load import expert_warnings
 from ketwork.networks.study.layer import Layer
-from ketwork.networks.study.numbers import Hear, Numbers, comparable, compute
+from ketwork.networks.study.numbers import Numbers, OnStage, comparable, compute
 from ketwork.networks.study.sinks import sink_warnings
 from ketwork.networks.study.small import SAVED_SMALL, kept_states, parts_of
 from ketwork.networks.study.stored import SCHEMA, StoredStudy
@@ -61,14 +61,14 @@ class Study(Tabulated, Presented):
         gathered: StudyAccumulator,
         settings: dict[str, Any],
         error: str | None,
-        hear: Hear = lambda stage: None,
+        on_stage: OnStage = lambda stage: None,
         *,
         known: Numbers | None = None,
         seconds: float | None = None,
     ) -> Study:
         """The study of what was gathered; `error` says why the pass ended early. Cost: O(d³) a layer at most.
 
-        `hear` gets how far it is. Numbers that are `known` are taken as they are. Where they take longer than the
+        `on_stage` gets how far it is. Numbers that are `known` are taken as they are. Where they take longer than the
         `seconds`, the layers that are left are unfinished.
 
         Raises:
@@ -78,7 +78,7 @@ class Study(Tabulated, Presented):
         visible = {name for row in gathered.rows for name in (row.info.name, *row.info.aliases)}
         skipped = {path: reason for path, reason in gathered.skipped.items() if path not in visible}
         settings = settings | {"task": gathered.labels.task}
-        complete = compute(gathered, settings, skipped, numbers, hear, seconds)
+        complete = compute(gathered, settings, skipped, numbers, on_stage, seconds)
         layers = numbers.of(gathered, bool(settings["center"]))
         record = cls(gathered, layers, settings, skipped, error, numbers.comparison)
         if not complete and seconds is None:

@@ -60,7 +60,7 @@ from ketwork.networks.study.arguments import check_arguments, plain
 from ketwork.networks.study.ending import computed, gathered_of
 from ketwork.networks.study.gathering import Gathering, GatheringState
 from ketwork.networks.study.loop import Loop
-from ketwork.networks.study.numbers import Hear
+from ketwork.networks.study.numbers import OnStage
 from ketwork.networks.study.options import extras_of
 from ketwork.networks.study.result import Study
 from ketwork.quantum import Seed, generator_from
@@ -311,11 +311,11 @@ def study(
             raise ending.error
         result, ending = gathered_of(loop, ending)
         settings |= {"experiment_passes": live.axes.passes}
-        hear = functools.partial(show_stage, None if ending.reason else bar, run.position)
+        on_stage = functools.partial(show_stage, None if ending.reason else bar, run.position)
         with without_children():
             if group is not None:
-                return _together(group, result, ending, settings, hear)
-            record, ending = computed(result, ending, settings, hear)
+                return _together(group, result, ending, settings, on_stage)
+            record, ending = computed(result, ending, settings, on_stage)
     complete = ended(record, ending)
     return None if place and distributed is not None else complete
 
@@ -356,7 +356,7 @@ def _together(
     gathered: StudyAccumulator,
     ending: Ending,
     settings: dict[str, Any],
-    hear: Hear,
+    on_stage: OnStage,
 ) -> Study | None:
     """The study of what all processes gathered, at process 0."""
     if isinstance(ending.error, EmptyDataError):
@@ -375,7 +375,7 @@ def _together(
     if group.rank == 0 and total.batches:
         reason = "; ".join(failures) or (Ending(interrupted=True).reason if stopped else None)
         over = Ending(interrupted=stopped)
-        record, over = computed(total, over, settings | {"processes": group.count}, hear, reason)
+        record, over = computed(total, over, settings | {"processes": group.count}, on_stage, reason)
         stopped = over.interrupted
     if failures:
         raise ProcessError(

@@ -210,9 +210,9 @@ def study_activations(
         if ending.error is not None and run.gathered.batches == 0:
             raise ending.error
         result, ending = gathered_of(loop, ending)
-        hear = functools.partial(show_stage, None if ending.reason else bar, run.position)
+        on_stage = functools.partial(show_stage, None if ending.reason else bar, run.position)
         with without_children():
-            record, ending = computed(result, ending, settings, hear)
+            record, ending = computed(result, ending, settings, on_stage)
     return ended(record, ending)
 
 
