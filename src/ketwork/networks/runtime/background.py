@@ -66,7 +66,13 @@ def interruptible(
         here = Background(on_report, until)
         work(here)
         return not here.stopped
-    events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+    events: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+
+    def take(timeout: float | None = None) -> None:
+        event = events.get(timeout=timeout)
+        if event is not None:
+            on_report(*event)
+
     there = Background(lambda *event: events.put(event), until)
     done, failed = threading.Event(), []
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
@@ -80,6 +86,7 @@ def interruptible(
             failed.append(error)
         finally:
             done.set()
+            events.put(None)  # who waits for events looks at once
 
     _give_back()
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="ketwork")
@@ -88,7 +95,7 @@ def interruptible(
         thread.start()
         while not done.is_set() and not (until is not None and there.stopped):
             with contextlib.suppress(queue.Empty):
-                on_report(*events.get(timeout=_LOOK))
+                take(_LOOK)
         if not done.is_set():
             ended = False
             there.stop()
@@ -103,7 +110,7 @@ def interruptible(
         return False
     thread.join()
     while not events.empty():
-        on_report(*events.get())
+        take()
     if failed and ended:
         raise failed[0]
     return ended and not there.stopped
