@@ -14,6 +14,7 @@ from ketwork.cli import options, printing
 from ketwork.cli.console import INTERRUPTED, Quiet, UsageError, complain, one_line_errors
 from ketwork.cli.console import quiet as is_quiet
 from ketwork.cli.files import NUMBERS, PLOT, RECORD, OldPlot, OldSave, out_option, outputs
+from ketwork.cli.job import launched
 from ketwork.records import write_text
 from ketwork.sources import call, parse, resolve
 
@@ -81,9 +82,10 @@ def command(
     The energy comes with its standard error, variance and V-score, beside the exact value where it is known. Spins
     are Pauli's: heisenberg is Σ σ·σ, four times Σ S·S, and ising −J Σ ZZ − h Σ X.
     """
-    with one_line_errors(debug):
+    with one_line_errors(debug), launched() as job:
         files = outputs(out, RECORD, PLOT, NUMBERS, save=save, plot=plot)
         save, plot = files.record, files.paths.get(PLOT)
+        silent = job is not None and job.rank > 0  # process 0 reports
         waves_command, problems = _waves()
         try:
             if parse(system) is not None:
@@ -113,9 +115,10 @@ def command(
                 seed=seed,
                 save=save,
                 resume=resume,
-                plot=plot,
-                console=Console(stderr=as_json, soft_wrap=True, quiet=is_quiet()),
-                status=Console(stderr=True, soft_wrap=True, quiet=is_quiet()),
+                plot=None if silent else plot,
+                console=Console(stderr=as_json, soft_wrap=True, quiet=is_quiet() or silent),
+                status=Console(stderr=True, soft_wrap=True, quiet=is_quiet() or silent),
+                distributed="split" if job else None,
             )
         except (ValueError, FileNotFoundError) as error:
             raise UsageError(str(error)) from error
@@ -127,6 +130,10 @@ def command(
             )
             complain(f"interrupted. {kept}.")
             raise typer.Exit(INTERRUPTED) from error
+        if job:
+            job.met = True
+        if silent:
+            return
         numbers = json.dumps(_numbers(run, of.exact()), indent=1, allow_nan=False)
         if NUMBERS in files.paths:
             write_text(files.paths[NUMBERS], numbers + "\n")

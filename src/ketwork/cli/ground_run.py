@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -52,6 +53,7 @@ def ground(
     plot: str | Path | None = None,
     console: Console | None = None,
     status: Console | None = None,
+    distributed: str | None = None,
 ) -> Run:
     """Trains and prints: a live line on a terminal, nothing on the way in a pipe; at the end the energy.
 
@@ -74,7 +76,8 @@ def ground(
             steps=steps,
             n_samples=n_samples,
             seed=seed,
-            checkpoint=_checkpoint(save, resume),
+            checkpoint=_checkpoint(save, resume, distributed is not None),
+            distributed=distributed,
             on_step=show,
         )
     if plot is not None:
@@ -107,14 +110,19 @@ def _wave(problem: problems.Problem, module: torch.nn.Module, seed: int) -> Wave
     return Wave(module, space, signs=rule) if rule else wave
 
 
-def _checkpoint(save: str | Path | None, resume: str | Path | None) -> Checkpoint | None:
-    """Writes to one file, and continues with what it or another one holds."""
+def _checkpoint(
+    save: str | Path | None, resume: str | Path | None, together: bool = False
+) -> Checkpoint | None:
+    """Writes to one file, and continues with what it or another one holds; the first process of a job copies that."""
     if resume is None:
         return None if save is None else Checkpoint(save, every=50)
     if not Path(resume).is_file():
         raise FileNotFoundError(f"--resume must name a saved run, but there is no file {str(resume)!r}.")
     if save is not None and Path(save).resolve() != Path(resume).resolve():
-        shutil.copyfile(resume, save)
+        if not together or dist.get_rank() == 0:
+            shutil.copyfile(resume, save)
+        if together:
+            dist.barrier()
     return Checkpoint(save or resume, every=50, resume=True)
 
 

@@ -24,7 +24,7 @@ class Job:
 
 
 @contextmanager
-def launched(timeout: float) -> Iterator[Job | None]:
+def launched(timeout: float = 1800.0) -> Iterator[Job | None]:
     """This process's job, or None where `torchrun` did not start it.
 
     At the end processes that have met wait for process 0, since `torchrun` ends all as soon as one has failed.

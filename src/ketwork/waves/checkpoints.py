@@ -29,7 +29,10 @@ class _Header:
 
 @dataclass(frozen=True)
 class Saved:
-    """Parameters, chains, the optimizer's state, the random generator and the history after `step` steps."""
+    """Parameters, chains, the optimizer's state, the random generator and the history after `step` steps.
+
+    Of several processes the chains and the generators' states stand one below the other.
+    """
 
     step: int
     vector: Tensor
@@ -137,7 +140,9 @@ def _check_chains(chains: Tensor, wave: Wave) -> None:
 
 def _check_generator(state: Tensor) -> None:
     try:
-        torch.Generator().set_state(state.cpu())
+        size = len(torch.Generator().get_state())
+        for part in state.cpu().split(size):  # of each process
+            torch.Generator().set_state(part.clone())  # a view makes torch read beyond it
     except RuntimeError as error:
         raise Malformed(f"tensor 'generator' is no generator's state ({error})") from error
 

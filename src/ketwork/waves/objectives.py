@@ -8,6 +8,7 @@ from torch import Tensor
 from ketwork.waves.estimates import Expectation, estimate
 from ketwork.waves.local_energy import full_local_energies, listed_energies, local_energies, row_energies
 from ketwork.waves.operators import Operator
+from ketwork.waves.processes import ALONE, Processes
 from ketwork.waves.samplers.sampler import Samples
 from ketwork.waves.wave import Wave
 
@@ -21,8 +22,8 @@ class Local:
     mean: Expectation
 
 
-def local_of(operator: Operator, wave: Wave, drawn: Samples) -> Local:
-    """The local energies of drawn configurations, and the energy."""
+def local_of(operator: Operator, wave: Wave, drawn: Samples, processes: Processes = ALONE) -> Local:
+    """The local energies of drawn configurations, and the energy; of chains each process computes a part."""
     weights = None if drawn.weights is None else drawn.weights.flatten()
     if drawn.rows is not None and drawn.amplitudes is not None:
         values = row_energies(operator, wave, drawn.amplitudes[0], drawn.rows)
@@ -31,7 +32,7 @@ def local_of(operator: Operator, wave: Wave, drawn: Samples) -> Local:
     elif weights is not None:
         values = listed_energies(operator, wave, drawn.flat)
     else:
-        values = local_energies(operator, wave, drawn.flat)
+        values = processes.mapped(lambda x: local_energies(operator, wave, x), drawn.flat)
     return Local(values, weights, summary(operator, wave, values, weights, drawn))
 
 

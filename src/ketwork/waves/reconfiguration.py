@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ketwork.waves.factored import FactoredRows
+from ketwork.waves.processes import ALONE, Processes
 from ketwork.waves.wave import Wave
 
 Solver = Literal["auto", "parameters", "samples"]
@@ -61,15 +62,18 @@ def factored_rows(
     return FactoredRows(factors, weights), centered(energies, weights).real.to(weights.dtype)
 
 
-def rows(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def rows(
+    wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None, processes: Processes = ALONE
+) -> tuple[Tensor, Tensor]:
     """O and ε of configurations x (n, sites): what an optimizer's update starts from.
 
     A node, where ψ is 0 and ∂ log ψ infinite, is excluded with its weight. Where the n × P log-derivatives would not
-    fit and P is the smaller, they are condensed to P rows, part by part, so that memory does not grow with n.
+    fit and P is the smaller, they are condensed to P rows, part by part, so that memory does not grow with n. Each of
+    several processes computes a part of the derivatives.
     """
     if len(x) > wave.count and len(x) * wave.count > HELD:
-        return condensed(wave, x, energies, weights)
-    o = wave.jacobian(x)
+        return condensed(wave, x, energies, weights, processes)
+    o = processes.mapped(wave.jacobian, x)
     if weights is not None:
         o, energies, weights = without_nodes(o, energies, weights)
     return stacked(centered(o, weights), centered(energies, weights), wave.holomorphic)
@@ -82,13 +86,16 @@ def without_nodes(o: Tensor, energies: Tensor, weights: Tensor) -> tuple[Tensor,
     return (o, energies, weights) if bool(keep.all()) else (o[keep], energies[keep], weights[keep])
 
 
-def condensed(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def condensed(
+    wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None, processes: Processes = ALONE
+) -> tuple[Tensor, Tensor]:
     """P rows with the same O†O and O†ε as n rows: √Λ V† and Λ^(−½) V† F, from S = V Λ V†."""
     weights = torch.ones(len(x), dtype=torch.float64) if weights is None else weights
     weights = (weights / weights.sum()).to(x.device)
     energies = energies - (weights * energies).sum()
     second = first = force = torch.zeros((), device=x.device)
-    for part in torch.arange(len(x), device=x.device).split(max(1, HELD // (8 * wave.count))):
+    mine = torch.arange(processes.rank, len(x), processes.count, device=x.device)
+    for part in mine.split(max(1, HELD // (8 * wave.count))):
         o, local, weight = without_nodes(wave.jacobian(x[part]), energies[part], weights[part])
         root = weight.sqrt().to(o.real.dtype)
         real, driven = stacked(o * root[:, None], local * weight.sqrt(), wave.holomorphic)
@@ -96,6 +103,7 @@ def condensed(wave: Wave, x: Tensor, energies: Tensor, weights: Tensor | None) -
         second = second + _gram(real.mH).to(_wide(real))
         force = force + (real.mH @ driven).to(_wide(real))
         first = first + weight.to(o.dtype) @ o
+    second, first, force = (processes.total(each) for each in (second, first, force))
     mean, _ = stacked(first[None], energies[:1], wave.holomorphic)
     values, vectors = torch.linalg.eigh(second - (mean.mH @ mean).to(_wide(mean)))
     root = values.clamp(min=0).sqrt()

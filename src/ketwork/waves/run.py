@@ -17,6 +17,7 @@ from ketwork.waves.guards import Guard
 from ketwork.waves.local_energy import check_same_space
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import SR, Optimizer
+from ketwork.waves.processes import Processes
 from ketwork.waves.results import Run, Step
 from ketwork.waves.samplers.metropolis import Metropolis
 from ketwork.waves.samplers.rules import default_rule
@@ -48,6 +49,7 @@ def ground_state(
     checkpoint: Checkpoint | str | Path | None = None,
     on_step: Callable[[Step], None] | Sequence[Callable[[Step], None]] | None = None,
     progress: bool | Callable[[Step], None] = False,
+    distributed: str | None = None,
     every: int | None = None,
     resume: str | Path | None = None,
 ) -> Run:
@@ -77,6 +79,11 @@ def ground_state(
             never interrupted. Where a checkpoint cannot be written the run goes on, and warns.
         on_step: called after each step with its `Step`; `waves.JsonLines` and `waves.TensorBoard` are such.
         progress: True for a bar, or a function called after each step.
+        distributed: None runs here, whatever job this process is in. "split" shares the run with the other processes of
+            a `torch.distributed` job, all of which call this with the same arguments: each keeps chains of its own
+            (those of a list of configurations, as a full sum, draw the same) and computes local energies and
+            log-derivatives of its part of the samples; all return the same run. The first one writes checkpoints and
+            calls `on_step`. Memory is that of one process, which has all log-derivatives for the solver.
 
     Raises:
         ValueError: the operator is not Hermitian or leads out of its space, or a positive wave cannot be its ground
@@ -94,10 +101,11 @@ def ground_state(
     sampler = FullSum() if n_samples is None else sampler or default_sampler(wave, operator)
     sampler.check(wave)
     kept, resumed = _checkpoint(checkpoint, every, resume)
+    processes = Processes.from_argument(distributed)
     strength = 2 * operator.scale if penalty is None else penalty
     listeners = [] if on_step is None else [on_step] if callable(on_step) else list(on_step)
     with ExitStack() as stack:
-        if progress:
+        if progress and processes.first:
             listeners.append(progress if callable(progress) else stack.enter_context(progress_bar.bar(steps)))
         training = Training(
             operator,
@@ -116,6 +124,7 @@ def ground_state(
                 for index, lower in enumerate(orthogonal_to)
             ),
             excited or bool(orthogonal_to),
+            processes,
         )
         if resumed is None:
             training.start()

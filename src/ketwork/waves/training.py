@@ -19,6 +19,7 @@ from ketwork.waves.guards import Guard, Trouble, Watch
 from ketwork.waves.objectives import Local, local_of, resolution, summary
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import Optimizer, State
+from ketwork.waves.processes import ALONE, Processes
 from ketwork.waves.reconfiguration import factored_rows, rows
 from ketwork.waves.results import Run, RunInterrupted, Step, Stopped, unfinished
 from ketwork.waves.samplers.sampler import Sampler, Samples
@@ -49,6 +50,7 @@ class Training:
     checkpoint: Checkpoint | None = None
     penalties: tuple[Penalty, ...] = ()
     excited: bool = False
+    processes: Processes = ALONE
     chains: Tensor = field(default_factory=lambda: torch.empty(0))
     state: State = field(default_factory=dict)
     history: list[Step] = field(default_factory=list)
@@ -59,23 +61,32 @@ class Training:
         known = ground_energy(self.operator, BOUNDED)
         bound = self.operator.lower_bound() if known is None else known
         self.watch = Watch(self.guard, bound, self.operator.scale)
+        self.drawing = self.processes if self.sampler.splits else ALONE
+        self.generator = self.drawing.draws(self.generator)
+        self._agree()
         self.before = self.wave.vector()
 
     def start(self) -> None:
         """New chains."""
-        self.chains = self.sampler.start(self.wave, self.n_samples, generator=self.generator)
+        self.chains = self._begun()
 
     def restore(self, saved: checkpoints.Saved) -> None:
         """The state of a checkpoint."""
         self.wave.set_vector(saved.vector)
-        self.generator.set_state(saved.generator)
-        expected = self.sampler.kept(self.wave, self.n_samples)
-        if len(saved.chains) != expected:
+        size, count, rank = len(self.generator.get_state()), self.drawing.count, self.drawing.rank
+        if len(saved.generator) != size * count:
             raise ValueError(
-                f"The checkpoint has {len(saved.chains)} chains, but this run keeps {expected}. Resume with the "
+                f"The checkpoint is of {len(saved.generator) // size} processes, but {count} resume it. Start as many."
+            )
+        self.generator.set_state(saved.generator[rank * size : (rank + 1) * size].clone())
+        kept = self.sampler.kept(self.wave, self.drawing.share(self.n_samples))
+        if len(saved.chains) != kept * count:
+            raise ValueError(
+                f"The checkpoint has {len(saved.chains)} chains, but this run keeps {kept * count}. Resume with the "
                 "sampler and `n_samples` that it was made by."
             )
-        self.chains, self.state = saved.chains.to(self.wave.device), saved.optimizer
+        self.chains = saved.chains[rank * kept : (rank + 1) * kept].to(self.wave.device)
+        self.state = saved.optimizer
         self.history = saved.steps()
         self.saved = saved
 
@@ -106,7 +117,7 @@ class Training:
         for index in range(len(self.history), self.steps):
             began = time.perf_counter()
             drawn, chains = self._draw(self.n_samples)
-            local = self._penalised(local_of(self.operator, self.wave, drawn), drawn)
+            local = self._penalised(local_of(self.operator, self.wave, drawn, self.processes), drawn)
             trouble = self._watched(local, drawn)
             if trouble is not None and trouble.reason == "nan":
                 self.wave.set_vector(self.before)
@@ -115,7 +126,7 @@ class Training:
             self.chains, self.state = chains, state
             self.history.append(Step(index, local.mean, drawn.acceptance, time.perf_counter() - began, turn))
             self._remember()
-            for listener in self.on_step:
+            for listener in self.on_step if self.processes.first else ():
                 listener(self.history[-1])
             if self.checkpoint is not None and len(self.history) % self.checkpoint.every == 0:
                 self._save()
@@ -126,13 +137,27 @@ class Training:
         return "steps"
 
     def _draw(self, n_samples: int) -> tuple[Samples, Tensor]:
-        drawn, chains = self.sampler.draw(self.wave, n_samples, self.chains, generator=self.generator)
+        drawn, chains = self._drawn(n_samples, self.chains)
         full = completed(self.operator, self.wave, drawn)
         if full is not drawn:
             self.notes[
                 "The samples had few distinct configurations; those joined to them were added, by weight."
             ] = None
         return full, chains
+
+    def _begun(self) -> Tensor:
+        return self.sampler.start(self.wave, self.drawing.share(self.n_samples), generator=self.generator)
+
+    def _drawn(self, n_samples: int, chains: Tensor) -> tuple[Samples, Tensor]:
+        """The samples of all processes, and this one's chains."""
+        together = self.drawing
+        drawn, chains = self.sampler.draw(
+            self.wave, together.share(n_samples), chains, generator=self.generator
+        )
+        if together.count > 1:
+            acceptance = together.total(torch.tensor(drawn.acceptance, dtype=torch.float64)) / together.count
+            drawn = Samples(together.joined(drawn.configurations), float(acceptance))
+        return drawn, chains
 
     def _penalised(self, local: Local, drawn: Samples) -> Local:
         """With the energy of overlaps with lower states."""
@@ -151,19 +176,25 @@ class Training:
             if self.optimizer.takes_factors
             else None
         )
-        o, epsilon = made or rows(self.wave, drawn.flat, local.values, local.weights)
+        o, epsilon = made or rows(self.wave, drawn.flat, local.values, local.weights, self.processes)
         update, state = self.optimizer.update(
             o, epsilon, self.state, scale=self.operator.scale, progress=index / max(1, self.steps - 1)
         )
         self._check(self.watch.of_parameters(self.before + update))
         update, turn = bounded_step(self.wave, drawn, update, self.optimizer.angle)
+        self._agree()
         self.watch.of_turn(turn)
         return turn, state
+
+    def _agree(self) -> None:
+        """All processes have the parameters of the first one."""
+        if self.processes.count > 1:
+            self.wave.set_vector(self.processes.agreed(self.wave.vector()))
 
     def _finish(self, ended: str) -> Run:
         """The energy on fresh samples, half of them from new chains, and the verdict on it."""
         drawn = self._fresh()
-        local = local_of(self.operator, self.wave, drawn)
+        local = local_of(self.operator, self.wave, drawn, self.processes)
         ground = None if self.excited else ground_energy(self.operator)
         run = Run(local.mean, self.wave, tuple(self.history), ended, ground, tuple(self.notes))
         size = self._resolution(local.mean)
@@ -182,11 +213,10 @@ class Training:
     def _fresh(self) -> Samples:
         count = self.n_samples * self.final
         if not len(self.chains):
-            return self.sampler.draw(self.wave, count, self.chains, generator=self.generator)[0]
+            return self._drawn(count, self.chains)[0]
         half = -(-count // 2)
-        old, _ = self.sampler.draw(self.wave, half, self.chains, generator=self.generator)
-        begun = self.sampler.start(self.wave, self.n_samples, generator=self.generator)
-        new, _ = self.sampler.draw(self.wave, half, begun, generator=self.generator)
+        old, _ = self._drawn(half, self.chains)
+        new, _ = self._drawn(half, self._begun())
         both = torch.cat([old.configurations, new.configurations])
         drawn = Samples(both, (old.acceptance + new.acceptance) / 2)
         return completed(self.operator, self.wave, drawn)
@@ -220,13 +250,14 @@ class Training:
 
     def _remember(self) -> None:
         if self.checkpoint is not None:
+            chains, generator = map(self.drawing.joined, (self.chains, self.generator.get_state()))
             self.saved = checkpoints.Saved.from_steps(
-                self.history, self.wave.vector(), self.chains, self.state, self.generator.get_state()
+                self.history, self.wave.vector(), chains, self.state, generator
             )
 
     def _save(self) -> None:
         """Writes the state after the last step; where that fails the run goes on, and says so once."""
-        if self.checkpoint is None or self.saved is None:
+        if self.checkpoint is None or self.saved is None or not self.processes.first:
             return
         try:
             checkpoints.save(self.checkpoint.path, self.saved, self.wave, self.operator)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -59,7 +60,12 @@ class Samples:
 
 
 class Sampler(ABC):
-    """Draws configurations of a wave. Its state between draws is a tensor, so that it can be saved."""
+    """Draws configurations of a wave. Its state between draws is a tensor, so that it can be saved.
+
+    Where it `splits`, what several processes draw stands side by side; else all of a job draw the same list.
+    """
+
+    splits: ClassVar[bool] = True
 
     @abstractmethod
     def check(self, wave: Wave) -> None:
@@ -92,6 +98,8 @@ class Sampler(ABC):
 
 class FullSum(Sampler):
     """Every configuration of the space once, weighed by |ψ|²: exact, for spaces of at most 2²² states."""
+
+    splits = False
 
     def check(self, wave: Wave) -> None:
         """Refuses a space too large to list, naming the limit."""

@@ -28,6 +28,8 @@ class WithoutReplacement(Sampler):
     (torch.Size([100, 8]), 100)
     """
 
+    splits = False
+
     def check(self, wave: Wave) -> None:
         """Refuses a space too large to list of a network that cannot draw."""
         if not hasattr(wave.module, "draw_unique") and wave.space.size > LISTED:
