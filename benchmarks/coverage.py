@@ -172,6 +172,12 @@ def text() -> Situation:
         return {"x": torch.cat(chosen), "lengths": torch.tensor([len(each) for each in chosen])}
 
     entangled = sum(map(entanglement, samples)) / len(samples)
+    counts = torch.tensor([len(each) for each in samples])
+    lengths = torch.stack([each.norm(dim=-1).double().sum() for each in samples])
+    parts, order = (lengths - lengths.sum() / counts.sum() * counts).square().sort(descending=True)
+    share, longest = float(parts[:5].sum() / parts.sum()), counts[order[:5]].tolist()
+    print(f"# five of {len(samples):,} messages carry {share:.0%} of the variance of the norm")
+    print(f"# they have {min(longest)} to {max(longest)} positions, the median has {int(counts.median())}")
 
     @cache
     def truth(normalize: str, center: bool) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """The intervals that ± stands for, against their closed forms and by how often they hold."""
 
-import math
 from statistics import NormalDist
 
 import pytest
 import torch
 from scipy import stats
 
-from ketwork.networks.measures.intervals import between, interval, reaching, skewed, student
+from ketwork.networks.measures.intervals import between, interval, student
 
 
 def test_an_interval_between_two_bounds_holds_either_in_95_of_100() -> None:
@@ -39,38 +38,3 @@ def test_degrees_of_freedom_are_satterthwaites() -> None:
     assert student(squares) * 1.959964 == pytest.approx(stats.t.ppf(0.975, nu), rel=4e-3)
     total = float(squares.sum())
     assert student(squares, known=total) * 1.959964 == pytest.approx(stats.t.ppf(0.975, 4 * nu), rel=4e-3)
-
-
-def test_johnsons_interval_reaches_farther_to_the_side_of_the_tail() -> None:
-    """The mean of x with skewness γ lies within γ(1 + 2z²)/6√N ± z standard errors, to first order in γ."""
-    x = torch.randn(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64).exp()
-    x = x - x.mean()
-    gamma = stats.skew(x.numpy())
-    shift = gamma * (1 + 2 * 1.959964**2) / (6 * math.sqrt(300))
-    shares = torch.ones(300, dtype=torch.float64)
-    assert skewed(x, shares) == pytest.approx(shift / 1.959964)
-    assert skewed(-x, shares) == skewed(x, shares)
-    # 30 that stand for ten each, of the same skewness, shift it as 300 do.
-    few = x[:30] - x[:30].mean()
-    factor = stats.skew(few.numpy()) / gamma
-    assert skewed(few, torch.full((30,), 10.0, dtype=torch.float64)) == pytest.approx(
-        factor * shift / 1.959964
-    )
-    assert reaching(x, shares) == pytest.approx(student(x.square()) + skewed(x, shares))
-    assert skewed(torch.zeros(5), torch.ones(5)) == 0
-
-
-@pytest.mark.parametrize(
-    ("power", "least", "most"), [(1, 0.94, 0.97), (2, 0.94, 0.97)], ids=["normal", "squares"]
-)
-def test_means_of_50_are_held_in_95_of_100(power: int, least: float, most: float) -> None:
-    """Of squares of normal numbers, the normal interval holds the mean in 91 of 100 only."""
-    x = torch.randn(4000, 50, generator=torch.Generator().manual_seed(2), dtype=torch.float64) ** power
-    mean, stderr = x.mean(dim=1), x.std(dim=1) / math.sqrt(50)
-    shares = torch.ones(50, dtype=torch.float64)
-    factors = torch.tensor([reaching(row - row.mean(), shares) for row in x])
-    off = (mean - float(power - 1)).abs() / 1.96
-    assert least < float((off <= stderr * factors).double().mean()) < most
-    if power == 2:
-        assert float((off <= stderr).double().mean()) < 0.925
-        assert float(factors.median()) < 1.35

@@ -41,10 +41,10 @@ def test_the_norm_without_each_sample(rows: int, widths: tuple[int, int], rank: 
     for i, part in enumerate(parts):
         left, other = orthonormal(c - part)
         first = float((part * turn).sum())
-        assert float(change[i]) == pytest.approx(left - norm + first, abs=2e-7 * norm)
-        assert float(held[i]) == pytest.approx(float((part * other).sum()) - first, abs=2e-6 * norm)
-        assert float(change[i]) > -1e-7 * norm  # the norm is convex
-        assert float(held[i]) < -float(change[i]) + 1e-6 * norm
+        assert float(change[i]) == pytest.approx(left - norm + first, abs=5e-6 * norm)
+        assert float(held[i]) == pytest.approx(float((part * other).sum()) - first, abs=5e-6 * norm)
+        assert float(change[i]) > -5e-6 * norm  # the norm is convex
+        assert float(held[i]) < -float(change[i]) + 5e-6 * norm
 
 
 def test_missing_rows_change_nothing() -> None:

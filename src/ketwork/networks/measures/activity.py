@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from ketwork.networks.measures.intervals import reaching
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
@@ -46,18 +45,13 @@ def zero(state: LayerState) -> Estimate:
 )
 def norm(state: LayerState) -> Estimate:
     """Σ‖a‖ over the vectors, with the standard error of a ratio of means over all samples."""
-    # The variance is of all samples; how sure it is, and the skewness, are those of the kept ones.
     accumulator = state.accumulator
     if accumulator.kets == 0:
         return Estimate()
     mean, n, sums = accumulator.norms / accumulator.kets, accumulator.samples, accumulator.sample_weights
     if n < 2:
         return Estimate(mean)
-    sample, lengths = state.plain_sample, accumulator.reservoir.norms.double()
-    if sums is None:
-        stderr = sample.stderr(lengths, mean)
-    else:
+    if sums is not None:
         residual = sums.norms - 2 * mean * sums.norm_products + mean**2 * sums.kets
-        stderr = math.sqrt(max(residual, 0.0) * n / (n - 1)) / accumulator.kets
-    changes = sample.sums(lengths - mean)
-    return Estimate(mean, stderr * reaching(changes, sample.shares))
+        return Estimate(mean, math.sqrt(max(residual, 0.0) * n / (n - 1)) / accumulator.kets)
+    return Estimate(mean, state.plain_sample.stderr(accumulator.reservoir.norms.double(), mean))

@@ -13,7 +13,7 @@ import math
 import torch
 
 from ketwork.networks.measures.deletion import Changes, Deletion
-from ketwork.networks.measures.intervals import reaching
+from ketwork.networks.measures.intervals import student
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 
@@ -45,10 +45,15 @@ def corrected(
     # The variance of the correction itself, over the samples that are deleted.
     own = float(shares @ ((n - 1) * rest - bias).square()) / n / max(len(rest) - 1, 1)
     variance = max(first + more * unit**2 - second, second, 0.0) + own * unit**2
-    error = reaching(changes.first, state.sample.shares) * math.sqrt(variance)
+    error = studentized(state, changes.first) * math.sqrt(variance)
     if not (abs(bias) <= most or error >= abs(bias) * unit / 3):
         return Estimate(plain=plain)
     return Estimate(plain - bias * unit, error, plain=plain)
+
+
+def studentized(state: LayerState, first: torch.Tensor) -> float:
+    """What a standard error is multiplied with to be Student's, of the kept samples' first-order changes (R,)."""
+    return student(state.sample.shares * first.square())
 
 
 def decisive_share(state: LayerState) -> float | None:

@@ -1,4 +1,4 @@
-"""The 95 % intervals that ± stands for: where the variance is itself estimated, of skewed changes, between bounds."""
+"""The 95 % intervals that ± stands for: Student's, where the variance is itself estimated, and between bounds."""
 
 from __future__ import annotations
 
@@ -35,28 +35,6 @@ def student(squares: Tensor, known: float = 0.0) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     ]
     return 1 + sum(term / nu ** (i + 1) for i, term in enumerate(more)) / z
-
-
-def skewed(changes: Tensor, shares: Tensor) -> float:
-    """How much farther one end of a mean's interval reaches than the other, where its changes are skewed, over 1.96.
-
-    In standard errors the interval is γ(1 + 2z²)/(6√N) ± z, with z = 1.96 and γ the skewness (Johnson 1978, J. Am.
-    Stat. Assoc. 73, 536). ± is symmetric and reaches its farther end. `changes` (R,) stand for `shares` of N samples.
-
-    >>> import torch
-    >>> skewed(torch.tensor([-1.0, 1.0]), torch.ones(2))
-    0.0
-    >>> round(skewed(torch.tensor([3.0, -1.0, -1.0, -1.0]), torch.ones(4)), 2)
-    0.43
-    """
-    squares = float(shares @ changes.square())
-    cubes = abs(float(shares @ changes**3))
-    return (1 + 2 * _Z**2) / (6 * _Z) * cubes / squares**1.5 if squares > 0 else 0.0
-
-
-def reaching(changes: Tensor, shares: Tensor) -> float:
-    """What a standard error is multiplied with for ± 1.96 of it to reach the farther end of both these intervals."""
-    return student(shares * changes.square()) + skewed(changes, shares)
 
 
 def between(low: float, high: float, error: float) -> float:

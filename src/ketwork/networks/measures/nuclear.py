@@ -17,8 +17,8 @@ ROUNDING = 1e-6
 """Of a similarity of float32 activations: differences of 0.1 % in length."""
 
 _NODES = 2000
-_FEWEST = 16  # samples that are deleted
-_NUMBERS = 1 << 21  # multiplications for all samples that are deleted, at each node
+_FEWEST = 8  # samples that are deleted, at least
+_NUMBERS = 1 << 20  # multiplications for all samples that are deleted, at each node
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import math
 import torch
 from torch import Tensor
 
-_STEP = 1.0  # of ln s: the rule's error is e^(−2π²/step)
-_SMALLEST = 1e-6  # of the largest singular value, from which on smaller ones are resolved
+_STEP = 1.25  # of ln s: the rule's error is e^(−2π²/step)
+_SMALLEST = 1e-5  # of the largest singular value, from which on smaller ones are resolved
 _BEYOND = 1e6  # times the squares of the singular values, where the integrand falls as a power of s
 
 
@@ -41,28 +41,32 @@ def without_each(p: Tensor, q: Tensor, beside: tuple[Tensor, Tensor], sigma: Ten
     nodes = smallest**2 / _BEYOND * torch.exp(_STEP * torch.arange(steps + 1, dtype=p.dtype))
     edges = torch.ones_like(nodes)
     edges[[0, -1]] += 1 / math.expm1(_STEP / 2)  # the nodes beyond, where √s times the integrand is geometric
-    weights = (edges * nodes.sqrt() * _STEP / (2 * math.pi)).to(p.device)
-    single = p.shape[1] == 1
+    weights = edges * nodes.sqrt() * (_STEP / (2 * math.pi))
+    nodes, weights = nodes.to(p.device), weights.to(p.device)
+    if p.shape[1] == 1:
+        return _of_single(p[:, 0], q[:, 0], [part[:, 0] for part in beside], sigma, nodes, weights)
+    one = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
     change, held = p.new_zeros(len(p)), p.new_zeros(len(p))
     for s, weight in zip(nodes.tolist(), weights, strict=True):
-        inverse = 1 / (sigma.square() + s)
+        inverse, root = 1 / (sigma.square() + s), math.sqrt(s)
         a, b = ((part * inverse) @ part.mT + more / s for part, more in zip((p, q), beside, strict=True))
         c = (p * (sigma * inverse)) @ q.mT
-        if single:
-            gamma, product = c[:, 0, 0], s * a[:, 0, 0] * b[:, 0, 0]
-            left = ((1 - gamma).square() + product).clamp(min=torch.finfo(p.dtype).tiny)
-            logarithm, inside = left.log(), 2 * (1 - gamma) / left
-            trace, first = 2 - inside, 2 * gamma
-        else:
-            one = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-            root = math.sqrt(s)
-            matrix = torch.cat(
-                [torch.cat([one - c.mT, -root * b], dim=2), torch.cat([root * a, one - c], dim=2)], dim=1
-            )
-            logarithm = torch.linalg.slogdet(matrix).logabsdet
-            trace = 2 * p.shape[1] - torch.linalg.inv_ex(matrix).inverse.diagonal(dim1=1, dim2=2).sum(dim=1)
-            first = 2 * c.diagonal(dim1=1, dim2=2).sum(dim=1)
-        change += weight * (logarithm + first)
+        upper, lower = torch.cat([one - c.mT, -root * b], dim=2), torch.cat([root * a, one - c], dim=2)
+        matrix = torch.cat([upper, lower], dim=1)
+        trace = torch.linalg.inv_ex(matrix).inverse.diagonal(dim1=1, dim2=2).sum(dim=1)
+        first = 2 * c.diagonal(dim1=1, dim2=2).sum(dim=1)
+        change += weight * (torch.linalg.slogdet(matrix).logabsdet + first)
         # −d/dt ln det(1 − tK) at t = 1 is Tr K(1 − K)⁻¹ = Tr (1 − K)⁻¹ − Tr 1.
-        held -= weight * (trace + first)
+        held += weight * (trace - 2 * p.shape[1] - first)
     return change, held
+
+
+def _of_single(
+    p: Tensor, q: Tensor, beside: list[Tensor], sigma: Tensor, nodes: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same of samples with one row each, (m, r), all nodes at once: det(1 − K) is (1 − γ)² + sαβ."""
+    inverse = 1 / (sigma.square()[:, None] + nodes)
+    alpha, beta = (part.square() @ inverse + more / nodes for part, more in zip((p, q), beside, strict=True))
+    gamma = (p * q * sigma) @ inverse
+    left = ((1 - gamma).square() + nodes * alpha * beta).clamp(min=torch.finfo(p.dtype).tiny)
+    return (left.log() + 2 * gamma) @ weights, (2 * (1 - gamma) / left - 2 - 2 * gamma) @ weights

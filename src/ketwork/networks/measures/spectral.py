@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.correction import MOST_BIAS, corrected, deletion, ranged
-from ketwork.networks.measures.intervals import between, interval, reaching
+from ketwork.networks.measures.correction import MOST_BIAS, corrected, deletion, ranged, studentized
+from ketwork.networks.measures.intervals import between, interval
 from ketwork.networks.measures.purity import OwnPairs
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.sketch_bounds import around
@@ -113,7 +113,7 @@ def participation_ratio(state: LayerState) -> Estimate:
     if state.sample.complete:
         first = (n - 1) / n * float(shares @ (changes.exact - changes.exact.mean()).square())
     variance = max(first - changes.second, changes.second)
-    error = reaching(changes.first, shares) * math.sqrt(variance)
+    error = studentized(state, changes.first) * math.sqrt(variance)
     # Where chance takes Tr ρ² out of its range, the value is the end of it, and ± what can lie inside.
     around_it = (
         Estimate(purity, error) if 1 / d <= purity <= 1 else ranged(Estimate(purity, error), 1 / d, 1.0)
@@ -148,8 +148,7 @@ def top_weight(state: LayerState) -> Estimate:
 def ends_of_top(state: LayerState) -> tuple[tuple[float, float], tuple[float, float]]:
     """What λ₁ lies between, and how far a 95 % interval reaches beyond each."""
     top, weights, eigenvalues = deletion(state).top, state.weights, state.eigenvalues
-    value, shares = float(state.spectrum[0]), state.sample.shares
-    factor = reaching(deletion(state).first_of_top, shares)
+    value, factor = float(state.spectrum[0]), studentized(state, deletion(state).first_of_top)
     k, all_turns = 1 + len(top.turns), float(top.turns.sum())
     turned = weights[..., 0] * (1 + all_turns) - weights[..., 1:k] @ top.turns
     center = value * (1 + all_turns) - float(eigenvalues[1:k] @ top.turns)
