@@ -68,6 +68,13 @@ def test_an_error_is_students_where_few_samples_decide() -> None:
     )
 
 
+def test_estimates_are_pythons_numbers() -> None:
+    found, _ = compared(related(60, [4, 7]))
+    for name in (*NAMES, "bures", "bures_corrected"):
+        estimate = found.estimate(name, 0, 1)
+        assert type(estimate.value) is type(estimate.stderr) is float
+
+
 def of_positions(layers: list[Tensor], times: int) -> Comparison:
     """The comparison where each sample has so many positions, all alike."""
     pairs = PairMoments(clustered=True)
