@@ -164,20 +164,24 @@ def test_few_samples_that_carry_the_weight_are_named() -> None:
     assert not any("carry" in w for w in kw.study(nn.Identity(), x, labels=False).warnings)
 
 
-@pytest.mark.parametrize(("rare", "share"), [(5, 0.95), (30, 0.7 / 6), (50, None)])
-def test_few_samples_that_carry_the_variance_are_named(rare: int, share: float | None, tmp_path) -> None:
-    """Of 100 basis states, p of them of one kind, these carry 1 − p of the variance, and five of 100 p their part."""
-    x = torch.eye(3)[(torch.arange(100) < rare).long()]
+@pytest.mark.parametrize(("rare", "warned"), [(8, True), (60, False), (100, False)])
+def test_few_samples_that_carry_the_variance_are_named(rare: int, warned: bool, tmp_path) -> None:
+    """Of 200 basis states, a share p of one kind has changes ∝ 1 − p, and the others ∝ −p."""
+    x = torch.eye(3)[(torch.arange(200) < rare).long()]
     record = kw.study(nn.Identity(), x, labels=False)
-    assert record[0].decisive == (None if share is None else pytest.approx(share))
+    kept = int((record[0].accumulator.reservoir.kets[:, 0, 1] == 1).sum())
+    assert kept > 2
+    p = rare / 200
+    changes = sorted([(1 - p) ** 2] * kept + [p**2] * (128 - kept), reverse=True)
+    share = sum(changes[:5]) / sum(changes)
+    assert record[0].decisive == (None if p == 0.5 else pytest.approx(share))
+    assert (share > 0.5) == warned
     record.save(tmp_path / "record.safetensors")
     for each in (record, kw.Study.load(tmp_path / "record.safetensors")):
         assert each[0].decisive == record[0].decisive
-        messages = [
-            w for w in each.warnings if "5 of the samples that ± is estimated from carry up to 95%" in w
-        ]
-        assert len(messages) == (share == 0.95)
-    assert kw.study(nn.Identity(), x[:40], labels=False)[0].decisive is None
+        text = f"5 of the samples that ± is estimated from carry up to {share:.0%} of the variance"
+        assert sum(text in warning for warning in each.warnings) == warned
+    assert kw.study(nn.Identity(), x[:199], labels=False)[0].decisive is None
 
 
 @pytest.mark.parametrize("value", [-3.0, -0.1, 0.0, 0.05, 0.3, 3.9, 4.0, 4.2, 9.0])

@@ -23,7 +23,7 @@ MOST_BIAS = 0.6
 DECISIVE = 5
 """How many samples should not decide a standard error."""
 
-_MANY = 50
+_MANY = 200  # samples; of 100 Gaussian ones, five may carry half of the variance
 _EXACT = 1e-10
 
 
@@ -57,14 +57,14 @@ def studentized(state: LayerState, first: torch.Tensor) -> float:
 
 
 def decisive_share(state: LayerState) -> float | None:
-    """The share of the entropy's variance that `DECISIVE` of the kept samples carry; None where these are few.
+    """The share of the entropy's variance that `DECISIVE` of the kept samples carry; None of fewer than 200 samples.
 
     Nor is it known of states that are not decomposed, or whose entropy does not vary but by rounding.
     """
     if not state.exists or state.known is not None or not deletion(state).possible:
         return None
     first, shares = deletion(state).entropy.first, state.sample.shares
-    if len(first) < _MANY:
+    if state.sample.samples < _MANY:
         return None
     squares = (shares * first.square()).sort(descending=True).values
     total = float(squares.sum())

@@ -67,7 +67,7 @@ class Layer(Presented):
 
     Each measure is an attribute (`layer.entropy`), an `Estimate`; `estimates` has all of them by name, `labels` what
     can be decoded of labels (None without). `density` is the layer's state. `decisive` is the share of the variance of
-    its entropy that five of the kept samples carry; None where it is not known, or fewer than 50 were kept.
+    its entropy that five of the kept samples carry; None if it is not known, or of fewer than 200 samples.
     """
 
     accumulator: LayerAccumulator
@@ -334,9 +334,8 @@ class Layer(Presented):
         names = list(self.labels.names) if self.labels is not None and complete else []
         kept = self.accumulator if complete else None
         plain = {name: e.plain for name, e in self.estimates.items() if e.corrected}
-        return StoredLayer(
-            self.normalize, self.center, self.estimates, decoding, kept, names, plain, decisive=self.decisive
-        )
+        numbers = (self.estimates, decoding, kept, names, plain)
+        return StoredLayer(self.normalize, self.center, *numbers, decisive=self.decisive)
 
     @classmethod
     def restored(cls, stored: StoredLayer, accumulator: LayerAccumulator, names: tuple[Any, ...]) -> Layer:
