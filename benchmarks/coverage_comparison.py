@@ -1,7 +1,7 @@
 """Whether ± covers: comparisons of layers, Holevo bits and readouts' scores, over data sets drawn from known laws.
 
     python benchmarks/coverage_comparison.py            # 300 data sets of each situation, some minutes on one core
-    python benchmarks/coverage_comparison.py --draws 50
+    python benchmarks/coverage_comparison.py --draws 50 --only "positions, N = 200"
 
 For each number: the share of data sets of which the value ± 1.96 standard errors holds the population's value, and the
 median standard error over the standard deviation of the values (the width an ideal interval would have is 1). The
@@ -118,10 +118,10 @@ def labels(n: int, distance: float, rows: int, seed: int, known: tuple[Tensor, T
         yield name, decoded.estimates[f"linear_{name}"], measure(read, answers).value
 
 
-def report(title: str, draws: int, one: Callable[[int], Found]) -> None:
+def report(title: str, seeds: range, one: Callable[[int], Found]) -> None:
     """Prints coverage and relative width of each number."""
     values, errors, covered = defaultdict(list), defaultdict(list), defaultdict(list)
-    for seed in range(draws):
+    for seed in seeds:
         for name, estimate, truth in one(seed):
             if math.isfinite(estimate.stderr):
                 values[name].append(estimate.value - truth)
@@ -139,14 +139,24 @@ def main() -> None:
     """All situations and sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=300)
-    draws = parser.parse_args().draws
+    parser.add_argument("--first", type=int, default=0, help="the first seed; 50000 for other data sets")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="words of the titles of the situations that are drawn"
+    )
+    arguments = parser.parse_args()
+    seeds = range(arguments.first, arguments.first + arguments.draws)
     torch.set_num_threads(1)
+
+    def wanted(title: str) -> bool:
+        return not arguments.only or any(word in title for word in arguments.only)
+
     situations = [("related", WIDTH, 1), ("in 6 of 16 directions", 6, 1), ("unrelated", 0, 1)]
     for situation, shared, rows in (*situations, ("positions", WIDTH, POSITIONS)):
         for n in SIZES:
             for form, always in (("rows", 1 << 30), ("moments", 0))[: 1 + (n == SIZES[-1])]:
                 title = f"{situation}, N = {n:,}" + (", as moments" if form == "moments" else "")
-                report(title, draws, lambda seed, a=(n, shared, rows), b=always: comparison(*a, seed, b))
+                if wanted(title):
+                    report(title, seeds, lambda seed, a=(n, shared, rows), b=always: comparison(*a, seed, b))
     for situation, distance, rows in (
         ("apart", 3.0, 1),
         ("near", 1.0, 1),
@@ -155,7 +165,8 @@ def main() -> None:
         known = population(distance, rows)
         for n in SIZES:
             title = f"labels {situation}, N = {n:,}"
-            report(title, draws, lambda seed, a=(n, distance, rows), k=known: labels(*a, seed, k))
+            if wanted(title):
+                report(title, seeds, lambda seed, a=(n, distance, rows), k=known: labels(*a, seed, k))
 
 
 if __name__ == "__main__":

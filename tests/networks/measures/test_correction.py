@@ -1,14 +1,13 @@
 """Corrected numbers: without the bias of finite data, with ± that cover, in their range; and where there are none."""
 
 import math
-from statistics import NormalDist
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import ketwork as kw
-from ketwork.networks.measures.correction import MOST_BIAS, between, ranged
+from ketwork.networks.measures.correction import MOST_BIAS, ranged
 from ketwork.networks.measures.deletion import Deletion
 from ketwork.quantum import Estimate
 
@@ -94,14 +93,6 @@ def test_degenerate_states_have_errors_of_the_second_order() -> None:
     assert max(ratios) < 0.4
 
 
-def test_an_interval_between_two_bounds_holds_either_in_95_of_100() -> None:
-    normal = NormalDist()
-    for gap in (0.0, 0.1, 0.7, 2.0, 30.0):
-        reach = between(0.2, 0.2 + gap * 0.3, 0.3)
-        assert normal.cdf(reach + gap) - normal.cdf(-reach) == pytest.approx(0.95, abs=1e-9)
-    assert between(0.0, 1.0, 0.0) == pytest.approx(1.645, abs=1e-3)
-
-
 def test_samples_of_heavy_tails_have_errors_of_all_samples() -> None:
     """Log-normal norms: the values' own spread over 60 draws of 1,000 samples is what ± says."""
     scale = torch.arange(1, 9) ** -0.5
@@ -167,10 +158,30 @@ def test_few_samples_that_carry_the_weight_are_named() -> None:
     x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
     x[:3] *= 100
     record = kw.study(nn.Identity(), x, labels=False, normalize="ensemble")
-    (warning,) = (w for w in record.warnings if "carry" in w)
+    (warning,) = (w for w in record.warnings if "of the weight" in w)
     share = float(x.norm(dim=1).square().sort().values[-5:].sum() / x.square().sum())
     assert f"At (model) 5 of 100 samples carry {share:.0%} of the weight (N_eff = " in warning
     assert not any("carry" in w for w in kw.study(nn.Identity(), x, labels=False).warnings)
+
+
+@pytest.mark.parametrize(("rare", "warned"), [(8, True), (60, False), (100, False)])
+def test_few_samples_that_carry_the_variance_are_named(rare: int, warned: bool, tmp_path) -> None:
+    """Of 200 basis states, a share p of one kind has changes ∝ 1 − p, and the others ∝ −p."""
+    x = torch.eye(3)[(torch.arange(200) < rare).long()]
+    record = kw.study(nn.Identity(), x, labels=False)
+    kept = int((record[0].accumulator.reservoir.kets[:, 0, 1] == 1).sum())
+    assert kept > 2
+    p = rare / 200
+    changes = sorted([(1 - p) ** 2] * kept + [p**2] * (128 - kept), reverse=True)
+    share = sum(changes[:5]) / sum(changes)
+    assert record[0].decisive == (None if p == 0.5 else pytest.approx(share))
+    assert (share > 0.5) == warned
+    record.save(tmp_path / "record.safetensors")
+    for each in (record, kw.Study.load(tmp_path / "record.safetensors")):
+        assert each[0].decisive == record[0].decisive
+        text = f"5 of the samples that ± is estimated from carry up to {share:.0%} of the variance"
+        assert sum(text in warning for warning in each.warnings) == warned
+    assert kw.study(nn.Identity(), x[:199], labels=False)[0].decisive is None
 
 
 @pytest.mark.parametrize("value", [-3.0, -0.1, 0.0, 0.05, 0.3, 3.9, 4.0, 4.2, 9.0])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor, nn
 
 import ketwork as kw
@@ -15,6 +16,7 @@ from ketwork.networks.activations.encoding import unit
 from ketwork.networks.measures import holevo as information
 from ketwork.networks.measures import holevo_null as chance
 from ketwork.networks.measures.decoded import DecodedLabels
+from ketwork.networks.moments import LabelledMoments, Rows
 from ketwork.networks.moments.class_moments import ClassMoments
 from ketwork.networks.study.run import study
 from ketwork.quantum import trace_distance
@@ -261,3 +263,19 @@ def test_holevo_bits_of_sketched_classes_lie_between_their_bounds(
         assert (
             abs(float(kept) - float(whole)) <= float(shares[:2].sum()) + 1e-6
         )  # what `helstrom` says of itself
+
+
+def test_the_error_of_few_samples_is_students() -> None:
+    """Two labels that are basis states: a sample's share of χ is −log₂ of its label's frequency."""
+    n = 80
+    codes = (torch.arange(n) % 4 == 0).long()
+    keys = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moments = LabelledMoments.from_rows(Rows(torch.eye(200)[codes], codes, keys, torch.arange(n)))
+    found = DecodedLabels.from_moments(moments, ("a", "b")).estimates["holevo_corrected"]
+    counts = moments.fitting().moments.counts.double()
+    total = float(counts.sum())
+    shares = (-(counts / total).log2()).repeat_interleave(counts.long())
+    squares = (shares - shares.mean()).square()
+    nu = min(2 / (float(squares.square().sum() / squares.sum() ** 2) - 1 / total), total - 1)
+    expected = float(shares.std()) / math.sqrt(total) * stats.t.ppf(0.975, nu) / 1.959964
+    assert found.stderr == pytest.approx(expected, rel=2e-3)

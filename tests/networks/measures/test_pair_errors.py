@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 import ketwork as kw
 from ketwork.networks.comparison.result import ComparedLayer, Comparison
+from ketwork.networks.measures.clusters import Clusters
+from ketwork.networks.measures.pair_errors import Evidence
 from ketwork.networks.moments import PairMoments, sample_keys
 
 from ..related import Fan, compared, related
@@ -51,6 +54,25 @@ def test_errors_are_the_spread_over_data_sets(strength: float, always: int) -> N
             errors[name].append(found.stderr(name).iloc[0, 1])
     for name in NAMES:
         assert np.median(errors[name]) == pytest.approx(np.std(values[name], ddof=1), rel=0.3)
+
+
+def test_an_error_is_students_where_few_samples_decide() -> None:
+    shares = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares[0] = 9.0
+    evidence = Evidence(Clusters.from_keys(torch.arange(40)), [shares[:, None]], None, 400, 400)
+    squares = (shares - shares.mean()).square()
+    nu = 2 / (float(squares.square().sum() / squares.sum() ** 2) - 1 / 40)
+    assert nu < 6
+    assert evidence.stderr(shares) == pytest.approx(
+        math.sqrt(float(shares.var()) / 400) * stats.t.ppf(0.975, nu) / 1.959964, rel=5e-3
+    )
+
+
+def test_estimates_are_pythons_numbers() -> None:
+    found, _ = compared(related(60, [4, 7]))
+    for name in (*NAMES, "bures", "bures_corrected"):
+        estimate = found.estimate(name, 0, 1)
+        assert type(estimate.value) is type(estimate.stderr) is float
 
 
 def of_positions(layers: list[Tensor], times: int) -> Comparison:

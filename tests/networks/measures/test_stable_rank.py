@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import ketwork as kw
-from ketwork.networks.measures.spectral import interval
+from ketwork.networks.measures.intervals import interval
 
 
 def test_an_even_spectrum_has_as_many_dimensions_and_a_single_direction_has_one() -> None:

@@ -42,6 +42,19 @@ def test_numbers_are_attributes_with_units_errors_and_words(record: kw.Study) ->
         _ = layer.nothing_of_the_kind
 
 
+def test_numbers_are_pythons(record: kw.Study) -> None:
+    """NumPy's and torch's compare to what is no bool: `sys.exit(numpy.bool_(False))` fails."""
+    layer = record[0]
+    for estimate in layer.estimates.values():
+        assert type(estimate.value) is float
+        assert type(estimate.stderr) is float
+        assert type(estimate.plain) is float
+        assert type(estimate.value > 0.5) is bool
+        assert all(type(end) is float for end in estimate.bounds or ())
+    assert type(layer.N_eff) is type(layer.positions_per_sample) is type(layer.sketch_error) is float
+    assert type(layer.N) is type(layer.kets) is type(layer.d) is int
+
+
 def test_what_it_is_and_of_what(record: kw.Study) -> None:
     layer = record["0", 1]
     assert (layer.name, layer.call, layer.kind, layer.d, layer.N, layer.kets) == ("0", 1, "Linear", 6, 80, 80)

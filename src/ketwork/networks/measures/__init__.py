@@ -3,7 +3,8 @@
 One file is one family of measures: spectral, stable_rank, coherence, activity, sparsity, positions, sinks, lens,
 attention, holevo, probes; and those of pairs of layers, similarity. A new family is a new file here, which is found
 by itself (CONTRIBUTING.md has two examples). What they are computed from: `state` (decompositions), `correction`
-(standard errors and bias of finite data; `deletion` of one sample, `sample` of kept vectors), `sketch_bounds`,
+(standard errors and bias of finite data; `deletion` of one sample, `sample` of kept vectors, `intervals`),
+`nuclear_deletion`, `sketch_bounds`,
 `label_state`, `readouts` (fitted), `scores` (of readouts), `overlaps` and `pairs` (of pairs).
 May import `moments`, `activations`, `quantum`, `records`. Others take the registry (`MEASURES`, `Measure`) and what
 measures are computed from (`LayerState`, `LabelState`).
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketwork.networks.measures.attention import PATTERNS
 from ketwork.networks.measures.bloch import LeadingPlane, leading_plane
+from ketwork.networks.measures.correction import DECISIVE, decisive_share
 from ketwork.networks.measures.decoded import DecodedLabels, Decoding, by_label
 from ketwork.networks.measures.label_counts import LabelCounts
 from ketwork.networks.measures.label_state import LabelState
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CATEGORICAL",
+    "DECISIVE",
     "KEPT",
     "LEADING",
     "LENS",
@@ -71,6 +74,7 @@ __all__ = [
     "Similarities",
     "SinkCounts",
     "by_label",
+    "decisive_share",
     "discarded",
     "groups",
     "in_html",

@@ -13,12 +13,17 @@ import math
 import torch
 
 from ketwork.networks.measures.deletion import Changes, Deletion
+from ketwork.networks.measures.intervals import student
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 
 MOST_BIAS = 0.6
 """Nats of bias up to which an entropy is corrected: five independent samples for six degrees of freedom, at least."""
 
+DECISIVE = 5
+"""How many samples should not decide a standard error."""
+
+_MANY = 200  # samples; of 100 Gaussian ones, five may carry half of the variance
 _EXACT = 1e-10
 
 
@@ -47,47 +52,23 @@ def corrected(
 
 
 def studentized(state: LayerState, first: torch.Tensor) -> float:
-    """What a standard error is multiplied with, so that ± 1.96 of it is Student's interval, not the normal one.
+    """What a standard error is multiplied with to be Student's, of the kept samples' first-order changes (R,)."""
+    return student(state.sample.shares * first.square())
 
-    The variance over samples is itself known to ν = 2/(Σ x⁴/(Σ x²)² − 1/R) degrees of freedom (Satterthwaite 1946,
-    Biometrics Bull. 2), far fewer than samples where few of them decide.
+
+def decisive_share(state: LayerState) -> float | None:
+    """The share of the entropy's variance that `DECISIVE` of the kept samples carry; None of fewer than 200 samples.
+
+    Nor is it known of states that are not decomposed, or whose entropy does not vary but by rounding.
     """
-    sample = state.sample
-    squares = sample.shares * first.square()
+    if not state.exists or state.known is not None or not deletion(state).possible:
+        return None
+    first, shares = deletion(state).entropy.first, state.sample.shares
+    if state.sample.samples < _MANY:
+        return None
+    squares = (shares * first.square()).sort(descending=True).values
     total = float(squares.sum())
-    r = len(squares)
-    if not total > 0 or r < 2:
-        return 1.0
-    known = 2 / max(float(squares.square().sum()) / total**2 - 1 / r, 1e-12)
-    z, nu = 1.959964, max(min(known, r - 1), 2.0)
-    # Fisher and Cornish's expansion of Student's quantile: 0.3 % at ν = 3, 3 % at ν = 2.
-    more = [
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    ]
-    return 1 + sum(term / nu ** (i + 1) for i, term in enumerate(more)) / z
-
-
-def between(low: float, high: float, error: float) -> float:
-    """How far a 95 % interval reaches beyond the bounds of a number, estimated with that standard error.
-
-    In units of the error, c of Φ(c + (high − low)/error) − Φ(−c) = 0.95, from 1.96 of equal bounds to 1.645 of distant
-    ones, of which only one can be near (Imbens and Manski 2004, Econometrica 72, 1845).
-
-    >>> round(between(0, 0, 1), 2), round(between(0, 9, 1), 3)
-    (1.96, 1.645)
-    """
-    gap = (high - low) / error if error > 0 else math.inf
-    short, far = 1.6, 2.0
-    for _ in range(40):
-        middle = (short + far) / 2
-        short, far = (middle, far) if _normal(middle + gap) - _normal(-middle) < 0.95 else (short, middle)
-    return far
-
-
-def _normal(x: float) -> float:
-    return math.erfc(-x / math.sqrt(2)) / 2
+    return float(squares[:DECISIVE].sum()) / total if total > _EXACT**2 else None
 
 
 def ranged(estimate: Estimate, low: float, high: float) -> Estimate:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures.holevo_null import chance_bits, independent_share, loss
+from ketwork.networks.measures.intervals import student
 from ketwork.networks.measures.label_state import LabelState
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.sketch_bounds import Known, around
@@ -161,7 +162,7 @@ def _plain(state: LabelState) -> Plain:
         return Plain(value, bias=bias)
     sums = surprise.new_zeros(count).index_add_(0, places, surprise - surprise.mean())
     rows = len(kets) / count
-    stderr = float(sums.std()) / rows / math.sqrt(n / rows)
+    stderr = student(sums.square()) * float(sums.std()) / rows / math.sqrt(n / rows)
     return Plain(value, math.hypot(stderr, bias - halves), bias)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ketwork._lazy import cached_property
 from ketwork.networks.measures.clusters import Clusters
+from ketwork.networks.measures.intervals import student
 from ketwork.networks.measures.overlaps import Axes, Kept, Overlaps
 
 FEWEST_KEPT = 8
@@ -105,13 +106,14 @@ class Evidence:
         """The error of a mean over samples of ψ, (samples,), its variance less `excess`, but no less than half.
 
         What is of first order (without both times the excess) grows by one over `freedom`, the share of the samples
-        that fitted parameters leave over.
+        that fitted parameters leave over. The interval is Student's.
         """
         if self.unknown is not None:
             return math.nan
         variance = float(shares.var()) / self.samples
         chance = min(excess, variance / 2)
-        return math.sqrt((variance - 2 * chance) / freedom + chance)
+        factor = student((shares - shares.mean()).square())
+        return factor * math.sqrt((variance - 2 * chance) / freedom + chance)
 
     def of_rows(self, shares: Tensor) -> Tensor:
         """ψ of each sample, of a mean over rows with these shares (R,)."""

@@ -105,7 +105,7 @@ class Pair:
             rows = [
                 torch.nn.functional.pad(part, (0, 1)) + mean for part, mean in zip(rows, means, strict=True)
             ]
-        return nuclear_norm(full, (total[0], total[1]), rows, self.evidence)
+        return nuclear_norm(full, (total[0], total[1]), rows, self.evidence, center=False)
 
 
 @dataclass(frozen=True, eq=False)

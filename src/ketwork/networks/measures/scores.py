@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ketwork.networks.measures.intervals import student
 from ketwork.quantum import Estimate
 
 _Z = 1.959963984540054
@@ -62,24 +63,23 @@ def macro_auc(scores: Tensor, codes: Tensor, samples: Tensor | None = None) -> E
 
     For two labels the score is the difference of both, and the number is the usual AUC. Standard error by
     DeLong's structural components (DeLong et al. 1988), which vanish at an area of 1: the area's variance is taken to
-    change along its interval as Hanley and McNeil's (1982) does (Newcombe 2006, method 5). Cost O(K n log n).
+    change along its interval as Hanley and McNeil's (1982) does (Newcombe 2006, method 5), and is Student's. Cost
+    O(K n log n).
     """
     if len(codes.unique()) < 2:
         return Estimate(math.nan)
-    areas, shares, m, rest = _areas(scores, codes)
-    area, together = float(areas.mean()), _together(shares, samples)
-    delong = float(together.square().sum())
-    within = len(codes) / len(together)
-    m, rest = m / within, rest / within
+    count = _samples(samples, len(codes))
+    areas, shares, m, rest = _areas(scores, codes, len(codes) / count)
+    area, squares = float(areas.mean()), _together(shares, samples).square()
+    delong = float(squares.sum())
     alone, beside = (float((x / (m * rest)).mean()) / len(areas) for x in (1.0, (m + rest) / 2 - 1))
 
     def known(a: float) -> float:
         """The variance of such an area by Hanley and McNeil, the number of rows in the middle of both labels'."""
         return a * (1 - a) * (alone + beside * ((1 - a) / (2 - a) + a / (1 + a)))
 
-    count = len(together)
     prior = known(_shrunk(area, count)) * _Z**2 / (count + _Z**2)
-    scale = (delong + prior) / (known(area) + prior)
+    scale = student(squares, prior) ** 2 * (delong + prior) / (known(area) + prior)
     low, high = _interval(area, lambda a: scale * known(a))
     return Estimate(area, math.hypot(high - low, low + high - 2 * area) / (2 * _Z))
 
@@ -134,8 +134,12 @@ def _recall(right: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return hits / counts, places, counts
 
 
-def _areas(scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Each label's AUC (K, 1), every row's share in their mean (n,), and the labels' rows and the others (K, 1)."""
+def _areas(scores: Tensor, codes: Tensor, within: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Each label's AUC (K, 1), every row's share in their mean (n,), and how many rows are the label's or not, (K, 1).
+
+    With so many rows `within` a sample these are samples. Squares of the shares sum to the variance of the mean, of
+    each side's samples one lost to its own mean.
+    """
     n, k = scores.shape
     present, counts = codes.unique(return_counts=True)
     scores = _levelled(scores)
@@ -155,7 +159,9 @@ def _areas(scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
     # Of a row of the label, the share of the others that it beats; of another, the share of it that beats it.
     beats = torch.where(mine, others / rest, 1 - below / m)
     areas = torch.where(mine, beats, 0.0).sum(dim=1, keepdim=True) / m
-    return areas, ((beats - areas) / torch.where(mine, m, rest)).mean(dim=0), m, rest
+    m, rest = m / within, rest / within
+    sides = [within * (x * (x - 1).clamp(min=1)).sqrt() for x in (m, rest)]
+    return areas, ((beats - areas) / torch.where(mine, *sides)).mean(dim=0), m, rest
 
 
 def _share(

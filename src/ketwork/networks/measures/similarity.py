@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ketwork.networks.measures import pair_errors
-from ketwork.networks.measures.nuclear import null_root_fidelity
+from ketwork.networks.measures.nuclear import ROUNDING, null_root_fidelity
 from ketwork.networks.measures.overlaps import Axes, Overlaps
 from ketwork.networks.measures.pair_errors import Evidence
 from ketwork.networks.measures.pairs import (
@@ -26,8 +26,7 @@ from ketwork.networks.measures.pairs import (
 from ketwork.networks.measures.threads import in_threads
 from ketwork.quantum import Estimate
 
-_CLEAR = 2.0  # times the chance level, below which a bias to second order says little
-_ROUNDING = 1e-6  # of a similarity of float32 activations: differences of 0.1 % in length
+_CLEAR = 2.0  # times the chance level, below which the bounds are far apart
 _LEFT = 0.1  # share of the samples that a fit must leave over for its adjustment to mean anything
 
 
@@ -241,14 +240,15 @@ def cka_biased(pairs: Pairs) -> Tensor:
 def bures(pair: Pair) -> Estimate:
     """‖XᵀY‖_* / √(Tr XᵀX Tr YᵀY); uncentred, with the means put back.
 
-    What few samples add is the whole of it between unrelated layers, and to second order √(v² − null²) lacks about as
-    much of a larger one, or more. Layers that are equal but for a rotation are so in all data: 1, without an error.
+    What few samples add is at most what it has above its lower bound, and the whole of it between unrelated layers; to
+    second order √(v² − null²) lacks about as much of a larger one, or more. Layers that are equal but for a rotation
+    are so in all data: 1, without an error.
     """
     estimate = pair.nuclear
-    if estimate.value > 1 - _ROUNDING:
+    if estimate.value > 1 - ROUNDING:
         return Estimate(estimate.value, estimate.stderr)
     beyond = estimate.value**2 - (0.0 if math.isnan(pair.null) else pair.null) ** 2
-    bias = max(estimate.bias, estimate.value - math.sqrt(max(beyond, 0.0)))
+    bias = max(estimate.value - estimate.low, estimate.value - math.sqrt(max(beyond, 0.0)))
     return Estimate(estimate.value, math.hypot(estimate.stderr, bias))
 
 
@@ -256,17 +256,17 @@ def bures(pair: Pair) -> Estimate:
     "bures_corrected",
     title="Bures, corrected",
     group="bures",
-    definition="the same less its bias to second order in 1/N (as v·exp(−bias/v), so that it stays above 0); – within "
-    "twice the chance level, where that order does not tell",
+    definition="the same less what few samples add: between what rotations that were fitted to the other samples hold "
+    "of each, which is never too much, and the jackknife's value, which is right where no singular value is of noise; "
+    "– within twice the chance level",
     symmetric=True,
 )
 def bures_corrected(pair: Pair) -> Estimate:
-    """The similarity less its bias, NaN where too few samples were kept to tell, or near the chance level."""
+    """The middle of both bounds, with ± to beyond them; NaN where few samples were kept, or near the chance level."""
     estimate = pair.nuclear
     if estimate.value <= _CLEAR * pair.null:
         return Estimate()
-    factor = math.exp(-estimate.bias / estimate.value)
-    return Estimate(estimate.value * factor, estimate.stderr * factor)
+    return estimate.corrected
 
 
 @matrix_measure(

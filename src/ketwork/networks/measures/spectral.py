@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ketwork.networks.measures.correction import MOST_BIAS, between, corrected, deletion, ranged, studentized
+from ketwork.networks.measures.correction import MOST_BIAS, corrected, deletion, ranged, studentized
+from ketwork.networks.measures.intervals import between, interval
 from ketwork.networks.measures.purity import OwnPairs
 from ketwork.networks.measures.registry import Column, measure
 from ketwork.networks.measures.sketch_bounds import around
@@ -155,11 +156,6 @@ def ends_of_top(state: LayerState) -> tuple[tuple[float, float], tuple[float, fl
     below = factor * math.sqrt(state.sample.variance(turned, center) + top.own)
     reach = between(top.seen, value, max(above, below))
     return (top.seen, reach * below), (value, reach * above)
-
-
-def interval(low: float, high: float, plain: float) -> Estimate:
-    """The estimate whose value ± 1.96 standard errors are these; their mean where rounding turns their order."""
-    return Estimate((low + high) / 2, max(high - low, 0.0) / 3.92, plain=plain)
 
 
 @measure(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from ketwork.networks.measures.intervals import interval
 from ketwork.networks.measures.registry import Column, measure
-from ketwork.networks.measures.spectral import bounded, ends_of_top, interval, top_weight
+from ketwork.networks.measures.spectral import bounded, ends_of_top, top_weight
 from ketwork.networks.measures.state import LayerState
 from ketwork.quantum import Estimate
 

@@ -21,6 +21,7 @@ from ketwork.networks.measures import (
     LayerState,
     LeadingPlane,
     Measure,
+    decisive_share,
     in_html,
     leading_plane,
     leading_states,
@@ -57,6 +58,7 @@ class StoredLayer:
     plain: dict[str, float] = field(default_factory=dict)
     plane: LeadingPlane | None = None
     counts: LabelCounts | None = None
+    decisive: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,8 @@ class Layer(Presented):
     """One row of a study: a layer at one of its calls.
 
     Each measure is an attribute (`layer.entropy`), an `Estimate`; `estimates` has all of them by name, `labels` what
-    can be decoded of labels (None without). `density` is the layer's state.
+    can be decoded of labels (None without). `density` is the layer's state. `decisive` is the share of the variance of
+    its entropy that five of the kept samples carry; None if it is not known, or of fewer than 200 samples.
     """
 
     accumulator: LayerAccumulator
@@ -72,6 +75,7 @@ class Layer(Presented):
     center: bool
     estimates: dict[str, Estimate]
     labels: DecodedLabels | None = None
+    decisive: float | None = None
 
     @classmethod
     def from_accumulator(
@@ -93,7 +97,7 @@ class Layer(Presented):
             labels = DecodedLabels.from_moments(labelled, names)
             accumulator.labelled = labelled
             estimates |= labels.estimates
-        layer = cls(accumulator, normalize, center, estimates, labels)
+        layer = cls(accumulator, normalize, center, estimates, labels, decisive_share(state))
         if state.decomposed:
             layer.__dict__["leading"] = leading_states(state)
         return layer
@@ -330,7 +334,8 @@ class Layer(Presented):
         names = list(self.labels.names) if self.labels is not None and complete else []
         kept = self.accumulator if complete else None
         plain = {name: e.plain for name, e in self.estimates.items() if e.corrected}
-        return StoredLayer(self.normalize, self.center, self.estimates, decoding, kept, names, plain)
+        numbers = (self.estimates, decoding, kept, names, plain)
+        return StoredLayer(self.normalize, self.center, *numbers, decisive=self.decisive)
 
     @classmethod
     def restored(cls, stored: StoredLayer, accumulator: LayerAccumulator, names: tuple[Any, ...]) -> Layer:
@@ -345,7 +350,7 @@ class Layer(Presented):
         if stored.decoding is not None and moments is not None:
             decoded = {name: e for name, e in estimates.items() if MEASURES[name].needs != "layer"}
             labels = DecodedLabels(names, moments, decoded, stored.decoding)
-        layer = cls(accumulator, stored.normalize, stored.center, estimates, labels)
+        layer = cls(accumulator, stored.normalize, stored.center, estimates, labels, stored.decisive)
         if accumulator.moment.leading is not None:
             layer.__dict__["plane"] = stored.plane
         return layer

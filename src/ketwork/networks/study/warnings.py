@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ketwork.networks.measures import Measure
+from ketwork.networks.measures import DECISIVE, Measure
 from ketwork.networks.study.layer import FEW_SAMPLES, Layer
 from ketwork.networks.study.tables import bounded
 
 _HEAVIEST = 5
 _HEAVY = 0.2
 _MANY = 50
+_DECISIVE = 0.5
 
 
 def unfinished_warning(layers: Sequence[Layer]) -> str:
@@ -74,6 +75,14 @@ def pass_warnings(layers: Sequence[Layer]) -> list[str]:
                 f"At {layer.name} {_HEAVIEST} of {layer.N} samples carry {share:.0%} of the weight (N_eff = "
                 f'{layer.N_eff:.0f}): its numbers and their ± rest on them. `normalize="state"` weighs vectors alike.'
             )
+    rare = {layer.name: layer.decisive or 0.0 for layer in layers}
+    rare = {name: share for name, share in rare.items() if share > _DECISIVE}
+    if rare:
+        messages.append(
+            f"{DECISIVE} of the samples that ± is estimated from carry up to {max(rare.values()):.0%} of the variance "
+            f"of the entropy at {listed(list(rare))}: such samples are rare, and ± is likely too small, that of other "
+            "numbers too. Give more samples."
+        )
     dropped = {layer.name: layer.accumulator.dropped for layer in layers if layer.accumulator.dropped}
     if dropped:
         counts = ", ".join(f"{count} at {name}" for name, count in dropped.items())
