@@ -58,14 +58,12 @@ def test_a_signal_between_two_layers_keeps_the_numbers_of_those_before(
         with terminable(), pytest.raises(kw.StudyInterrupted) as raised:
             kw.study(net(), (X, Y), compare=True)
     partial = raised.value.partial
-    done = [layer.finished for layer in partial]
-    assert done[:2] == [True, True]
-    assert done[-1] is False
-    count = sum(done)
-    assert done == [True] * count + [False] * (5 - count)
+    done = torch.tensor([layer.finished for layer in partial]).numpy()  # the longest decompositions go first
+    count = int(done.sum())
+    assert 2 <= count < 5
     assert (partial.finished, partial.complete, partial.samples) == (False, True, 60)
-    assert partial.table().iloc[:count].equals(whole.table().iloc[:count])
-    assert partial.table()["entropy"].iloc[count:].isna().all()
+    assert partial.table()[done].equals(whole.table()[done])
+    assert partial.table()["entropy"][~done].isna().all()
     assert f"The numbers of {5 - count} of 5 layers had not been computed when" in partial.warnings[0]
     assert partial.comparison is None
 
@@ -152,7 +150,7 @@ def test_numbers_that_take_longer_than_a_second_are_missing_pairs_after_an_inter
             kw.study(net(), data())
     free.set()
     partial = raised.value.partial
-    assert [layer.finished for layer in partial] == [True, False, False, False, False]
+    assert [layer.finished for layer in partial] == [False, False, False, False, True]  # the shortest first
     assert partial.finish().table().equals(kw.study(net(), X[:30]).table())
 
 

@@ -86,7 +86,7 @@ def weights_of(model: nn.Module, adapters: bool = True) -> dict[str, Callable[[]
         if hasattr(module, "modules_to_save") and isinstance(
             getattr(module, "original_module", None), nn.Module
         ):
-            active = [name for name in module.active_adapters if name in module.modules_to_save]  # type: ignore
+            active = [name for name in _active(module) if name in module.modules_to_save]  # type: ignore
             used = adapters and active and not getattr(module, "disable_adapters", False)
             add(module.modules_to_save[active[0]] if used else module.original_module, path)  # type: ignore
             return
@@ -127,3 +127,9 @@ def _copied(module: nn.Module) -> Any:
         if name.endswith("hooks") and isinstance(value, dict)
     }
     return copy.deepcopy(module, dict(hooks))
+
+
+def _active(module: Any) -> list[str]:
+    """The adapters in use; before PEFT 0.17 a module that is saved has a single one."""
+    names = module.active_adapters if hasattr(module, "active_adapters") else module.active_adapter
+    return [names] if isinstance(names, str) else list(names)
