@@ -8,6 +8,7 @@ ratio is of the medians over rounds, once of the processor's time and once of th
 - messages: MiniLM (six-layer sentence transformer) on 640 text messages, in the order of the file;
 - short: the same network on 640 messages of at most 20 tokens;
 - smollm2: SmolLM2-135M on 96 short messages, spam or not (loads its weights from a GGUF file first: a minute);
+- long: the same, on the first messages of 50,000 tokens together;
 - llama: one block of Llama-3-8B's shapes with random weights in bfloat16, on 8 batches of 4 sequences of 256 tokens.
 
 Beside each ratio stands the least that it can be: a forward pass, half of the products of every layer's second moments
@@ -104,6 +105,26 @@ def short() -> Case:
 
 
 def smollm2() -> Case:
+    model, tokenizer = _smollm2()
+    texts, spam = messages_and_spam()
+    few = [i for i, text in enumerate(texts) if 20 <= len(text) <= 100][:96]
+    batches = _batches(tokenizer, [texts[i] for i in few], 16)
+    studies = {"blocks": {"layers": "blocks"}, "default, labels": {"labels": True}}
+    return Case("SmolLM2-135M, 96 short messages", model, batches, studies, list(spam[few].split(16)))
+
+
+def long() -> Case:
+    model, tokenizer = _smollm2()
+    texts, spam = messages_and_spam()
+    lengths = torch.tensor([len(ids) for ids in tokenizer(texts)["input_ids"]])
+    count = 1 + int((lengths.cumsum(0) < 50_000).sum())
+    batches = _batches(tokenizer, texts[:count], 32)
+    studies = {"default, labels, page": {"labels": True, "page": True}}
+    name = f"SmolLM2-135M, {count} messages of 50,000 tokens"
+    return Case(name, model, batches, studies, list(spam[:count].split(32)))
+
+
+def _smollm2() -> tuple[nn.Module, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()
@@ -116,12 +137,8 @@ def smollm2() -> Case:
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    texts, spam = messages_and_spam()
-    few = [i for i, text in enumerate(texts) if 20 <= len(text) <= 100][:96]
     model.config.use_cache = False
-    batches = _batches(tokenizer, [texts[i] for i in few], 16)
-    studies = {"blocks": {"layers": "blocks"}, "default, labels": {"labels": True}}
-    return Case("SmolLM2-135M, 96 short messages", model, batches, studies, list(spam[few].split(16)))
+    return model, tokenizer
 
 
 def llama() -> Case:
@@ -142,6 +159,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "messages": messages,
     "short": short,
     "smollm2": smollm2,
+    "long": long,
     "llama": llama,
 }
 
