@@ -114,6 +114,32 @@ def test_outputs_are_recognized_by_their_values(rows: Tensor, labels: Tensor | N
     assert loss == expected, why
 
 
+CLASSES = 12
+NORMAL = torch.randn(240, CLASSES, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+DRIFT = 2 * torch.randn(240, 1, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+LOGITS = 2.4 * torch.eye(CLASSES, dtype=torch.float64)[torch.arange(240) % CLASSES] + 0.5 * NORMAL
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (LOGITS + DRIFT, "kl"),  # of no common sum, since optimizers let it drift: a softmax does not see it
+        (LOGITS + DRIFT + 3 * NORMAL[0], "kl"),  # each class has a bias
+        (-LOGITS + DRIFT, "regression"),  # the smallest stands out
+        (NORMAL + DRIFT, "regression"),  # none stands out
+        ((1.5 * NORMAL).exp().clamp(max=6), "regression"),  # amounts: large ones are rare
+        ((LOGITS + DRIFT)[:, :7], "regression"),  # too few for one to stand out
+        ((LOGITS + DRIFT)[:31], "regression"),  # too few rows
+    ],
+)
+def test_logits_are_recognized_by_one_that_stands_out(rows: Tensor, expected: str) -> None:
+    assert rows.softmax(-1).amax(-1).mean() < 0.9  # else they would be logits for that alone
+    assert rows.sum(-1).var() > 0.5 * rows.var(0).sum()  # else for their common sum
+    loss, why = recognized(rows, None)
+    assert loss == expected, why
+    assert ("stands out" in why) == (expected == "kl")
+
+
 def test_positions_that_do_not_exist_are_no_predictions() -> None:
     mask = torch.tensor([[True, True, False], [True, False, False]])
     values = torch.arange(12.0).reshape(2, 3, 2)

@@ -53,6 +53,9 @@ _CERTAIN = (
     0.9  # mean probability of the likeliest class from which rows are logits that are sure of something
 )
 _LEAST_SPREAD = 0.7  # outputs that vary less may well be logits, of a network that is not sure of anything
+_STANDS_OUT = 1.5  # times as far as a row's smallest is its largest from the others, of logits
+_LEAST_CLASSES, _LEAST_ROWS = 8, 32  # of fewer a largest says little
+_AMOUNTS = 0.1  # of the positive part: a smaller negative part is that of amounts, skewed without being logits
 
 
 @dataclass(frozen=True)
@@ -266,11 +269,32 @@ def recognized(rows: Tensor, labels: Any, name: str = "") -> tuple[str, str]:
     sums = float(rows.sum(-1).var(correction=0)) / (features * typical) if typical > 0 else 0.0
     certain = float(rows.softmax(-1).amax(-1).mean()) > _CERTAIN
     if sums >= _SUMS and typical >= _LEAST_SPREAD**2 and not certain:
+        if _one_stands_out(rows):
+            return "kl", "nothing says otherwise, and one feature of each row stands out, as a class does"
         return (
             "regression",
             "nothing says otherwise, and rows have no common sum, as trained logits nearly have",
         )
     return "kl", "nothing says otherwise"
+
+
+def _one_stands_out(rows: Tensor) -> bool:
+    """Whether the largest of a row is farther from the mean than the smallest, as of logits alone.
+
+    Each feature is taken from its mean over the data, in units of its spread. Of numbers that vary either way both are
+    as far; a logit is high for the few samples of its class and low for many. A common term of all logits, which a
+    softmax does not see, and which optimizers with a rate for each weight (Adam) let drift, so that sums say nothing,
+    cancels in the means over rows.
+    """
+    if rows.shape[-1] < _LEAST_CLASSES or len(rows) < _LEAST_ROWS:
+        return False
+    positive, negative = rows.clamp(min=0).sum(), -rows.clamp(max=0).sum()
+    if bool(negative < _AMOUNTS * positive):
+        return False
+    apart = rows - rows.mean(dim=0)
+    spread = apart.std(dim=0, correction=0)
+    apart = apart[:, spread > 0] / spread[spread > 0]
+    return bool(apart.amax(-1).mean() > -_STANDS_OUT * apart.amin(-1).mean())
 
 
 def _binary(values: Tensor) -> bool:
