@@ -20,10 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 KEY = "ketwork.compressed"
 OLD_KEY = "replaced"  # of version 0.1, whose files have no digest
 SCALE = ".8bit_scale"  # the tensor beside one of 8 bits: a factor for each output channel
-UNSET = (
-    "n_inner",
-    "intermediate_size",
-)  # of configurations of transformers that may leave them to be computed
+UNSET = ("n_inner", "intermediate_size")  # what configurations of transformers may leave to be computed
 COUNTS = [
     "in_features",
     "out_features",

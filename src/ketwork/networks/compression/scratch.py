@@ -81,9 +81,7 @@ class Scratch:
         if self._files and _resident() - self._before > most:
             self._files = [one for one in self._files if one[0]() is not None]
             for reference, place in self._files:
-                tensor = (
-                    reference()
-                )  # held for as long as it takes: what comes after it at its place is no file
+                tensor = reference()  # held meanwhile: what comes to its place after it is no file
                 if tensor is not None and tensor.data_ptr() == place:
                     _advise(place, tensor.nbytes)
             self._before = _resident()  # what is left is not of these files
