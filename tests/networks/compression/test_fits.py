@@ -8,6 +8,7 @@ from ketwork.networks.compression.calibration import Calibration, calibrate
 from ketwork.networks.compression.fits import Fits, Variant, one_shot, sequential
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import weight_layers
+from ketwork.networks.compression.scratch import Scratch
 from ketwork.networks.compression.surgery import copied
 from ketwork.networks.compression.survey import WIDEST_INPUT, run_survey
 
@@ -45,6 +46,26 @@ def test_at_full_rank_the_network_is_what_it_was() -> None:
         assert isinstance(model[0], nn.Sequential)
         torch.testing.assert_close(model(x), base(x), atol=2e-4, rtol=2e-4)
         torch.testing.assert_close(one_shot(base, found, full, weighted)(x), base(x), atol=2e-4, rtol=2e-4)
+
+
+def test_where_memory_is_short_only_what_many_need_is_kept() -> None:
+    _, found, _ = fits(deep(96), correlated(300, 96))
+    layer = found.layers[0]
+    for memory, again in ((2**30, True), (0, False)):
+        short = Fits(found.layers, found.survey, scratch=Scratch(memory))
+        plain, weighted = short.reductions(layer, False), short.reductions(layer, True)
+        assert short.scratch.mapped == (0 if again else 2)  # the weight, and the eigenvectors of the metric
+        assert plain.weight is weighted.weight
+        assert short.reductions(layer, True) is weighted
+        assert (short.reductions(layer, False) is plain) == again
+        mapped = short.scratch.mapped
+        for one, other in zip(
+            plain.cut(Form("outputs", 8))[0],
+            found.reductions(layer, False).cut(Form("outputs", 8))[0],
+            strict=True,
+        ):
+            assert torch.equal(one, other)
+        assert short.scratch.mapped == mapped  # no file for what nobody keeps
 
 
 def test_it_beats_layers_cut_each_by_itself() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 import ketwork as kw
 from ketwork.networks.compression.loader import configured
@@ -103,8 +104,75 @@ def test_biases_that_were_gained_are_in_the_configuration(tmp_path: Path) -> Non
     assert mlp.up_proj.bias is None
 
 
+def gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=40, n_positions=16, n_embd=24, n_layer=2, n_head=4, initializer_range=0.3,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    net = GPT2LMHeadModel(config).eval()
+    for block in net.transformer.h:  # 40 of 96 inner units do nothing
+        block.mlp.c_proj.weight.data[:40] = 0
+    return net
+
+
+def test_a_size_that_was_left_to_be_computed_is_configured_and_tied_weights_stay_tied(tmp_path: Path) -> None:
+    net = gpt2()
+    share = 1 - 2 * 40 * (2 * 24 + 1) / sum(p.numel() for p in net.parameters())
+    result = kw.compress(net, TOKENS, keep=share, layers=["*c_fc", "*mlp.c_proj"])
+    assert (net.config.n_inner, result.settings["config"]) == (None, {"n_inner": 56})
+    assert result.model.lm_head.weight is result.model.transformer.wte.weight
+    result.model.save_pretrained(tmp_path / "one")
+    result.save(tmp_path / "small")
+    back = kw.load_compressed(str(tmp_path / "small"), gpt2())
+    assert back.lm_head.weight is back.transformer.wte.weight
+    back.save_pretrained(tmp_path / "two")
+    for folder in ("one", "two"):
+        again, info = GPT2LMHeadModel.from_pretrained(tmp_path / folder, output_loading_info=True)
+        assert not info["missing_keys"]
+        assert not info["unexpected_keys"]
+        assert again.lm_head.weight is again.transformer.wte.weight
+        with torch.no_grad():
+            torch.testing.assert_close(again.eval()(TOKENS).logits, net(TOKENS).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_size_is_not_guessed_where_there_are_two(tmp_path: Path) -> None:
+    net, small = gpt2(), gpt2()
+    for widths, expected in (((56, 64), {}), ((56, 56), {"n_inner": 56})):
+        for block, width in zip(small.transformer.h, widths, strict=True):
+            replace(block.mlp, {"c_fc": Conv1D(width, 24), "c_proj": Conv1D(24, width)})
+        assert configure(net, small) == expected
+    two = gpt2()
+    for block in two.transformer.h:
+        replace(block.mlp, {"c_fc": Conv1D(56, 24), "c_proj": Conv1D(24, 56)})
+        replace(block.attn, {"c_attn": Conv1D(36, 24), "c_proj": Conv1D(24, 12)})
+    assert configure(net, two) == {}  # which of them is the inner one?
+    with pytest.raises(ValueError, match="Use `save`"):
+        two.save_pretrained(tmp_path)
+
+
+def test_square_weights_that_lie_another_way_are_saved_as_they_lay(tmp_path: Path) -> None:
+    net, small = gpt2(), gpt2()
+    for block in small.transformer.h:  # as layers of that kind become, in the same shape
+        old, new = block.attn.c_proj, nn.Linear(24, 24)
+        new.load_state_dict({"weight": old.weight.T, "bias": old.bias})
+        replace(block.attn, {"c_proj": new})
+    changes = configure(net, small)
+    assert changes  # of a size that stays
+    assert changes == {name: getattr(net.config, name) for name in changes}
+    small.save_pretrained(tmp_path)
+    with torch.no_grad():
+        again = GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+        torch.testing.assert_close(again(TOKENS).logits, net(TOKENS).logits)
+
+
 def test_flags_of_a_file_are_of_the_kind_of_the_configuration() -> None:
     net = llama()
-    for changes in ({"mlp_bias": 1}, {"intermediate_size": True}, {"model_type": "bert"}):
+    for changes in (
+        {"mlp_bias": 1},
+        {"intermediate_size": True},
+        {"model_type": "bert"},
+        {"pad_token_id": 1},
+    ):
         with pytest.raises(ValueError, match="is no size, and no choice"):
             configured(net, changes)

@@ -1,6 +1,7 @@
 """What takes more memory than it may lies in files, and is the same to all that use it."""
 
 import gc
+import mmap
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,44 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(folder: Path) -> None:
             Scratch(memory=0).kept(torch.rand(128, 128, dtype=torch.float64))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def resident() -> int:
+    """Bytes of files that the process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[2]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say what is in memory")
+def test_what_rests_takes_no_memory_and_loses_nothing(folder: Path) -> None:
+    size = 2**25
+    scratch = Scratch(memory=0)
+    kept = [scratch.kept(torch.zeros(size // 4)) for _ in range(2)]
+    for tensor in kept:
+        tensor += 3.0
+    used = resident()
+    scratch.rest()  # less than is worth it
+    assert resident() == used
+    scratch.rest(most=0)
+    assert used - resident() >= 1.9 * size
+    assert all(bool((tensor == 3.0).all()) for tensor in kept)
+    kept.pop()
+    gc.collect()
+    more = scratch.kept(torch.ones(size // 4))  # where the other was, perhaps
+    scratch.rest(most=0)
+    assert [float(tensor.sum()) for tensor in (*kept, more)] == [3 * size / 4, size / 4]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say what is in memory")
+def test_files_in_use_take_a_bounded_part_of_memory(folder: Path) -> None:
+    scratch, before, most = Scratch(memory=0), resident(), 0
+    size = 2**25
+    kept: list[torch.Tensor] = []
+    for _ in range(16):  # 512 MB in all
+        kept.append(scratch.kept(torch.zeros(size // 4)))
+        kept[-1] += 1
+        most = max(most, resident() - before)
+    assert 2**28 <= most <= 2**28 + 2 * size
+    assert all(float(tensor.sum()) == size / 4 for tensor in kept)
 
 
 def test_small_tensors_are_no_files(folder: Path) -> None:

@@ -1,10 +1,13 @@
 """What is measured beside the estimates, and the plan that is made of both."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
 
 from ketwork.networks.compression.calibration import calibrate
+from ketwork.networks.compression.fits import Fits
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.preparation import prepared
 from ketwork.networks.compression.search import Work
@@ -60,6 +63,21 @@ def test_the_plan_removes_less_of_what_is_measured_to_matter_more(work: Work) ->
         assert kept({feed: 50.0}, same)[feed] > plain[feed]
     # Without a measurement of its own, a feed's harm is that of the layers that read it.
     assert kept({}, {**same, "1": 50.0})["0"] > plain["0"]
+
+
+def test_the_moments_of_candidates_that_are_not_the_best_are_let_go(work: Work) -> None:
+    def narrowed() -> int:
+        return sum(type(one) is Fits and bool(one.rows) for one in gc.get_objects())
+
+    before, names, most = narrowed(), [], 0
+    for candidate in work.candidates(0.4 * work.budget.total):
+        names.append(candidate.name)
+        gc.collect()
+        most = max(most, narrowed() - before)
+    assert [name for name in names if "removal" in name][:3] == [
+        "removal", "removal and ranks", "removal and ranks, all measured",
+    ]  # fmt: skip
+    assert most == 2  # the last one's, and the best one's
 
 
 def test_as_much_is_fitted_in_sequence_as_the_memory_holds(

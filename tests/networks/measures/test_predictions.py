@@ -114,6 +114,54 @@ def test_outputs_are_recognized_by_their_values(rows: Tensor, labels: Tensor | N
     assert loss == expected, why
 
 
+@pytest.mark.parametrize("loss", ["kl", "bernoulli_logits", "regression"])
+def test_wide_predictions_are_worked_on_in_parts_that_give_the_same(loss: str) -> None:
+    torch.manual_seed(0)
+    wide = 2**21 + 1  # more than a row at a time is too much, so that each of three is a part
+    rows, others = torch.randn(2, 3, wide)
+    head = Head("", loss)
+    for one, row, other in zip(head.kl(rows, others), rows, others, strict=True):
+        torch.testing.assert_close(one[None], head.kl(row[None], other[None]), atol=0, rtol=0)
+    draw, again = (torch.Generator().manual_seed(1) for _ in range(2))
+    drawn = head.directions(rows, 4.0, draw)
+    each = [head.directions(row[None], 4.0, again) for row in rows]
+    torch.testing.assert_close(drawn, torch.cat(each), atol=0, rtol=0)
+    likeliest = rows.double().softmax(-1).amax(-1).mean()
+    assert head.certainty(rows) == pytest.approx(float(likeliest), rel=1e-12)
+
+
+def test_wide_predictions_are_recognized_by_some_of_their_rows_and_all_labels() -> None:
+    rows = torch.randn(33, 2**18, generator=torch.Generator().manual_seed(0))
+    assert recognized(rows, torch.arange(33)) == ("kl", "integer labels are classes of 262144 features")
+    assert recognized(rows, rows + 1)[0] == "regression"
+
+
+CLASSES = 12
+NORMAL = torch.randn(240, CLASSES, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+DRIFT = 2 * torch.randn(240, 1, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+LOGITS = 2.4 * torch.eye(CLASSES, dtype=torch.float64)[torch.arange(240) % CLASSES] + 0.5 * NORMAL
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (LOGITS + DRIFT, "kl"),  # of no common sum, since optimizers let it drift: a softmax does not see it
+        (LOGITS + DRIFT + 3 * NORMAL[0], "kl"),  # each class has a bias
+        (-LOGITS + DRIFT, "regression"),  # the smallest stands out
+        (NORMAL + DRIFT, "regression"),  # none stands out
+        ((1.5 * NORMAL).exp().clamp(max=6), "regression"),  # amounts: large ones are rare
+        ((LOGITS + DRIFT)[:, :7], "regression"),  # too few for one to stand out
+        ((LOGITS + DRIFT)[:31], "regression"),  # too few rows
+    ],
+)
+def test_logits_are_recognized_by_one_that_stands_out(rows: Tensor, expected: str) -> None:
+    assert rows.softmax(-1).amax(-1).mean() < 0.9  # else they would be logits for that alone
+    assert rows.sum(-1).var() > 0.5 * rows.var(0).sum()  # else for their common sum
+    loss, why = recognized(rows, None)
+    assert loss == expected, why
+    assert ("stands out" in why) == (expected == "kl")
+
+
 def test_positions_that_do_not_exist_are_no_predictions() -> None:
     mask = torch.tensor([[True, True, False], [True, False, False]])
     values = torch.arange(12.0).reshape(2, 3, 2)

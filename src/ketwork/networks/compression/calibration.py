@@ -122,7 +122,7 @@ class Calibration:
         """The mean probability of the most likely class, of the first head of classes; NaN where there is none."""
         for head, rows in zip(self.predictions.heads, self._truth.joined(), strict=True):
             if head.loss in CATEGORICAL:
-                return float(head.natural(rows.double()).softmax(-1).amax(-1).mean())
+                return head.certainty(rows)
         return math.nan
 
     def kl(self, model: nn.Module, samples: int | None = None) -> float:

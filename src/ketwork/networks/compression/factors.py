@@ -22,35 +22,41 @@ _RIDGES = range(-7, 1)  # powers of ten, times the largest variance
 
 @dataclass(frozen=True)
 class Metric:
-    """H = (G + ε)^½ and its inverse, ε = 1e−3 of G's mean eigenvalue; (m, m), or (m,) where G is diagonal."""
+    """H = (G + ε)^½ and its inverse, ε = 1e−3 of G's mean eigenvalue.
 
-    half: Tensor
-    inverse: Tensor
+    `root` (m,) are the eigenvalues of H, `vectors` (m, m) its eigenvectors, None where G is diagonal: less to keep than
+    both matrices.
+    """
+
+    root: Tensor
+    vectors: Tensor | None = None
 
     @classmethod
     def of(cls, fisher: Tensor) -> Metric:
         """The metric of G, (m, m) or its diagonal (m,)."""
         if fisher.ndim == 1:
-            root = (fisher + _METRIC_RIDGE * fisher.mean()).sqrt()
-            return cls(root, _inverse(root))
+            return cls((fisher + _METRIC_RIDGE * fisher.mean()).sqrt())
         values, vectors = torch.linalg.eigh(fisher)
         values = values.clamp(min=0)
-        root = (values + _METRIC_RIDGE * values.mean()).sqrt()
-        return cls((vectors * root) @ vectors.T, (vectors * _inverse(root)) @ vectors.T)
+        return cls((values + _METRIC_RIDGE * values.mean()).sqrt(), vectors)
 
     @classmethod
     def none(cls, like: Tensor) -> Metric:
         """H = 1 for a W like this."""
-        one = like.new_ones(len(like))
-        return cls(one, one)
+        return cls(like.new_ones(len(like)))
 
     def times(self, matrix: Tensor) -> Tensor:
         """H matrix."""
-        return self.half[:, None] * matrix if self.half.ndim == 1 else self.half @ matrix
+        return self._scaled(self.root, matrix)
 
     def over(self, matrix: Tensor) -> Tensor:
         """H⁻¹ matrix."""
-        return self.inverse[:, None] * matrix if self.inverse.ndim == 1 else self.inverse @ matrix
+        return self._scaled(_inverse(self.root), matrix)
+
+    def _scaled(self, values: Tensor, matrix: Tensor) -> Tensor:
+        if self.vectors is None:
+            return values[:, None] * matrix
+        return self.vectors @ (values[:, None] * (self.vectors.T @ matrix))
 
 
 def _inverse(root: Tensor) -> Tensor:

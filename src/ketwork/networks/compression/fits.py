@@ -51,36 +51,46 @@ class Fits:
     _metrics: dict[str, Metric] = field(default_factory=dict)
     _reductions: dict[tuple[str, bool], Reductions] = field(default_factory=dict)
     _choices: dict[str, list[Choice]] = field(default_factory=dict)
+    _weights: dict[str, Tensor] = field(default_factory=dict)
 
     def metric(self, layer: WeightLayer, weighted: bool) -> Metric:
         """H of the layer: 1 where it is not weighted, or no gradient was to be had."""
         fisher = self.survey.fisher(layer.path) if weighted else None
         if fisher is None:
             return Metric.none(layer.weight())
+        self.scratch.rest()
         if layer.path not in self._metrics:
             metric = Metric.of(fisher)
-            kept = (self.scratch.kept(matrix) for matrix in (metric.half, metric.inverse))
-            self._metrics[layer.path] = Metric(*kept)
+            if metric.vectors is not None:
+                metric = Metric(metric.root, self.scratch.kept(metric.vectors))
+            self._metrics[layer.path] = metric
         return self._metrics[layer.path]
 
     def reductions(self, layer: WeightLayer, weighted: bool) -> Reductions:
-        """The layer in all forms."""
+        """The layer in all forms. Where memory is short those without the metric, which few ask for, are made anew."""
         key = (layer.path, weighted)
-        if key not in self._reductions:
-            seen = self.survey.layers[layer.path]
-            inside = seen.side == "inputs"
-            self._reductions[key] = Reductions(
-                self.scratch.kept(layer.weight()),
-                layer.bias(),
-                layer.kernel,
-                self.metric(layer, weighted),
-                seen.scatter if inside else None,
-                None if inside else seen.scatter,
-                seen.channels,
-                splits=layer.splits,
-                kept=self.scratch.kept,
-            )
-        return self._reductions[key]
+        self.scratch.rest()
+        if key in self._reductions:
+            return self._reductions[key]
+        if layer.path not in self._weights:
+            self._weights[layer.path] = self.scratch.kept(layer.weight())
+        seen = self.survey.layers[layer.path]
+        inside = seen.side == "inputs"
+        result = Reductions(
+            self._weights[layer.path],
+            layer.bias(),
+            layer.kernel,
+            self.metric(layer, weighted),
+            seen.scatter if inside else None,
+            None if inside else seen.scatter,
+            seen.channels,
+            splits=layer.splits,
+        )
+        numbers = min(layer.m, layer.k) * (layer.m + layer.k)
+        if weighted or self.scratch.left >= numbers * result.weight.itemsize:
+            result.kept = self.scratch.kept
+            self._reductions[key] = result
+        return result
 
     def smaller(
         self,

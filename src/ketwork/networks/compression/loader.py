@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 KEY = "ketwork.compressed"
 OLD_KEY = "replaced"  # of version 0.1, whose files have no digest
 SCALE = ".8bit_scale"  # the tensor beside one of 8 bits: a factor for each output channel
+UNSET = ("n_inner", "intermediate_size")  # what configurations of transformers may leave to be computed
 COUNTS = [
     "in_features",
     "out_features",
@@ -260,22 +261,35 @@ def configured(network: nn.Module, changes: dict) -> None:
     """Sets sizes and biases in the configuration of a network of transformers; where none can tell of it, it refuses to
     be saved with one, since transformers would load something else, and not say so."""
     for name, value in changes.items():
-        if type(value) not in (int, bool) or type(getattr(network.config, name)) is not type(value):
+        old = getattr(network.config, name)
+        known = type(old) is type(value) or (old is None and name in UNSET and type(value) is int)
+        if type(value) not in (int, bool) or not known:
             raise ValueError(f"{name!r} is no size, and no choice")
         setattr(network.config, name, value)
-    if not changes:
-        setattr(network, "save_pretrained", _not_saved)  # noqa: B010
-    elif any(value is True for value in changes.values()):
-        setattr(network, "save_pretrained", functools.partial(_saved_with_biases, network))  # noqa: B010
+    save = functools.partial(_saved_as_configured, network) if changes else _not_saved
+    setattr(network, "save_pretrained", save)  # noqa: B010
 
 
-def _saved_with_biases(network: Any, folder: Any, *arguments: Any, **options: Any) -> Any:
-    """`save_pretrained` with zeros for the biases that a network of the same configuration has besides."""
+def transposed(network: nn.Module, like: nn.Module) -> set:
+    """The weights of linear layers that are `Conv1D` of transformers, with weights transposed, in the other network."""
+    kinds = {path: type(module).__name__ for path, module in like.named_modules()}
+    return {
+        f"{path}.weight"
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Linear) and kinds.get(path) == "Conv1D"
+    }
+
+
+def _saved_as_configured(network: Any, folder: Any, *arguments: Any, **options: Any) -> Any:
+    """`save_pretrained` with weights as a network of the same configuration has them: transposed where it has them so,
+    and with zeros for the biases that it has besides."""
     state = dict(options.pop("state_dict", None) or network.state_dict())
     like = next(network.parameters())
     with torch.device("meta"):
-        made = type(network)(copy.deepcopy(network.config)).state_dict()
-    for name, tensor in made.items():
+        same = type(network)(copy.deepcopy(network.config))
+    for name in transposed(network, same):
+        state[name] = state[name].T.contiguous()
+    for name, tensor in same.state_dict().items():
         if name not in state:
             state[name] = torch.zeros(tensor.shape, dtype=like.dtype, device=like.device)
     return type(network).save_pretrained(network, folder, *arguments, state_dict=state, **options)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ketwork.networks.compression.loader import configured
+from ketwork.networks.compression.loader import UNSET, configured, transposed
 
 _MOST = 6  # sizes of a configuration that are tried to be the ones
 
@@ -26,8 +26,15 @@ def configure(original: nn.Module, small: nn.Module) -> dict[str, int | bool]:
     if not callable(getattr(small, "save_pretrained", None)) or not hasattr(small, "config"):
         return {}
     shapes = [_shapes(model) for model in (original, small)]
+    turned = transposed(small, original)
+    shapes[1] |= {name: shapes[1][name][::-1] for name in turned}
     if shapes[0] == shapes[1]:
-        return {}
+        if not turned:
+            return {}
+        # Weights alone lie another way: a size as it is says that the configuration tells of them.
+        stays = next(({n: v} for n, v in vars(original.config).items() if type(v) is int), {})
+        configured(small, stays)
+        return stays
     gained = shapes[1].keys() - shapes[0].keys()
     comparable = shapes[0].keys() <= shapes[1].keys() and all(name.endswith(".bias") for name in gained)
     result = _changes(original.config, *shapes) if comparable else {}
@@ -53,7 +60,10 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _changes(
     config: Any, before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[int, ...]]
 ) -> dict[str, int]:
-    """The integers of a configuration that are sizes, or numbers of heads of one width, which have one new value."""
+    """The integers of a configuration that are sizes, or numbers of heads of one width, which have one new value.
+
+    A size that it leaves to be computed (GPT-2's inner one) is that of the only new value of no other.
+    """
     new: dict[int, set[int]] = {}
     for name, shape in before.items():
         for a, b in zip(shape, after[name], strict=True):
@@ -61,13 +71,18 @@ def _changes(
                 new.setdefault(a, set()).add(b)
     width = getattr(config, "head_dim", None) or 0
     result = {}
+    rest = dict(new)
     for name, value in vars(config).items():
         if not isinstance(value, int) or isinstance(value, bool):
             continue
         unit = width if "heads" in name else 1
         sizes = new.get(value * unit, set())
+        rest.pop(value * unit, None)
         if unit and len(sizes) == 1 and (size := next(iter(sizes))) % unit == 0:
             result[name] = size // unit
+    unset = [name for name in UNSET if getattr(config, name, 0) is None]
+    if len(unset) == len(rest) == 1:
+        result[unset[0]] = min(next(iter(rest.values())))
     return result
 
 

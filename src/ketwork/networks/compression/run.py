@@ -108,7 +108,7 @@ def compress(
             predictions; it is returned trained only where that has the lower KL on data held back.
         memory: bytes (or a text such as "2GB") that the sequential fit may hold of activations, which takes as many
             samples as fit; of the original's predictions that are kept in memory, the others on disk; and of moments
-            and factors in memory, the others in files that are mapped into it.
+            and factors in memory, the others in files that are mapped into it, on Linux 256 MB of them at a time.
         seed: draws the directions of gradients: an integer or a `torch.Generator`.
         distributed: as in `ketwork.study`, for the moments of layers and of gradients alone: process 0 then continues
             by itself, with its own part of the data to choose by and for the sequential fits. Each process needs

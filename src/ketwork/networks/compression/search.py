@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from weakref import WeakKeyDictionary
@@ -45,6 +45,10 @@ class _Plan:
     variant: Variant
     units: Mapping[str, int] | None = None
     states: Mapping[str, int] = field(default_factory=dict)
+
+    def without_fits(self) -> _Plan:
+        """The plan of a candidate that is not the best, whose own moments and factors nobody needs any more."""
+        return replace(self, variant=replace(self.variant, fits=None))
 
 
 @dataclass
@@ -120,6 +124,8 @@ class Work:
             if result is not None:
                 candidate, how = result
                 plans.append((self.kl(candidate), candidate.name, how))
+                best = min(plans, key=lambda one: one[0])
+                plans[:] = [one if one is best else (*one[:2], one[2].without_fits()) for one in plans]
                 yield candidate
 
         limit = cost - self.budget.fixed

@@ -289,10 +289,12 @@ class _Live:
             seen.fisher = self.scratch.kept(part)
         else:
             seen.fisher += part
+        self.scratch.rest()
 
     def _summed(self, total: Scatter | None, part: Scatter) -> Scatter:
         if total is None:
             part.total = self.scratch.kept(part.total)
+        self.scratch.rest()
         return added(total, part)
 
     def take(self, layer: WeightLayer, seen: Surveyed, x: Tensor, y: Tensor, mask: Tensor | None) -> None:

@@ -53,6 +53,12 @@ _CERTAIN = (
     0.9  # mean probability of the likeliest class from which rows are logits that are sure of something
 )
 _LEAST_SPREAD = 0.7  # outputs that vary less may well be logits, of a network that is not sure of anything
+_NUMBERS = 2**22  # of predictions that are worked on at a time, and that they are recognized by
+_STANDS_OUT = 1.5  # times as far as a row's smallest is its largest from the others, of logits
+_LEAST_CLASSES, _LEAST_ROWS = 8, 32  # of fewer a largest says little
+_AMOUNTS = (
+    0.1  # of the positive part: a smaller negative part is that of amounts, skewed without being logits
+)
 
 
 @dataclass(frozen=True)
@@ -128,18 +134,32 @@ class Head:
 
     def directions(self, z: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """ξ like z (P, features), with E ξ ξᵀ the Fisher information of what z says, tempered."""
+        parts = z.detach().split(_at_once(z))
+        return torch.cat([self._directions(part, temperature, generator) for part in parts])
+
+    def _directions(self, z: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         v = 2.0 * torch.randint(0, 2, z.shape, generator=generator).to(z) - 1
         if self.loss in CATEGORICAL:
-            p = F.softmax(z.detach() / temperature, dim=-1)
+            p = F.softmax(z / temperature, dim=-1)
             v = p.sqrt() * v
             return v - p * v.sum(dim=-1, keepdim=True)
         if self.loss.startswith("bernoulli"):
-            p = torch.sigmoid(z.detach() / temperature)
+            p = torch.sigmoid(z / temperature)
             return v * (p * (1 - p)).sqrt()
         return v
 
+    def certainty(self, rows: Tensor) -> float:
+        """The mean probability of the likeliest class, of classes."""
+        parts = rows.split(_at_once(rows))
+        return float(torch.cat([self.natural(one.double()).softmax(-1).amax(-1) for one in parts]).mean())
+
     def kl(self, rows: Tensor, others: Tensor) -> Tensor:
         """KL of each prediction of the first network from the second's, (P,), float64, in nats."""
+        step = _at_once(rows)
+        pairs = zip(rows.split(step), others.split(step), strict=True)
+        return torch.cat([self._kl(*pair) for pair in pairs])
+
+    def _kl(self, rows: Tensor, others: Tensor) -> Tensor:
         a, b = self.natural(rows, torch.float64), self.natural(others, torch.float64)
         if self.loss in CATEGORICAL:
             a, b = F.log_softmax(a, dim=-1), F.log_softmax(b, dim=-1)
@@ -234,8 +254,8 @@ def recognized(rows: Tensor, labels: Any, name: str = "") -> tuple[str, str]:
     """
     exact = rows.dtype.itemsize >= 4
     near = 1e-3 if exact else _ROUNDING
-    features = rows.shape[-1]
-    rows = rows.detach().double()
+    count, features, numbers = *rows.shape, rows.numel()
+    rows = rows.detach()[:: max(1, numbers // _NUMBERS)].double()
     labels = labels if isinstance(labels, Tensor) else None
     within = bool(((rows >= 0) & (rows <= 1)).all())
     if features > 1 and within and bool(((rows.sum(-1) - 1).abs() < near).all()):
@@ -246,14 +266,14 @@ def recognized(rows: Tensor, labels: Any, name: str = "") -> tuple[str, str]:
         return "squared", "rows are unit vectors"
     if within and bool((rows > 0).any()) and bool((rows < 1).any()) and not _binary(rows):
         return "bernoulli", "all values lie between 0 and 1"
-    if labels is not None and labels.numel() == rows.numel():
+    if labels is not None and labels.numel() == numbers:
         if labels.is_floating_point() and not _binary(labels):
             return "regression", "labels are real numbers, one for each feature"
         if (features > 1 or _binary(labels)) and bool(((labels == 0) | (labels == 1)).all()):
             return "bernoulli_logits", "labels are 0 or 1 for each feature"
     if features == 1:
         return "regression", "there is one feature"
-    if labels is not None and not labels.is_floating_point() and labels.numel() == len(rows):
+    if labels is not None and not labels.is_floating_point() and labels.numel() == count:
         known = labels[labels >= 0]
         if known.numel() and int(known.max()) < features:
             return "kl", f"integer labels are classes of {features} features"
@@ -266,11 +286,37 @@ def recognized(rows: Tensor, labels: Any, name: str = "") -> tuple[str, str]:
     sums = float(rows.sum(-1).var(correction=0)) / (features * typical) if typical > 0 else 0.0
     certain = float(rows.softmax(-1).amax(-1).mean()) > _CERTAIN
     if sums >= _SUMS and typical >= _LEAST_SPREAD**2 and not certain:
+        if _one_stands_out(rows):
+            return "kl", "nothing says otherwise, and one feature of each row stands out, as a class does"
         return (
             "regression",
             "nothing says otherwise, and rows have no common sum, as trained logits nearly have",
         )
     return "kl", "nothing says otherwise"
+
+
+def _one_stands_out(rows: Tensor) -> bool:
+    """Whether the largest of a row is farther from the mean than the smallest, as of logits alone.
+
+    Each feature is taken from its mean over the data, in units of its spread. Of numbers that vary either way both are
+    as far; a logit is high for the few samples of its class and low for many. A common term of all logits, which a
+    softmax does not see, and which optimizers with a rate for each weight (Adam) let drift, so that sums say nothing,
+    cancels in the means over rows.
+    """
+    if rows.shape[-1] < _LEAST_CLASSES or len(rows) < _LEAST_ROWS:
+        return False
+    positive, negative = rows.clamp(min=0).sum(), -rows.clamp(max=0).sum()
+    if bool(negative < _AMOUNTS * positive):
+        return False
+    apart = rows - rows.mean(dim=0)
+    spread = apart.std(dim=0, correction=0)
+    apart = apart[:, spread > 0] / spread[spread > 0]
+    return bool(apart.amax(-1).mean() > -_STANDS_OUT * apart.amin(-1).mean())
+
+
+def _at_once(rows: Tensor) -> int:
+    """How many rows are worked on at a time: the logits of a language model take much memory in float64."""
+    return max(1, _NUMBERS // max(1, rows.shape[-1]))
 
 
 def _binary(values: Tensor) -> bool:
