@@ -52,13 +52,14 @@ def _signalling(function, number: int, at: int):
 def test_a_signal_between_two_layers_keeps_the_numbers_of_those_before(
     number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one layer after the other
     whole = kw.study(net(), (X, Y), compare=True)
     with monkeypatch.context() as patch:
         patch.setattr(Layer, "from_accumulator", _signalling(Layer.from_accumulator, number, 3))
         with terminable(), pytest.raises(kw.StudyInterrupted) as raised:
             kw.study(net(), (X, Y), compare=True)
     partial = raised.value.partial
-    done = torch.tensor([layer.finished for layer in partial]).numpy()  # the longest decompositions go first
+    done = torch.tensor([layer.finished for layer in partial]).numpy()
     count = int(done.sum())
     assert 2 <= count < 5
     assert (partial.finished, partial.complete, partial.samples) == (False, True, 60)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ketwork.networks.activations import Key
 from ketwork.networks.comparison import FEWEST, ComparedLayer, Comparison
 from ketwork.networks.measures import in_threads
@@ -68,7 +70,6 @@ def _layers(
     names, task = tuple(gathered.labels.names), gathered.labels.task
     rows, center, exact = gathered.rows, bool(settings["center"]), bool(settings.get("exact"))
     todo = [row for row in rows if row.info.key not in numbers.layers]
-    todo.sort(key=_cost, reverse=not background.limited)  # else threads wait for a long one that came last
     total, done = sum(map(_cost, todo)), 0.0
 
     def compute(row: LayerAccumulator) -> Layer | None:
@@ -77,6 +78,10 @@ def _layers(
         return Layer.from_accumulator(row, center, gathered.normalize, names, task, exact)
 
     at_once = None if gathered.plan is None else 1  # a budget is for the work on one layer at a time
+    if background.limited:
+        todo.sort(key=_cost)  # as many as the time allows
+    elif at_once is None and torch.get_num_threads() > 1:
+        todo.sort(key=_cost, reverse=True)  # else one thread works on a long one that came last, alone
     for row, layer in zip(todo, in_threads(compute, todo, at_once), strict=True):
         if layer is None or background.stopped:
             return
