@@ -83,7 +83,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str,
             metadata = {key: json.dumps(about, allow_nan=False)}
             safetensors.torch.save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
+            number = re.search(r"(?:os error |code: )(\d+)", str(error))  # as newer and older versions say it
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error

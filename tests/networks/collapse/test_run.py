@@ -88,6 +88,43 @@ def test_projection_onto_everything_changes_no_bit_of_a_transformer(
         assert torch.equal(after.pooler_output, before.pooler_output)
 
 
+class Pair(nn.Module):
+    """Puts out what its layer does, and something beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.body = nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(x), x.sum()
+
+
+class PairOnce(nn.Module):
+    """A layer inside of a block whose output has it at another place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.block(x)[0]
+
+
+def test_a_tensor_that_two_modules_put_out_is_changed_where_each_has_it() -> None:
+    """The study has one row for both, under the name of the outer one, whose output is a tuple."""
+    net, x, basis = PairOnce(), normal(60, 5), orthonormal(5, 2)
+    study = kw.study(net, x, layers="all")
+    row = study["block"]
+    assert row.accumulator.info.aliases == ("block.body",)
+    with torch.no_grad():
+        before = net(x)
+    for name in ("block", "block.body"):
+        with kw.collapse(net, {name: basis}, study=study), torch.no_grad():
+            after = net(x)
+        torch.testing.assert_close(after, restored(before @ basis @ basis.T, before))
+
+
 def test_projection_is_the_formula_with_norms_restored() -> None:
     x, basis = normal(6, 4, 5), orthonormal(5, 2)
     net = wire()

@@ -26,9 +26,8 @@ EXCEPTIONS: dict[str, str] = {}
 def test_estimators_are_scikit_learns(estimator: object) -> None:
     results = check_estimator(estimator, expected_failed_checks=EXCEPTIONS, on_skip=None)
     assert len(results) > 45
-    assert {result["check_name"] for result in results if result["status"] != "passed"} == {
-        "check_array_api_input"
-    }
+    failed = {result["check_name"] for result in results if result["status"] != "passed"}
+    assert failed <= {"check_array_api_input"}  # which some versions pass
 
 
 def made(n: int = 600, d: int = 10, k: int = 3) -> tuple[np.ndarray, np.ndarray]:

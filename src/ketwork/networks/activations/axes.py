@@ -31,12 +31,14 @@ class KnownAxes:
 class Axes:
     """The layouts of outputs by key and place, and which mask belongs to each layer.
 
+    `shared` has the layouts of tensors that several modules returned, each at a place of its own in its output.
     `feature_axis` is what the user gave of it; `passes` counts the forward passes of experiments; `uses_second` says
     whether the network is given the second entry of each batch, which could be labels.
     """
 
     feature_axis: FeatureAxis = None
     layouts: dict[Key, dict[str, Layout | str]] = field(default_factory=dict)
+    shared: dict[Key, Layout] = field(default_factory=dict)
     masks: dict[Key, str | None] = field(default_factory=dict)
     passes: int = 0
     notes: list[str] = field(default_factory=list)
@@ -51,6 +53,8 @@ class Axes:
                 continue
             for name in (layer.name, *layer.aliases):
                 axes.layouts.setdefault((name, layer.call), {})[layer.leaf] = layer.layout
+                if layer.aliases:
+                    axes.shared[name, layer.call] = layer.layout
         return axes
 
     def given(self, path: str, module: nn.Module, output: Tensor) -> int | None:

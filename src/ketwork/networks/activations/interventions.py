@@ -123,7 +123,7 @@ class Intervention(Walker):
             layout = (
                 self._rule(call, leaf)
                 if layouts is None
-                else layouts.get(leaf.path, "it was not there before")
+                else layouts.get(leaf.path, self.axes.shared.get(call.key, "it was not there before"))
             )
             grid = layout if isinstance(layout, str) else layout.grid(leaf.tensor, self.samples)
             if not isinstance(grid, Grid):

@@ -19,6 +19,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 KEY = "ketwork.compressed"
 OLD_KEY = "replaced"  # of version 0.1, whose files have no digest
+exporting = getattr(
+    torch.compiler, "is_exporting", torch.compiler.is_compiling
+)  # the former from PyTorch 2.7 on
 SCALE = ".8bit_scale"  # the tensor beside one of 8 bits: a factor for each output channel
 UNSET = ("n_inner", "intermediate_size")  # what configurations of transformers may leave to be computed
 COUNTS = [
@@ -86,7 +89,7 @@ class Recurrence(nn.Module):
                 if packed is not None:
                     given = pack_padded_sequence(given, lengths, batch_first=True, enforce_sorted=False)
                 run = self.cells[j]
-                if run.proj_size and torch.compiler.is_exporting():
+                if run.proj_size and exporting():
                     out, end = _stepped(run, given, state)
                 else:
                     out, end = run(given, state)
