@@ -109,4 +109,5 @@ if __name__ == "__main__":
     dist.init_process_group("gloo", init_method=f"file://{folder}/job", rank=rank, world_size=count)
     found = SCENARIOS[scenario](rank, folder)
     save_file({name: value.contiguous() for name, value in found.items()}, folder / f"{rank}.safetensors")
+    dist.barrier()  # one that leaves early may take the others with it
     dist.destroy_process_group()
