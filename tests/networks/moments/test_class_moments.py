@@ -194,3 +194,17 @@ def test_a_study_says_what_was_kept_in_common(monkeypatch: pytest.MonkeyPatch, t
     for name, estimate in known.estimates.items():
         assert again[name].value == pytest.approx(estimate.value, rel=1e-8, nan_ok=True), name
     assert known.state(7).purity() > 1 / 6
+
+
+def test_of_very_wide_kets_no_matrix_of_their_width_is_made() -> None:
+    """The exact sum over classes of 16,400 features would take 2 GB, of a large vocabulary's 49,152 logits 19 GB."""
+    kets = torch.randn(1100, 16_400, generator=torch.Generator().manual_seed(0))
+    kets /= kets.norm(dim=1, keepdim=True)
+    moments = ClassMoments.from_vectors(kets, torch.arange(1100) % 2, 2)
+
+    assert moments.total is None
+    assert moments.dense is None
+    assert moments.rows.nbytes <= MOST_BYTES
+    assert 0 < moments.discarded < 1
+    kept = moments.rows.double().square().sum() + moments.lost.sum()
+    assert float(kept) == pytest.approx(1100, rel=1e-5)  # each ket weighs 1

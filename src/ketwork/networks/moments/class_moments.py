@@ -5,7 +5,7 @@ matrix a class; where those would not fit (`MOST_BYTES`), each class keeps the l
 and one matrix holds the exact sum over all classes. What a class lost is then known in its weight, and what
 all lost together is known exactly; the readouts give each class its weight's share of that.
 
-Where that one matrix does not fit the memory budget either, the rows of each class are a Frequent Directions
+Where that one matrix does not fit the memory budget either (of more than 16,384 features without one), the rows of each class are a Frequent Directions
 sketch (see `frequent_directions`): what class k lost has the known weight `lost` and lies between 0 and `slack` · 1,
 and the readouts spread it evenly over all directions.
 """
@@ -26,6 +26,9 @@ from ketwork.records import Count, Form, check_codes
 
 MOST_BYTES = 64 << 20
 """Most memory of a layer's class matrices or factors."""
+
+_MOST_SUM = 16 * 16_384**2
+"""Most memory of the exact sum over a layer's classes, without a budget: up to 16,384 features."""
 
 _MOST_RANK = 256
 
@@ -57,7 +60,7 @@ class ClassMoments:
     def from_vectors(cls, kets: Tensor, codes: Tensor, classes: int, most: int | None = None) -> ClassMoments:
         """The moments of kets (n, d) of the classes `codes` (n,). Cost O(n d) at first, O(n d²) beyond.
 
-        `most` is a budget in bytes; None allows `MOST_BYTES` and the sum over all classes.
+        `most` is a budget in bytes; None allows `MOST_BYTES` and, up to 16,384 features, the sum over all classes.
         """
         counts = torch.bincount(codes, minlength=classes) if len(codes) else codes.new_zeros(classes)
         counts = counts.double()
@@ -267,7 +270,8 @@ class ClassMoments:
         if self.total is None and self.dense is not None and matrices <= most:
             return self
         result = self
-        if self.total is None and (self.most is None or d * d * 16 <= most) and not self.discarded:
+        limit = _MOST_SUM if self.most is None else most
+        if self.total is None and d * d * 16 <= limit and not self.discarded:
             result = replace(self._factors(), total=self._sum())
         return result._truncated(max(1, min(_MOST_RANK, most // (2 * k * d * self.rows.element_size()))))
 
