@@ -6,8 +6,8 @@ and one matrix holds the exact sum over all classes. What a class lost is then k
 all lost together is known exactly; the readouts give each class its weight's share of that.
 
 Where that one matrix does not fit the memory budget either (or, without one, of more than 16,384 features), the rows of
-each class are a Frequent Directions sketch (see `frequent_directions`): what class k lost has the known weight `lost` and
-lies between 0 and `slack` · 1, and the readouts spread it evenly over all directions.
+each class are a Frequent Directions sketch (see `frequent_directions`): what class k lost has the known weight `lost`
+and lies between 0 and `slack` · 1, and the readouts spread it evenly over all directions.
 """
 
 from __future__ import annotations
