@@ -30,6 +30,22 @@ def test_a_state_is_the_activation_over_its_norm(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(900, 700), (3, 250, 700), (700, 900)])
+def test_many_kets_at_once_are_those_of_each(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Norms of so many rows are taken in parts; features on the first axis are not beside each other in memory."""
+    a = _random(*shape, dtype=dtype) * 1e25
+    for axis in (0, -1):
+        ket, norm = kw.encode(a, axis=axis)
+        rows = a.movedim(axis, -1)
+        assert norm.shape == rows.shape[:-1]
+        one_by_one = [kw.encode(row) for row in rows.flatten(0, -2)[::97]]
+        torch.testing.assert_close(
+            ket.amplitudes.flatten(0, -2)[::97], torch.stack([one.amplitudes for one, _ in one_by_one])
+        )
+        torch.testing.assert_close(norm.flatten()[::97], torch.stack([one for _, one in one_by_one]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_decode_undoes_encode(dtype: torch.dtype, axis: int) -> None:
     a = _random(4, 6, 5, dtype=dtype)

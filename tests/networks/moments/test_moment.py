@@ -72,6 +72,22 @@ def test_wide_moments_from_their_upper_blocks(d: int) -> None:
     assert torch.equal(moment.matrix(), moment.matrix().T)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_sums_of_many_wide_kets(dtype: torch.dtype) -> None:
+    """Which are summed in parts, in 64 bits a number."""
+    kets, _ = unit(torch.randn(90, 5000, dtype=dtype, generator=torch.Generator().manual_seed(0)))
+    weights = torch.rand(90, generator=torch.Generator().manual_seed(1))
+    moment = Moment.from_vectors(kets, weights)
+    rows = (kets * weights.sqrt()[:, None]).numpy().astype(complex)
+    assert math.isclose(moment.weight, float(weights.double().sum()), rel_tol=1e-15)
+    torch.testing.assert_close(
+        moment.first.to(torch.complex128), torch.from_numpy(rows.sum(0)), rtol=1e-13, atol=0
+    )
+    torch.testing.assert_close(
+        moment.diagonal(), torch.from_numpy((abs(rows) ** 2).sum(0)), rtol=1e-13, atol=0
+    )
+
+
 def test_a_dense_moment_is_kept_as_its_upper_triangle_row_by_row() -> None:
     total = Moment.from_vectors(_kets(40, 13, 0, complex_=True))
     packed = total.stored().upper

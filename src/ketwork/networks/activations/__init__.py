@@ -20,7 +20,7 @@ from ketwork.networks.activations.batching import Batch, EmptyDataError, Forward
 from ketwork.networks.activations.buffers import kept_buffers
 from ketwork.networks.activations.captures import NEVER, Capture, RefusedError, Seen, capture
 from ketwork.networks.activations.draws import drawn, drawn_alike
-from ketwork.networks.activations.encoding import decode, encode, unit
+from ketwork.networks.activations.encoding import decode, encode, pieces, unit
 from ketwork.networks.activations.experiment import Trial
 from ketwork.networks.activations.generation import Generate, generate
 from ketwork.networks.activations.heads import Heads, heads_of
@@ -125,6 +125,7 @@ __all__ = [
     "neutral",
     "numbers",
     "parts_of",
+    "pieces",
     "placed",
     "select",
     "shards_of",

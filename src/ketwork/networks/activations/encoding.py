@@ -27,12 +27,15 @@ Norms are computed without overflow or underflow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ketwork.quantum import Ket
 
 _NARROW = (torch.float16, torch.bfloat16)
+_CACHED = 1 << 18  # numbers
 _WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -106,11 +109,22 @@ def features_last(activation: Tensor, axis: int) -> Tensor:
     return rows.to(torch.complex64) if rows.dtype == torch.complex32 else rows
 
 
+def pieces(rows: Tensor) -> Sequence[Tensor]:
+    """Rows split along their first axis so that a processor's cache holds a wider copy of each part.
+
+    To get memory for a copy of many rows takes longer than to compute it. Rows on other devices are one part.
+    """
+    if rows.device.type != "cpu" or rows.ndim < 2 or rows.numel() <= _CACHED:
+        return (rows,)
+    return rows.split(max(1, _CACHED // max(1, rows[0].numel())))
+
+
 def unit(rows: Tensor) -> tuple[Tensor, Tensor]:
     """(rows/‖row‖, ‖row‖) along the last axis; zero rows stay zero, non-finite rows get a non-finite norm."""
     wide = _WIDE.get(rows.dtype)
     if wide is not None:  # whose squares are in the range of
-        norm = torch.linalg.vector_norm(rows, dim=-1, dtype=wide).to(rows.real.dtype)
+        norms = [torch.linalg.vector_norm(part, dim=-1, dtype=wide) for part in pieces(rows)]
+        norm = (norms[0] if len(norms) == 1 else torch.cat(norms)).to(rows.real.dtype)
         return rows / torch.where(norm > 0, norm, 1.0)[..., None], norm
     # Squares below the smallest normal number lose digits, and above the largest overflow.
     info = torch.finfo(rows.dtype)

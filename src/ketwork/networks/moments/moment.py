@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ketwork.networks.activations import LinearRange
+from ketwork.networks.activations import LinearRange, pieces
 from ketwork.networks.moments.device_numbers import Place, numbers_of, read_numbers
 from ketwork.networks.moments.frequent_directions import FrequentDirections
 from ketwork.networks.moments.grams import add_gram, mirrored, packed, unpacked
@@ -21,7 +21,6 @@ from ketwork.networks.moments.positions import total, wide
 from ketwork.networks.moments.range_moment import Coordinates, RangeMoment
 from ketwork.networks.moments.stored_moment import StoredMoment
 
-_CHUNK = 4096
 _ROWS_OF_A_BATCH = 2  # a batch's n kets stay as they are up to n = 2d, where its d × d moment is smaller
 
 
@@ -228,8 +227,9 @@ class Moment:
         if self.rows is not None:
             total = self.first.real.new_zeros(self.d)
             for rows in self.rows:
-                for chunk in rows.split(_CHUNK):
-                    total += chunk.to(self.first.dtype).abs().square().sum(dim=0)
+                for some in pieces(rows):
+                    numbers = some.to(self.first.dtype)
+                    total += (numbers.abs() if numbers.is_complex() else numbers).square().sum(dim=0)
             return total
         assert self.upper is not None
         return self.upper.diagonal().real.clone()

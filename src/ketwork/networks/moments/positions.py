@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ketwork._lazy import cached_property
-
-_ROWS = 64  # converted to float64 at a time: they stay in the cache
+from ketwork.networks.activations import pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +105,6 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def total(rows: Tensor) -> Tensor:
     """Σ of rows (n, d), (d,), in 64 bits a number."""
     result = torch.zeros(rows.shape[1], dtype=wide(rows.dtype), device=rows.device)
-    if rows.device.type != "cpu":
-        return rows.sum(dim=0, dtype=result.dtype)
-    for some in rows.split(_ROWS):
-        result += some.to(result.dtype).sum(dim=0)
+    for some in pieces(rows):
+        result += some.sum(dim=0, dtype=result.dtype)
     return result
