@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from ketwork.networks.compression.pretrained import configure
 from ketwork.networks.compression.result import Compressed, LayerRow, Tried
 from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import copied, sharing
-from ketwork.networks.compression.unit_discovery import LOST
+from ketwork.networks.compression.unit_discovery import FIXED, LOST
 
 _NAMED = 3  # layers that a warning names
 _WIDE = "a layer that reads its units is not compressed, or reads too many features"
@@ -145,6 +146,8 @@ def _row(
     else:
         now = list(best.model.get_submodule(path).parameters(recurse=layer is not None))
         change = best.changes.get(name, LayerChange())
+        if work.staying.get(name) == FIXED:
+            change = replace(change, note="; ".join(filter(None, [change.note, f"no units removed: {FIXED}"])))
     return LayerRow(
         path or "(model)",
         type(module).__name__,
