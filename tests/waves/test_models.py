@@ -99,6 +99,34 @@ def test_a_symmetric_rbm_is_the_rbm_it_expands_to() -> None:
     torch.testing.assert_close(waves.local_energies(operator, wave, x), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_ratios_of_many_hidden_units_stay_in_range(dtype: torch.dtype) -> None:
+    """Π cosh 2W of all 2,304 leaves the range of single precision; the ratios do not."""
+    operators = (
+        waves.heisenberg(waves.square(4)),
+        waves.ising(waves.square(4), 1.0),
+        waves.PauliSum(waves.spins(16), {"X0 X1 X2": 1.0, "X1 X5 Y6 Y7": 0.5, "Z3": 2.0}),
+    )
+    for operator in operators:
+        module = waves.RBM(144, std=0.3 if dtype.is_complex else 0.2, dtype=dtype)
+        wave = waves.Wave(module, operator.space, seed=1)
+        wide = waves.Wave(waves.RBM(144, dtype=C128), operator.space)
+        with torch.no_grad():
+            if dtype.is_complex:
+                module.w.imag.mul_(0.1)
+            for one, other in zip(wide.module.parameters(), module.parameters(), strict=True):
+                one.copy_(other)
+            assert float(torch.log(torch.cosh(2 * wide.module.w)).real.sum(0).min()) > 100
+            x = operator.space.random(20, seed=torch.Generator().manual_seed(1), dtype=F64)
+            reached, elements = operator.connected(x)
+            logs = wide.module(reached.flatten(0, 1)).reshape(elements.shape) - wide.module(x)[:, None]
+        terms = elements * logs.exp()
+        got = waves.local_energies(operator, wave, x).to(C128)
+        assert bool(((got - terms.sum(1)).abs() < 1e-3 * terms.abs().sum(1)).all())
+        run = waves.Metropolis().sample(wave, 64, seed=0)
+        assert 0 < run.acceptance < 1
+
+
 def test_a_momentum_sector_by_characters() -> None:
     """k = π on a chain: translation by one changes the sign."""
     chain = waves.chain(6)

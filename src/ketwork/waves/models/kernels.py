@@ -2,9 +2,10 @@
 
 Flipping spin i moves every hidden angle, θ_h → θ_h − 2 s_i W_hi. With T = tanh 2W and n = cosh θ', m = sinh
 θ' in units of cosh θ · Π cosh 2W, a flip is the hyperbolic rotation (n, m) → (n − s T m, m − s T n),
-starting from (1, tanh θ). So the ratio of amplitudes is Π_h n_h times the visible factors exp(−2 a_i s_i)
-Π_h cosh 2W_hi, for any number of flipped sites, and the new tanh θ is m/n. Tables are made once a step; see
-`RBM.tables`.
+starting from (1, tanh θ). So the ratio of amplitudes is Π_h n_h Π_h cosh 2W_hi times the visible factors
+exp(−2 a_i s_i), for any number of flipped sites, and the new tanh θ is m/n. The products over h may leave the numbers'
+range where their ratio does not: they are taken over blocks of h, with `scale` (sites, blocks) Π cosh 2W of each.
+Tables are made once a step; see `RBM.tables`.
 """
 
 import numpy as np
@@ -24,7 +25,7 @@ def _uniform(state: np.uint64) -> tuple[float, np.uint64]:
 
 
 @_compiled
-def _single(spin: float, table: np.ndarray, tanh: np.ndarray) -> complex:
+def _product(spin: float, table: np.ndarray, tanh: np.ndarray) -> complex:
     """Π_h n_h for one flip."""
     product = table[0] * 0 + 1
     for h in range(len(tanh)):
@@ -33,7 +34,9 @@ def _single(spin: float, table: np.ndarray, tanh: np.ndarray) -> complex:
 
 
 @_compiled
-def _double(first: float, second: float, one: np.ndarray, two: np.ndarray, tanh: np.ndarray) -> complex:
+def _product_of_two(
+    first: float, second: float, one: np.ndarray, two: np.ndarray, tanh: np.ndarray
+) -> complex:
     """Π_h n_h for two flips: n = 1 + s s' T T' − (s T + s' T') tanh θ."""
     product = one[0] * 0 + 1
     for h in range(len(tanh)):
@@ -43,18 +46,56 @@ def _double(first: float, second: float, one: np.ndarray, two: np.ndarray, tanh:
 
 
 @_compiled
-def _several(
-    spins: np.ndarray, sites: np.ndarray, count: int, table: np.ndarray, tanh: np.ndarray
+def _single(spin: float, table: np.ndarray, scale: np.ndarray, tanh: np.ndarray) -> complex:
+    """Π_h n_h cosh 2W for one flip."""
+    if len(scale) == 1:
+        return scale[0] * _product(spin, table, tanh)
+    total, size = table[0] * 0 + 1, -(-len(tanh) // len(scale))
+    for block in range(len(scale)):
+        start, stop = block * size, (block + 1) * size
+        total *= scale[block] * _product(spin, table[start:stop], tanh[start:stop])
+    return total
+
+
+@_compiled
+def _double(
+    first: float,
+    second: float,
+    one: np.ndarray,
+    two: np.ndarray,
+    scale: np.ndarray,
+    other: np.ndarray,
+    tanh: np.ndarray,
 ) -> complex:
-    """Π_h n_h for any number of flips."""
-    product = table[0, 0] * 0 + 1
-    for h in range(len(tanh)):
-        n, m = product * 0 + 1, tanh[h]
+    """Π_h n_h cosh 2W cosh 2W' for two flips."""
+    if len(scale) == 1:
+        return scale[0] * other[0] * _product_of_two(first, second, one, two, tanh)
+    total, size = one[0] * 0 + 1, -(-len(tanh) // len(scale))
+    for block in range(len(scale)):
+        start, stop = block * size, (block + 1) * size
+        product = _product_of_two(first, second, one[start:stop], two[start:stop], tanh[start:stop])
+        total *= scale[block] * other[block] * product
+    return total
+
+
+@_compiled
+def _several(
+    spins: np.ndarray, sites: np.ndarray, count: int, table: np.ndarray, scale: np.ndarray, tanh: np.ndarray
+) -> complex:
+    """Π_h n_h Π cosh 2W for any number of flips."""
+    total, size = table[0, 0] * 0 + 1, -(-len(tanh) // scale.shape[1])
+    for block in range(scale.shape[1]):
+        product = total * 0 + 1
         for k in range(count):
-            g = spins[sites[k]] * table[sites[k], h]
-            n, m = n - g * m, m - g * n
-        product *= n
-    return product
+            product *= scale[sites[k], block]
+        for h in range(block * size, min(len(tanh), (block + 1) * size)):
+            n, m = total * 0 + 1, tanh[h]
+            for k in range(count):
+                g = spins[sites[k]] * table[sites[k], h]
+                n, m = n - g * m, m - g * n
+            product *= n
+        total *= product
+    return total
 
 
 @_compiled
@@ -62,6 +103,7 @@ def local_energies(
     spins: np.ndarray,
     tanh: np.ndarray,
     table: np.ndarray,
+    scale: np.ndarray,
     visible: np.ndarray,
     patterns: np.ndarray,
     counts: np.ndarray,
@@ -69,9 +111,9 @@ def local_energies(
 ) -> np.ndarray:
     """Σ_g ⟨x|H|x flipped on pattern g⟩ ψ(x flipped)/ψ(x) for each x: (batch,).
 
-    Shapes: spins (batch, sites) ±1; tanh θ (batch, hidden); table = tanh 2W (sites, hidden); visible (sites,
-    2), the visible factor of flipping +1 and −1; patterns (width, longest) sites, `counts` of them used;
-    elements (batch, width).
+    Shapes: spins (batch, sites) ±1; tanh θ (batch, hidden); table = tanh 2W (sites, hidden); scale (sites, blocks);
+    visible (sites, 2), the visible factor of flipping +1 and −1; patterns (width, longest) sites, `counts` of them
+    used; elements (batch, width).
     """
     totals = elements[:, 0] * visible[0, 0] * 0  # of the type that elements and ratios have together
     for b in range(len(spins)):
@@ -89,12 +131,12 @@ def local_energies(
                 ratio *= visible[i, 0 if spins[b, i] > 0 else 1]
             i = patterns[g, 0]
             if count == 1:
-                ratio *= _single(spins[b, i], table[i], tanh[b])
+                ratio *= _single(spins[b, i], table[i], scale[i], tanh[b])
             elif count == 2:
                 j = patterns[g, 1]
-                ratio *= _double(spins[b, i], spins[b, j], table[i], table[j], tanh[b])
+                ratio *= _double(spins[b, i], spins[b, j], table[i], table[j], scale[i], scale[j], tanh[b])
             else:
-                ratio *= _several(spins[b], patterns[g], count, table, tanh[b])
+                ratio *= _several(spins[b], patterns[g], count, table, scale, tanh[b])
             total += elements[b, g] * ratio
         totals[b] = total
     return totals
@@ -125,6 +167,7 @@ def sweep(
     weights: np.ndarray,
     bias: np.ndarray,
     table: np.ndarray,
+    scale: np.ndarray,
     visible: np.ndarray,
     moves: np.ndarray,
     proposals: int,
@@ -177,9 +220,10 @@ def sweep(
                     j = moves[move, 1]
                     if spins[j] == s:
                         continue
-                    ratio *= visible[j, 0 if s < 0 else 1] * _double(s, -s, table[i], table[j], tanh)
+                    ratio *= visible[j, 0 if s < 0 else 1]
+                    ratio *= _double(s, -s, table[i], table[j], scale[i], scale[j], tanh)
                 else:
-                    ratio *= _single(s, table[i], tanh)
+                    ratio *= _single(s, table[i], scale[i], tanh)
                 if abs(ratio) ** power <= draw:
                     continue
                 accepted += round_ >= skip

@@ -4,10 +4,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ketwork.waves.models.network import Network, normal
 from ketwork.waves.models.tables import Tables
 from ketwork.waves.spaces import Space
+
+_LOG = 20.0  # four factors of e^20 are in the range of single precision
 
 
 class RBM(Network):
@@ -69,10 +72,23 @@ class RBM(Network):
         with torch.no_grad():
             a, b, w = self.expanded()
             double = 2 * w.T
-            log = log_cosh(double).sum(1)  # (sites,)
-            visible = torch.stack([log - 2 * a, log + 2 * a], 1).exp()
+            visible = torch.stack([-2 * a, 2 * a], 1).exp()
             weights, bias, table = w.T.contiguous(), b.contiguous(), tanh(double).contiguous()
-            return Tables(weights.numpy(), bias.numpy(), table.numpy(), visible.numpy(), self.features)
+            scale = scales(log_cosh(double))
+            return Tables(
+                weights.numpy(), bias.numpy(), table.numpy(), scale.numpy(), visible.numpy(), self.features
+            )
+
+
+def scales(logs: Tensor) -> Tensor:
+    """exp Σ of blocks of columns (sites, blocks), as few of one size as keep each within e^±20: four are in range."""
+    count, blocks = logs.shape[1], 1
+    while True:
+        size = -(-count // blocks)
+        sums = pad(logs, (0, -count % size)).unflatten(1, (-1, size)).sum(2)
+        if size == 1 or bool((sums.real.abs() <= _LOG).all()):
+            return sums.exp().contiguous()
+        blocks *= 2
 
 
 def log_cosh(x: Tensor) -> Tensor:

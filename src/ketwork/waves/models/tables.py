@@ -12,11 +12,13 @@ from ketwork.waves.models import kernels
 
 @dataclass(frozen=True)
 class Tables:
-    """Weights and tanh 2W (sites, hidden), hidden bias, visible factors (sites, 2); how values become ±1."""
+    """Weights and tanh 2W (sites, hidden), hidden bias, Π cosh 2W of blocks of hidden units (sites, blocks), visible
+    factors (sites, 2); how values become ±1."""
 
     weights: np.ndarray
     bias: np.ndarray
     table: np.ndarray
+    scale: np.ndarray
     visible: np.ndarray
     spins: Callable[[Tensor], Tensor]
 
@@ -29,7 +31,7 @@ class Tables:
         for row, pattern in enumerate(patterns):
             padded[row, : counts[row]] = torch.nonzero(pattern)[:, 0].numpy()
         out = kernels.local_energies(
-            s.numpy(), tanh, self.table, self.visible, padded, counts.numpy(), elements.numpy()
+            s.numpy(), tanh, self.table, self.scale, self.visible, padded, counts.numpy(), elements.numpy()
         )
         return torch.from_numpy(out)
 
@@ -47,13 +49,14 @@ class Tables:
     ) -> tuple[Tensor, int]:
         """Metropolis chains from x (chains, sites): spins (chains, length, sites) and accepted proposals."""
         s = self.spins(x).to(_real(self.bias)).numpy()
-        # visible factors are Π cosh 2W · exp(∓2a): half their log-ratio is 2 Re a
+        # visible factors are exp(∓2a): half their log-ratio is 2 Re a
         field = np.log(np.abs(self.visible[:, 1] / self.visible[:, 0])) / 4 if inverts else np.zeros(0)
         kept, accepted = kernels.sweep(
             s,
             self.weights,
             self.bias,
             self.table,
+            self.scale,
             self.visible,
             moves,
             proposals,
