@@ -161,6 +161,38 @@ def test_nan_is_named() -> None:
     assert len(caught.value.history) == 1
 
 
+class Steep(nn.Module):
+    """Each spin that turns up multiplies the amplitude by e²⁰⁰, out of the range of single precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((6,), 100.0))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Scattered(waves.Sampler):
+    """Configurations drawn at random, whatever their amplitude."""
+
+    def check(self, wave):
+        """Any wave will do."""
+
+    def draw(self, wave, n_samples, state, *, generator):
+        return waves.Samples(wave.space.random(n_samples, seed=generator, dtype=wave.dtype)[:, None]), state
+
+
+def test_local_energies_out_of_range_are_named() -> None:
+    """Before their step is computed, whose equations would have no finite entries."""
+    with pytest.raises(waves.Stopped, match=r"A local energy is NaN or infinite\. Lower the rate") as caught:
+        trained(waves.ising(waves.chain(6), 1.0), Steep(), n_samples=64, sampler=Scattered())
+    assert caught.value.reason == "nan"
+    double = trained(
+        waves.ising(waves.chain(6), 1.0), Steep().double(), n_samples=64, sampler=Scattered(), steps=1
+    )
+    assert math.isfinite(float(double.energy))
+
+
 def test_frozen_chains_are_named() -> None:
     wave = waves.Wave(waves.RBM(), waves.spins(6))
     wave.module.a.data.fill_(60.0)  # |↑↑↑↑↑↑⟩ and nothing else

@@ -25,6 +25,9 @@ class Trouble:
     explanation: str
 
 
+OVERFLOW = Trouble("nan", "A local energy is NaN or infinite. Lower the rate, or use float64.")
+
+
 @dataclass(frozen=True)
 class Guard:
     """When to stop a run; the same guard serves any number of runs.
@@ -59,7 +62,7 @@ class Watch:
         """What is wrong with a step's energy, of chains of that length; a spread below `resolution` is rounding."""
         guard = self.guard
         if not (math.isfinite(energy) and math.isfinite(energy.variance)):
-            return Trouble("nan", "A local energy is NaN or infinite. Lower the rate, or use float64.")
+            return OVERFLOW
         self._flat = self._flat + 1 if energy.variance <= resolution**2 else 0
         moving = energy.variance > (0.1 * self.scale) ** 2
         self._frozen = self._frozen + 1 if acceptance == 0 and moving and not self._flat else 0

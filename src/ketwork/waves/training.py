@@ -15,7 +15,7 @@ from ketwork.waves import checkpoints
 from ketwork.waves.completion import completed
 from ketwork.waves.deflation import Penalty
 from ketwork.waves.estimates import Expectation
-from ketwork.waves.guards import Guard, Trouble, Watch
+from ketwork.waves.guards import OVERFLOW, Guard, Trouble, Watch
 from ketwork.waves.objectives import Local, local_of, resolution, summary
 from ketwork.waves.operators import Operator
 from ketwork.waves.optimizers import Optimizer, State
@@ -223,6 +223,9 @@ class Training:
 
     def _watched(self, local: Local, drawn: Samples) -> Trouble | None:
         length = drawn.configurations.shape[1]
+        # Those of a full sum may be any number at nodes.
+        if local.weights is None and not bool(torch.isfinite(local.values.abs().to(self.wave.dtype)).all()):
+            return OVERFLOW
         return self.watch.of_energy(local.mean, drawn.acceptance, self._resolution(local.mean), length)
 
     def _resolution(self, energy: Expectation) -> float:
