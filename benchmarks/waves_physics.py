@@ -217,8 +217,10 @@ MAGNETS = {  # side, reference for the energy a site (S·S): exact; quantum Mont
 
 
 def frustrated(seeds: int) -> None:
-    """J1–J2 at J2 = 0.5 in a complex symmetric machine with the full space group. The references: exact on 6 × 6 (Schulz,
-    Ziman & Poilblanc 1996), the lowest that was published on 10 × 10 (Chen & Heyl 2024, DOI 10.1038/s41567-024-02566-1).
+    """J1–J2 at J2 = 0.5 in a complex symmetric machine with the full space group.
+
+    References: exact on 6 × 6 (Schulz, Ziman & Poilblanc 1996); the lowest published on 10 × 10 (Chen & Heyl 2024, DOI
+    10.1038/s41567-024-02566-1).
     """
     print(
         "| sites | filters, steps | parameters | energy a site / 4 | reference | above it | V-score | minutes |"
