@@ -29,8 +29,8 @@ def by_depth(layers: int) -> alt.Color:
         titleOrient="left",
         gradientThickness=8,
         gradientLength=140,
-        format="d",
         values=[1, layers],
+        labelExpr="datum.value === 1 ? 'first' : 'last'",
     )
     return alt.Color("place:Q", scale=scale, legend=legend if layers > 1 else None)
 

@@ -160,7 +160,7 @@ def test_few_samples_that_carry_the_weight_are_named() -> None:
     record = kw.study(nn.Identity(), x, labels=False, normalize="ensemble")
     (warning,) = (w for w in record.warnings if "of the weight" in w)
     share = float(x.norm(dim=1).square().sort().values[-5:].sum() / x.square().sum())
-    assert f"At (model) 5 of 100 samples carry {share:.0%} of the weight (N_eff = " in warning
+    assert f"At (model), 5 of 100 samples carry {share:.0%} of the weight (N_eff = " in warning
     assert not any("carry" in w for w in kw.study(nn.Identity(), x, labels=False).warnings)
 
 

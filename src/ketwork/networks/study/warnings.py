@@ -72,7 +72,7 @@ def pass_warnings(layers: Sequence[Layer]) -> list[str]:
         share = _heavy(layer)
         if share > _HEAVY:
             messages.append(
-                f"At {layer.name} {_HEAVIEST} of {layer.N} samples carry {share:.0%} of the weight (N_eff = "
+                f"At {layer.name}, {_HEAVIEST} of {layer.N} samples carry {share:.0%} of the weight (N_eff = "
                 f'{layer.N_eff:.0f}): its numbers and their ± rest on them. `normalize="state"` weighs vectors alike.'
             )
     rare = {layer.name: layer.decisive or 0.0 for layer in layers}
