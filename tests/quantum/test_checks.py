@@ -60,6 +60,19 @@ def test_probabilities_of_an_ensemble(kind: str, dtype: torch.dtype, given: Any)
     assert measured.information(ensemble).item() <= holevo(ensemble).item() + 1e-6
 
 
+@pytest.mark.parametrize("rank", [2, 6])
+def test_probabilities_of_more_bits_than_their_states(rank: int) -> None:
+    """Whose rounding is that of the states, more than 64 bits would allow."""
+    p = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
+    for seed in range(20):
+        states = random_density(6, rank, (3,), dtype=torch.complex64, seed=seed)
+        average = Ensemble(p, states).average()
+        assert average.dtype == torch.complex128
+        assert average.matrix().diagonal().real.sum().item() == pytest.approx(1, abs=2e-7)
+        wide = Density.from_matrix(states.matrix().to(torch.complex128), normalize=True, positive=True)
+        assert holevo(Ensemble(p, states)).item() == pytest.approx(holevo(Ensemble(p, wide)).item(), abs=2e-6)
+
+
 @given
 @dtypes
 def test_weights_of_a_mixture(dtype: torch.dtype, given: Any) -> None:

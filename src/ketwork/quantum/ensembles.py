@@ -54,7 +54,8 @@ class Ensemble:
             return Density.from_kets(states, p)
         if states.factored:
             rows = p.sqrt()[..., None, None] * states.data
-            return Density.from_factor(rows.flatten(-3, -2), states.dims)
+            # A sum of states of fewer bits than p may be off by more than its own precision allows.
+            return Density.from_factor(rows.flatten(-3, -2), states.dims, normalize=True)
         mean = (p[..., None, None] * states.data).sum(-3)
         return Density(mean, False, states.dims)
 
