@@ -147,7 +147,9 @@ def _row(
         now = list(best.model.get_submodule(path).parameters(recurse=layer is not None))
         change = best.changes.get(name, LayerChange())
         if work.staying.get(name) == FIXED:
-            change = replace(change, note="; ".join(filter(None, [change.note, f"no units removed: {FIXED}"])))
+            change = replace(
+                change, note="; ".join(filter(None, [change.note, f"no units removed: {FIXED}"]))
+            )
     return LayerRow(
         path or "(model)",
         type(module).__name__,
