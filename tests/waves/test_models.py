@@ -106,6 +106,7 @@ def test_ratios_of_many_hidden_units_stay_in_range(dtype: torch.dtype) -> None:
         waves.heisenberg(waves.square(4)),
         waves.ising(waves.square(4), 1.0),
         waves.PauliSum(waves.spins(16), {"X0 X1 X2": 1.0, "X1 X5 Y6 Y7": 0.5, "Z3": 2.0}),
+        waves.PauliSum(waves.spins(16), {" ".join(f"X{i}" for i in range(16)): 1.0, "Z3": 2.0}),
     )
     for operator in operators:
         module = waves.RBM(144, std=0.3 if dtype.is_complex else 0.2, dtype=dtype)

@@ -10,7 +10,7 @@ from ketwork.waves.models.network import Network, normal
 from ketwork.waves.models.tables import Tables
 from ketwork.waves.spaces import Space
 
-_LOG = 20.0  # four factors of e^20 are in the range of single precision
+_LOG = 20.0  # e^20 is in the range of single precision; products of 35, computed in double precision, in that of it
 
 
 class RBM(Network):
@@ -81,7 +81,7 @@ class RBM(Network):
 
 
 def scales(logs: Tensor) -> Tensor:
-    """exp Σ of blocks of columns (sites, blocks), as few of one size as keep each within e^±20: four are in range."""
+    """exp Σ of blocks of columns (sites, blocks), as few of one size as keep each within e^±20."""
     count, blocks = logs.shape[1], 1
     while True:
         size = -(-count // blocks)
