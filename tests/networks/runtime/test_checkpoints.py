@@ -472,6 +472,7 @@ class Dies(Dataset):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # PyTorch's, see test_streaming.py
 def test_a_data_loader_worker_that_dies_is_mended_and_resumed(tmp_path):
     data = Dies()
     dying = DataLoader(data, batch_size=8, num_workers=1)
