@@ -28,7 +28,7 @@ from ketwork.networks.activations import (
     map_tensors,
 )
 from ketwork.networks.comparison.result import ComparedLayer
-from ketwork.networks.moments import UNITS, sample_owners, sample_rows
+from ketwork.networks.moments import UNITS, Positions, sample_owners, sample_rows
 from ketwork.networks.runtime import Bad, BadValues
 
 
@@ -108,8 +108,8 @@ class Side:
         key, path = activation.key, activation.info.name
         if key in self.missing_pairs:
             return
-        present = activation.present
-        rows = sample_rows(activation.values, present, unit_of=self.unit, normalize=self.normalize)
+        positions = Positions.of(activation.values, activation.present)
+        rows = sample_rows(activation.values, positions, unit_of=self.unit, normalize=self.normalize)
         known = self.infos.get(key)
         if known is not None and known[1] != rows.shape[1]:
             if self.unit == UNITS[2]:
@@ -129,7 +129,7 @@ class Side:
         self.infos.setdefault(key, (activation.info, rows.shape[1]))
         self.rows[self.name, *key] = rows
         if len(rows) not in self.owners:
-            self.owners[len(rows)] = sample_owners(activation.values, present, unit_of=self.unit).cpu()
+            self.owners[len(rows)] = sample_owners(positions, unit_of=self.unit).cpu()
 
     def leave_out(self, key: Key, reason: str) -> None:
         """Takes a layer out of this and later batches."""

@@ -14,20 +14,19 @@ UNITS = ("sample", "position", "flat")
 
 def pooled(values: Tensor, present: Tensor | None) -> Tensor:
     """The mean over the existing positions of each sample, (N, d), of activations (N, T, d); never a view of them."""
-    if present is None:
-        return values.mean(dim=1)
-    owners = torch.arange(len(values), device=values.device).repeat_interleave(values.shape[1])
-    return _means(_existing(values, present).flatten(0, 1), owners, present.sum(dim=1))
+    positions = Positions.of(values, present)
+    return pooled_rows(positions.rows(values), positions)
 
 
 def pooled_rows(rows: Tensor, positions: Positions) -> Tensor:
     """The same of the existing vectors (n, d) alone."""
     if positions.present is None:
         return rows.reshape(*positions.shape, -1).mean(dim=1)
-    return _means(rows, positions.owners, positions.counts)
+    sums = rows.new_zeros(len(positions.counts), rows.shape[1]).index_add_(0, positions.owners, rows)
+    return sums / positions.counts[:, None].clamp(min=1)
 
 
-def sample_rows(values: Tensor, present: Tensor | None, *, unit_of: str = UNITS[0], normalize: str) -> Tensor:
+def sample_rows(values: Tensor, positions: Positions, *, unit_of: str = UNITS[0], normalize: str) -> Tensor:
     """An activation (N, T, d) as the rows that are compared, in memory of their own.
 
     `"sample"`: the mean over existing positions, (N, d), 0 where a sample has none; `"position"`: every existing
@@ -36,29 +35,23 @@ def sample_rows(values: Tensor, present: Tensor | None, *, unit_of: str = UNITS[
     """
     if values.is_complex():
         values = torch.view_as_real(values.resolve_conj()).flatten(-2)
-    if unit_of == "position":
-        rows = values.flatten(0, 1).clone() if present is None else values[present]
-    elif unit_of == "flat":
-        rows = values.flatten(1).clone() if present is None else _existing(values, present).flatten(1)
+    present = positions.present
+    if unit_of == "flat":
+        rows = values.clone() if present is None else torch.where(present[..., None], values, 0)
+        rows = rows.flatten(1)
     else:
-        rows = pooled(values, present)
+        rows = positions.rows(values)
+        if unit_of == "sample":
+            rows = pooled_rows(rows, positions)
+        elif present is None:
+            rows = rows.clone()
     return unit(rows)[0] if normalize == "state" else rows
 
 
-def sample_owners(values: Tensor, present: Tensor | None, *, unit_of: str = UNITS[0]) -> Tensor:
+def sample_owners(positions: Positions, *, unit_of: str = UNITS[0]) -> Tensor:
     """Which sample of an activation (N, T, d) each of its `sample_rows` is of, (rows,)."""
-    n, t = values.shape[:2]
-    samples = torch.arange(n, device=values.device)
-    if unit_of != "position":
-        return samples
-    samples = samples[:, None].expand(n, t)
-    return samples.flatten() if present is None else samples[present]
-
-
-def _means(rows: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
-    sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, owners, rows)
-    return sums / counts[:, None].clamp(min=1)
-
-
-def _existing(values: Tensor, present: Tensor) -> Tensor:
-    return torch.where(present[..., None], values, torch.zeros_like(values))
+    return (
+        positions.owners
+        if unit_of == "position"
+        else torch.arange(positions.shape[0], device=positions.device)
+    )

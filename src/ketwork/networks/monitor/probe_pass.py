@@ -21,7 +21,7 @@ from ketwork.networks.activations import (
     needs_labels,
     select,
 )
-from ketwork.networks.moments import Keep, sample_rows
+from ketwork.networks.moments import Keep, Positions, sample_rows
 from ketwork.networks.monitor.firing import Firing
 from ketwork.networks.monitor.look import LayerLook
 from ketwork.networks.monitor.parameters import Parameters
@@ -109,7 +109,8 @@ class ProbePass:
             )
         run.receive(activation)
         if self.views is not None:
-            rows = sample_rows(activation.values, activation.present, normalize="ensemble")
+            positions = Positions.of(activation.values, activation.present)
+            rows = sample_rows(activation.values, positions, normalize="ensemble")
             self._rows.setdefault(activation.key, []).append(rows)
 
     def _views(self, rows: list[torch.Tensor] | None) -> Views | None:

@@ -169,7 +169,7 @@ class Gathering:
         for extra in self.extras:
             extra.take(activation, present)
         if self.gathered.pairs is not None:
-            self._pooled[key] = sample_rows(activation.values, present, normalize="ensemble")
+            self._pooled[key] = sample_rows(activation.values, positions, normalize="ensemble")
 
     def settle(self, live: Source) -> None:
         """Reads what the hooks left on devices, with what the study's extras read.
