@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,34 @@ def test_modes_and_defaults_change_no_number(setting: Callable[[], AbstractConte
     with setting():
         found = all_of_it()
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "call",
+    [
+        kw.study,
+        kw.compare,
+        partial(kw.compress, keep=0.9, heal=2),
+        kw.collapse_curve,
+    ],
+)
+def test_data_are_made_in_the_gradient_mode_of_the_caller(
+    call: Callable[[nn.Module, Any], Any], mode: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    net, modes = network(), []
+
+    class Data:
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            for part in inputs(64).split(32):
+                modes.append(torch.is_grad_enabled())
+                yield part
+
+    with mode():
+        expected = torch.is_grad_enabled()
+        call(net, Data())
+        assert torch.is_grad_enabled() == expected
+    assert set(modes) == {expected}
 
 
 def test_a_default_device_is_not_that_of_its_own_arithmetic() -> None:

@@ -147,8 +147,12 @@ def drawing(seed: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def neutral() -> Iterator[None]:
-    """All of it: around what ketwork computes and draws; no tensor is made in inference mode."""
-    with torch.inference_mode(False), full_precision(), kept_randomness():
+    """All of it: around what ketwork computes and draws; no tensor is made in inference mode.
+
+    Gradients are recorded as the caller has it, so that a network that runs in the caller's data keeps no graph either.
+    """
+    grad = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(grad), full_precision(), kept_randomness():
         yield
 
 

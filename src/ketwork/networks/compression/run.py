@@ -45,7 +45,6 @@ from ketwork.quantum import generator_from
     timeout="distributed.timeout",
 )
 @neutral()
-@torch.inference_mode(mode=False)
 def compress(
     model: nn.Module,
     data: Any,
