@@ -42,6 +42,7 @@ from ketwork.waves.models.dense import FeedForward
 from ketwork.waves.models.determinants import Backflow, Slater, free_orbitals
 from ketwork.waves.models.jastrow import Jastrow
 from ketwork.waves.models.network import Network
+from ketwork.waves.models.pairing import PairProduct
 from ketwork.waves.models.rbm import RBM
 from ketwork.waves.models.symmetric import SymmetricRBM, Symmetrized
 from ketwork.waves.models.vision import VisionTransformer
@@ -101,6 +102,7 @@ __all__ = [
     "Network",
     "Operator",
     "Optimizer",
+    "PairProduct",
     "PauliSum",
     "Projected",
     "Rule",

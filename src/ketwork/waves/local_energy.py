@@ -23,7 +23,7 @@ def local_energies(operator: Operator, wave: Wave, x: Tensor) -> Tensor:
     check_same_space(operator, wave)
     x = x.to(wave.device, wave.dtype)
     tables = wave.tables()
-    if tables is not None and isinstance(operator, PauliSum):
+    if tables is not None and isinstance(operator, PauliSum) and tables.serves(operator.patterns):
         signed = operator.rotated(wave.signs) if wave.signs else operator
         parts = (tables.local_energies(p, signed.patterns, signed.elements(p)) for p in x.split(wave.chunk))
         return _double(torch.cat(list(parts)))

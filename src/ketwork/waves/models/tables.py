@@ -22,6 +22,10 @@ class Tables:
     visible: np.ndarray
     spins: Callable[[Tensor], Tensor]
 
+    def serves(self, patterns: Tensor) -> bool:
+        """Whether `local_energies` takes these patterns (width, sites)."""
+        return True
+
     def local_energies(self, x: Tensor, patterns: Tensor, elements: Tensor) -> Tensor:
         """Σ_g ⟨x|H|x_g⟩ ψ(x_g)/ψ(x), x_g being x flipped on pattern g: (batch,)."""
         s = self.spins(x).to(_real(self.bias))
