@@ -6,6 +6,7 @@ import numpy as np
 import pennylane as qml
 import pytest
 import torch
+from packaging.version import Version
 from qiskit.quantum_info import DensityMatrix, Statevector, partial_trace
 from torch import nn
 
@@ -107,7 +108,10 @@ def test_6b_every_sign_pattern_of_four_entries_is_a_hypergraph_state() -> None:
 
 @ALL
 @pytest.mark.parametrize("shape", [(1, 2), (3, 2), (4, 4), (2, 5), (6, 3)])
-def test_7_the_post_selected_amplitudes_of_a_layer_are_its_output(sdk, shape) -> None:
+def test_7_the_post_selected_amplitudes_of_a_layer_are_its_output(sdk, shape, request) -> None:
+    if sdk == "pennylane" and shape == (2, 5) and Version(qml.__version__) < Version("0.45"):
+        why = "its angles of unitary gates have eight digits"
+        request.node.add_marker(pytest.mark.xfail(reason=why, raises=AssertionError, strict=True))
     linear = nn.Linear(shape[1], shape[0]).double()
     x = torch.randn(shape[1], dtype=torch.float64, generator=seeded(4))
     found = circuits.layer(linear, x, torch.tanh, to=sdk)

@@ -62,7 +62,9 @@ def test_what_was_gathered_gives_the_numbers_again(name: str) -> None:
             )  # the file's numbers are plain
             if measure == "participation_ratio" and again.bounds is None:  # which was without bias then
                 purity = Deletion(layer.state()).purity[1]
-                assert estimate.value == pytest.approx(min(max(1 / purity, 1), layer.d), rel=1e-9)
+                # Lengths less the mean in float64 give 2.161340804114; version 0.1 was 8e-9 off, by its float32 ones.
+                rel = 1e-8 if name == "complex" else 1e-9
+                assert estimate.value == pytest.approx(min(max(1 / purity, 1), layer.d), rel=rel)
                 continue
             assert again.plain == pytest.approx(estimate.value, rel=1e-9, abs=1e-12, nan_ok=True), measure
             if not again.corrected:

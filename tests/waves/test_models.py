@@ -248,3 +248,16 @@ def test_stable_hyperbolic_functions() -> None:
     assert torch.isfinite(torch.view_as_real(log_cosh(x))).all()
     torch.testing.assert_close(tanh(x)[[0, 5]], torch.tensor([-1, 1], dtype=C128))
     torch.testing.assert_close(log_cosh(real)[[0, 5]], real[[0, 5]].abs() - math.log(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, C128])
+def test_hyperbolic_functions_at_nodes(dtype) -> None:
+    """cosh is 0 at iπ/2: beside it neither is NaN, and cosh keeps the digits that its argument has."""
+    eps = torch.finfo(dtype).eps
+    away = 10 ** torch.linspace(math.log10(eps), 0, 4000, dtype=F64)
+    turn = torch.linspace(0, 2 * math.pi, 4000, dtype=F64) * 97
+    x = (torch.polar(away, turn) + 0.5j * math.pi).to(dtype)
+    assert not torch.isnan(torch.view_as_real(log_cosh(x))).any()
+    assert (torch.exp(log_cosh(x)) - torch.cosh(x.to(C128))).abs().max() < 20 * eps
+    beside = x[away > 1e3 * eps]
+    torch.testing.assert_close(tanh(beside).to(C128), torch.tanh(beside.to(C128)), rtol=1e-2, atol=1e-3)

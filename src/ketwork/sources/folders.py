@@ -100,7 +100,7 @@ def _network(transformers: Any, path: Path, config: Mapping[str, Any]) -> tuple[
         first = _first_line(error)
         if "auto_map" in config:
             first = "it comes with code of its own (auto_map in its config.json), which is not run"
-        elif isinstance(error, pickle.UnpicklingError):
+        elif _of_pickles(error):
             first = "its weights are pickled and hold more than tensors, which could run code"
         elif isinstance(error, SafetensorError):
             first = f"its weights are truncated or not safetensors: {first}"
@@ -110,6 +110,13 @@ def _network(transformers: Any, path: Path, config: Mapping[str, Any]) -> tuple[
             f"Argument `model` must be a Hugging Face model folder that loads, but {path} does not: {first}"
         ) from error
     return model, info
+
+
+def _of_pickles(error: BaseException | None) -> bool:
+    """Whether a pickle was refused; older versions of transformers raise an error of their own from that."""
+    while error is not None and not isinstance(error, pickle.UnpicklingError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _class(transformers: Any, config: Mapping[str, Any]) -> Any:

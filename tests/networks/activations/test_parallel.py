@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ketwork as kw
 
@@ -43,7 +44,15 @@ def plain() -> dict[str, float]:
     return values(kw.study(llama(), DATA, layers=["*", "*down_proj:input"]))
 
 
-@pytest.mark.parametrize("way", ["fsdp2", "fsdp1"])
+NOT_ON_CPUS = pytest.mark.xfail(
+    torch.__version__.startswith("2.6."),
+    reason="its FSDP2 does not run on CPUs",
+    raises=KeyError,
+    strict=True,
+)
+
+
+@pytest.mark.parametrize("way", [pytest.param("fsdp2", marks=NOT_ON_CPUS), "fsdp1"])
 def test_sharded_networks_have_the_numbers_of_the_plain_one(
     way: str, said: list[dict[str, Any]], plain: dict[str, float]
 ) -> None:

@@ -59,24 +59,24 @@ def test_the_budget_holds(memory: int, batches: int) -> None:
 
 
 def test_a_projection_says_its_error_and_the_error_is_right() -> None:
+    """Each measure by itself: a projection scatters CKA, and lowers the others."""
     widths = [200, 200, 300]
-    within, total = 0, 0
-    for seed in range(4):
+    off = ~np.eye(3, dtype=bool)
+    ratios: dict[str, list[float]] = {"cka": [], "bures": [], "r2": []}
+    for seed in range(8):
         data = torch.cat(related(400, widths, seed), dim=1)
         exact = kw.compare(Fan(widths), data)
-        rough = kw.compare(Fan(widths), data, memory=1 << 19, seed=torch.Generator().manual_seed(seed))
+        rough = kw.compare(Fan(widths), data, memory=1 << 19, seed=seed)
         assert not exact.errors
         assert all(layer.held < layer.d for layer in rough.rows)
         assert any("Projected at random" in warning for warning in rough.warnings)
         assert "cka_error" in rough.table()
-        for name in ("cka", "bures"):
+        for name, found in ratios.items():
             change = np.abs(rough.frame(name) - exact.frame(name)).to_numpy()
-            said = rough.errors[name].numpy()
-            off = ~np.eye(3, dtype=bool)
-            assert (change[off] < 3 * said[off]).all()
-            within += int((change[off] < said[off]).sum())
-            total += int(off.sum())
-    assert within >= 0.5 * total
+            found.extend(change[off] / rough.errors[name].numpy()[off])
+    for name, found in ratios.items():
+        assert max(found) < 3, name
+        assert np.mean(np.array(found) < 1) >= 0.65, name
 
 
 def test_projected_equal_layers_stay_equal(chain: nn.Module) -> None:

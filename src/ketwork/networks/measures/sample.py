@@ -57,9 +57,10 @@ class Sample:
                 counts = counts.clamp(min=1)
                 valid = valid | (torch.arange(valid.shape[1], device=valid.device) == 0)
             kets = kets * weights.sqrt()[..., None].to(kets.real.dtype) - mean.to(kets)
-            lengths = torch.linalg.vector_norm(kets, dim=-1)
-            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None]
-            weights = torch.where(valid, lengths.double().square(), 0.0)
+            wide = torch.complex128 if kets.is_complex() else torch.float64
+            lengths = torch.linalg.vector_norm(kets, dim=-1, dtype=wide)
+            kets = kets / torch.where(lengths > 0, lengths, 1.0)[..., None].to(kets.real.dtype)
+            weights = torch.where(valid, lengths.square(), 0.0)
             total = total - (moment.n + zeros) * float(mean.abs().square().sum())
         return cls(kets, weights, valid, counts, total, accumulator.samples, shares, order, heaviest)
 

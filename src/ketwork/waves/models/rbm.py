@@ -100,22 +100,25 @@ def log_cosh(x: Tensor) -> Tensor:
     if not x.is_complex():
         size = x.abs()
         return size + torch.nn.functional.softplus(-2 * size) - math.log(2)
-    sign, u, v, square = _decayed(x)
-    modulus = x.real * sign + torch.log1p(2 * u + square) / 2 - math.log(2)
-    return torch.complex(modulus, x.imag * sign + torch.atan2(v, 1 + u))
+    sign, _, above, v = _decayed(x)
+    modulus = x.real * sign + torch.log(above.square() + v.square()) / 2 - math.log(2)
+    return torch.complex(modulus, x.imag * sign + torch.atan2(v, above))
 
 
 def tanh(x: Tensor) -> Tensor:
     """tanh x, real or complex: (1 − exp(−2x))/(1 + exp(−2x)), for Re x taken positive."""
     if not x.is_complex():
         return torch.tanh(x)
-    sign, u, v, square = _decayed(x)
-    scale = sign / (1 + 2 * u + square)
-    return torch.complex((1 - square) * scale, -2 * v * scale)
+    sign, size, above, v = _decayed(x)
+    scale = sign / (above.square() + v.square())
+    return torch.complex((1 - size.square()) * scale, -2 * v * scale)
 
 
 def _decayed(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sign that makes Re x positive; then u + iv = exp(−2x) and u² + v²."""
+    """The sign that makes Re x positive; then |z| and the parts of 1 + z, with z = exp(−2x).
+
+    The sum of squares of these two is |1 + z|² to all digits. 1 + 2 Re z + |z|² may be below 0 near a node, z = −1.
+    """
     sign = torch.where(x.real < 0, -1.0, 1.0).to(x.real.dtype)
     size, angle = torch.exp(-2 * x.real * sign), 2 * x.imag * sign
-    return sign, size * torch.cos(angle), -size * torch.sin(angle), size.square()
+    return sign, size, 1 + size * torch.cos(angle), -size * torch.sin(angle)
