@@ -46,9 +46,8 @@ class _Settings:
             for device in _DEVICES
             if torch.is_autocast_enabled(device)
         )
-        device = torch.empty(
-            0
-        ).device  # PyTorch 2.6's get_default_device() does not see `with torch.device(...)`
+        # The get_default_device() of PyTorch 2.6 does not see `with torch.device(…)`.
+        device = torch.empty(0).device
         return cls(autocast, tuple(_lowered()), None if device.type == "cpu" else device)
 
 
