@@ -53,6 +53,13 @@ class Fits:
     _choices: dict[str, list[Choice]] = field(default_factory=dict)
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
+    def forget(self) -> None:
+        """Drops what was computed of layers and what was seen of them; nothing can be fitted after it."""
+        for known in (self._metrics, self._reductions, self._choices, self._weights):
+            known.clear()
+        for seen in self.survey.layers.values():
+            seen.scatter = seen.fisher = seen.channels = None
+
     def metric(self, layer: WeightLayer, weighted: bool) -> Metric:
         """H of the layer: 1 where it is not weighted, or no gradient was to be had."""
         fisher = self.survey.fisher(layer.path) if weighted else None

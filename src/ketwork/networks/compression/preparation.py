@@ -23,7 +23,7 @@ from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, 
 from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, Surveyed, run_survey
 from ketwork.networks.compression.unit_discovery import feeds
 from ketwork.networks.compression.unit_removal import Narrowing, states_of, usable
-from ketwork.networks.runtime import Processes
+from ketwork.networks.runtime import Processes, give_back
 from ketwork.records import pack, unpack
 
 _TRIED = 8  # samples on which a layer's own forward, folding and whether modules can be replaced are tried
@@ -63,6 +63,7 @@ def prepared(
     inside = {layer.path for layer in result} if kind == "bytes" else readers
     scratch = Scratch(memory)
     seen = run_survey(base, result, calibration, generator, inside, memory, scratch)
+    give_back()
     if group is not None:
         device = next(base.parameters()).device
         header, tensors = pack(group.add_up(seen))

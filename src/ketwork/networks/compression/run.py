@@ -31,7 +31,7 @@ from ketwork.networks.compression.surgery import plain
 from ketwork.networks.compression.survey import without_checkpoints
 from ketwork.networks.compression.targets import reached
 from ketwork.networks.measures import Output
-from ketwork.networks.runtime import Distributed, join, parse_bytes
+from ketwork.networks.runtime import Distributed, give_back, join, parse_bytes
 from ketwork.quantum import generator_from
 
 
@@ -207,4 +207,6 @@ def compress(
             "torch": torch.__version__,
             "ketwork": __version__,
         }
+        work.fits.forget()
+        give_back()
         return recorded(network, work, best, tried, settings)

@@ -26,6 +26,7 @@ from ketwork.networks.compression.layers import WeightLayer
 from ketwork.networks.compression.restructuring import Apart
 from ketwork.networks.compression.survey import Survey
 from ketwork.networks.compression.unit_removal import Narrowing, lowest, planned
+from ketwork.networks.runtime import give_back
 from ketwork.quantum import Estimate
 
 _HELD = 4  # times a layer's input and output: what one forward pass is taken to hold at one depth
@@ -108,6 +109,7 @@ class Work:
         """All candidates at that cost, one at a time, the best of them trained in the end where `heal` says so."""
         best: Candidate | None = None
         for candidate in self._fitted(cost):
+            give_back()
             yield candidate
             if best is None or self.kl(candidate) < self.kl(best):
                 best = candidate

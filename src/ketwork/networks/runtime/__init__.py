@@ -8,7 +8,7 @@ May import `measures`, `moments`, `activations`, `quantum`, `records`. Others ta
 - `background`: long work that Ctrl-C can end; `distributed`: several processes
 """
 
-from ketwork.networks.runtime.background import GRACE, Background, interruptible, left_behind
+from ketwork.networks.runtime.background import GRACE, Background, give_back, interruptible, left_behind
 from ketwork.networks.runtime.bad_values import Bad, BadValues
 from ketwork.networks.runtime.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from ketwork.networks.runtime.distributed import TIMEOUT, Distributed, ProcessError, Processes, join
@@ -55,6 +55,7 @@ __all__ = [
     "Stage",
     "Width",
     "error_words",
+    "give_back",
     "interruptible",
     "join",
     "key_stream",

@@ -88,7 +88,7 @@ def interruptible(
             done.set()
             events.put(None)  # who waits for events looks at once
 
-    _give_back()
+    give_back()
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="ketwork")
     ended = True
     try:
@@ -121,8 +121,8 @@ def left_behind() -> bool:
     return any(thread.is_alive() for thread in _LEFT)
 
 
-def _give_back() -> None:
-    """Gives free memory back to the system: glibc's malloc has memory of its own for each thread, beside that."""
+def give_back() -> None:
+    """Gives free memory back to the system, of which glibc's malloc keeps much, some of its own for each thread."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
