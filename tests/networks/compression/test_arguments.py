@@ -98,6 +98,15 @@ def test_a_network_that_is_certain_of_its_data_is_a_warning() -> None:
     assert "nearly certain of the data held back" in warning
 
 
+@pytest.mark.parametrize("memory", ["1GB", 1])  # the original's predictions in memory; in files
+def test_a_network_that_predicts_the_same_for_all_its_data_is_a_warning(memory: str | int) -> None:
+    same = "predicts the same for all data held back"
+    one, two = X[:1].expand(100, 30), X[1:2].expand(100, 30)
+    assert any(same in words for words in kw.compress(mlp(), one, keep=0.7, memory=memory).warnings)
+    each_batch_by_itself = kw.compress(mlp(), torch.cat([one, two]), keep=0.7, batch_size=50, memory=memory)
+    assert not any(same in words for words in each_batch_by_itself.warnings)
+
+
 def test_outputs_of_all_heads_count() -> None:
     class Heads(nn.Module):
         """Each head reads another half of the features, and both matter."""

@@ -150,7 +150,10 @@ class Comparison(Presented):
             halved = similarities(
                 overlaps_of(pairs.half), wanted, center=center, effort=replace(effort, only=similar.pairs)
             )
-            errors = {name: uncertain(name, matrix, halved[name]) for name, matrix in matrices.items()}
+            errors = {
+                name: uncertain(matrix, halved[name], PAIR_MEASURES[name].scattered)
+                for name, matrix in matrices.items()
+            }
         skipped = dict(skipped)
         kept: tuple[list[int], list[int]] = ([], [])
         sides: tuple[list[ComparedLayer], list[ComparedLayer]] = ([], [])

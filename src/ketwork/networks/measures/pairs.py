@@ -31,6 +31,7 @@ class PairMeasure:
     `group` is the name in `measures=`. Of `of_pair` and `of_all` one computes it, the first with its standard error,
     the second beside `errors`; `distance_of` names the measure whose angle it is instead. `itself` is its value of a
     layer with itself. Where `stderr` is False it has no standard error: it is of the samples alone, or a chance level.
+    `scattered` says that a random projection of the features changes it either way, and does not lower it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PairMeasure:
     distance_of: str | None = None
     itself: Callable[[Axes, int], float] = lambda axes, n: 1.0
     symmetric: bool = False
+    scattered: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,20 @@ def matrix_measure(
     group: str,
     definition: str,
     errors: Callable[[Pairs], Tensor] | None = None,
+    scattered: bool = False,
 ) -> Callable[[Callable[[Pairs], Tensor]], Callable[[Pairs], Tensor]]:
     """Declares the decorated function of all `Pairs` as a measure, `errors` as its standard errors."""
 
     def declare(compute: Callable[[Pairs], Tensor]) -> Callable[[Pairs], Tensor]:
         PAIR_MEASURES[name] = PairMeasure(
-            name, title, definition, group, of_all=compute, errors=errors, stderr=errors is not None
+            name,
+            title,
+            definition,
+            group,
+            of_all=compute,
+            errors=errors,
+            stderr=errors is not None,
+            scattered=scattered,
         )
         return compute
 

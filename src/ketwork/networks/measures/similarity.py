@@ -211,6 +211,7 @@ def _cka_errors(pairs: Pairs) -> Tensor:
     definition="debiased linear CKA: HSIC₁(X,Y)/√(HSIC₁(X,X) HSIC₁(Y,Y)), 0 on average for unrelated layers, below 0 "
     "by chance; features centred; of positions, over those of different samples",
     errors=_cka_errors,
+    scattered=True,
 )
 def cka(pairs: Pairs) -> Tensor:
     """HSIC₁ of each pair over the root of those of both layers."""
@@ -222,6 +223,7 @@ def cka(pairs: Pairs) -> Tensor:
     title="biased CKA",
     group="cka",
     definition="linear CKA ‖XᵀY‖²/(‖XᵀX‖ ‖YᵀY‖) of centred features, which few samples inflate",
+    scattered=True,
 )
 def cka_biased(pairs: Pairs) -> Tensor:
     """‖C‖² over the root of those of both layers."""
