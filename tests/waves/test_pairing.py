@@ -93,6 +93,25 @@ def test_symmetries_and_spin() -> None:
     assert np.abs(total.matrix @ psi.numpy()).max() < 1e-8
 
 
+def test_odd_permutations_keep_the_sign(monkeypatch) -> None:
+    """A quarter turn of 6×6 sites is nine cycles of four, an odd permutation; of 4×4 sites all are even."""
+    square = waves.square(6)
+    group = square.symmetries()
+    space = waves.spins(36, magnetization=0)
+    wave = waves.Wave(waves.PairProduct(square, None, group, cell=2, std=0.2), space)
+    x = space.random(20, seed=torch.Generator().manual_seed(0), dtype=F64)
+    log, sign = wave.log_and_sign(x)
+    assert 0 < int((sign < 0).sum()) < 20
+    for g in group[:: len(group) // 24]:
+        moved_log, moved_sign = wave.log_and_sign(x[:, g])
+        torch.testing.assert_close(moved_log, log, atol=1e-6, rtol=1e-6)
+        assert torch.equal(moved_sign, sign)
+    operator = waves.j1j2(square, j2=0.5, sign_rule=False)
+    compiled = waves.local_energies(operator, wave, x)
+    monkeypatch.setattr(waves.PairProduct, "tables", lambda module: None)
+    torch.testing.assert_close(compiled, waves.local_energies(operator, wave, x), atol=1e-5, rtol=1e-5)
+
+
 def test_images_count_once() -> None:
     assert len(waved("all images").module.images) == 4
     assert len(waved("pairs").module.images) == 1
