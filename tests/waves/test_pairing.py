@@ -61,11 +61,12 @@ def test_compiled_exchanges_give_the_ratios_of_determinants(name: str) -> None:
 
 def test_patterns_of_four_sites_are_evaluated() -> None:
     wave = waved("pairs")
-    x = typical(wave, 5)
-    four = waves.PauliSum(H.space, {"X0 X1 X2 X3": 1.0, "Y0 Y1 Y2 Y3": 1.0, "Z0 Z1": 0.5})
-    operator = waves.Projected(four)
-    image = torch.from_numpy(operator.matrix @ wave.amplitudes().numpy()) / wave.amplitudes()
-    torch.testing.assert_close(waves.local_energies(operator, wave, x), image[H.space.index(x)])
+    x = typical(wave, 40)
+    assert ((x[:, 0] != x[:, 1]) & (x[:, 2] != x[:, 3])).any()  # there the exchanges below change something
+    pairs = ("X0 X1", "Y0 Y1"), ("X2 X3", "Y2 Y3")  # (XX + YY)(XX + YY) exchanges within each pair
+    four = waves.PauliSum(H.space, {f"{a} {b}": 1.0 for a in pairs[0] for b in pairs[1]} | {"Z0 Z1": 0.5})
+    image = torch.from_numpy(four.matrix @ wave.amplitudes().numpy()) / wave.amplitudes()
+    torch.testing.assert_close(waves.local_energies(four, wave, x), image[H.space.index(x)])
 
 
 @pytest.mark.parametrize("name", ["pairs", "all"])
