@@ -14,7 +14,7 @@ from ketwork.networks.compression.calibration import Calibration, picked
 from ketwork.networks.compression.costs import bytes_of, latencies, multiply_adds, parameters
 from ketwork.networks.compression.forms import DENSE, Form, Sizes, taps
 from ketwork.networks.compression.layers import WeightLayer
-from ketwork.networks.compression.reductions import Reductions
+from ketwork.networks.compression.reductions import Reducing
 from ketwork.networks.compression.survey import Survey
 
 _LEAST = 0.005  # seconds of one timing of a layer, so that the clock's grain does not matter
@@ -68,7 +68,7 @@ class Budget:
             return weights * self.sizes[path].calls
         return weights * {"parameters": 1, "bytes": self.bytes_each, "latency": 0}[self.kind]
 
-    def options(self, path: str, reductions: Reductions, multiple_of: int) -> Iterator[Form]:
+    def options(self, path: str, reductions: Reducing, multiple_of: int) -> Iterator[Form]:
         """The forms that cost less than the dense one, which comes first."""
         own = self.sizes[path]
         dense = self.price(path, DENSE, own.m, own.c)
@@ -104,11 +104,12 @@ def budget(
     of_base = min(measure(base), total)  # of what folding gave: never more, but for noise
     if kind == "latency":
         for layer in layers:
-            if layer.looks_up or layer.repeated:  # its time is not that of a product of its own
-                seconds[layer.path] = {DENSE: 0.0}
-                continue
-            seconds[layer.path] = _timed(layer, survey, multiple_of)
-            overheads[layer.path] = _overhead(layer, survey)
+            # The time of others is not that of a product of their own.
+            products = [part for part in layer.parts if not part.looks_up and not part.repeated]
+            seconds[layer.path] = {DENSE: 0.0}
+            for part in products:
+                seconds[layer.path] = _timed(part, survey, multiple_of)
+                overheads[layer.path] = _overhead(part, survey)
         measure = partial(_in_turns, calibration, base, of_base)
         dense = sum(of[DENSE] for of in seconds.values())
         if dense > of_base:  # alone, layers may take longer than in the network
@@ -133,9 +134,10 @@ def budget(
 
 def sizes_of(layer: WeightLayer, survey: Survey) -> Sizes:
     """The layer's sizes, with the positions a sample at which it ran."""
-    rows = survey.positions(layer.path)
+    rows, *others = (survey.positions(part.path) for part in layer.parts)
     if not layer.convolution:
-        return Sizes(layer.m, layer.channels, (), calls=rows, looks_up=layer.looks_up)
+        head = others[0] if others else None
+        return Sizes(layer.m, layer.channels, (), calls=rows, looks_up=layer.looks_up, head_calls=head)
     reads = survey.layers[layer.path].shape[-len(layer.kernel) :]
     puts = layer.grid(reads)
     return Sizes(layer.m, layer.channels, layer.kernel, tuple(reads), puts, rows / max(_area(puts), 1))

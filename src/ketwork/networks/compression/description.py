@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -97,6 +98,24 @@ def _changes(module: nn.Module, old: nn.Module) -> tuple[dict[str, Any], dict[st
         if isinstance(getattr(old, name, None), int) and getattr(module, name) != getattr(old, name)
     }
     return (tensors, counts) if tensors or counts else None
+
+
+def tied(small: nn.Module, replaced: Container[str]) -> dict[str, str]:
+    """The parameters of new modules that are another module's too, each with the first name of that.
+
+    Modules of the original's own are tied by its code.
+    """
+    names: dict[nn.Parameter, str] = {}
+    new: set[nn.Module] = set()
+    result = {}
+    for path, module in small.named_modules():
+        if path in replaced:
+            new |= {*module.modules()}
+        for name, parameter in module._parameters.items():
+            own = f"{path}.{name}"
+            if parameter is not None and names.setdefault(parameter, own) != own and module in new:
+                result[own] = names[parameter]
+    return result
 
 
 def unique(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

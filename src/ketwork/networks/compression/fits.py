@@ -21,11 +21,12 @@ from ketwork.networks.compression.factors import Metric, Pair, refit
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import WeightLayer, weight_layers
 from ketwork.networks.compression.lockstep import run_in_step
-from ketwork.networks.compression.reductions import Reductions, rounded_to_bits
+from ketwork.networks.compression.reductions import Reducing, Reductions, rounded_to_bits
 from ketwork.networks.compression.scratch import Scratch
 from ketwork.networks.compression.surgery import replace as put
 from ketwork.networks.compression.surgery import sharing
 from ketwork.networks.compression.survey import WIDEST_INPUT, Survey
+from ketwork.networks.compression.tied import Tied, TiedReductions
 
 _JUDGES = 4  # every so many-th batch judges the ridge
 _FEW = 32  # choices of a layer that the descent looks at
@@ -49,7 +50,7 @@ class Fits:
     multiple_of: int = 8
     scratch: Scratch = field(default_factory=partial(Scratch, sys.maxsize))
     _metrics: dict[str, Metric] = field(default_factory=dict)
-    _reductions: dict[tuple[str, bool], Reductions] = field(default_factory=dict)
+    _reductions: dict[tuple[str, bool], Reducing] = field(default_factory=dict)
     _choices: dict[str, list[Choice]] = field(default_factory=dict)
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -73,7 +74,7 @@ class Fits:
             self._metrics[layer.path] = metric
         return self._metrics[layer.path]
 
-    def reductions(self, layer: WeightLayer, weighted: bool) -> Reductions:
+    def reductions(self, layer: WeightLayer, weighted: bool) -> Reducing:
         """The layer in all forms. Where memory is short those without the metric, which few ask for, are made anew."""
         key = (layer.path, weighted)
         self.scratch.rest()
@@ -81,10 +82,13 @@ class Fits:
             return self._reductions[key]
         if layer.path not in self._weights:
             self._weights[layer.path] = self.scratch.kept(layer.weight())
-        seen = self.survey.layers[layer.path]
+        seen, weight = self.survey.layers[layer.path], self._weights[layer.path]
+        if isinstance(layer, Tied):
+            self._reductions[key] = self._of_both(layer, weight, weighted)
+            return self._reductions[key]
         inside = seen.side == "inputs"
         result = Reductions(
-            self._weights[layer.path],
+            weight,
             layer.bias(),
             layer.kernel,
             self.metric(layer, weighted),
@@ -98,6 +102,14 @@ class Fits:
             result.kept = self.scratch.kept
             self._reductions[key] = result
         return result
+
+    def _of_both(self, layer: Tied, weight: Tensor, weighted: bool) -> TiedReductions:
+        """An embedding with the head that has its weight."""
+        words, inputs = (self.survey.layers[part.path].scatter for part in layer.parts)
+        assert words is not None
+        assert inputs is not None
+        pulled = self.survey.fisher(layer.head.path) if weighted else None
+        return TiedReductions.of(layer, weight, words, inputs, self.metric(layer, weighted), pulled)
 
     def smaller(
         self,
@@ -141,18 +153,21 @@ def one_shot(base: nn.Module, fits: Fits, forms: Forms, weighted: bool) -> nn.Mo
     new: dict[str, nn.Module] = dict(fits.carriers)
     for layer in fits.layers:
         form = forms[layer.path]
-        if not form.dense:
-            module: nn.Module = layer.factored(form, *fits.reductions(layer, weighted).cut(form))
-        elif form.bits:
-            module = layer.with_weight(layer.weight()).module
+        if not form.dense or form.bits:
+            new |= _made(layer, form, fits, weighted)
         elif layer.path in fits.rows:
-            module = layer.module
-        else:
-            continue
-        new.update(dict.fromkeys(layer.paths, in_bits(module, form.bits)))
+            new |= dict.fromkeys(layer.paths, layer.module)
     twin = sharing(base)
     put(twin, new)
     return twin
+
+
+def _made(layer: WeightLayer, form: Form, fits: Fits, weighted: bool) -> dict[str, nn.Module]:
+    """New modules for a layer in a form, by path; a copy of its own where that is dense."""
+    new = layer.copied() if form.dense else layer.in_form(form, *fits.reductions(layer, weighted).cut(form))
+    for module in set(new.values()):
+        in_bits(module, form.bits)
+    return new
 
 
 def in_bits(module: nn.Module, bits: int) -> nn.Module:
@@ -261,12 +276,9 @@ class _Twin:
         cut = set()
         for layer in fits.layers:
             form = variant.forms[layer.path]
-            if form.dense:
-                module: nn.Module = layer.with_weight(layer.weight()).module
-            else:
-                module = layer.factored(form, *fits.reductions(layer, variant.weighted).cut(form))
+            new |= _made(layer, form, fits, variant.weighted)
+            if not form.dense and layer.refits:
                 cut.add(layer.path)
-            new.update(dict.fromkeys(layer.paths, in_bits(module, form.bits)))
         model = sharing(base)
         put(model, new)
         return cls(model, fits, variant, {layer.path: layer for layer in fits.layers}, cut)
@@ -277,8 +289,8 @@ class _Twin:
 
     def refitted(self, path: str) -> bool:
         """Whether a layer is fitted here."""
-        if path in self.cut:
-            return True
+        if path in self.cut or not self.layers[path].refits:
+            return path in self.cut
         return self.variant.refit_dense and self.layers[path].has_bias and self._total(path)
 
     def regressed(self, path: str) -> WeightLayer:

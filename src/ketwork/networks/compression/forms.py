@@ -83,7 +83,8 @@ def possible(kernel: tuple[int, ...]) -> tuple[str, ...]:
 class Sizes:
     """A layer's m outputs, c channels, and kernel; its positions along each axis where it reads and where it puts out.
 
-    `calls` is how often a sample comes to it; of a linear layer all its positions.
+    `calls` is how often a sample comes to it; of a linear layer all its positions. `head_calls` is that of a head which
+    has an embedding's weight: both have one tensor of the words, and a matrix of their own besides where that is cut.
     """
 
     m: int
@@ -93,26 +94,34 @@ class Sizes:
     puts: tuple[int, ...] = ()
     calls: float = 1.0
     looks_up: bool = False
+    head_calls: float | None = None
 
     def parameters(self, form: Form, bias: bool) -> int:
         """The parameters of the layer in that form; all but the dense one have a bias."""
-        weights = sum(count for count, _ in self._parts(form))
-        return weights + (self.m if bias or not form.dense else 0)
+        return self.weights(form) + (self.m if bias or not form.dense else 0)
 
     def outputs(self, form: Form) -> int:
-        """The output channels of all modules of the form: of each, a scale is kept where its weight has 8 bits."""
+        """The rows of all weights of the form: of each, a scale is kept where its weight has 8 bits."""
+        if self.looks_up:
+            own = 0 if form.rank is None else self.m + (form.rank if self.head_calls is not None else 0)
+            return self.c + own
         return self.m + (form.rank or 0) + (form.inner or 0)
 
     def weights(self, form: Form) -> int:
         """The weights of the layer in that form."""
-        return sum(count for count, _ in self._parts(form))
+        own = 0 if form.rank is None or self.head_calls is None else form.rank * self.m
+        return own + sum(count for count, _ in self._parts(form))
 
     def macs(self, form: Form) -> float:
         """The multiply-adds of a sample."""
         parts = (
             self._parts(form)[1:] if self.looks_up else self._parts(form)
         )  # columns by number are no products
-        return sum(count * places for count, places in parts)
+        own = sum(count * places for count, places in parts)
+        head = (
+            0.0 if self.head_calls is None else self.head_calls * sum(count for count, _ in self._parts(form))
+        )
+        return own + head
 
     def _parts(self, form: Form) -> list[tuple[int, float]]:
         """The weights of each module, and the positions at which it computes."""

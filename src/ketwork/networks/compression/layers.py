@@ -20,6 +20,8 @@ from ketwork.networks.compression.recurrent import RecurrentMatrix
 from ketwork.networks.compression.surgery import resized
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TIED = "its weight is tied to another module's"
+"""Why a module stays unchanged that has its weight together with another."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,16 @@ class WeightLayer:
     def path(self) -> str:
         """The name."""
         return self.paths[0]
+
+    @property
+    def parts(self) -> tuple[WeightLayer, ...]:
+        """The layers that have its matrix: itself, and those that are tied to it."""
+        return (self,)
+
+    @property
+    def refits(self) -> bool:
+        """Whether its matrix may be fitted again to what the smaller network gives it."""
+        return True
 
     @property
     def convolution(self) -> bool:
@@ -147,7 +159,19 @@ class WeightLayer:
             return _positions(y, mask)
         return y.movedim(-1 - len(self.kernel), -1).reshape(-1, self.m)
 
-    def factored(self, form: Form, matrices: list[Tensor], bias: Tensor) -> nn.Sequential:
+    def gradient_rows(self, gradient: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The gradients whose second moments say how much the layer matters: those of y, as `rows_out` has them."""
+        return self.rows_out(gradient, mask)
+
+    def in_form(self, form: Form, matrices: list[Tensor], bias: Tensor) -> dict[str, nn.Module]:
+        """`factored`, in each of the layer's places."""
+        return dict.fromkeys(self.paths, self.factored(form, matrices, bias))
+
+    def copied(self) -> dict[str, nn.Module]:
+        """A copy of the layer's own module, in each of its places."""
+        return dict.fromkeys(self.paths, self.with_weight(self.weight()).module)
+
+    def factored(self, form: Form, matrices: list[Tensor], bias: Tensor | None) -> nn.Sequential:
         """y = … second (first x) + bias as plain modules, in the layer's dtype.
 
         `matrices` are those of the form's modules, each (outputs, channels · taps).
@@ -162,13 +186,15 @@ class WeightLayer:
                 parts.append(skip_init(nn.Embedding, wide, out, self.module.padding_idx, **options))
                 matrix = matrix.T
             elif not self.convolution:
-                parts.append(skip_init(nn.Linear, wide, out, bias=i == last, **options))
+                biased = i == last and bias is not None
+                parts.append(skip_init(nn.Linear, wide, out, bias=biased, **options))
             else:
                 parts.append(self._convolution(form, i, out, wide, i == last, options))
             with torch.no_grad():
                 parts[-1].weight.copy_(matrix.reshape(parts[-1].weight.shape))
-        with torch.no_grad():
-            parts[-1].bias.copy_(bias)
+        if bias is not None:
+            with torch.no_grad():
+                parts[-1].bias.copy_(bias)
         return nn.Sequential(*parts).train(self.module.training)
 
     def _convolution(
@@ -264,9 +290,9 @@ def weight_layers(model: nn.Module) -> tuple[list[WeightLayer], dict[str, str]]:
             continue
         reason = "its weight is parametrized" if parametrized else _reason(module, names[0])
         if reason is None and any(id(parameter) in tied for parameter in own):
-            reason = "its weight is tied to another module's"
+            reason = TIED
         if reason is None:
-            layers.append(_weight_layer(module, tuple(names)))
+            layers.append(weight_layer(module, tuple(names)))
         else:
             left[names[0] or "(model)"] = reason
     return layers, left
@@ -317,7 +343,8 @@ def _kind(module: nn.Module) -> tuple[str, bool] | None:
     return None
 
 
-def _weight_layer(module: Any, paths: tuple[str, ...]) -> WeightLayer:
+def weight_layer(module: Any, paths: tuple[str, ...]) -> WeightLayer:
+    """The layer that a module is which has a kind."""
     result = _kind(module)
     assert result is not None
     kind, known = result

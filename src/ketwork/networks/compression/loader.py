@@ -250,6 +250,8 @@ def load_compressed(path: str, network: nn.Module) -> nn.Module:
                 network._parameters, network._buffers = new._parameters, new._buffers
             else:
                 setattr(network.get_submodule(parent), last, new.train(network.training))
+        for name, other in about.get("tied", {}).items():
+            _tie(network, name, other)
         _fill(network, tensors)
         if replaced and callable(getattr(network, "save_pretrained", None)):
             configured(network, about.get("record", {}).get("settings", {}).get("config", {}))
@@ -339,6 +341,15 @@ def _fill(network: nn.Module, tensors: dict) -> None:
     missing = [name for name in missing if name not in known]
     if missing or unexpected:
         raise ValueError(f"it lacks {missing[:3]} and has {unexpected[:3]} besides")
+
+
+def _tie(network: nn.Module, name: str, other: str) -> None:
+    """Gives a module the parameter of another, of the same shape."""
+    parent, _, last = name.rpartition(".")
+    shared = network.get_parameter(other)
+    if network.get_parameter(name).shape != shared.shape:
+        raise ValueError(f"{name!r} and {other!r} have different shapes")
+    network.get_submodule(parent)._parameters[last] = shared
 
 
 def _made(parts: list, old: nn.Module, most: int, like: torch.Tensor) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from ketwork.networks.compression.scratch import Scratch
 from ketwork.networks.compression.search import Work
 from ketwork.networks.compression.surgery import fold_batchnorm, read_directly, same, sharing
 from ketwork.networks.compression.survey import WIDEST, WIDEST_INPUT, Survey, Surveyed, run_survey
+from ketwork.networks.compression.tied import Tied, as_one_module, tied_layers
 from ketwork.networks.compression.unit_discovery import feeds
 from ketwork.networks.compression.unit_removal import Narrowing, states_of, usable
 from ketwork.networks.runtime import Processes, give_back
@@ -52,17 +53,20 @@ def prepared(
     total = measures(calibration)[kind](base)
     folded = fold_batchnorm(base, run)
     apart = Apart.of(base)
-    result, left = weight_layers(base)
     chosen = select(base, layers).chosen
-    for layer in result:
-        if not any(path in chosen for path in layer.paths):
-            left[layer.path] = "not among `layers`"
+    as_one_module(base)
+    result, left = weight_layers(base)
+    pairs = tied_layers(base, left)
+    for part in _parts([*result, *pairs]):
+        if not any(path in chosen for path in part.paths):
+            left[part.path] = "not among `layers`"
     result = _verified(base, [layer for layer in result if layer.path not in left], run, left)
+    pairs = _complete(pairs, left)
     fed, staying = feeds(base, result, calibration.rows, first)
-    readers = {path for feed in fed for path in feed.readers}
-    inside = {layer.path for layer in result} if kind == "bytes" else readers
+    readers = {path for feed in fed for path in feed.readers} | {part.path for part in _parts(pairs)}
+    inside = {layer.path for layer in _parts([*result, *pairs])} if kind == "bytes" else readers
     scratch = Scratch(memory)
-    seen = run_survey(base, result, calibration, generator, inside, memory, scratch)
+    seen = run_survey(base, _parts([*result, *pairs]), calibration, generator, inside, memory, scratch)
     give_back()
     if group is not None:
         device = next(base.parameters()).device
@@ -71,21 +75,26 @@ def prepared(
             return None
         seen = unpack(Survey, header, {name: tensor.to(device) for name, tensor in tensors.items()})
     constant = calibration.constant
-    for layer in result:
+    tied = {part.path for part in _parts(pairs)}
+    for layer in _parts([*result, *pairs]):
         record = seen.layers[layer.path]
         if record.scatter is None or record.scatter.n == 0:
             left[layer.path] = "it was never called"
-        elif constant and seen.differentiable and _unheard(record):
+        elif (constant or layer.path in tied) and seen.differentiable and _unheard(record):
             left[layer.path] = "the predictions do not depend on its output"
-    result = [layer for layer in result if layer.path not in left]
-    left |= read_directly(base, [layer.paths for layer in result if not layer.repeated], run)
-    result = [layer for layer in result if layer.path not in left]
+        elif layer.path in tied and not layer.looks_up and layer.path not in seen.order:
+            left[layer.path] = "its weight is tied to another module's, and it runs more than once"
+    result, pairs = _staying(result, left), _complete(pairs, left)
+    replaced = [part.paths for part in _parts([*result, *pairs]) if not part.repeated]
+    left |= read_directly(base, replaced, run)
+    result, pairs = _staying(result, left), _complete(pairs, left)
     fed = usable(fed, result, seen.order, WIDEST_INPUT)
     rest = Trimmed(base, result, seen, fed)
     if not constant:
         rest = trimmed(rest, calibration)
         left |= rest.left
-    result = [layer for layer in rest.layers if layer.path not in left]
+    result = [*_staying(rest.layers, left), *pairs]
+    staying |= dict.fromkeys((layer.path for layer in pairs), "its weight is a head's too")
     if not result:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:8])
         raise ValueError(
@@ -120,6 +129,28 @@ def prepared(
         staying,
         rest,
     )
+
+
+def _parts(layers: Sequence[WeightLayer]) -> list[WeightLayer]:
+    return [part for layer in layers for part in layer.parts]
+
+
+def _staying(layers: Sequence[WeightLayer], left: Collection[str]) -> list[WeightLayer]:
+    """Those that nothing speaks against."""
+    return [layer for layer in layers if layer.path not in left]
+
+
+def _complete(pairs: Sequence[Tied], left: dict[str, str]) -> list[Tied]:
+    """The pairs both of whose modules may be replaced; of others, the second module gets the reason of the first."""
+    result = []
+    for pair in pairs:
+        why = [part for part in pair.parts if part.path in left]
+        if not why:
+            result.append(pair)
+        for part in pair.parts if why else ():
+            reason = f"its weight is also {why[0].path}'s: {left[why[0].path]}"
+            left |= {path: left.get(part.path, reason) for path in part.paths}
+    return result
 
 
 def _unheard(record: Surveyed) -> bool:

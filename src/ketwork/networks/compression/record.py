@@ -45,7 +45,7 @@ def recorded(
     calls = [partial(calibration.output, model, batch) for model in (original, small)]
     times = latencies(calls)
     own = {path: module for path, module in network.named_modules() if own_parameters(module)}
-    places = {path for path, _ in small.named_modules()}
+    places = {path for path, _ in small.named_modules(remove_duplicate=False)}
     products = [
         multiply_adds_within(
             call, batch.size, {path: model.get_submodule(path) for path in own if path and path in places}
@@ -131,7 +131,7 @@ def _row(
     products: Sequence[dict[str, float]],
 ) -> LayerRow:
     """What became of one module that had parameters of its own."""
-    layer = next((layer for layer in work.layers if path in layer.paths), None)
+    layer = next((part for layer in work.layers for part in layer.parts if path in part.paths), None)
     name = path if layer is None else layer.path
     reason = work.left.get(path, "")
     if path in work.folded:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,9 +30,24 @@ from ketwork.networks.compression.forms import SPLITS, Form, taps
 _RIDGES = (1e-9, 1e-7, 1e-5, 1e-3)  # of the largest variance: the first with which a factor exists
 _INNER_RANKS = 6  # inner ranks of `both` that are tried
 _RANKS = 12  # ranks of a split by regression that are offered
-_ROUNDED = (
+ROUNDED = (
     1e-4  # of a layer's whole weight: what rounding is taken to cost where its inputs' moments are not kept
 )
+
+
+class Reducing(Protocol):
+    """What a layer's reductions are asked for, as `Reductions` says."""
+
+    @property
+    def total(self) -> float: ...  # noqa: D102
+
+    def forms(self, multiple_of: int) -> Iterator[Form]: ...  # noqa: D102
+
+    def error(self, form: Form) -> float: ...  # noqa: D102
+
+    def share(self, form: Form) -> float: ...  # noqa: D102
+
+    def cut(self, form: Form) -> tuple[list[Tensor], Tensor]: ...  # noqa: D102
 
 
 @dataclass
@@ -133,7 +149,7 @@ class Reductions:
     def _rounding(self, form: Form) -> float:
         """What weights of 8 bits add: exact at a few ranks, and between these in proportion."""
         if self.inputs is None:
-            return _ROUNDED * self.total
+            return ROUNDED * self.total
         if form.name == "both":
             return self._rounding(Form("inputs", form.inner)) + self._rounding(Form("outputs", form.rank))
         if form.rank is None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ketwork.networks.compression.candidates import DEAD, LayerChange
 from ketwork.networks.compression.costs import EIGHT_BITS, Costs
-from ketwork.networks.compression.description import unique
+from ketwork.networks.compression.description import tied, unique
 from ketwork.networks.compression.forms import Form
 from ketwork.networks.compression.loader import KEY, SCALE, digest, load_compressed
 from ketwork.networks.compression.onnx_export import export_onnx
@@ -131,6 +131,8 @@ class Compressed(Presented):
         """
         tensors = self._tensors()
         about: dict[str, Any] = {"replaced": self.replaced, "record": _plain(self)}
+        if ties := tied(self.model, self.replaced):
+            about["tied"] = ties
         about |= {"digest": digest(tensors, about)}
         with replacing(path) as temporary:
             safetensors.torch.save_file(tensors, str(temporary), metadata={KEY: json.dumps(about)})

@@ -317,7 +317,7 @@ class Work:
         units: Mapping[str, int] | None = None,
         states: Mapping[str, int] | None = None,
     ) -> Candidate:
-        changes = {}
+        changes: dict[str, LayerChange] = {}
         of = {path: feed for feed in self.narrowing.feeds for path in feed.sources}
         scales = self._estimated()
         for layer in self.layers:
@@ -350,11 +350,16 @@ class Work:
                 increase = self.narrowing.state(feed).error(min(rank, feed.units)) / 2
             if form == DENSE and count is None and rank is None and not notes:
                 note, refitted = self._why_dense(layer, units, states or {})
-                changes[layer.path] = LayerChange(note=note, unchanged=not refitted)
+                same = LayerChange(note=note, unchanged=not refitted)
+                changes |= {part.path: same for part in layer.parts}
                 continue
             if not self.survey.differentiable:
                 increase = float("nan")
             changes[layer.path] = LayerChange(form, discarded, increase, "; ".join(notes), kept)
+            for part in layer.parts[1:]:
+                changes[part.path] = LayerChange(
+                    form, discarded, note=f"with {layer.path}: one weight for both"
+                )
         return Candidate(name, model, changes)
 
     def _why_dense(

@@ -259,7 +259,7 @@ class _Live:
 
         @full_precision()
         def backward(gradient: Tensor, mask: Tensor | None) -> None:
-            rows = layer.rows_out(gradient, mask)
+            rows = layer.gradient_rows(gradient, mask)
             if rows.dtype.itemsize < 4:
                 rows = rows.float()
             self._later(layer, "gradients", rows)
