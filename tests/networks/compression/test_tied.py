@@ -390,7 +390,9 @@ def test_only_embeddings_of_one_weight_become_one() -> None:
     a, b, c = nn.Embedding(9, 4), nn.Embedding(9, 4), nn.Embedding(9, 4)
     b.weight = a.weight
     net = nn.ModuleDict({"a": a, "b": b, "c": c})
-    as_one_module(net)
+    as_one_module(net, {"a", "c"})
+    assert net["b"] is b
+    as_one_module(net, {"a", "b"})
     assert net["b"] is net["a"] is not net["c"]
 
 

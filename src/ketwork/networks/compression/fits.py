@@ -276,7 +276,8 @@ class _Twin:
         cut = set()
         for layer in fits.layers:
             form = variant.forms[layer.path]
-            new |= _made(layer, form, fits, variant.weighted)
+            if layer.refits or form != DENSE:
+                new |= _made(layer, form, fits, variant.weighted)
             if not form.dense and layer.refits:
                 cut.add(layer.path)
         model = sharing(base)

@@ -54,7 +54,7 @@ def prepared(
     folded = fold_batchnorm(base, run)
     apart = Apart.of(base)
     chosen = select(base, layers).chosen
-    as_one_module(base)
+    as_one_module(base, chosen)
     result, left = weight_layers(base)
     pairs = tied_layers(base, left)
     for part in _parts([*result, *pairs]):

@@ -316,7 +316,8 @@ class _Live:
             seen.channels = self._summed(seen.channels, Scatter.of(layer.channel_rows(x)))
         seen.rows += count
         seen.shape = seen.shape or tuple(x.shape)
-        self.held = max(self.held, x.nbytes + y.nbytes)
+        if layer.refits:  # at others, networks in step do not wait
+            self.held = max(self.held, x.nbytes + y.nbytes)
 
     def places(self, layer: WeightLayer, x: Tensor) -> Tensor | None:
         """The positions of this batch that stand for all, None for all of them."""

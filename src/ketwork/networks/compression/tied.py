@@ -18,7 +18,7 @@ lost at the mean of h, so that C is centred there; where there is none, C is not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -39,6 +39,11 @@ from ketwork.networks.compression.survey import WIDEST
 class Head(WeightLayer):
     """A linear head whose weight is an embedding's."""
 
+    @property
+    def refits(self) -> bool:
+        """No, as `Tied` says."""
+        return False
+
     def gradient_rows(self, gradient: Tensor, mask: Tensor | None = None) -> Tensor:
         """Eᵀ g of every position, (n, d): the gradient at its input. O(n V d)."""
         return self.rows_out(gradient, mask) @ self.module.weight
@@ -57,7 +62,7 @@ class Tied(WeightLayer):
 
     @property
     def refits(self) -> bool:
-        """Nothing: a better A for the one would be a worse one for the other."""
+        """No: an A that is better for the one would be worse for the other."""
         return False
 
     def in_form(self, form: Form, matrices: list[Tensor], bias: Tensor) -> dict[str, nn.Module]:
@@ -76,12 +81,16 @@ class Tied(WeightLayer):
         return new | dict.fromkeys(self.head.paths, head)
 
 
-def as_one_module(model: nn.Module) -> None:
-    """Embeddings that have one weight, and so put out the same, become one module under several names."""
+def as_one_module(model: nn.Module, chosen: Container[str]) -> None:
+    """Embeddings that have one weight, and so put out the same, become one module under several names.
+
+    That is where all of them are `chosen`, each by one of its paths at least.
+    """
     for modules in _groups(model, weight_layers(model)[1]):
         embeddings = {module: paths for module, paths in modules.items() if isinstance(module, nn.Embedding)}
+        every = all(any(path in chosen for path in paths) for paths in embeddings.values())
         first = next(iter(embeddings), None)
-        if first is not None:
+        if first is not None and every:
             put(model, {path: first for paths in embeddings.values() for path in paths})
 
 
