@@ -123,7 +123,7 @@ def test_the_tie_survives_files_copies_and_state_dicts(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's exporter's own
 @pytest.mark.parametrize("cost", ["parameters", "bytes"])
-def test_onnx_at_any_batch(cost: str, tmp_path: Path) -> None:
+def test_exports_take_any_batch(cost: str, tmp_path: Path) -> None:
     import onnxruntime
 
     net = Language(words=200)
@@ -131,6 +131,8 @@ def test_onnx_at_any_batch(cost: str, tmp_path: Path) -> None:
         net, sentences(words=200), keep=0.6 if cost == "parameters" else 0.26, cost=cost, layers=BOTH
     )
     assert result.table().set_index("layer").loc[BOTH, "rank"].notna().all()
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(result.model, (sentences(4, 200),), dynamic_shapes=({0: batch},)).module()
     path = tmp_path / "small.onnx"
     result.export_onnx(path, sentences(4, 200), calibration=[sentences(20, 200)])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -139,6 +141,7 @@ def test_onnx_at_any_batch(cost: str, tmp_path: Path) -> None:
         (out,) = session.run(None, {session.get_inputs()[0].name: ids.numpy()})
         with torch.no_grad():
             same = result.model(ids)
+            torch.testing.assert_close(exported(ids), same, atol=1e-5, rtol=1e-5)
         assert (torch.from_numpy(out) - same).norm() < (1e-5 if cost == "parameters" else 0.05) * same.norm()
 
 
@@ -229,7 +232,7 @@ def test_half_of_the_error_estimates_the_kl_of_a_trained_network() -> None:
     for rank in (12, 18, 22):
         form = Form("outputs", rank)
         measured = gathered.kl(one_shot(base, fits, {pair.path: form}, True))
-        assert 1 / 4 < measured / (fits.reductions(pair, True).error(form) / 2) < 4
+        assert 1 / 1.5 < measured / (fits.reductions(pair, True).error(form) / 2) < 1.5
     form = Form("outputs", 18)
     with_metric, without = (gathered.kl(one_shot(base, fits, {pair.path: form}, w)) for w in (True, False))
     assert with_metric < without
@@ -271,6 +274,7 @@ def test_a_latency_is_timed_at_its_ranks() -> None:
 
 def test_the_fit_in_sequence_leaves_both_factors_as_they_are() -> None:
     base, pair, survey, gathered = surveyed(Language(), sentences())
+    assert gathered.held == [0, 0]  # bytes that networks in step must hold of the two, for each batch
     fits, form = Fits([pair], survey), Form("outputs", 8)
     for some in (form, DENSE):
         alone = one_shot(base, fits, {pair.path: some}, True)
