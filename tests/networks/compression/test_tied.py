@@ -301,8 +301,6 @@ class Others(Language):
         self.how = how
         if how == "hooks":
             self.head.register_forward_hook(lambda module, inputs, output: output)
-        if how == "parametrized":
-            nn.utils.parametrizations.weight_norm(self.head)
         if how == "third":
             self.third = nn.Linear(24, 60)
             self.third.weight = self.words.weight
