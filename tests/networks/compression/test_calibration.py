@@ -6,6 +6,7 @@ from torch import nn
 
 import ketwork as kw
 from ketwork.networks.compression.calibration import Calibration, calibrate
+from ketwork.networks.measures import Predictions
 
 
 def gathered(data, **options) -> Calibration:
@@ -84,6 +85,26 @@ def test_predictions_that_take_too_much_memory_are_kept_on_disk() -> None:
     found.remember(net, memory=2 * 4 * 8)  # 8 of 20 samples' two floats
     assert found.kl(net) == 0
     assert found.kl(other) == in_memory > 0
+
+
+def test_of_many_predictions_some_of_each_batch_say_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, seen = nn.Linear(1, 2), []
+    whole = Predictions.recognized
+    monkeypatch.setattr(
+        Predictions,
+        "recognized",
+        lambda own, rows, labels: seen.append(len(rows[0])) or whole(own, rows, labels),
+    )
+    x = torch.arange(100.0)[:, None]
+    found = gathered(x, batch_size=10)
+    labelled = gathered((x, torch.ones(100, dtype=torch.long)), batch_size=10)
+    for most in (2**24, 20):  # numbers, of 20 rows of two
+        monkeypatch.setattr("ketwork.networks.compression.calibration._SEEN", most)
+        for data in (found, labelled):
+            seen.clear()
+            data.remember(net, memory=2**20, recognize=True)
+            assert seen == [10 if most == 20 and data is found else 20]
+    assert labelled.predictions.heads[0].loss == "kl"  # labels are compared one by one
 
 
 def test_harm_of_a_network_that_breaks_down_is_infinite() -> None:

@@ -29,7 +29,6 @@ def networks(n: int) -> list[Residual]:
 
 def test_all_meet_at_every_layer_with_what_a_plain_pass_gives_it() -> None:
     nets, batches = networks(3), [torch.randn(n, 4) for n in (5, 1, 8)]
-    outputs: dict[tuple[int, int], Tensor] = {}
     met: list[str] = []
     given: dict[str, list[list[Tensor]]] = {}
 
@@ -37,41 +36,46 @@ def test_all_meet_at_every_layer_with_what_a_plain_pass_gives_it() -> None:
         met.append(path)
         given[path] = inputs
 
-    def call(i: int):
-        def run(net: nn.Module) -> None:
-            outputs[nets.index(net), i] = net(batches[i])
-
-        return run
-
-    assert run_in_step(nets, [call(i) for i in range(3)], ORDER, meet) == set()
+    calls = [lambda net, x=x: net(x) for x in batches]
+    assert run_in_step(nets, calls, ORDER, meet) == set()
     assert met == ORDER
     for n, net in enumerate(nets):
         for i, x in enumerate(batches):
-            torch.testing.assert_close(outputs[n, i], net(x), atol=0, rtol=0)
             h = torch.relu(net.first(x))
-            for path, expected in zip(ORDER, [x, h, h], strict=False):
+            last = h + net.left(h) * torch.tanh(net.right(h))
+            for path, expected in zip(ORDER, [x, h, h, last], strict=True):
                 torch.testing.assert_close(given[path][n][i], expected, atol=0, rtol=0)
         assert not any(module._forward_pre_hooks for module in net.modules())
 
 
+def test_after_the_last_layer_nothing_is_computed() -> None:
+    nets, computed = networks(2), []
+    for net in nets:
+        for path, module in net.named_children():
+            module.register_forward_hook(lambda *_, path=path: computed.append(path))
+    threads = threading.active_count()
+    run_in_step(nets, [lambda net: net(torch.zeros(2, 4))] * 3, ["first", "left"], lambda *_: None)
+    assert computed == ["first"] * 6
+    assert threading.active_count() <= threads
+
+
 def test_weights_changed_at_a_meeting_are_what_follows_sees() -> None:
     (net,), x = networks(1), torch.randn(3, 4)
-    expected = net.last(torch.zeros(3, 4))  # the residual branch and the skip both start from first's output
     seen: list[Tensor] = []
 
     def meet(path: str, inputs: list[list[Tensor]]) -> None:
         if path == "first":
             net.first.weight.zero_()
-            net.first.bias.zero_()
-
-    def call(model: nn.Module) -> None:
-        seen.append(model(x))
+            net.first.bias.fill_(2)
+        if path == "last":
+            seen.extend(inputs[0])
 
     with torch.no_grad():
         net.left.weight.zero_()
         net.left.bias.zero_()
-        run_in_step([net], [call], ORDER, meet)
-    torch.testing.assert_close(seen[0], expected)
+        run_in_step([net], [lambda model: model(x)], ORDER, meet)
+    # The residual branch is 0, and what is added to it is what the first layer now puts out.
+    torch.testing.assert_close(seen, [torch.full((3, 4), 2.0)])
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
@@ -116,12 +120,29 @@ def test_layers_that_run_in_different_order_are_missed_and_the_passes_end() -> N
 
     torch.manual_seed(0)
     net, batches = Switch().requires_grad_(False), [torch.ones(2, 4), -torch.ones(2, 4)]
-    met: list[str] = []
-    done: list[Tensor] = []
-    calls = [lambda model, x=x: done.append(model(x)) for x in batches]
-    missed = run_in_step([net], calls, ORDER, lambda path, _: met.append(path))
-    assert (met[0], met[-1]) == ("first", "last")
-    assert missed == set(ORDER) - set(met)
+    met: dict[str, list[Tensor]] = {}
+    missed = run_in_step(
+        [net],
+        [lambda model, x=x: model(x) for x in batches],
+        ORDER,
+        lambda path, given: met.update({path: given[0]}),
+    )
+    assert [*met][:: len(met) - 1] == ["first", "last"]
+    assert missed == set(ORDER) - met.keys()
     assert missed
-    for x in batches:
-        assert any(torch.equal(net(x), y) for y in done)
+    h = [net.first(x) for x in batches]
+    expected = [net.left(net.right(h[0])), net.right(net.left(h[1]))]
+    torch.testing.assert_close(met["last"], expected, atol=0, rtol=0)
+
+
+def test_where_the_last_layer_is_missed_the_passes_end_by_themselves() -> None:
+    class Sometimes(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            return self.last(h) if float(x.sum()) > 0 else h
+
+    net, batches, done = Sometimes(), [torch.ones(2, 4), -torch.ones(2, 4)], []
+    calls = [lambda model, x=x: done.append(model(x)) for x in batches]
+    assert run_in_step([net], calls, ["first", "last"], lambda *_: None) == {"last"}
+    for x, y in zip(batches[::-1], done, strict=True):
+        torch.testing.assert_close(net(x), y, atol=0, rtol=0)

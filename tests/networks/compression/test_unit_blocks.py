@@ -67,12 +67,12 @@ def described(of: list[Feed]) -> list[dict[str, list[list[int]]]]:
     ]
 
 
-def found(net: nn.Module, x: Tensor, repeat: bool) -> tuple[list[Feed], dict[str, str], int]:
-    ran = 0
+def found(net: nn.Module, x: Tensor, repeat: bool) -> tuple[list[Feed], dict[str, str], list[int]]:
+    """Also how many samples each call ran."""
+    ran = []
 
     def call(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
-        nonlocal ran
-        ran += batch.size
+        ran.append(batch.size)
         out = model(batch.content)
         return ((out if isinstance(out, Tensor) else out.logits).flatten(0, -2),)
 
@@ -100,6 +100,16 @@ def test_the_units_are_those_found_one_by_one(name: str) -> None:
     assert why.keys() == reasons.keys()
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_more_samples_run_at_once_than_a_batch_has(name: str) -> None:
+    build, x = NETWORKS[name]
+    of, why, ran = found(build(), x[:1], repeat=True)
+    assert set(ran) == {1}
+    wanted, reasons, _ = found(build(), x, repeat=True)
+    assert described(of) == described(wanted)
+    assert why == reasons
+
+
 def test_it_takes_fewer_runs() -> None:
     x = torch.randint(0, 30, (10, 5))
-    assert found(llama(), x, repeat=True)[2] < 0.5 * found(llama(), x, repeat=False)[2]
+    assert sum(found(llama(), x, repeat=True)[2]) < 0.5 * sum(found(llama(), x, repeat=False)[2])

@@ -20,6 +20,7 @@ from ketwork.networks.measures import CATEGORICAL, Output, Predictions
 from ketwork.quantum import Estimate
 
 HELD_BACK = 5  # every fifth sample is held back
+_SEEN = 2**24  # numbers of predictions without labels by which it is recognized what they are
 
 Rows = tuple[Tensor, ...]
 
@@ -56,9 +57,10 @@ class Calibration:
 
     def output(self, model: nn.Module, batch: Batch) -> Any:
         """What the network puts out for a batch, whose floating tensors are given in the network's own precision."""
-        output = in_precision_of(model, batch).run(model, self.forward, self.label_key)
-        self.advance(batch.size)
-        return output
+        try:
+            return in_precision_of(model, batch).run(model, self.forward, self.label_key)
+        finally:
+            self.advance(batch.size)  # of a pass that others end, too
 
     def advance(self, samples: int) -> None:
         """Counts samples that went through a network."""
@@ -89,7 +91,8 @@ class Calibration:
                     )
                 self.check_width(batch, rows)
                 self._truth.add(rows)
-        joined, labels = self._truth.joined(), _joined([batch.labels for batch in self.held_back])
+        labels = _joined([batch.labels for batch in self.held_back])
+        joined = self._truth.joined(_SEEN if labels is None else None)
         if recognize:
             self.predictions = self.predictions.recognized(joined, labels)
         else:
@@ -229,10 +232,15 @@ class _Truth:
         part = self._parts[place]
         return torch.load(part, weights_only=True) if isinstance(part, Path) else part
 
-    def joined(self) -> Rows:
-        """Those that are in memory, of all batches; of the first batch where none is."""
+    def joined(self, most: int | None = None) -> Rows:
+        """Those that are in memory, of all batches; of the first batch where none is.
+
+        Given `most`, some rows of each batch, evenly spaced, where there are more numbers than that in all.
+        """
         here = [part for part in self._parts if not isinstance(part, Path)] or [self[0]]
-        return tuple(torch.cat(parts) for parts in zip(*here, strict=True))
+        numbers = sum(rows.numel() for part in here for rows in part)
+        step = 1 if most is None else -(-numbers // most)
+        return tuple(torch.cat([rows[::step] for rows in parts]) for parts in zip(*here, strict=True))
 
 
 def calibrate(

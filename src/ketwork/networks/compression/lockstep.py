@@ -3,14 +3,15 @@
 Each forward pass runs in a thread of its own, one at a time, and is held by a hook at each named layer. When all
 have come there, what each is about to give the layer is handed over together; then all go on. So every layer can
 be fitted on what the layers before it, already fitted, put out, for one forward pass of each network in all,
-with no knowledge of how its layers hang together. Memory: what a forward pass holds at one depth, times passes.
+with no knowledge of how its layers hang together. After the last layer all end: a language model's head, whose
+outputs are by far the largest, is not computed. Memory: what a forward pass holds at one depth, times passes.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -87,9 +88,9 @@ def run_in_step(
         for network in networks
         for path in order
     ]
+    futures: list[Future[None]] = []
     with ThreadPoolExecutor(len(flat)) as threads:
         try:
-            futures = []
             for network, row in zip(networks, runners, strict=True):
                 for call, runner in zip(calls, row, strict=True):
                     future = threads.submit(runner.run, partial(call, network))
@@ -111,14 +112,17 @@ def run_in_step(
                 going = [runner for runner in waiting if runner.path == path]
                 if len(going) == len(flat):
                     meet(path, [[_value(runner) for runner in row] for row in runners])
+                    if path == order[-1]:
+                        break
                 else:
                     missed.add(path)
         finally:
             for handle in handles:
                 handle.remove()
-            for runner in flat:
+            for runner, future in zip(flat, futures, strict=False):  # of those that have begun
                 runner.abandoned = True
                 runner.go.release()
+                wait([future])  # one at a time, here too
     return missed
 
 

@@ -160,7 +160,7 @@ class _Trace:
                     module._parameters[carrier.name] = nn.Parameter(spoiled, requires_grad=False)
                     parts.append(self._run(1, lambda: None)[0])
                 paths = parts[0].keys()
-                if any(part.keys() != paths for part in parts):
+                if not paths or any(part.keys() != paths for part in parts):
                     continue
                 yield (
                     carrier,
@@ -181,7 +181,16 @@ class _Trace:
         return (channels[..., None] * area + torch.arange(area)).flatten(1)
 
     def _from_layer(self, source: WeightLayer, codes: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Where NaN comes to, where sample i has it in the rows of codes[i]."""
+        """Where NaN comes to, where sample i has it in the rows of codes[i]; as many samples at once as a batch has."""
+        parts = codes.split(self.batch.size)
+        runs = [self._at_once(source, part) for part in parts]
+        sizes = [len(part) for part in parts]
+        seen, passed = (_stacked([run[i] for run in runs], sizes) for i in range(2))
+        if not seen:
+            raise NotSeparateError(LOST)
+        return seen, passed
+
+    def _at_once(self, source: WeightLayer, codes: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         count = len(codes)
         calls: Counter[str] = Counter()
 
@@ -245,11 +254,23 @@ class _Trace:
                 handle.remove()
         if not all(bool(part.isfinite().all()) for part in rows):
             raise NotSeparateError(OUTPUT)
-        if not seen:
-            raise NotSeparateError(LOST)
         if any(n > 1 for n in calls.values()):
             raise NotSeparateError(REPEATED)
         return seen, passed
+
+
+def _stacked(parts: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> dict[str, Tensor]:
+    """The rows of all parts by path, none of them set in a part that lacks the path."""
+    like = {path: rows for part in parts for path, rows in part.items()}
+    return {
+        path: torch.cat(
+            [
+                part.get(path, rows.new_zeros(size, rows.shape[1]))
+                for part, size in zip(parts, sizes, strict=True)
+            ]
+        )
+        for path, rows in like.items()
+    }
 
 
 def _merged(result: Sequence[Feed], shifts: Sequence[tuple[Carrier, dict[str, Tensor]]]) -> list[Feed]:
