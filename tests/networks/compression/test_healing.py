@@ -51,14 +51,24 @@ def test_it_helps_on_data_that_nothing_was_fitted_to() -> None:
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-def test_where_no_step_does_better_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ketwork.networks.compression.healing._RATE", 1.0)  # steps as large as the weights
-    net, small = network(), network()
-    with torch.no_grad():
-        small[4].weight.add_(1e-3)
+def test_where_no_step_does_better_nothing_changes() -> None:
+    net, small = network(), network()  # of no distance
     result = healed(net, small, calibration(net), 20)
     for a, b in zip(result.parameters(), small.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("rate", [0.3, 3.0])
+def test_where_steps_are_too_large_they_are_made_smaller(
+    monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    net, small = network(), network()
+    with torch.no_grad():
+        small[4].weight.add_(0.1 * torch.randn(5, 64, generator=torch.Generator().manual_seed(0)))
+    monkeypatch.setattr(
+        "ketwork.networks.compression.healing._RATE", rate
+    )  # of the weights themselves, a step
+    assert kl(net, healed(net, small, calibration(net), 200)) < 0.5 * kl(net, small)
 
 
 def test_what_is_shared_and_what_has_8_bits_stays() -> None:

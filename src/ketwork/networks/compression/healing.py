@@ -2,7 +2,9 @@
 
 Adam lowers the distance of the predictions (`Predictions`), each tensor at a rate relative to its own size, since
 factors in a metric may be of any; the rate falls to 0 as half a cosine. Every second sample held back judges, since
-those that layers were fitted to are no judges of what comes after, and what was best by them is taken.
+those that layers were fitted to are no judges of what comes after, and what was best by them is taken. Where a quarter
+of the steps has made nothing better, the rate was too high (recurrent networks want small ones): it begins again at a
+quarter of it, with the steps that are left.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ketwork.networks.compression.calibration import Calibration, Rows, picked
 from ketwork.networks.compression.costs import EIGHT_BITS
 
 _RATE = 0.003  # of a tensor's root mean square, a step
+_TOO_LONG = 4  # one in so many of the steps, without anything better, and the rate is divided by as much
 _JUDGED = 20  # times in all
 _LEAST = 1e-3  # of the root mean square of all: what a tensor of zeros is taken to have
 
@@ -34,9 +37,10 @@ def healed(original: nn.Module, small: nn.Module, calibration: Calibration, step
     fitted, judges = calibration.fit, _judges(calibration.held_back)
     with torch.no_grad():
         expected = [calibration.rows(original, batch) for batch in judges]
-    best, state = _distance(twin, calibration, judges, expected), [p.detach().clone() for p in own]
-    adam, draw = _adam(own), torch.Generator().manual_seed(steps)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    begun = best = _distance(twin, calibration, judges, expected)
+    state, draw = [p.detach().clone() for p in own], torch.Generator().manual_seed(steps)
+    rate, since = _RATE, 0
+    adam, falling = _training(own, rate, steps)
     every = max(1, steps // _JUDGED)
     for step in range(1, steps + 1):
         batch = fitted[int(torch.randint(len(fitted), (), generator=draw))]
@@ -51,6 +55,10 @@ def healed(original: nn.Module, small: nn.Module, calibration: Calibration, step
             distance = _distance(twin, calibration, judges, expected)
             if distance < best:
                 best, state = distance, [p.detach().clone() for p in own]
+            if best == begun and step < steps and _TOO_LONG * (step - since) >= steps - since:
+                _restore(own, state)
+                rate, since = rate / _TOO_LONG, step
+                adam, falling = _training(own, rate, steps - step)
     _restore(own, state)
     for parameter in own:
         parameter.requires_grad_(False)
@@ -82,13 +90,15 @@ def _judges(batches: list[Batch]) -> list[Batch]:
     return judges
 
 
-def _adam(parameters: list[nn.Parameter]) -> torch.optim.Adam:
+def _training(
+    parameters: list[nn.Parameter], rate: float, steps: int
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.CosineAnnealingLR]:
     sizes = [float(p.detach().double().square().mean().sqrt()) for p in parameters]
     least = _LEAST * max(sizes)
-    groups = [
-        {"params": [p], "lr": _RATE * max(size, least)} for p, size in zip(parameters, sizes, strict=True)
-    ]
-    return torch.optim.Adam(groups)
+    adam = torch.optim.Adam(
+        [{"params": [p], "lr": rate * max(size, least)} for p, size in zip(parameters, sizes, strict=True)]
+    )
+    return adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
 
 
 def _restore(parameters: list[nn.Parameter], state: list[Tensor]) -> None:
