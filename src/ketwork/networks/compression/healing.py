@@ -3,8 +3,8 @@
 Adam lowers the distance of the predictions (`Predictions`), each tensor at a rate relative to its own size, since
 factors in a metric may be of any; the rate falls to 0 as half a cosine. Every second sample held back judges, since
 those that layers were fitted to are no judges of what comes after, and what was best by them is taken. Where a quarter
-of the steps has made nothing better, the rate was too high (recurrent networks want small ones): it begins again at a
-quarter of it, with the steps that are left.
+of the steps has made nothing better and much worse, the rate was too high (recurrent networks want small ones): it
+begins again at a quarter of it, with the steps that are left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ketwork.networks.compression.calibration import Calibration, Rows, picked
 from ketwork.networks.compression.costs import EIGHT_BITS
 
 _RATE = 0.003  # of a tensor's root mean square, a step
-_TOO_LONG = 4  # one in so many of the steps, without anything better, and the rate is divided by as much
+_QUARTER = 4  # one in so many of the steps goes astray at most, and the rate is then divided by as much
+_ASTRAY = 1.25  # times the distance that it began with, where nothing was better
 _JUDGED = 20  # times in all
 _LEAST = 1e-3  # of the root mean square of all: what a tensor of zeros is taken to have
 
@@ -55,9 +56,10 @@ def healed(original: nn.Module, small: nn.Module, calibration: Calibration, step
             distance = _distance(twin, calibration, judges, expected)
             if distance < best:
                 best, state = distance, [p.detach().clone() for p in own]
-            if best == begun and step < steps and _TOO_LONG * (step - since) >= steps - since:
+            astray = best == begun and not distance <= _ASTRAY * begun  # or NaN
+            if astray and step < steps and _QUARTER * (step - since) >= steps - since:
                 _restore(own, state)
-                rate, since = rate / _TOO_LONG, step
+                rate, since = rate / _QUARTER, step
                 adam, falling = _training(own, rate, steps - step)
     _restore(own, state)
     for parameter in own:
