@@ -1,6 +1,7 @@
 """An embedding and the head that has its weight: one low rank for both, one tensor in both, in files too."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
@@ -21,6 +24,7 @@ from ketwork.networks.compression.factors import Metric
 from ketwork.networks.compression.fits import Fits, Variant, one_shot, sequential
 from ketwork.networks.compression.forms import DENSE, Form
 from ketwork.networks.compression.layers import TIED, weight_layers
+from ketwork.networks.compression.loader import KEY, digest
 from ketwork.networks.compression.surgery import plain
 from ketwork.networks.compression.survey import Survey, run_survey
 from ketwork.networks.compression.tied import Tied, TiedReductions, as_one_module, tied_layers
@@ -119,6 +123,21 @@ def test_the_tie_survives_files_copies_and_state_dicts(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 small(sentences(seed=2)), result.model(sentences(seed=2)), atol=0, rtol=0
             )
+
+
+def test_a_file_that_ties_what_has_another_shape_is_refused(tmp_path: Path) -> None:
+    net = Language()
+    kw.compress(net, sentences(), keep=share(net, 8), layers=BOTH).save(tmp_path / "small")
+    with safe_open(tmp_path / "small", "pt") as file:
+        about = json.loads(file.metadata()[KEY])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert about["tied"] == {"head.1.weight": "words.0.weight"}
+    about["tied"] = {"head.1.weight": "words.1.weight"}
+    del about["digest"]
+    about["digest"] = digest(tensors, about)
+    save_file(tensors, tmp_path / "other", metadata={KEY: json.dumps(about)})
+    with pytest.raises(ValueError, match="different shapes"):
+        kw.load_compressed(str(tmp_path / "other"), Language())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's exporter's own

@@ -36,18 +36,23 @@ ROUNDED = (
 
 
 class Reducing(Protocol):
-    """What a layer's reductions are asked for, as `Reductions` says."""
+    """What all reductions of a layer have; `Reductions` are those of a matrix of its own."""
 
     @property
-    def total(self) -> float: ...  # noqa: D102
+    def total(self) -> float:
+        """What is lost where nothing is kept but the mean."""
 
-    def forms(self, multiple_of: int) -> Iterator[Form]: ...  # noqa: D102
+    def forms(self, multiple_of: int) -> Iterator[Form]:
+        """The forms with ranks that are multiples of that number."""
 
-    def error(self, form: Form) -> float: ...  # noqa: D102
+    def error(self, form: Form) -> float:
+        """What the best matrices in that form lose, in the layer's metric."""
 
-    def share(self, form: Form) -> float: ...  # noqa: D102
+    def share(self, form: Form) -> float:
+        """That as a share of `total`."""
 
-    def cut(self, form: Form) -> tuple[list[Tensor], Tensor]: ...  # noqa: D102
+    def cut(self, form: Form) -> tuple[list[Tensor], Tensor]:
+        """The matrices of the form's modules, and the bias."""
 
 
 @dataclass
