@@ -235,8 +235,8 @@ PHOTOGRAPHS = {
 def images(part: str, folder: Path | None) -> list[Image.Image]:
     """The photographs of a part: of two packages, or every second one of a folder's."""
     if folder is None:
-        owners = {"jpg": ("scikit-learn", "sklearn/datasets/images"), "png": ("scikit-image", "skimage/data")}
-        places = [(*owners[name[-3:]], name) for name in PHOTOGRAPHS[part]]
+        own = ("scikit-learn", "sklearn/datasets/images"), ("scikit-image", "skimage/data")
+        places = [(*own[name not in ("china.jpg", "flower.jpg")], name) for name in PHOTOGRAPHS[part]]
         paths = [located(owner, f"{within}/{name}") for owner, within, name in places]
     else:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[
